@@ -1,0 +1,3 @@
+//! Load tests of AMQP 0-9-1 brokers.
+#![forbid(unsafe_code)]
+fn main() {}

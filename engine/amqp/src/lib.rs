@@ -1,0 +1,26 @@
+//! The AMQP 0-9-1 wire codec of Leveret: bytes in, typed frames out, and back.
+//!
+//! Pure: no sockets, no clock, no threads. Decoding borrows from the input, is bounded in depth,
+//! count and size, and never panics. What a peer declares is never believed before it arrives.
+//!
+//! The walk of a received publish: [`decoder::Decoder`] cuts frames, [`method::BasicPublish`] and
+//! [`properties::ContentHeader`] read the first two, and body frames are handed out as ranges of
+//! the caller's chunk. The way back is [`encoder::encode_content`].
+#![forbid(unsafe_code)]
+
+pub mod decoder;
+pub mod encoder;
+pub mod frame;
+pub mod limits;
+pub mod method;
+pub mod properties;
+pub mod reply;
+pub mod sasl;
+pub mod table;
+pub mod wire;
+
+pub use decoder::{Decoder, Frame, FrameError};
+pub use method::{Method, MethodError, encode_frame};
+pub use properties::{ContentHeader, Properties, PropertiesBuilder, PropertiesError};
+pub use reply::ReplyCode;
+pub use table::{ArrayBuilder, ArrayRef, OwnedTable, TableBuilder, TableError, TableRef, Value};

@@ -1,0 +1,204 @@
+//! The message that a channel is receiving: method, then header, then bodies.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use leveret_amqp::method::BasicPublish;
+use leveret_amqp::properties::{ContentHeader, relayable, validate};
+use leveret_amqp::{PropertiesError, ReplyCode};
+
+use crate::error::Exception;
+use crate::message::{BODY_COPY_MAX_BYTES, Body};
+use crate::settings::{BODY_SIZE_MAX_BYTES, Settings};
+
+/// Parts of a large body below this size are gathered, so that a body sent in tiny frames costs
+/// its bytes and not a reference for each of them.
+const GATHER_BELOW_BYTES: usize = 4096;
+
+/// Gathered parts become one piece at this size.
+const GATHERED_MAX_BYTES: usize = 64 << 10;
+
+/// Frames without a byte that one message may contain: none is needed, and each costs time.
+const EMPTY_FRAMES_MAX: u8 = 64;
+
+/// The class of all content.
+const CLASS_BASIC: u16 = 60;
+
+/// Assembles one message at a time.
+#[derive(Debug, Default)]
+pub struct Content {
+    stage: Stage,
+    /// The publisher wants it back if it reaches no queue.
+    pub mandatory: bool,
+    /// Flags and values as received.
+    pub properties: Vec<u8>,
+    body_size: u64,
+    empty_frames: u8,
+    small: Vec<u8>,
+    pieces: Vec<Bytes>,
+    gathered: BytesMut,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Idle,
+    Header,
+    Body {
+        remaining: u64,
+    },
+}
+
+impl Content {
+    /// Whether no message is being received, so that a method may come.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.stage == Stage::Idle
+    }
+
+    /// A publish has come; its header is next.
+    #[inline]
+    pub fn begin(&mut self, publish: &BasicPublish<'_>) {
+        self.stage = Stage::Header;
+        self.mandatory = publish.mandatory;
+    }
+
+    /// Takes the content header. True when the message is complete (it has no body).
+    #[inline]
+    pub fn header(&mut self, payload: &[u8], settings: &Settings) -> Result<bool, Exception> {
+        if self.stage != Stage::Header {
+            return Err(self.unexpected());
+        }
+        let header = ContentHeader::decode(payload).map_err(malformed)?;
+        if header.class_id != CLASS_BASIC || header.weight != 0 {
+            return Err(misplaced(&header));
+        }
+        validate(header.properties).map_err(malformed)?;
+        self.properties.clear();
+        self.properties.extend_from_slice(&relayable(header.properties));
+        self.body_size = header.body_size;
+        self.empty_frames = 0;
+        if header.body_size > settings.message_size_max_bytes {
+            return Err(oversized(header.body_size, settings.message_size_max_bytes));
+        }
+        let empty = header.body_size == 0;
+        self.stage = if empty { Stage::Idle } else { Stage::Body { remaining: header.body_size } };
+        Ok(empty)
+    }
+
+    /// Takes a part of a body frame. True when the message is complete.
+    pub fn body(&mut self, chunk: &Bytes, data: Range<usize>, last: bool) -> Result<bool, Exception> {
+        let Stage::Body { remaining } = self.stage else {
+            return Err(self.unexpected());
+        };
+        let length = data.len() as u64;
+        if length > remaining {
+            let text = format!(
+                "content body size exceeds remaining content size: got {length}, expected at most \
+                 {remaining}"
+            );
+            return Err(Exception::new(ReplyCode::FrameError, text).of(BasicPublish::IDS));
+        }
+        if length == 0 {
+            self.empty_frames += 1;
+            if self.empty_frames > EMPTY_FRAMES_MAX {
+                return Err(Exception::new(ReplyCode::FrameError, "too many empty body frames")
+                    .of(BasicPublish::IDS));
+            }
+        }
+        self.keep(chunk, data);
+        let remaining = remaining - length;
+        self.stage = Stage::Body { remaining };
+        if remaining > 0 || !last {
+            return Ok(false);
+        }
+        self.stage = Stage::Idle;
+        self.flush_gathered();
+        Ok(true)
+    }
+
+    /// The commonest body: one whole frame in one piece. True when it is exactly that.
+    #[inline]
+    pub fn whole_body(&mut self, length: usize) -> bool {
+        let whole = self.stage == Stage::Body { remaining: length as u64 }
+            && self.body_size == length as u64;
+        if whole {
+            self.stage = Stage::Idle;
+        }
+        whole
+    }
+
+    /// The assembled body.
+    pub fn assembled(&self) -> Body<'_> {
+        if self.body_size <= BODY_COPY_MAX_BYTES as u64 {
+            Body::Inline(&self.small)
+        } else {
+            Body::Pieces(&self.pieces)
+        }
+    }
+
+    /// A frame that the order method, header, bodies does not allow (505).
+    #[cold]
+    pub fn unexpected(&self) -> Exception {
+        let (text, method) = match self.stage {
+            Stage::Idle => ("expected method frame, got non method frame instead", (0, 0)),
+            Stage::Header => (
+                "expected content header for class 60, got non content header frame instead",
+                BasicPublish::IDS,
+            ),
+            Stage::Body { .. } => {
+                ("expected content body, got non content body frame instead", BasicPublish::IDS)
+            }
+        };
+        Exception::new(ReplyCode::UnexpectedFrame, text).of(method)
+    }
+
+    fn keep(&mut self, chunk: &Bytes, data: Range<usize>) {
+        if self.body_size <= BODY_COPY_MAX_BYTES as u64 {
+            self.small.extend_from_slice(&chunk[data]);
+        } else if data.len() < GATHER_BELOW_BYTES {
+            self.gathered.extend_from_slice(&chunk[data]);
+            if self.gathered.len() >= GATHERED_MAX_BYTES {
+                self.flush_gathered();
+            }
+        } else {
+            self.flush_gathered();
+            self.pieces.push(chunk.slice(data));
+        }
+    }
+
+    fn flush_gathered(&mut self) {
+        if !self.gathered.is_empty() {
+            self.pieces.push(self.gathered.split().freeze());
+        }
+    }
+}
+
+/// RabbitMQ collects the whole body first; we refuse it unread.
+#[cold]
+fn oversized(size: u64, max: u64) -> Exception {
+    if size > BODY_SIZE_MAX_BYTES {
+        let text = format!("content size {size} is larger than any message may be");
+        return Exception::new(ReplyCode::FrameError, text).of(BasicPublish::IDS);
+    }
+    let text = format!("message size {size} is larger than configured max size {max}");
+    Exception::precondition_failed(text).of(BasicPublish::IDS)
+}
+
+#[cold]
+fn malformed(error: PropertiesError) -> Exception {
+    Exception::new(error.reply_code(), error.to_string()).of(BasicPublish::IDS)
+}
+
+#[cold]
+fn misplaced(header: &ContentHeader<'_>) -> Exception {
+    let text = if header.class_id == CLASS_BASIC {
+        format!("content header weight {} is not 0", header.weight)
+    } else {
+        format!(
+            "expected content header for class 60, got one for class {} instead",
+            header.class_id
+        )
+    };
+    Exception::new(ReplyCode::UnexpectedFrame, text).of(BasicPublish::IDS)
+}

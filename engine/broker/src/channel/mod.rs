@@ -1,0 +1,57 @@
+//! The reading half of a channel: what its client's methods do.
+//!
+//! A method either answers at once or asks somebody: the home of a queue or the control state.
+//! While it waits the connection reads no further, so a channel has at most one question open.
+
+mod answer;
+mod call;
+mod consume;
+mod content;
+mod exchange;
+mod publish;
+mod queue;
+mod route;
+mod settle;
+
+use crate::id::ChannelKey;
+use crate::topology::Name;
+
+pub use answer::{Answered, Awaited, Awaiting};
+pub use call::{Call, Flow};
+pub use consume::Got;
+pub use content::Content;
+pub use route::Route;
+
+/// The reading half of a channel.
+#[derive(Debug)]
+pub struct Channel {
+    /// Who this is to queues and to the control state.
+    pub key: ChannelKey,
+    /// We have sent `channel.close`: everything but close and close-ok is swallowed.
+    pub closing: bool,
+    /// The message that is being received.
+    pub content: Content,
+    /// Where the last message went.
+    pub route: Route,
+    /// What an empty queue name stands for; empty while nothing was declared.
+    pub last_queue: Name,
+    /// `basic.qos` for consumers started from now on; 0 = any number.
+    pub prefetch: u16,
+    /// Publishes are confirmed.
+    pub confirm: bool,
+}
+
+impl Channel {
+    /// A channel that has just been opened.
+    pub fn new(key: ChannelKey) -> Self {
+        Self {
+            key,
+            closing: false,
+            content: Content::default(),
+            route: Route::default(),
+            last_queue: Name::default(),
+            prefetch: 0,
+            confirm: false,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! `basic.publish`, from its first frame to the queues: the hot path of a shard.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use leveret_amqp::encoder::Return;
+use leveret_amqp::method::BasicPublish;
+use leveret_amqp::{Properties, PropertiesBuilder, ReplyCode, TableBuilder};
+
+use crate::core::Core;
+use crate::equivalence::no_exchange;
+use crate::error::Exception;
+use crate::id::{ChannelKey, ShardId};
+use crate::mail::{Lane, Mail};
+use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
+use crate::permission::{Access, ResourceKind};
+use crate::topology::has_extra_keys;
+
+use super::Channel;
+use super::call::Call;
+use super::route::Route;
+
+/// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
+const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
+
+/// Property flags that a publish is checked for: headers, expiration and user-id.
+const CHECKED_FLAGS: [u8; 2] = [0x21, 0x10];
+
+impl Call<'_> {
+    /// The first frame of a publish.
+    #[inline(always)]
+    pub fn publish_begin(&mut self, publish: &BasicPublish<'_>) -> Result<(), Exception> {
+        if publish.immediate {
+            return Err(Exception::not_implemented("immediate=true").of(BasicPublish::IDS));
+        }
+        self.channel.content.begin(publish);
+        self.channel.route.aim(publish.exchange, publish.routing_key);
+        Ok(())
+    }
+
+    /// Its content header.
+    #[inline(always)]
+    pub fn publish_header(&mut self, payload: &[u8]) -> Result<(), Exception> {
+        if self.channel.content.header(payload, &self.core.settings)? {
+            return self.publish(Body::Inline(&[]));
+        }
+        Ok(())
+    }
+
+    /// A part of its body.
+    #[inline(always)]
+    pub fn publish_body(
+        &mut self,
+        chunk: &Bytes,
+        data: Range<usize>,
+        whole: bool,
+        last: bool,
+    ) -> Result<(), Exception> {
+        if whole && self.channel.content.whole_body(data.len()) {
+            if data.len() <= BODY_COPY_MAX_BYTES {
+                return self.publish(Body::Inline(&chunk[data]));
+            }
+            return self.publish(Body::Pieces(&[chunk.slice(data)]));
+        }
+        self.publish_in_parts(chunk, data, last)
+    }
+
+    #[inline(never)]
+    fn publish_in_parts(
+        &mut self,
+        chunk: &Bytes,
+        data: Range<usize>,
+        last: bool,
+    ) -> Result<(), Exception> {
+        if !self.channel.content.body(chunk, data, last)? {
+            return Ok(());
+        }
+        // The body is taken out so that the channel can be borrowed beside it.
+        let content = std::mem::take(&mut self.channel.content);
+        self.channel.content.properties.extend_from_slice(&content.properties);
+        self.channel.content.mandatory = content.mandatory;
+        self.publish(content.assembled())
+    }
+
+    /// A whole message.
+    #[inline]
+    fn publish(&mut self, body: Body<'_>) -> Result<(), Exception> {
+        self.core.counts.published += 1;
+        self.core.counts.published_bytes += body.len() as u64;
+        let properties = &self.channel.content.properties;
+        let flags = [properties[0] & CHECKED_FLAGS[0], properties[1] & CHECKED_FLAGS[1]];
+        let topology = &self.core.topology;
+        let versions = (topology.version(), topology.permission_version());
+        if flags != [0, 0] {
+            self.check_properties()?;
+        }
+        let own_way = flags[0] & 0x20 != 0 && has_extra_keys(&self.channel.content.properties);
+        if own_way || !self.channel.route.is_current(versions) {
+            self.find_route(versions, own_way)?;
+        }
+        if self.channel.route.strip_bcc {
+            self.channel.content.properties = without_bcc(&self.channel.content.properties);
+        }
+        let Channel { key, content, route, confirm, .. } = &mut *self.channel;
+        let message = Message {
+            exchange: &route.exchange,
+            routing_key: &route.routing_key,
+            properties: &content.properties,
+            body,
+            published_at: self.core.now,
+        };
+        if route.destinations.is_empty() {
+            self.core.unroutable(*key, &message, content.mandatory);
+        } else if route.local {
+            let queues = route.destinations.iter().map(|destination| destination.queue);
+            self.core.publish_home(queues, &message);
+        } else {
+            let blocked = self.core.publish_away(*key, route, &message, *confirm);
+            self.session.wait_to_publish(blocked);
+            return Ok(());
+        }
+        if *confirm {
+            self.core.confirm_at_once(*key);
+        }
+        Ok(())
+    }
+
+    /// Finds the queues, with all the checks that a repeated message need not pass again.
+    #[inline(never)]
+    fn find_route(&mut self, versions: (u64, u64), own_way: bool) -> Result<(), Exception> {
+        let opened = &self.session.opened;
+        let route = &mut self.channel.route;
+        let blame = |exception: Exception| exception.of(BasicPublish::IDS);
+        let Ok(name) = str::from_utf8(&route.exchange) else {
+            let text = "Malformed UTF-8 in shortstr";
+            return Err(blame(Exception::new(ReplyCode::FrameError, text)));
+        };
+        let name = crate::arguments::strip_cr_lf(name);
+        let exchange = self.core.topology.exchange(opened.vhost, name.as_bytes());
+        let exchange = exchange.map(|exchange| (exchange.id, exchange.internal));
+        self.permit(Access::Write, ResourceKind::Exchange, &name).map_err(blame)?;
+        let Some((exchange, internal)) = exchange else {
+            return Err(blame(no_exchange(&name, &self.session.opened.vhost_name)));
+        };
+        if internal {
+            let vhost = &self.session.opened.vhost_name;
+            let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
+            return Err(blame(Exception::access_refused(text)));
+        }
+        let route = &mut self.channel.route;
+        let routed = self.core.topology.route(
+            &mut self.core.route,
+            exchange,
+            &route.routing_key,
+            &self.channel.content.properties,
+            &mut route.destinations,
+        );
+        let routed = routed.map_err(blame)?;
+        route.destinations.sort_unstable_by_key(|destination| destination.home);
+        let here = self.core.id;
+        route.local = route.destinations.iter().all(|destination| destination.home == here);
+        route.strip_bcc = routed.strip_bcc;
+        let reusable = routed.cacheable && !own_way;
+        route.computed(if reusable { versions } else { (0, 0) });
+        Ok(())
+    }
+
+    /// The properties whose values RabbitMQ judges.
+    #[inline(never)]
+    fn check_properties(&self) -> Result<(), Exception> {
+        let blame = |text: String| {
+            Err(Exception::precondition_failed(text).of(BasicPublish::IDS))
+        };
+        let Ok(properties) = Properties::parse(&self.channel.content.properties) else {
+            return Ok(());
+        };
+        let user = self.session.opened.user.as_bytes();
+        if let Some(claimed) = properties.user_id()
+            && claimed != user
+            && !self.session.may_impersonate(&self.core.topology)
+        {
+            return blame(format!(
+                "user_id property set to '{}' but authenticated user was '{}'",
+                String::from_utf8_lossy(claimed),
+                self.session.opened.user,
+            ));
+        }
+        if let Some(expiration) = properties.expiration() {
+            check_expiration(expiration)?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// A message for no queue: back to its publisher, or nowhere.
+    #[cold]
+    fn unroutable(&mut self, channel: ChannelKey, message: &Message<'_>, mandatory: bool) {
+        if !mandatory {
+            self.counts.unroutable_dropped += 1;
+            return;
+        }
+        self.counts.unroutable_returned += 1;
+        let Some((writer, _)) = self.exits.writers.channel(channel) else { return };
+        let method = Return {
+            channel: channel.channel,
+            reply_code: ReplyCode::NoRoute.code(),
+            reply_text: ReplyCode::NoRoute.name().as_bytes(),
+            exchange: message.exchange,
+            routing_key: message.routing_key,
+        };
+        writer.write_content(method, message);
+    }
+
+    /// Sends a message to the homes of its queues, once to each. Returns a home whose lane is
+    /// backed up, for the publisher to wait for.
+    fn publish_away(
+        &mut self,
+        channel: ChannelKey,
+        route: &Route,
+        message: &Message<'_>,
+        confirm: bool,
+    ) -> Option<ShardId> {
+        let mut away = Vec::new();
+        let mut backed_up = None;
+        for group in route.destinations.chunk_by(|left, right| left.home == right.home) {
+            let home = group[0].home;
+            let queues = group.iter().map(|destination| destination.queue);
+            if home == self.id {
+                self.publish_home(queues, message);
+                continue;
+            }
+            let batch = self.exits.post.open(home, Lane::Work);
+            let queues = batch.pack_queues(queues);
+            let parcel = batch.pack(message);
+            let confirm = confirm.then_some(channel);
+            batch.mails.push(Mail::Publish { queues, parcel, confirm });
+            away.push(home);
+            if self.exits.post.is_backed_up(home, Lane::Work) {
+                backed_up = Some(home);
+            }
+        }
+        if confirm && let Some((writer, index)) = self.exits.writers.channel(channel) {
+            let outbound = writer.channel_at(index);
+            if let Some(confirms) = &mut outbound.confirms {
+                let sequence = confirms.publish();
+                confirms.wait_for(sequence, &away);
+            }
+            self.counts.published_confirm += 1;
+        }
+        backed_up
+    }
+
+    /// Confirms a publish that needed no other shard.
+    #[inline]
+    fn confirm_at_once(&mut self, channel: ChannelKey) {
+        self.counts.published_confirm += 1;
+        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let outbound = writer.channel_at(index);
+        outbound.confirms_due = true;
+        if let Some(confirms) = &mut outbound.confirms {
+            let sequence = confirms.publish();
+            confirms.resolve(sequence);
+        }
+    }
+}
+
+/// `expiration` is a decimal number of milliseconds as text.
+fn check_expiration(expiration: &[u8]) -> Result<(), Exception> {
+    let shown = String::from_utf8_lossy(expiration);
+    let digits = shown.strip_prefix(['-', '+']).unwrap_or(&shown);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let reason = if end == 0 {
+        "no_integer".to_owned()
+    } else if end < digits.len() {
+        format!("{{leftover_string,\"{}\"}}", &digits[end..])
+    } else if shown.starts_with('-') && digits.bytes().any(|digit| digit != b'0') {
+        format!("{{value_negative,{shown}}}")
+    } else if digits.parse::<u64>().is_ok_and(|milliseconds| milliseconds <= EXPIRATION_MAX_MS) {
+        return Ok(());
+    } else {
+        format!("{{value_too_big,{digits}}}")
+    };
+    let text = format!("invalid expiration '{shown}': {reason}");
+    Err(Exception::precondition_failed(text).of(BasicPublish::IDS))
+}
+
+/// The properties without the header `BCC`, which only the broker may see.
+fn without_bcc(properties: &[u8]) -> Vec<u8> {
+    let properties = Properties::trusted(properties);
+    let Some(headers) = properties.headers() else { return properties.as_bytes().to_vec() };
+    let mut kept = TableBuilder::new();
+    for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
+        kept = kept.value(name, value);
+    }
+    let kept = kept.finish();
+    let mut builder = PropertiesBuilder::from(properties);
+    builder.headers = Some(kept.as_ref());
+    builder.finish()
+}

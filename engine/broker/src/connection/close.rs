@@ -1,0 +1,191 @@
+//! How channels and connections end.
+
+
+use leveret_amqp::method::{
+    ChannelClose, ChannelCloseOk, ConnectionClose, ConnectionCloseOk, Encode, encode_frame,
+};
+use leveret_amqp::reply::reply_text;
+
+use crate::channel::Answered;
+use crate::control::Request;
+use crate::core::Core;
+use crate::error::Exception;
+use crate::event::Operation;
+use crate::mail::Mail;
+
+use super::{Connection, Deadline, Stage};
+
+/// Why a connection reads nothing any more.
+#[derive(Debug)]
+pub enum Ending {
+    /// We said close and wait for close-ok.
+    AwaitCloseOk,
+    /// The client said close; close-ok follows when its exclusive queues are gone.
+    AwaitRelease,
+    /// Silence until the deadline, then this, or no word at all.
+    Silent(Option<Box<Exception>>),
+}
+
+impl Connection {
+    /// Ends one channel with an exception. Its number is free again after close-ok.
+    pub(super) fn close_channel(&mut self, core: &mut Core, number: u16, exception: &Exception) {
+        let Some(index) = self.channel_index(number) else { return };
+        self.channels[index].closing = true;
+        self.leave_channel(core, number);
+        let text = reply_text(exception.code, &exception.explanation);
+        let close = ChannelClose {
+            reply_code: exception.code.code(),
+            reply_text: &text,
+            class_id: exception.method.0,
+            method_id: exception.method.1,
+        };
+        self.write(core, number, &close);
+    }
+
+    /// The client ends a channel.
+    pub(super) fn channel_closed(&mut self, core: &mut Core, number: u16) {
+        self.leave_channel(core, number);
+        self.remove_channel(core, number);
+        self.write(core, number, &ChannelCloseOk {});
+    }
+
+    /// Forgets a channel; its number is free again.
+    pub(super) fn remove_channel(&mut self, core: &mut Core, number: u16) {
+        if let Some(index) = self.channel_index(number) {
+            self.channels.remove(index);
+            core.counts.channels_closed += 1;
+        }
+    }
+
+    /// Ends the connection with an exception.
+    pub(super) fn close_connection(&mut self, core: &mut Core, exception: &Exception) {
+        self.release(core);
+        let text = reply_text(exception.code, &exception.explanation);
+        let close = ConnectionClose {
+            reply_code: exception.code.code(),
+            reply_text: &text,
+            class_id: exception.method.0,
+            method_id: exception.method.1,
+        };
+        self.write(core, 0, &close);
+        self.stage = Stage::Closing(Ending::AwaitCloseOk);
+        self.arm(core, core.settings.close_wait_ns, Deadline::Close);
+    }
+
+    /// The client ends the connection: close-ok goes out when its exclusive queues are gone.
+    pub(super) fn connection_closed(&mut self, core: &mut Core) {
+        let releasing = self.release(core);
+        self.stage = Stage::Closing(Ending::AwaitRelease);
+        if releasing {
+            self.arm(core, core.settings.close_wait_ns, Deadline::Close);
+        } else {
+            self.say_close_ok(core);
+        }
+    }
+
+    /// Both sides are done with talking: what is written goes out, then the socket closes.
+    pub(super) fn say_close_ok(&mut self, core: &mut Core) {
+        self.write(core, 0, &ConnectionCloseOk {});
+        self.end(core);
+    }
+
+    /// Closes the socket once everything is written.
+    pub(super) fn end(&mut self, core: &mut Core) {
+        self.stage = Stage::Ended;
+        if let Some(writer) = core.exits.writers.get_mut(self.id) {
+            writer.ending = true;
+        }
+        self.arm(core, core.settings.close_wait_ns, Deadline::Close);
+    }
+
+    /// Closes the socket at once; what is unwritten is lost.
+    pub fn cut(&mut self, core: &mut Core) {
+        self.release(core);
+        self.stage = Stage::Ended;
+        self.pending.clear();
+        if let Some(writer) = core.exits.writers.get_mut(self.id)
+            && !std::mem::replace(&mut writer.cut, true)
+        {
+            writer.ending = true;
+            core.operations.push_back(Operation::Close { connection: self.id });
+        }
+    }
+
+    /// The broker stops.
+    pub fn stop(&mut self, core: &mut Core) {
+        match self.stage {
+            Stage::Running(_) => {
+                let code = leveret_amqp::ReplyCode::ConnectionForced;
+                self.close_connection(core, &Exception::new(code, "broker forced connection closure"));
+            }
+            Stage::Header(..) | Stage::Handshake(_) => self.cut(core),
+            Stage::Closing(_) | Stage::Ended => {}
+        }
+    }
+
+    /// The answer to the release of exclusive queues.
+    pub(super) fn released(&mut self, core: &mut Core, answer: &Answered) {
+        if let Stage::Closing(Ending::AwaitRelease) = self.stage {
+            debug_assert!(matches!(answer, Answered::Control(Ok(_))));
+            self.say_close_ok(core);
+        }
+    }
+
+    /// A deadline has come.
+    pub fn deadline(&mut self, core: &mut Core, deadline: Deadline) {
+        match (deadline, &mut self.stage) {
+            (Deadline::Heartbeat, Stage::Running(_)) => self.heartbeat_due(core),
+            (Deadline::Handshake, Stage::Header(..) | Stage::Handshake(_)) => {
+                core.counts.handshakes_timed_out += 1;
+                self.cut(core);
+            }
+            (Deadline::Silence, Stage::Closing(Ending::Silent(exception))) => {
+                let Some(exception) = exception.take() else { return self.cut(core) };
+                self.close_connection(core, &exception);
+                // RabbitMQ waits no longer for a peer that never logged in.
+                self.arm(core, core.settings.silent_close_delay_ns, Deadline::Close);
+            }
+            (Deadline::Close, Stage::Closing(_) | Stage::Ended) => self.cut(core),
+            _ => {}
+        }
+    }
+
+    /// Lets go of everything the connection holds. True if its exclusive queues are being
+    /// deleted, which will be answered.
+    fn release(&mut self, core: &mut Core) -> bool {
+        let numbers: Vec<u16> = self.channels.iter().map(|channel| channel.key.channel).collect();
+        for number in numbers {
+            self.leave_channel(core, number);
+            self.remove_channel(core, number);
+        }
+        let owner = self.owner(core);
+        let Stage::Running(session) = &mut self.stage else { return false };
+        let owns_exclusive = std::mem::take(&mut session.owns_exclusive);
+        if owns_exclusive {
+            let request = Request::OwnerGone(owner);
+            core.work(core.control(), Mail::Control(Box::new(request)));
+        }
+        owns_exclusive
+    }
+
+    /// Ends the writing half of a channel: due confirms are written, and all homes that know it
+    /// take back what it had.
+    fn leave_channel(&mut self, core: &mut Core, number: u16) {
+        let Some(writer) = core.exits.writers.get_mut(self.id) else { return };
+        writer.write_confirms();
+        let Some(outbound) = writer.close_channel(number) else { return };
+        for home in outbound.homes {
+            core.work(home, Mail::Leave(outbound.key));
+        }
+    }
+
+    pub(super) fn write(&mut self, core: &mut Core, number: u16, method: &impl Encode) {
+        if let Some(writer) = core.exits.writers.get_mut(self.id) {
+            encode_frame(number, method, &mut writer.outbox.scratch);
+        }
+    }
+
+    pub(super) fn arm(&mut self, core: &mut Core, delay_ns: u64, deadline: Deadline) {
+        core.timers.arm(core.now.after(delay_ns), (self.id, deadline));
+    }
+}

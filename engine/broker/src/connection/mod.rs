@@ -1,0 +1,139 @@
+//! The reading half of a connection: bytes in, methods and messages out.
+//!
+//! ```text
+//!   Header ──► Handshake ──► Running ──► Closing ──► Ended
+//!                  │                        ▲
+//!                  └──► Silent ─────────────┘
+//! ```
+
+mod close;
+mod heartbeat;
+mod method;
+mod read;
+mod session;
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use leveret_amqp::decoder::Decoder;
+
+use crate::channel::Channel;
+use crate::core::Core;
+use crate::error::Exception;
+use crate::handshake::{HANDSHAKE_FRAME_SIZE_MAX, Handshake};
+use crate::id::{ConnectionId, Owner};
+
+pub use close::Ending;
+pub use heartbeat::Heartbeat;
+pub use session::Session;
+
+/// Bytes of the protocol header.
+const PROTOCOL_HEADER_BYTES: usize = 8;
+
+/// Received buffers that a blocked connection may hold before it is paused: the one being read.
+const PENDING_BUFFERS_MAX: usize = 1;
+
+/// The reading half of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Which connection of this shard.
+    pub id: ConnectionId,
+    /// The client's address.
+    pub peer: SocketAddr,
+    stage: Stage,
+    decoder: Decoder,
+    /// Sorted by number.
+    channels: Vec<Box<Channel>>,
+    last_channel: usize,
+    /// Counts opened channels, so that each use of a number is told apart.
+    incarnations: u32,
+    /// Received and not read, because the connection is blocked.
+    pending: VecDeque<Bytes>,
+    /// The driver was told to stop receiving.
+    paused: bool,
+    heartbeat: Heartbeat,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Up to eight bytes of protocol header.
+    Header(Handshake, Vec<u8>),
+    /// Before `connection.open-ok`.
+    Handshake(Handshake),
+    /// Open.
+    Running(Session),
+    /// Nothing is read any more but `connection.close` and `close-ok`.
+    Closing(Ending),
+    /// The socket is to be closed or is closed; bytes are dropped.
+    Ended,
+}
+
+/// What a deadline of a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The handshake has to be over.
+    Handshake,
+    /// The time of silence is over.
+    Silence,
+    /// `close-ok`, or the end of writing, was awaited long enough.
+    Close,
+    /// Time to look at traffic.
+    Heartbeat,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(id: ConnectionId, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            peer,
+            stage: Stage::Header(Handshake::new(peer), Vec::new()),
+            decoder: Decoder::new(HANDSHAKE_FRAME_SIZE_MAX),
+            channels: Vec::new(),
+            last_channel: 0,
+            incarnations: 0,
+            pending: VecDeque::new(),
+            paused: false,
+            heartbeat: Heartbeat::default(),
+        }
+    }
+
+    /// The connection, seen from anywhere in the broker.
+    fn owner(&self, core: &Core) -> Owner {
+        Owner { shard: core.id, connection: self.id }
+    }
+
+    /// What the handshake agreed on, while the connection is open.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.stage {
+            Stage::Running(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Channels that are open.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    fn channel_index(&mut self, number: u16) -> Option<usize> {
+        let last = self.channels.get(self.last_channel);
+        if last.is_some_and(|channel| channel.key.channel == number) {
+            return Some(self.last_channel);
+        }
+        let found = self.channels.binary_search_by_key(&number, |channel| channel.key.channel);
+        self.last_channel = found.ok()?;
+        Some(self.last_channel)
+    }
+
+    /// Ends the channel or the connection, as the exception's code says.
+    #[cold]
+    fn fail(&mut self, core: &mut Core, number: u16, exception: &Exception) {
+        if number == 0 || exception.code.is_hard() {
+            self.close_connection(core, exception);
+        } else {
+            self.close_channel(core, number, exception);
+        }
+    }
+}

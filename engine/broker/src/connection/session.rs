@@ -1,0 +1,67 @@
+//! What a connection is beside its channels.
+
+use crate::channel::Awaiting;
+use crate::handshake::Opened;
+use crate::id::{ConnectionId, Owner, ShardId};
+use crate::topology::Topology;
+
+/// An open connection without its channels.
+#[derive(Debug)]
+pub struct Session {
+    /// Which connection.
+    pub id: ConnectionId,
+    /// The same, seen from anywhere in the broker.
+    pub owner: Owner,
+    /// What the handshake agreed on.
+    pub opened: Box<Opened>,
+    /// It has declared an exclusive queue, which goes with it.
+    pub owns_exclusive: bool,
+    /// The question that keeps the connection from reading on.
+    pub awaiting: Option<Awaiting>,
+    /// A home whose lane has to be relieved before the connection publishes on.
+    pub waiting_for: Option<ShardId>,
+    consumer_tags: u64,
+}
+
+impl Session {
+    /// A connection that has just been opened.
+    pub fn new(owner: Owner, opened: Box<Opened>) -> Self {
+        Self {
+            id: owner.connection,
+            owner,
+            opened,
+            owns_exclusive: false,
+            awaiting: None,
+            waiting_for: None,
+            consumer_tags: 0,
+        }
+    }
+
+    /// A consumer tag for a client that wants us to choose; unique in this broker's life.
+    pub fn next_consumer_tag(&mut self) -> String {
+        self.consumer_tags += 1;
+        let Owner { shard, connection } = self.owner;
+        let (slot, generation) = (connection.slot, connection.generation);
+        format!("amq.ctag-{shard}.{slot}.{generation}.{}", self.consumer_tags)
+    }
+
+    /// Has the connection wait until a home can take more publishes.
+    #[inline]
+    pub fn wait_to_publish(&mut self, home: Option<ShardId>) {
+        if home.is_some() {
+            self.waiting_for = home;
+        }
+    }
+
+    /// Whether the user may publish under another user's name.
+    pub fn may_impersonate(&self, topology: &Topology) -> bool {
+        let user = topology.user(&self.opened.user);
+        user.is_some_and(|user| user.tags.iter().any(|tag| *tag == "impersonator"))
+    }
+
+    /// Whether the connection reads no further for now.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.awaiting.is_some() || self.waiting_for.is_some()
+    }
+}

@@ -1,0 +1,61 @@
+//! Which answers may go out: those whose deltas every shard has applied.
+
+use std::collections::VecDeque;
+
+use crate::error::Exception;
+use crate::id::{ChannelKey, ShardId};
+
+use super::{Answer, Outcome};
+
+/// The answers under way and how far the shards are.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The newest delta each shard has applied.
+    applied: Vec<u64>,
+    /// The newest delta that all have applied.
+    applied_by_all: u64,
+    /// Answers of the turn that has not ended.
+    turn: Vec<Answer>,
+    /// Answers with the delta they wait for, both ascending.
+    waiting: VecDeque<(u64, Answer)>,
+}
+
+impl Progress {
+    /// All shards have applied `sequence`.
+    pub(super) fn new(shards: u16, sequence: u64) -> Self {
+        Self {
+            applied: vec![sequence; usize::from(shards)],
+            applied_by_all: sequence,
+            turn: Vec::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Adds an answer to the turn.
+    pub(super) fn answer(&mut self, asker: ChannelKey, outcome: Result<Outcome, Exception>) {
+        self.turn.push(Answer { asker, outcome });
+    }
+
+    /// Lets the turn's answers wait for all deltas up to `sequence`.
+    pub(super) fn finish_turn(&mut self, sequence: u64) {
+        self.waiting
+            .extend(self.turn.drain(..).map(|answer| (sequence, answer)));
+    }
+
+    /// A shard has come this far.
+    pub(super) fn applied(&mut self, shard: ShardId, sequence: u64) {
+        if let Some(applied) = self.applied.get_mut(usize::from(shard.0)) {
+            *applied = sequence.max(*applied);
+        }
+        self.applied_by_all = self.applied.iter().copied().min().unwrap_or(sequence);
+    }
+
+    /// The next answer that may go out.
+    pub(super) fn poll_answer(&mut self) -> Option<(ShardId, Answer)> {
+        if self.waiting.front()?.0 > self.applied_by_all {
+            return None;
+        }
+        let (_, answer) = self.waiting.pop_front()?;
+        Some((answer.asker.owner.shard, answer))
+    }
+}

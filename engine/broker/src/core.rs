@@ -1,0 +1,219 @@
+//! Everything of a shard that a frame may touch while it is being read: all but the reading
+//! halves of its connections.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use hdrhistogram::Histogram;
+
+use crate::connection::Deadline;
+use crate::event::Operation;
+use crate::id::{
+    ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
+};
+use crate::mail::{Lane, Mail};
+use crate::message::Message;
+use crate::post::Post;
+use crate::queue::Queue;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::timer::Timers;
+use crate::topology::{Destination, RouteScratch, Topology};
+use crate::writer::{Delivery, Room, Writers};
+
+/// The state of a shard without its connections' reading halves.
+#[derive(Debug)]
+pub struct Core {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// How many shards there are; the control state is the mesh member behind the last one.
+    pub shards: u16,
+    /// The time of the current turn.
+    pub now: Instant,
+    /// Limits and names.
+    pub settings: Arc<Settings>,
+    /// This shard's replica of what exists.
+    pub topology: Topology,
+    /// Queues that live here, by slot of [`crate::id::QueueId`].
+    pub queues: Vec<Option<Box<Queue>>>,
+    /// Their messages.
+    pub store: Store,
+    /// The ways out of this shard.
+    pub exits: Exits,
+    /// Scratch of routing.
+    pub route: RouteScratch,
+    /// Scratch of routing: where the current message goes.
+    pub destinations: Vec<Destination>,
+    /// Reading halves that may go on, to be looked at before the turn ends.
+    pub unblocked: Vec<ConnectionId>,
+    /// What the kernel has to do, sends excepted.
+    pub operations: VecDeque<Operation>,
+    /// Deadlines of connections.
+    pub timers: Timers<(ConnectionId, Deadline)>,
+    /// Queues that a channel consumes or gets from, to be left when it ends.
+    pub visits: Map<ChannelKey, BTreeSet<QueueId>>,
+    /// Counters since the start.
+    pub counts: ShardCounts,
+    /// Latencies of all messages that left queues here.
+    pub latency: ShardLatency,
+}
+
+/// Writers and mail: where deliveries go.
+#[derive(Debug)]
+pub struct Exits {
+    /// Which shard this is.
+    pub id: ShardId,
+    /// The connections of this shard.
+    pub writers: Writers,
+    /// Mail for the others, and for this shard itself.
+    pub post: Post,
+}
+
+/// What a shard counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounts {
+    /// Connections accepted.
+    pub connections_opened: u64,
+    /// Connections closed.
+    pub connections_closed: u64,
+    /// Connections given up because their handshake took too long.
+    pub handshakes_timed_out: u64,
+    /// Connections given up because their heartbeats stayed out.
+    pub heartbeats_missed: u64,
+    /// Channels opened.
+    pub channels_opened: u64,
+    /// Channels closed.
+    pub channels_closed: u64,
+    /// Messages received from publishers.
+    pub published: u64,
+    /// Body bytes of those.
+    pub published_bytes: u64,
+    /// Messages received on channels in confirm mode.
+    pub published_confirm: u64,
+    /// Messages that reached no queue and were dropped.
+    pub unroutable_dropped: u64,
+    /// Messages that reached no queue and were returned.
+    pub unroutable_returned: u64,
+    /// Deliveries to consumers that acknowledge nothing.
+    pub delivered_auto_ack: u64,
+    /// Deliveries to consumers that acknowledge.
+    pub delivered_manual_ack: u64,
+    /// `basic.get` that acknowledge nothing.
+    pub got_auto_ack: u64,
+    /// `basic.get` to be acknowledged.
+    pub got_manual_ack: u64,
+    /// `basic.get` that found nothing.
+    pub got_empty: u64,
+    /// Messages given out again.
+    pub redelivered: u64,
+    /// Deliveries that were acknowledged.
+    pub acknowledged: u64,
+}
+
+/// The latencies of a shard, in nanoseconds.
+#[derive(Clone, Debug)]
+pub struct ShardLatency {
+    /// From the arrival of a publish's last frame to the delivery's way out.
+    pub publish_to_deliver: Histogram<u64>,
+    /// From becoming ready to leaving the queue.
+    pub time_in_queue: Histogram<u64>,
+}
+
+/// One hour: what waits longer is told apart by nobody who looks at a latency.
+const LATENCY_MAX_NS: u64 = 3600 * 1_000_000_000;
+
+impl Default for ShardLatency {
+    fn default() -> Self {
+        // Two digits of 1 ns to 1 h: 1 % error in 35 KiB.
+        let histogram = Histogram::new_with_max(LATENCY_MAX_NS, 2).expect("the bounds are sound");
+        Self { publish_to_deliver: histogram.clone(), time_in_queue: histogram }
+    }
+}
+
+impl ShardLatency {
+    /// Notes that a message left a queue.
+    #[inline]
+    pub fn record(&mut self, publish_to_deliver_ns: u64, time_in_queue_ns: u64) {
+        self.publish_to_deliver.saturating_record(publish_to_deliver_ns);
+        self.time_in_queue.saturating_record(time_in_queue_ns);
+    }
+}
+
+impl Core {
+    /// A shard without queues and connections.
+    pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
+        let exits = Exits { id, writers: Writers::default(), post: Post::new(shards + 1) };
+        Self {
+            id,
+            shards,
+            now: Instant::default(),
+            settings,
+            topology,
+            queues: Vec::new(),
+            store: Store::default(),
+            exits,
+            route: RouteScratch::default(),
+            destinations: Vec::new(),
+            unblocked: Vec::new(),
+            operations: VecDeque::new(),
+            timers: Timers::new(),
+            // Keys are made by the broker: no seed is needed.
+            visits: seeded_map(0),
+            counts: ShardCounts::default(),
+            latency: ShardLatency::default(),
+        }
+    }
+
+    /// The mesh member that holds the control state.
+    pub fn control(&self) -> ShardId {
+        ShardId(self.shards)
+    }
+
+    /// Sends mail that makes the receiver do something.
+    pub fn work(&mut self, to: ShardId, mail: Mail) {
+        self.exits.post.send(to, Lane::Work, mail);
+    }
+
+    /// Sends mail that follows from the receiver's work.
+    pub fn reply(&mut self, to: ShardId, mail: Mail) {
+        self.exits.post.send(to, Lane::Reply, mail);
+    }
+}
+
+impl Exits {
+    /// Whether a delivery to this consumer would find room on its way out.
+    #[inline]
+    pub fn room(&self, consumer: &ConsumerKey) -> Room {
+        let shard = consumer.channel.owner.shard;
+        if shard == self.id {
+            self.writers.room(consumer)
+        } else if self.post.is_backed_up(shard, Lane::Reply) {
+            Room::Full
+        } else {
+            Room::Yes
+        }
+    }
+
+    /// Has the queue told when there is room for this consumer again.
+    pub fn pass_over(&mut self, queue: QueueId, consumer: ConsumerKey) {
+        let shard = consumer.channel.owner.shard;
+        if shard == self.id {
+            self.writers.pass_over(queue, consumer);
+        } else {
+            self.post.pass_over(shard, queue, consumer);
+        }
+    }
+
+    /// Sends a delivery to its consumer, here or on another shard.
+    #[inline]
+    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) {
+        let shard = delivery.consumer.channel.owner.shard;
+        if shard == self.id {
+            self.writers.deliver(delivery, message);
+        } else {
+            let batch = self.post.open(shard, Lane::Reply);
+            let parcel = batch.pack(message);
+            batch.mails.push(Mail::Deliver { delivery: *delivery, parcel });
+        }
+    }
+}

@@ -1,0 +1,419 @@
+//! The home side: what happens in the queues of this shard.
+//!
+//! Publishing and settling are the two hot ways in. Everything a channel asks and waits for comes
+//! through `Core::ask`, also from channels of this shard, as mail to itself.
+
+use crate::core::{Core, Exits};
+use crate::error::Exception;
+use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
+use crate::control::Request;
+use crate::mail::{Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
+use crate::message::Message;
+use crate::queue::Queue;
+use crate::queue::consumers::{Next, Taker};
+use crate::queue::state::{Change, Effect, Holder};
+use crate::store::{MessageId, Store};
+use crate::writer::{Delivery, Room};
+
+impl Core {
+    /// Puts a message into queues that live here. Queues that are gone swallow it, which is what
+    /// RabbitMQ confirms too.
+    #[inline]
+    pub fn publish_home(&mut self, queues: impl Iterator<Item = QueueId>, message: &Message<'_>) {
+        let mut resting = None;
+        for queue in queues {
+            self.enqueue(queue, message, &mut resting);
+        }
+    }
+
+    #[inline]
+    fn enqueue(&mut self, id: QueueId, message: &Message<'_>, resting: &mut Option<MessageId>) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        queue.counts.published += 1;
+        if queue.state.is_empty() {
+            let taker = next_taker(queue, &mut self.exits);
+            if let Some(taker) = taker {
+                if taker.no_ack {
+                    queue.state.apply(Change::PassThrough);
+                    self.hand_over(id, &taker, message, None, false);
+                    return;
+                }
+                let resting = rest(&mut self.store, message, resting);
+                queue.state.apply(Change::Enqueue(resting, self.now));
+                let effect = queue.state.apply(Change::CheckOut(Some(taker.holder)));
+                if let Effect::Left { delivery, .. } = effect {
+                    self.hand_over(id, &taker, message, delivery, false);
+                }
+                return;
+            }
+        }
+        let resting = rest(&mut self.store, message, resting);
+        queue.state.apply(Change::Enqueue(resting, self.now));
+    }
+
+    /// Sends a message that has left its queue without resting to the consumer that took it.
+    #[inline]
+    fn hand_over(
+        &mut self,
+        id: QueueId,
+        taker: &Taker,
+        message: &Message<'_>,
+        number: Option<u64>,
+        redelivered: bool,
+    ) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        queue.consumers.took(taker);
+        queue.counts.delivered += 1;
+        queue.record_latency(message.published_at, self.now, self.now);
+        self.latency.record(self.now.since(message.published_at), 0);
+        self.exits.deliver(&delivery_of(id, self.id, taker, number, redelivered), message);
+    }
+
+    /// Gives ready messages to consumers that can take them.
+    pub fn pump(&mut self, id: QueueId) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        while !queue.state.is_empty() {
+            let Some(taker) = next_taker(queue, &mut self.exits) else { return };
+            let holder = (!taker.no_ack).then_some(taker.holder);
+            let Effect::Left { entry, delivery } = queue.state.apply(Change::CheckOut(holder))
+            else {
+                return;
+            };
+            let message = self.store.message(entry.message);
+            queue.consumers.took(&taker);
+            queue.counts.delivered += 1;
+            queue.counts.redelivered += u64::from(entry.redelivered);
+            self.counts.redelivered += u64::from(entry.redelivered);
+            queue.record_latency(message.published_at, entry.ready_at, self.now);
+            self.latency
+                .record(self.now.since(message.published_at), self.now.since(entry.ready_at));
+            let sent = delivery_of(id, self.id, &taker, delivery, entry.redelivered);
+            self.exits.deliver(&sent, &message);
+            if taker.no_ack {
+                self.store.release(entry.message);
+            }
+        }
+    }
+
+    /// Ends a delivery as its client wishes.
+    #[inline]
+    pub fn settle(&mut self, id: QueueId, delivery: u64, settlement: Settlement) {
+        let now = self.now;
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let change = match settlement {
+            Settlement::Ack | Settlement::Reject => Change::Settle(delivery),
+            Settlement::Requeue => Change::Requeue(delivery, now),
+        };
+        let Effect::Returned(checkout) = queue.state.apply(change) else { return };
+        queue.consumers.settled(checkout.holder);
+        match settlement {
+            Settlement::Ack => {
+                queue.counts.acknowledged += 1;
+                self.store.release(checkout.message);
+            }
+            Settlement::Reject => self.store.release(checkout.message),
+            Settlement::Requeue => {}
+        }
+        if !queue.state.is_empty() {
+            self.pump(id);
+        }
+    }
+
+    /// Answers what a channel asks of a queue.
+    pub fn ask(&mut self, id: QueueId, request: QueueRequest) {
+        let channel = request.channel();
+        if open_queue(&mut self.queues, id).is_none() {
+            return self.answer(channel, Ok(QueueAnswer::Gone(id)));
+        }
+        match request {
+            QueueRequest::Consume(subscription) => self.consume(id, subscription),
+            QueueRequest::Cancel(consumer) => self.cancel(id, &consumer),
+            QueueRequest::Get(channel, no_ack) => self.get(id, channel, no_ack),
+            QueueRequest::Purge(channel) => {
+                let purged = self.drop_ready(id);
+                self.answer(channel, Ok(QueueAnswer::Purged(purged)));
+            }
+            QueueRequest::Delete { channel, if_unused, if_empty } => {
+                self.delete(id, channel, if_unused, if_empty);
+            }
+            QueueRequest::Count(channel) => {
+                let Some(queue) = open_queue(&mut self.queues, id) else { return };
+                let messages = queue.state.ready_count() as u32;
+                let consumers = queue.consumers.count() as u32;
+                self.answer(channel, Ok(QueueAnswer::Counted { messages, consumers }));
+            }
+        }
+    }
+
+    /// A word from a consumer's channel.
+    pub fn signal(&mut self, id: QueueId, consumer: &ConsumerKey, signal: Signal) {
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            if signal == Signal::Grant {
+                let to = consumer.channel.owner.shard;
+                self.reply(to, Mail::GrantUnused(*consumer));
+            }
+            return;
+        };
+        let known = queue.consumers.signal(consumer, signal);
+        self.pump(id);
+        if signal != Signal::Grant {
+            return;
+        }
+        let unused = match open_queue(&mut self.queues, id) {
+            Some(queue) if known => queue.consumers.return_grants(consumer),
+            _ => 1,
+        };
+        for _ in 0..unused {
+            self.reply(consumer.channel.owner.shard, Mail::GrantUnused(*consumer));
+        }
+    }
+
+    /// There is room again for consumers that were passed over.
+    pub fn room_again(&mut self, consumers: Vec<(QueueId, ConsumerKey)>) {
+        for (id, consumer) in consumers {
+            if let Some(queue) = open_queue(&mut self.queues, id) {
+                queue.consumers.start_here(&consumer);
+                self.pump(id);
+            }
+        }
+    }
+
+    /// A channel ended: its consumers go, and what it had returns to its place before anybody
+    /// else is served, so that the next consumer sees the old order.
+    pub fn leave(&mut self, channel: ChannelKey) {
+        for id in self.visits.remove(&channel).unwrap_or_default() {
+            let Some(queue) = open_queue(&mut self.queues, id) else { continue };
+            let (consumers, holders) = queue.consumers.of_channel(channel);
+            for consumer in &consumers {
+                queue.consumers.cancel(consumer);
+            }
+            for holder in holders {
+                self.requeue_all(id, holder);
+            }
+            if !consumers.is_empty() && self.is_abandoned(id) {
+                self.retire(id, None);
+            } else {
+                self.pump(id);
+            }
+        }
+    }
+
+    /// The control state has forgotten a queue: so does its home.
+    pub fn remove_queue(&mut self, id: QueueId) {
+        if open_queue(&mut self.queues, id).is_some() {
+            self.empty_out(id);
+        }
+        if let Some(place) = self.queues.get_mut(id.slot as usize)
+            && place.as_ref().is_some_and(|queue| queue.meta.id == id)
+        {
+            *place = None;
+        }
+    }
+
+    /// A queue whose home is here was declared.
+    pub fn add_queue(&mut self, queue: Queue) {
+        let slot = queue.meta.id.slot as usize;
+        if self.queues.len() <= slot {
+            self.queues.resize_with(slot + 1, || None);
+        }
+        self.queues[slot] = Some(Box::new(queue));
+    }
+
+    fn consume(&mut self, id: QueueId, subscription: Subscription) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let consumer = subscription.consumer;
+        self.visits.entry(consumer.channel).or_default().insert(id);
+        let answer = match queue.consumers.add(subscription) {
+            Ok(()) => {
+                // Deliveries start when the channel has written consume-ok.
+                queue.consumers.signal(&consumer, Signal::Stop);
+                Ok(QueueAnswer::Done)
+            }
+            Err(in_use) => {
+                let vhost = self.topology.vhost_name(queue.meta.vhost);
+                let vhost = vhost.map_or("", |name| name.as_str());
+                Err(in_use.exception(&queue.meta.name, vhost))
+            }
+        };
+        self.answer(consumer.channel, answer);
+    }
+
+    fn cancel(&mut self, id: QueueId, consumer: &ConsumerKey) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let was_there = queue.consumers.cancel(consumer);
+        if was_there && self.is_abandoned(id) {
+            // RabbitMQ answers after the queue is gone, and so do we.
+            self.retire(id, Some((consumer.channel, 0)));
+        } else {
+            self.answer(consumer.channel, Ok(QueueAnswer::Done));
+        }
+    }
+
+    fn get(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        if queue.state.is_empty() {
+            self.counts.got_empty += 1;
+            return self.answer(channel, Ok(QueueAnswer::Empty));
+        }
+        let holder = (!no_ack).then(|| queue.consumers.got(channel));
+        if !no_ack {
+            self.visits.entry(channel).or_default().insert(id);
+        }
+        let effect = queue.state.apply(Change::CheckOut(holder));
+        let Effect::Left { entry, delivery } = effect else { return };
+        let message = self.store.message(entry.message);
+        queue.counts.delivered += 1;
+        queue.counts.redelivered += u64::from(entry.redelivered);
+        queue.record_latency(message.published_at, entry.ready_at, self.now);
+        self.counts.redelivered += u64::from(entry.redelivered);
+        self.latency.record(self.now.since(message.published_at), self.now.since(entry.ready_at));
+        let remaining = queue.state.ready_count() as u32;
+        let batch = self.exits.post.open(channel.owner.shard, Lane::Reply);
+        let parcel = batch.pack(&message);
+        let redelivered = entry.redelivered;
+        let got = Mail::Got { channel, queue: id, delivery, redelivered, remaining, parcel };
+        batch.mails.push(got);
+        if no_ack {
+            self.store.release(entry.message);
+        }
+    }
+
+    fn delete(&mut self, id: QueueId, channel: ChannelKey, if_unused: bool, if_empty: bool) {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let refusal = if if_unused && queue.consumers.count() > 0 {
+            Some("in use")
+        } else if if_empty && !queue.state.is_empty() {
+            Some("not empty")
+        } else {
+            None
+        };
+        let Some(reason) = refusal else {
+            let messages = queue.state.ready_count() as u32;
+            return self.retire(id, Some((channel, messages)));
+        };
+        let vhost = self.topology.vhost_name(queue.meta.vhost).map_or("", |name| name.as_str());
+        let text = format!("queue '{}' in vhost '{vhost}' {reason}", queue.meta.name);
+        self.answer(channel, Err(Exception::precondition_failed(text)));
+    }
+
+    /// Takes a queue out of service and has its name forgotten.
+    fn retire(&mut self, queue: QueueId, asker: Option<(ChannelKey, u32)>) {
+        self.empty_out(queue);
+        let request = Request::QueueGone { queue, asker };
+        self.work(self.control(), Mail::Control(Box::new(request)));
+    }
+
+    /// Ends service: consumers are told, messages are dropped, nobody gets in any more.
+    fn empty_out(&mut self, id: QueueId) {
+        self.drop_ready(id);
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        queue.closing = true;
+        for channel in queue.consumers.channels() {
+            if let Some(visits) = self.visits.get_mut(&channel) {
+                visits.remove(&id);
+            }
+        }
+        for delivery in queue.state.all_held() {
+            if let Effect::Returned(checkout) = queue.state.apply(Change::Settle(delivery)) {
+                self.store.release(checkout.message);
+            }
+        }
+        for consumer in queue.consumers.keys() {
+            queue.consumers.cancel(&consumer);
+            self.exits.post.send(
+                consumer.channel.owner.shard,
+                Lane::Reply,
+                Mail::Cancelled(consumer),
+            );
+        }
+    }
+
+    fn drop_ready(&mut self, id: QueueId) -> u32 {
+        let Some(queue) = open_queue(&mut self.queues, id) else { return 0 };
+        let mut dropped = 0;
+        while let Effect::Left { entry, .. } = queue.state.apply(Change::Drop) {
+            self.store.release(entry.message);
+            dropped += 1;
+        }
+        dropped
+    }
+
+    fn requeue_all(&mut self, id: QueueId, holder: Holder) {
+        let now = self.now;
+        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        for delivery in queue.state.held_by(holder) {
+            queue.state.apply(Change::Requeue(delivery, now));
+            queue.consumers.settled(holder);
+        }
+    }
+
+    /// An auto-delete queue whose last consumer has left.
+    fn is_abandoned(&mut self, id: QueueId) -> bool {
+        open_queue(&mut self.queues, id).is_some_and(|queue| {
+            queue.meta.auto_delete && queue.consumers.had_consumer && queue.consumers.count() == 0
+        })
+    }
+
+    fn answer(&mut self, channel: ChannelKey, answer: Result<QueueAnswer, Exception>) {
+        self.reply(channel.owner.shard, Mail::Answered { channel, answer });
+    }
+}
+
+/// The queue, unless it is gone or going.
+#[inline]
+fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Queue> {
+    let queue = queues.get_mut(id.slot as usize)?.as_deref_mut()?;
+    (queue.meta.id == id && !queue.closing).then_some(queue)
+}
+
+/// The next consumer in turn that has room on its way out.
+#[inline]
+fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
+    loop {
+        match queue.consumers.next() {
+            Next::Take(taker) => match exits.room(&taker.key) {
+                Room::Yes => return Some(taker),
+                Room::Full => {
+                    queue.consumers.stop_here(taker.holder);
+                    exits.pass_over(queue.meta.id, taker.key);
+                }
+                // Its leave is under way.
+                Room::Gone => queue.consumers.stop_here(taker.holder),
+            },
+            Next::AskGrant(consumer) => {
+                let wants = Mail::Wants { consumer, queue: queue.meta.id };
+                let to = consumer.channel.owner.shard;
+                exits.post.send(to, Lane::Reply, wants);
+            }
+            Next::Nobody => return None,
+        }
+    }
+}
+
+/// The message's place in the store, put there by the first queue that needs it.
+#[inline]
+fn rest(
+    store: &mut Store,
+    message: &Message<'_>,
+    resting: &mut Option<MessageId>,
+) -> MessageId {
+    if let Some(id) = *resting {
+        store.retain(id);
+        return id;
+    }
+    let id = store.put(message, 1);
+    *resting = Some(id);
+    id
+}
+
+#[inline]
+fn delivery_of(
+    queue: QueueId,
+    home: ShardId,
+    taker: &Taker,
+    number: Option<u64>,
+    redelivered: bool,
+) -> Delivery {
+    let Taker { key: consumer, granted, .. } = *taker;
+    Delivery { consumer, queue, home, number, redelivered, granted }
+}

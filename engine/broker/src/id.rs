@@ -1,0 +1,110 @@
+//! Identifiers that cross module and shard borders. All are small, `Copy` and free of pointers.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use foldhash::fast::FixedState;
+
+/// Nanoseconds on the driver's monotonic clock. Only differences mean anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(pub u64);
+
+impl Instant {
+    /// The moment `nanoseconds` later.
+    pub fn after(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
+    }
+
+    /// Nanoseconds since `earlier`; 0 where that lies in the future.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// One second in the unit of [`Instant`].
+pub const SECOND_NS: u64 = 1_000_000_000;
+
+/// A member of the mesh. Shards are numbered from 0; the control state is the last member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// A connection of one shard. The slot is reused, the generation tells its users apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId {
+    /// Index in the shard's connection table.
+    pub slot: u32,
+    /// Counts the users of the slot.
+    pub generation: u32,
+}
+
+/// A connection anywhere in the broker: what owns an exclusive queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The shard that serves the connection.
+    pub shard: ShardId,
+    /// The connection there.
+    pub connection: ConnectionId,
+}
+
+/// A channel anywhere in the broker: who consumes, gets and acknowledges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelKey {
+    /// The connection and its shard.
+    pub owner: Owner,
+    /// The channel number on that connection.
+    pub channel: u16,
+    /// Counts the uses of the number on that connection, so that mail to a closed channel
+    /// cannot reach its successor.
+    pub incarnation: u32,
+}
+
+/// A consumer anywhere in the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConsumerKey {
+    /// The channel that subscribed.
+    pub channel: ChannelKey,
+    /// Chosen by the channel, never reused on it.
+    pub number: u32,
+}
+
+/// A queue. Slots are reused, generations are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueId {
+    /// Index in every shard's queue table.
+    pub slot: u32,
+    /// Counts the users of the slot.
+    pub generation: u32,
+}
+
+/// An exchange. Slots are reused, generations are not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExchangeId {
+    /// Index in every shard's exchange table.
+    pub slot: u32,
+    /// Counts the users of the slot.
+    pub generation: u32,
+}
+
+/// A virtual host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VhostId(pub u16);
+
+impl fmt::Display for ShardId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A hash map whose order and cost do not depend on the process: a run repeats exactly.
+///
+/// The hash is seeded per broker (see [`seeded_map`]), so that a client cannot aim its names
+/// at one bucket.
+pub type Map<K, V> = HashMap<K, V, FixedState>;
+
+/// A hash set with the same properties as [`Map`].
+pub type Set<K> = HashSet<K, FixedState>;
+
+/// An empty [`Map`] that hashes with `seed`.
+pub fn seeded_map<K, V>(seed: u64) -> Map<K, V> {
+    Map::with_hasher(FixedState::with_seed(seed))
+}

@@ -1,0 +1,57 @@
+//! A message on its way through a shard.
+
+use bytes::Bytes;
+
+use crate::id::Instant;
+
+/// Bodies up to this size are copied, larger ones travel by reference.
+///
+/// An `iovec` and an atomic reference cost more than copying a few hundred bytes: measured
+/// 1.07 against 1.74 of the relay's cost at 256 B, 0.95 against 0.79 at 1 KiB.
+pub const BODY_COPY_MAX_BYTES: usize = 512;
+
+/// A message, borrowed from wherever it is: a receive buffer, a mail batch or the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// The exchange it was published to.
+    pub exchange: &'a [u8],
+    /// Its routing key.
+    pub routing_key: &'a [u8],
+    /// Property flags and values exactly as received.
+    pub properties: &'a [u8],
+    /// Its body.
+    pub body: Body<'a>,
+    /// When its last frame arrived.
+    pub published_at: Instant,
+}
+
+/// The body of a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// Contiguous bytes that are copied to wherever they go next.
+    Inline(&'a [u8]),
+    /// Shared pieces that are passed on by reference.
+    Pieces(&'a [Bytes]),
+}
+
+impl Body<'_> {
+    /// Bytes in the body.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Inline(bytes) => bytes.len(),
+            Self::Pieces(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    /// Whether the body has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Message<'_> {
+    /// Bytes of everything that is kept when the message rests.
+    pub fn size_bytes(&self) -> usize {
+        self.exchange.len() + self.routing_key.len() + self.properties.len() + self.body.len()
+    }
+}

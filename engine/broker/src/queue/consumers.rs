@@ -1,0 +1,355 @@
+//! Who consumes from a queue, and who of them can take a message right now.
+
+use std::collections::VecDeque;
+
+use crate::error::Exception;
+use crate::id::{ChannelKey, ConsumerKey, Map, seeded_map};
+use crate::mail::{Signal, Subscription};
+
+use super::state::Holder;
+
+/// Consumers and getters of one queue.
+///
+/// A holder stays in the table until its last delivery is settled, also after `basic.cancel`.
+/// A consumer stands in the ring of its priority exactly while it has credit, is not stopped,
+/// and is not waiting for a grant.
+#[derive(Debug)]
+pub struct Consumers {
+    holders: Vec<Option<HolderState>>,
+    vacant: Vec<u32>,
+    by_consumer: Map<ConsumerKey, u32>,
+    getters: Map<ChannelKey, u32>,
+    /// Highest priority first.
+    rings: Vec<(i32, VecDeque<u32>)>,
+    active: usize,
+    /// There was a consumer once: auto-delete waits for the first one.
+    pub had_consumer: bool,
+}
+
+/// Bits of [`HolderState::stopped`].
+const STOPPED_HERE: u8 = 1;
+const STOPPED_BY_CHANNEL: u8 = 2;
+
+#[derive(Debug)]
+struct HolderState {
+    channel: ChannelKey,
+    /// `None` for the deliveries of `basic.get`.
+    subscription: Option<Subscription>,
+    unsettled: u32,
+    active: bool,
+    in_ring: bool,
+    stopped: u8,
+    grants: u32,
+    asked: bool,
+}
+
+/// A consumer that can take a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Taker {
+    /// Its place in the table.
+    pub holder: Holder,
+    /// Who it is.
+    pub key: ConsumerKey,
+    /// Nothing will be acknowledged.
+    pub no_ack: bool,
+    /// Taking a message uses up a grant of the channel-wide limit.
+    pub granted: bool,
+}
+
+/// What the ring offers.
+#[derive(Clone, Copy, Debug)]
+pub enum Next {
+    /// This one can take a message.
+    Take(Taker),
+    /// This one could, if its channel granted it.
+    AskGrant(ConsumerKey),
+    /// Nobody can.
+    Nobody,
+}
+
+impl Default for Consumers {
+    fn default() -> Self {
+        Self {
+            holders: Vec::new(),
+            vacant: Vec::new(),
+            // Keys are made by the broker, not by clients: no seed is needed.
+            by_consumer: seeded_map(0),
+            getters: seeded_map(0),
+            rings: Vec::new(),
+            active: 0,
+            had_consumer: false,
+        }
+    }
+}
+
+impl HolderState {
+    fn has_credit(&self) -> bool {
+        self.active
+            && self.stopped == 0
+            && self.subscription.is_some_and(|subscription| {
+                subscription.no_ack
+                    || subscription.prefetch == 0
+                    || self.unsettled < u32::from(subscription.prefetch)
+            })
+    }
+}
+
+impl Consumers {
+    /// Adds a consumer, unless that breaks somebody's exclusive use (403, text by the caller).
+    pub fn add(&mut self, subscription: Subscription) -> Result<(), ExclusiveUse> {
+        let taken = self.active > 0;
+        if taken && (subscription.exclusive || self.exclusive_use()) {
+            return Err(ExclusiveUse);
+        }
+        let holder = self.occupy(HolderState {
+            channel: subscription.consumer.channel,
+            subscription: Some(subscription),
+            unsettled: 0,
+            active: true,
+            in_ring: false,
+            stopped: 0,
+            grants: 0,
+            asked: false,
+        });
+        self.by_consumer.insert(subscription.consumer, holder);
+        self.active += 1;
+        self.had_consumer = true;
+        self.enter_ring(holder);
+        Ok(())
+    }
+
+    /// Consumers, without those that were cancelled.
+    pub fn count(&self) -> usize {
+        self.active
+    }
+
+    /// The next consumer in turn.
+    #[inline]
+    pub fn next(&mut self) -> Next {
+        for (_, ring) in &mut self.rings {
+            while let Some(&place) = ring.front() {
+                let Some(holder) = &mut self.holders[place as usize] else {
+                    ring.pop_front();
+                    continue;
+                };
+                let Some(subscription) = holder.subscription.filter(|_| holder.has_credit()) else {
+                    holder.in_ring = false;
+                    ring.pop_front();
+                    continue;
+                };
+                let key = subscription.consumer;
+                if subscription.limited && !subscription.no_ack && holder.grants == 0 {
+                    holder.in_ring = false;
+                    holder.asked = true;
+                    ring.pop_front();
+                    return Next::AskGrant(key);
+                }
+                let no_ack = subscription.no_ack;
+                let granted = subscription.limited && !no_ack;
+                return Next::Take(Taker { holder: Holder(place), key, no_ack, granted });
+            }
+        }
+        Next::Nobody
+    }
+
+    /// Counts a delivery to the consumer that [`Self::next`] offered and gives the turn on.
+    #[inline]
+    pub fn took(&mut self, taker: &Taker) {
+        let Holder(place) = taker.holder;
+        let Some(holder) = &mut self.holders[place as usize] else { return };
+        let Some(subscription) = holder.subscription else { return };
+        if !taker.no_ack {
+            holder.unsettled += 1;
+            holder.grants -= u32::from(taker.granted);
+        }
+        let stays = holder.has_credit();
+        holder.in_ring = stays;
+        let ring = self.rings.iter_mut().find(|(level, _)| *level == subscription.priority);
+        if let Some((_, ring)) = ring {
+            // A lone consumer that stays is in front and at the back already.
+            if !stays {
+                ring.pop_front();
+            } else if ring.len() > 1 {
+                ring.rotate_left(1);
+            }
+        }
+    }
+
+    /// Counts a message given to `basic.get` that is to be settled.
+    pub fn got(&mut self, channel: ChannelKey) -> Holder {
+        let place = match self.getters.get(&channel) {
+            Some(place) => *place,
+            None => {
+                let place = self.occupy(HolderState {
+                    channel,
+                    subscription: None,
+                    unsettled: 0,
+                    active: false,
+                    in_ring: false,
+                    stopped: 0,
+                    grants: 0,
+                    asked: false,
+                });
+                self.getters.insert(channel, place);
+                place
+            }
+        };
+        if let Some(holder) = &mut self.holders[place as usize] {
+            holder.unsettled += 1;
+        }
+        Holder(place)
+    }
+
+    /// Counts a settled or requeued delivery.
+    #[inline]
+    pub fn settled(&mut self, Holder(place): Holder) {
+        let Some(holder) = self.holders[place as usize].as_mut() else { return };
+        holder.unsettled -= 1;
+        if !holder.active {
+            self.forget_if_done(place);
+        } else if !holder.in_ring {
+            self.enter_ring(place);
+        }
+    }
+
+    /// The local socket or mesh lane of the consumer is full.
+    pub fn stop_here(&mut self, Holder(place): Holder) {
+        if let Some(holder) = &mut self.holders[place as usize] {
+            holder.stopped |= STOPPED_HERE;
+        }
+    }
+
+    /// The local socket or mesh lane of the consumer has room again.
+    pub fn start_here(&mut self, key: &ConsumerKey) {
+        if let Some(place) = self.by_consumer.get(key).copied() {
+            if let Some(holder) = &mut self.holders[place as usize] {
+                holder.stopped &= !STOPPED_HERE;
+            }
+            self.enter_ring(place);
+        }
+    }
+
+    /// A word from the consumer's channel. True where a grant came in: if it finds nothing to
+    /// deliver, it goes back by [`Self::return_grants`].
+    pub fn signal(&mut self, key: &ConsumerKey, signal: Signal) -> bool {
+        let Some(place) = self.by_consumer.get(key).copied() else { return false };
+        let Some(holder) = &mut self.holders[place as usize] else { return false };
+        match signal {
+            Signal::Stop => holder.stopped |= STOPPED_BY_CHANNEL,
+            Signal::Start => holder.stopped &= !STOPPED_BY_CHANNEL,
+            Signal::Limited(limited) => {
+                if let Some(subscription) = &mut holder.subscription {
+                    subscription.limited = limited;
+                }
+                holder.asked = false;
+            }
+            Signal::Grant => {
+                holder.grants += 1;
+                holder.asked = false;
+            }
+        }
+        self.enter_ring(place);
+        signal == Signal::Grant
+    }
+
+    /// Takes back the unused grants of a consumer that has nothing to use them for.
+    pub fn return_grants(&mut self, key: &ConsumerKey) -> u32 {
+        let Some(place) = self.by_consumer.get(key).copied() else { return 0 };
+        let Some(holder) = &mut self.holders[place as usize] else { return 0 };
+        std::mem::take(&mut holder.grants)
+    }
+
+    /// Ends a consumer; its unsettled deliveries stay valid. False if it was not there.
+    pub fn cancel(&mut self, key: &ConsumerKey) -> bool {
+        let Some(place) = self.by_consumer.remove(key) else { return false };
+        self.active -= 1;
+        if let Some(holder) = &mut self.holders[place as usize] {
+            holder.active = false;
+            let priority = holder.subscription.map_or(0, |subscription| subscription.priority);
+            if std::mem::take(&mut holder.in_ring)
+                && let Some((_, ring)) = self.rings.iter_mut().find(|(level, _)| *level == priority)
+            {
+                ring.retain(|other| *other != place);
+            }
+        }
+        self.forget_if_done(place);
+        true
+    }
+
+    /// All consumers and getters of a channel, for its end.
+    pub fn of_channel(&self, channel: ChannelKey) -> (Vec<ConsumerKey>, Vec<Holder>) {
+        let mut keys = Vec::new();
+        let mut holders = Vec::new();
+        for (place, holder) in self.holders.iter().enumerate() {
+            let Some(holder) = holder.as_ref().filter(|holder| holder.channel == channel) else {
+                continue;
+            };
+            holders.push(Holder(place as u32));
+            if holder.active {
+                keys.extend(holder.subscription.map(|subscription| subscription.consumer));
+            }
+        }
+        (keys, holders)
+    }
+
+    /// The channels of all holders, some perhaps more than once.
+    pub fn channels(&self) -> Vec<ChannelKey> {
+        self.holders.iter().flatten().map(|holder| holder.channel).collect()
+    }
+
+    /// All consumers that are not cancelled.
+    pub fn keys(&self) -> Vec<ConsumerKey> {
+        let holders = self.holders.iter().flatten().filter(|holder| holder.active);
+        holders.filter_map(|holder| Some(holder.subscription?.consumer)).collect()
+    }
+
+    fn exclusive_use(&self) -> bool {
+        let holders = self.holders.iter().flatten().filter(|holder| holder.active);
+        holders.filter_map(|holder| holder.subscription).any(|subscription| subscription.exclusive)
+    }
+
+    fn occupy(&mut self, holder: HolderState) -> u32 {
+        if let Some(place) = self.vacant.pop() {
+            self.holders[place as usize] = Some(holder);
+            return place;
+        }
+        self.holders.push(Some(holder));
+        self.holders.len() as u32 - 1
+    }
+
+    fn forget_if_done(&mut self, place: u32) {
+        let done = self.holders[place as usize]
+            .as_ref()
+            .filter(|holder| !holder.active && holder.unsettled == 0);
+        let Some(holder) = done else { return };
+        if holder.subscription.is_none() {
+            self.getters.remove(&holder.channel);
+        }
+        self.holders[place as usize] = None;
+        self.vacant.push(place);
+    }
+
+    fn enter_ring(&mut self, place: u32) {
+        let Some(holder) = &mut self.holders[place as usize] else { return };
+        if holder.in_ring || holder.asked || !holder.has_credit() {
+            return;
+        }
+        let priority = holder.subscription.map_or(0, |subscription| subscription.priority);
+        holder.in_ring = true;
+        match self.rings.binary_search_by(|(level, _)| priority.cmp(level)) {
+            Ok(index) => self.rings[index].1.push_back(place),
+            Err(index) => self.rings.insert(index, (priority, VecDeque::from([place]))),
+        }
+    }
+}
+
+/// A consumer asked for a queue that another one uses exclusively, or the other way round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExclusiveUse;
+
+impl ExclusiveUse {
+    /// RabbitMQ's words for it.
+    pub fn exception(self, queue: &str, vhost: &str) -> Exception {
+        Exception::access_refused(format!("queue '{queue}' in vhost '{vhost}' in exclusive use"))
+    }
+}

@@ -1,0 +1,91 @@
+//! The ready messages of a queue, in delivery order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::id::Instant;
+use crate::store::MessageId;
+
+/// A message that waits in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The message.
+    pub message: MessageId,
+    /// It was given out before.
+    pub redelivered: bool,
+    /// Its place: publishing order, kept over requeues.
+    pub position: u64,
+    /// When it became ready.
+    pub ready_at: Instant,
+}
+
+/// Ready messages by position.
+///
+/// New messages come in ascending order and wait in `fifo`; returned ones go back to their
+/// place through `returned`. The lower head of the two is next. An expiry index or priority
+/// levels would stand beside these two and hold positions.
+#[derive(Debug, Default)]
+pub struct Ready {
+    fifo: VecDeque<Entry>,
+    returned: BTreeMap<u64, Entry>,
+}
+
+impl Ready {
+    /// Adds a message behind all others.
+    #[inline]
+    pub fn push(&mut self, entry: Entry) {
+        debug_assert!(self.fifo.back().is_none_or(|last| last.position < entry.position));
+        self.fifo.push_back(entry);
+    }
+
+    /// Puts a message back to its place.
+    pub fn put_back(&mut self, entry: Entry) {
+        self.returned.insert(entry.position, entry);
+    }
+
+    /// The next message.
+    #[inline]
+    pub fn front(&self) -> Option<&Entry> {
+        if self.returned_is_next() {
+            return self.returned.first_key_value().map(|(_, entry)| entry);
+        }
+        self.fifo.front()
+    }
+
+    /// Takes the next message.
+    #[inline]
+    pub fn pop(&mut self) -> Option<Entry> {
+        if self.returned_is_next() {
+            return self.returned.pop_first().map(|(_, entry)| entry);
+        }
+        let entry = self.fifo.pop_front();
+        if self.fifo.is_empty() && self.fifo.capacity() > IDLE_CAPACITY_ENTRIES {
+            self.fifo = VecDeque::new();
+        }
+        entry
+    }
+
+    /// Messages waiting.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.fifo.len() + self.returned.len()
+    }
+
+    /// Whether none waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.fifo.is_empty() && self.returned.is_empty()
+    }
+
+    #[inline]
+    fn returned_is_next(&self) -> bool {
+        if self.returned.is_empty() {
+            return false;
+        }
+        let first = self.returned.first_key_value().map(|(position, _)| *position);
+        self.fifo.front().is_none_or(|fifo| first < Some(fifo.position))
+    }
+}
+
+/// An emptied queue gives back more room than this (768 KiB): a backlog that is gone must not
+/// cost memory for ever, and a short one must not cost an allocation each time.
+const IDLE_CAPACITY_ENTRIES: usize = 32_768;

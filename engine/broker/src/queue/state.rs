@@ -1,0 +1,182 @@
+//! The replicable part of a queue: its messages, and who has which of them.
+
+use crate::id::Instant;
+use crate::outstanding::Outstanding;
+use crate::store::MessageId;
+
+use super::ready::{Entry, Ready};
+
+/// Who a message is given to: a consumer's or getter's place in the queue's table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder(pub u32);
+
+/// A message that was given out and is not settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkout {
+    /// The message.
+    pub message: MessageId,
+    /// Who has it.
+    pub holder: Holder,
+    /// Its place in the queue.
+    pub position: u64,
+}
+
+/// The messages of a queue.
+#[derive(Debug, Default)]
+pub struct State {
+    ready: Ready,
+    checked_out: Outstanding<Checkout>,
+    next_position: u64,
+    next_delivery: u64,
+}
+
+/// A step in the life of a queue. Steps carry all they depend on, so that the same steps in the
+/// same order give the same queue on any replica.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// A message arrives and waits.
+    Enqueue(MessageId, Instant),
+    /// A message arrives and leaves at once to somebody who acknowledges nothing.
+    PassThrough,
+    /// The next message leaves; without a holder it is settled by leaving.
+    CheckOut(Option<Holder>),
+    /// A delivery is done with: acknowledged or rejected.
+    Settle(u64),
+    /// A delivery goes back to its place.
+    Requeue(u64, Instant),
+    /// The next ready message is dropped.
+    Drop,
+}
+
+/// What a [`Change`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing to act on: enqueued, or the named delivery or message does not exist.
+    None,
+    /// A message left. `delivery` is its number, if it is to be settled.
+    Left {
+        /// What left.
+        entry: Entry,
+        /// The number to settle it by.
+        delivery: Option<u64>,
+    },
+    /// The queue holds this checked-out message no longer (settled), or again (requeued).
+    Returned(Checkout),
+}
+
+impl State {
+    /// Makes one step.
+    #[inline]
+    pub fn apply(&mut self, change: Change) -> Effect {
+        match change {
+            Change::Enqueue(message, ready_at) => {
+                let position = self.next_position;
+                self.next_position += 1;
+                self.ready.push(Entry { message, redelivered: false, position, ready_at });
+                Effect::None
+            }
+            Change::PassThrough => {
+                self.next_position += 1;
+                Effect::None
+            }
+            Change::CheckOut(holder) => self.check_out(holder),
+            Change::Settle(delivery) => {
+                self.checked_out.remove(delivery).map_or(Effect::None, Effect::Returned)
+            }
+            Change::Requeue(delivery, ready_at) => self.requeue(delivery, ready_at),
+            Change::Drop => match self.ready.pop() {
+                Some(entry) => Effect::Left { entry, delivery: None },
+                None => Effect::None,
+            },
+        }
+    }
+
+    /// Messages waiting.
+    #[inline]
+    pub fn ready_count(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// Whether no message waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ready.is_empty()
+    }
+
+    /// Messages given out and not settled.
+    pub fn unacked_count(&self) -> usize {
+        self.checked_out.len()
+    }
+
+    /// The unsettled deliveries of a holder, oldest first.
+    pub fn held_by(&self, holder: Holder) -> Vec<u64> {
+        let held = self.checked_out.iter().filter(|(_, checkout)| checkout.holder == holder);
+        held.map(|(delivery, _)| delivery).collect()
+    }
+
+    /// All unsettled deliveries, oldest first.
+    pub fn all_held(&self) -> Vec<u64> {
+        self.checked_out.iter().map(|(delivery, _)| delivery).collect()
+    }
+
+    #[inline]
+    fn check_out(&mut self, holder: Option<Holder>) -> Effect {
+        let Some(entry) = self.ready.pop() else { return Effect::None };
+        let Some(holder) = holder else { return Effect::Left { entry, delivery: None } };
+        let delivery = self.next_delivery;
+        self.next_delivery += 1;
+        let Entry { message, position, .. } = entry;
+        self.checked_out.push(delivery, Checkout { message, holder, position });
+        Effect::Left { entry, delivery: Some(delivery) }
+    }
+
+    fn requeue(&mut self, delivery: u64, ready_at: Instant) -> Effect {
+        let Some(checkout) = self.checked_out.remove(delivery) else { return Effect::None };
+        let Checkout { message, position, .. } = checkout;
+        self.ready.put_back(Entry { message, redelivered: true, position, ready_at });
+        Effect::Returned(checkout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn left(effect: Effect) -> (u32, bool, Option<u64>) {
+        match effect {
+            Effect::Left { entry, delivery } => (entry.message.0, entry.redelivered, delivery),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_requeued_message_returns_to_its_place_and_is_flagged() {
+        let mut state = State::default();
+        for message in 0..4 {
+            state.apply(Change::Enqueue(MessageId(message), Instant(0)));
+        }
+        let holder = Some(Holder(0));
+        assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, false, Some(0)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, false, Some(1)));
+        assert_eq!(left(state.apply(Change::CheckOut(None))), (2, false, None));
+        state.apply(Change::Requeue(1, Instant(1)));
+        state.apply(Change::Requeue(0, Instant(1)));
+        assert_eq!((state.ready_count(), state.unacked_count()), (3, 0));
+        assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, true, Some(2)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, true, Some(3)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder))), (3, false, Some(4)));
+        assert_eq!(state.apply(Change::CheckOut(holder)), Effect::None);
+        assert_eq!(state.held_by(Holder(0)), [2, 3, 4]);
+    }
+
+    #[test]
+    fn settling_twice_does_nothing() {
+        let mut state = State::default();
+        state.apply(Change::Enqueue(MessageId(9), Instant(0)));
+        state.apply(Change::CheckOut(Some(Holder(3))));
+        let checkout = Checkout { message: MessageId(9), holder: Holder(3), position: 0 };
+        assert_eq!(state.apply(Change::Settle(0)), Effect::Returned(checkout));
+        assert_eq!(state.apply(Change::Settle(0)), Effect::None);
+        assert_eq!(state.apply(Change::Requeue(0, Instant(0))), Effect::None);
+    }
+}

@@ -1,0 +1,396 @@
+//! The engine of one core, as a value.
+//!
+//! ```text
+//!   Event ────► handle ────────┐                    ┌──► poll_operation ──► kernel
+//!   Batch ────► handle_mail ───┼──► Core + reading ─┤
+//!   clock ────► handle_timeout ┘      halves        └──► poll_mail ───────► other members
+//! ```
+//! Whatever comes in is worked off before `handle` returns, mail to this shard itself included;
+//! what has to go out waits until it is polled, so a turn's worth of it leaves in one piece.
+
+use std::sync::Arc;
+
+use crate::channel::{Answered, Got};
+use crate::connection::Connection;
+use crate::core::Core;
+use crate::event::{Event, Operation};
+use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
+use crate::control::Request;
+use crate::mail::{Batch, Lane, Mail, Signal};
+use crate::outbox::Outbox;
+use crate::queue::Queue;
+use crate::settings::Settings;
+use crate::topology::{Change, Delta, Topology};
+
+/// One shard.
+#[derive(Debug)]
+pub struct Shard {
+    core: Core,
+    /// Reading halves by slot; one is out while its bytes are read.
+    connections: Vec<Option<Box<Connection>>>,
+    connection_count: usize,
+    /// Connections are told to go, and no new ones are taken.
+    stopping: bool,
+    /// The newest delta that the control state has been told of.
+    told_sequence: u64,
+}
+
+impl Shard {
+    /// A shard without connections. `topology` is what all shards start from.
+    pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
+        let core = Core::new(id, shards, settings, topology);
+        let told_sequence = core.topology.sequence();
+        Self {
+            core,
+            connections: Vec::new(),
+            connection_count: 0,
+            stopping: false,
+            told_sequence,
+        }
+    }
+
+    /// Takes in what happened to a connection.
+    pub fn handle(&mut self, event: Event, now: Instant) {
+        self.core.now = now;
+        match event {
+            Event::Received { connection, bytes } => {
+                self.with(connection, |connection, core| connection.receive(core, bytes));
+            }
+            Event::Sent { connection, outbox } => self.sent(connection, outbox),
+            Event::Accepted { connection, peer, .. } => self.accepted(Connection::new(connection, peer)),
+            Event::Ended { connection } => self.with(connection, |connection, core| connection.cut(core)),
+            Event::Closed { connection } => self.closed(connection),
+            Event::Stop => self.stop(),
+        }
+        self.settle_down();
+    }
+
+    /// Takes in mail from another member of the mesh.
+    pub fn handle_mail(&mut self, from: ShardId, batch: Batch, now: Instant) {
+        self.core.now = now;
+        self.open(from, batch);
+        self.settle_down();
+    }
+
+    /// Takes in the time.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.now = now;
+        while let Some((connection, deadline)) = self.core.timers.pop_due(now) {
+            self.with(connection, |connection, core| connection.deadline(core, deadline));
+        }
+        self.settle_down();
+    }
+
+    /// When [`Self::handle_timeout`] is to be called at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.core.timers.next()
+    }
+
+    /// The next thing for the kernel to do.
+    pub fn poll_operation(&mut self) -> Option<Operation> {
+        if let Some(operation) = self.core.operations.pop_front() {
+            return Some(operation);
+        }
+        while let Some(writer) = self.core.exits.writers.next_queued() {
+            writer.write_confirms();
+            if writer.sending || writer.cut {
+                continue;
+            }
+            let connection = writer.id;
+            if !writer.outbox.is_empty() {
+                writer.sending = true;
+                writer.wrote = true;
+                let outbox = std::mem::take(&mut writer.outbox);
+                return Some(Operation::Send { connection, outbox });
+            }
+            if writer.ending {
+                writer.cut = true;
+                return Some(Operation::Close { connection });
+            }
+        }
+        None
+    }
+
+    /// The next batch for another member of the mesh. To be called while the mesh has room: what
+    /// is left here stops what feeds it.
+    pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Batch> {
+        let batch = self.core.exits.post.take(to, lane)?;
+        let relieved = self.core.exits.post.relieved(to);
+        self.core.unblocked.extend(relieved.publishers);
+        self.core.room_again(relieved.consumers);
+        Some(batch)
+    }
+
+    /// Whether there is mail for another member.
+    pub fn has_mail(&self, to: ShardId, lane: Lane) -> bool {
+        self.core.exits.post.has_mail(to, lane)
+    }
+
+    /// Whether work is left that needs no event: publishers that may go on.
+    pub fn has_work(&self) -> bool {
+        !self.core.unblocked.is_empty()
+    }
+
+    /// Goes on with such work.
+    pub fn work(&mut self, now: Instant) {
+        self.core.now = now;
+        self.settle_down();
+    }
+
+    /// Keeps the memory of an emptied batch.
+    pub fn recycle(&mut self, batch: Batch) {
+        self.core.exits.post.recycle(batch);
+    }
+
+    /// Connections, those that are ending included.
+    pub fn connections(&self) -> usize {
+        self.connection_count
+    }
+
+    /// Whether the shard was told to stop and all connections are gone.
+    pub fn is_stopped(&self) -> bool {
+        self.stopping && self.connection_count == 0
+    }
+
+    /// All but the reading halves of connections, for reports and for checks of invariants.
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// The reading halves of all connections.
+    pub fn reading_halves(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.iter().flatten().map(|connection| &**connection)
+    }
+
+    /// Runs `act` on a connection, beside everything else of the shard.
+    #[inline]
+    fn with(&mut self, id: ConnectionId, act: impl FnOnce(&mut Connection, &mut Core)) {
+        let Some(place) = self.connections.get_mut(id.slot as usize) else { return };
+        let Some(mut connection) = place.take_if(|connection| connection.id == id) else { return };
+        act(&mut connection, &mut self.core);
+        self.connections[id.slot as usize] = Some(connection);
+    }
+
+    /// Works off the mail to this shard itself, and what may go on because of it.
+    fn settle_down(&mut self) {
+        let id = self.core.id;
+        loop {
+            let post = &mut self.core.exits.post;
+            if let Some(batch) = post.take(id, Lane::Work).or_else(|| post.take(id, Lane::Reply)) {
+                self.open(id, batch);
+            } else if let Some(connection) = self.core.unblocked.pop() {
+                self.with(connection, |connection, core| connection.relieved(core));
+            } else {
+                break;
+            }
+        }
+        let sequence = self.core.topology.sequence();
+        if sequence > self.told_sequence {
+            self.told_sequence = sequence;
+            let request = Request::Applied { shard: id, sequence };
+            let control = self.core.control();
+            self.core.work(control, Mail::Control(Box::new(request)));
+        }
+    }
+
+    fn open(&mut self, from: ShardId, mut batch: Batch) {
+        let mails = std::mem::take(&mut batch.mails);
+        for mail in &mails {
+            self.mail(from, mail, &batch);
+        }
+        batch.mails = mails;
+        self.core.exits.post.recycle(batch);
+    }
+
+    fn mail(&mut self, from: ShardId, mail: &Mail, batch: &Batch) {
+        let core = &mut self.core;
+        match mail {
+            Mail::Publish { queues, parcel, confirm } => {
+                let message = batch.unpack(parcel);
+                core.publish_home(batch.queues(*queues).iter().copied(), &message);
+                if let Some(channel) = *confirm {
+                    core.confirm_to(from, channel);
+                }
+            }
+            Mail::Settle { queue, delivery, settlement } => {
+                core.settle(*queue, *delivery, *settlement);
+            }
+            Mail::Ask(asked) => core.ask(asked.0, asked.1.clone()),
+            Mail::Leave(channel) => core.leave(*channel),
+            Mail::Consumer { queue, consumer, signal } => core.signal(*queue, consumer, *signal),
+            Mail::Deliver { delivery, parcel } => {
+                core.exits.writers.deliver(delivery, &batch.unpack(parcel));
+                core.stop_full_consumer(&delivery.consumer);
+            }
+            Mail::Got { channel, queue, delivery, redelivered, remaining, parcel } => {
+                let (channel, home) = (*channel, from);
+                let got = Got {
+                    queue: *queue,
+                    home,
+                    delivery: *delivery,
+                    redelivered: *redelivered,
+                    remaining: *remaining,
+                };
+                core.write_got(channel, &got, &batch.unpack(parcel));
+                self.with(channel.owner.connection, |connection, core| connection.got(core, channel));
+            }
+            Mail::Answered { channel, answer } => {
+                let answer = Answered::Queue(answer.clone());
+                self.with(channel.owner.connection, |connection, core| {
+                    connection.answered(core, *channel, answer);
+                });
+            }
+            Mail::Confirmed { channel, count } => core.confirmed(from, *channel, *count),
+            Mail::Cancelled(consumer) => core.consumer_cancelled(consumer),
+            Mail::Wants { consumer, .. } => core.consumer_wants(*consumer),
+            Mail::GrantUnused(consumer) => core.grant_unused(*consumer),
+            Mail::Delta(delta) => self.delta(delta),
+            Mail::ControlAnswer(answer) => {
+                let (channel, outcome) = (answer.asker, answer.outcome.clone());
+                self.with(channel.owner.connection, |connection, core| {
+                    connection.answered(core, channel, Answered::Control(outcome));
+                });
+            }
+            Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
+        }
+    }
+
+    fn delta(&mut self, delta: &Arc<Delta>) {
+        let core = &mut self.core;
+        core.topology.apply(delta);
+        match &delta.change {
+            Change::QueueDeclared(meta) if meta.home == core.id => {
+                core.add_queue(Queue::new(Arc::clone(meta)));
+            }
+            Change::QueueDeleted { queue, .. } => core.remove_queue(*queue),
+            _ => {}
+        }
+    }
+
+    fn accepted(&mut self, connection: Connection) {
+        let slot = connection.id.slot as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        self.connection_count += 1;
+        self.core.counts.connections_opened += 1;
+        self.core.accept(&connection);
+        let id = connection.id;
+        self.connections[slot] = Some(Box::new(connection));
+        if self.stopping {
+            self.with(id, |connection, core| connection.stop(core));
+        }
+    }
+
+    fn closed(&mut self, id: ConnectionId) {
+        self.with(id, |connection, core| connection.cut(core));
+        let Some(place) = self.connections.get_mut(id.slot as usize) else { return };
+        if place.take_if(|connection| connection.id == id).is_some() {
+            self.connection_count -= 1;
+            self.core.counts.connections_closed += 1;
+            self.core.exits.writers.remove(id);
+        }
+        let connections = &self.connections;
+        self.core.timers.sweep(self.connection_count, |(id, _)| {
+            let connection = connections.get(id.slot as usize).and_then(Option::as_ref);
+            connection.is_some_and(|connection| connection.id == *id)
+        });
+    }
+
+    fn sent(&mut self, id: ConnectionId, outbox: Outbox) {
+        self.core.exits.writers.recycle(outbox);
+        let low = self.core.settings.outbox_low_bytes;
+        let Some(writer) = self.core.exits.writers.get_mut(id) else { return };
+        writer.sending = false;
+        let relieved = writer.relieved(low);
+        self.core.room_again(relieved);
+        self.core.start_remote_consumers(id);
+    }
+
+    fn stop(&mut self) {
+        self.stopping = true;
+        for slot in 0..self.connections.len() {
+            if let Some(id) = self.connections[slot].as_ref().map(|connection| connection.id) {
+                self.with(id, |connection, core| connection.stop(core));
+            }
+        }
+    }
+}
+
+impl Core {
+    fn accept(&mut self, connection: &Connection) {
+        let high = self.settings.outbox_high_bytes;
+        self.exits.writers.insert(connection.id, high);
+        let at = self.now.after(self.settings.handshake_timeout_ns);
+        self.timers.arm(at, (connection.id, crate::connection::Deadline::Handshake));
+    }
+
+    /// Tells a channel on another shard that one more of its publishes is done; counts fold.
+    fn confirm_to(&mut self, shard: ShardId, channel: crate::id::ChannelKey) {
+        let batch = self.exits.post.open(shard, Lane::Reply);
+        if let Some(Mail::Confirmed { channel: last, count }) = batch.mails.last_mut()
+            && *last == channel
+        {
+            *count += 1;
+            return;
+        }
+        batch.mails.push(Mail::Confirmed { channel, count: 1 });
+    }
+
+    fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
+        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let outbound = writer.channel_at(index);
+        outbound.confirms_due = true;
+        if let Some(confirms) = &mut outbound.confirms {
+            confirms.confirmed(home, count);
+        }
+    }
+
+    /// The queue of a consumer is gone: the client hears of it if it can.
+    fn consumer_cancelled(&mut self, consumer: &ConsumerKey) {
+        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else { return };
+        let removed = writer.channel_at(index).remove_consumer(consumer.number);
+        if let Some(removed) = removed
+            && writer.cancel_notify
+        {
+            let cancel =
+                leveret_amqp::method::BasicCancel { consumer_tag: &removed.tag, nowait: true };
+            let number = consumer.channel.channel;
+            leveret_amqp::encode_frame(number, &cancel, &mut writer.outbox.scratch);
+        }
+    }
+
+    /// After a delivery from another shard: if the socket is full, its home has to stop.
+    fn stop_full_consumer(&mut self, consumer: &ConsumerKey) {
+        let here = self.id;
+        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else { return };
+        if !writer.is_full() {
+            return;
+        }
+        let found = writer.channel_at(index).consumer_mut(consumer.number);
+        let Some(found) = found.filter(|found| !found.stopped && found.home != here) else { return };
+        found.stopped = true;
+        let (home, queue, consumer) = (found.home, found.queue, found.key);
+        writer.remote_stopped = true;
+        self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Stop });
+    }
+
+    /// After a send: if there is room again, homes that had to stop may go on.
+    fn start_remote_consumers(&mut self, id: ConnectionId) {
+        let low = self.settings.outbox_low_bytes;
+        let Some(writer) = self.exits.writers.get_mut(id) else { return };
+        if !writer.remote_stopped || writer.outbox.len() > low {
+            return;
+        }
+        writer.remote_stopped = false;
+        let mut started = Vec::new();
+        for consumer in writer.channels_mut().flat_map(crate::outbound::Outbound::consumers_mut) {
+            if std::mem::take(&mut consumer.stopped) {
+                started.push((consumer.home, consumer.queue, consumer.key));
+            }
+        }
+        for (home, queue, consumer) in started {
+            self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Start });
+        }
+    }
+}

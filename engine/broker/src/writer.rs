@@ -1,0 +1,355 @@
+//! The writing half of the connections of a shard.
+//!
+//! What the shard decides is rendered into a connection's outbox at once; the driver collects
+//! full outboxes once per turn, at most one per socket at a time.
+
+use bytes::Bytes;
+use leveret_amqp::encoder::{self, ContentMethod};
+
+use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
+use crate::message::{Body, Message};
+use crate::outbound::{Outbound, Unacked};
+use crate::outbox::Outbox;
+
+/// Emptied outboxes kept for the next writer, hottest first.
+const SPARE_OUTBOXES_MAX: usize = 32;
+
+/// A recycled outbox keeps at most this much memory: twice the high watermark.
+const SPARE_OUTBOX_BYTES_MAX: usize = 2 << 20;
+
+/// The writing half of one connection.
+#[derive(Debug)]
+pub struct Writer {
+    /// Whose.
+    pub id: ConnectionId,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// The driver has an outbox of this connection.
+    pub sending: bool,
+    /// Close the socket when everything is written.
+    pub ending: bool,
+    /// The driver was told to close the socket.
+    pub cut: bool,
+    /// The negotiated frame size in bytes, for cutting bodies.
+    pub frame_size_max: u32,
+    /// The client understands `basic.cancel` from us.
+    pub cancel_notify: bool,
+    /// Something was written since the heartbeat timer last looked.
+    pub wrote: bool,
+    /// Sorted by number.
+    channels: Vec<Box<Outbound>>,
+    last_channel: usize,
+    /// Consumers of local queues that were passed over because the outbox was full.
+    passed_over: Vec<(QueueId, ConsumerKey)>,
+    /// Remote homes were told to stop.
+    pub remote_stopped: bool,
+    queued: bool,
+    high_watermark_bytes: usize,
+}
+
+/// Whether a consumer's way out has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It has.
+    Yes,
+    /// Not now.
+    Full,
+    /// The channel or connection is gone; its homes are about to hear of it.
+    Gone,
+}
+
+/// A delivery to a consumer.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// To whom.
+    pub consumer: ConsumerKey,
+    /// The queue it comes from.
+    pub queue: QueueId,
+    /// That queue's home.
+    pub home: ShardId,
+    /// The queue's number for it; `None` where nothing is to be acknowledged.
+    pub number: Option<u64>,
+    /// Delivered before.
+    pub redelivered: bool,
+    /// It used up a grant of the channel-wide limit.
+    pub granted: bool,
+}
+
+/// The writing halves of all connections of a shard.
+#[derive(Debug, Default)]
+pub struct Writers {
+    slots: Vec<Option<Box<Writer>>>,
+    /// Connections with something to send or to end.
+    queue: Vec<u32>,
+    spare: Vec<Outbox>,
+}
+
+impl Writers {
+    /// Adds the writing half of a new connection.
+    pub fn insert(&mut self, id: ConnectionId, high_watermark_bytes: usize) {
+        let slot = id.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(Box::new(Writer {
+            id,
+            outbox: Outbox::default(),
+            sending: false,
+            ending: false,
+            cut: false,
+            frame_size_max: 0,
+            cancel_notify: false,
+            wrote: false,
+            channels: Vec::new(),
+            last_channel: 0,
+            passed_over: Vec::new(),
+            remote_stopped: false,
+            queued: false,
+            high_watermark_bytes,
+        }));
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Writer>> {
+        self.get(id)?;
+        self.slots[id.slot as usize].take()
+    }
+
+    /// The writing half of a connection.
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Writer> {
+        let writer = self.slots.get(id.slot as usize)?.as_deref()?;
+        (writer.id == id).then_some(writer)
+    }
+
+    /// The same, to be written to; it is queued for sending.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Writer> {
+        let writer = self.slots.get_mut(id.slot as usize)?.as_deref_mut()?;
+        if writer.id != id {
+            return None;
+        }
+        if !writer.queued {
+            writer.queued = true;
+            self.queue.push(id.slot);
+            if writer.outbox.scratch.capacity() == 0
+                && let Some(spare) = self.spare.pop()
+            {
+                writer.outbox = spare;
+            }
+        }
+        Some(writer)
+    }
+
+    /// The writing half of a channel.
+    #[inline]
+    pub fn channel(&mut self, key: ChannelKey) -> Option<(&mut Writer, usize)> {
+        let writer = self.get_mut(key.owner.connection)?;
+        let index = writer.channel_index(key.channel)?;
+        (writer.channels[index].key.incarnation == key.incarnation).then_some((writer, index))
+    }
+
+    /// Whether a delivery to the consumer would find room.
+    #[inline]
+    pub fn room(&self, consumer: &ConsumerKey) -> Room {
+        match self.get(consumer.channel.owner.connection) {
+            Some(writer) if writer.ending => Room::Gone,
+            Some(writer) if writer.is_full() => Room::Full,
+            Some(_) => Room::Yes,
+            None => Room::Gone,
+        }
+    }
+
+    /// Remembers a consumer of a local queue that found no room.
+    pub fn pass_over(&mut self, queue: QueueId, consumer: ConsumerKey) {
+        if let Some(writer) = self.get_mut(consumer.channel.owner.connection) {
+            writer.passed_over.push((queue, consumer));
+        }
+    }
+
+    /// Writes a delivery. False where the consumer is gone; a delivery that was to be settled
+    /// then returns to its queue with the channel's leave, or with the cancel under way.
+    #[inline]
+    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) -> bool {
+        let key = delivery.consumer.channel;
+        let Some((writer, index)) = self.channel(key) else { return false };
+        let outbound = &mut *writer.channels[index];
+        let tag = outbound.next_delivery_tag();
+        if let Some(number) = delivery.number {
+            let Delivery { queue, home, .. } = *delivery;
+            outbound.unacked.push(tag, Unacked { queue, home, delivery: number, counted: true });
+            outbound.limit.unsettled += 1;
+            outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
+        }
+        let Some(consumer) = outbound.consumer(delivery.consumer.number) else { return false };
+        let method = Outbound::deliver_method(
+            key.channel,
+            &consumer.tag,
+            tag,
+            delivery.redelivered,
+            message.exchange,
+            message.routing_key,
+        );
+        write_content(&mut writer.outbox, writer.frame_size_max, method, message);
+        true
+    }
+
+    /// Takes the next connection that has something to send or to end.
+    pub fn next_queued(&mut self) -> Option<&mut Writer> {
+        loop {
+            let slot = self.queue.pop()? as usize;
+            if self.slots[slot].as_ref().is_some_and(|writer| writer.queued) {
+                let writer = self.slots[slot].as_deref_mut()?;
+                writer.queued = false;
+                return Some(writer);
+            }
+        }
+    }
+
+    /// Keeps a sent outbox for reuse.
+    pub fn recycle(&mut self, mut outbox: Outbox) {
+        outbox.clear();
+        let fits = outbox.scratch.capacity() <= SPARE_OUTBOX_BYTES_MAX;
+        if fits && self.spare.len() < SPARE_OUTBOXES_MAX {
+            self.spare.push(outbox);
+        }
+    }
+
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = &Writer> {
+        self.slots.iter().flatten().map(|writer| &**writer)
+    }
+}
+
+impl Writer {
+    /// Whether deliveries have to wait.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.outbox.len() >= self.high_watermark_bytes
+    }
+
+    /// Adds a channel.
+    pub fn open_channel(&mut self, key: ChannelKey) {
+        let at = self.channels.partition_point(|channel| channel.key.channel < key.channel);
+        self.channels.insert(at, Box::new(Outbound::new(key)));
+    }
+
+    /// Forgets a channel.
+    pub fn close_channel(&mut self, number: u16) -> Option<Box<Outbound>> {
+        let index = self.channel_index(number)?;
+        Some(self.channels.remove(index))
+    }
+
+    /// The writing half of a channel by its number.
+    #[inline]
+    pub fn channel_mut(&mut self, number: u16) -> Option<&mut Outbound> {
+        let index = self.channel_index(number)?;
+        Some(&mut self.channels[index])
+    }
+
+    /// The writing half of a channel by the index that [`Writers::channel`] found.
+    #[inline]
+    pub fn channel_at(&mut self, index: usize) -> &mut Outbound {
+        &mut self.channels[index]
+    }
+
+    /// All channels.
+    pub fn channels(&self) -> impl Iterator<Item = &Outbound> {
+        self.channels.iter().map(|channel| &**channel)
+    }
+
+    /// All channels, to be changed.
+    pub fn channels_mut(&mut self) -> impl Iterator<Item = &mut Outbound> {
+        self.channels.iter_mut().map(|channel| &mut **channel)
+    }
+
+    /// Writes the confirms that are due on all channels.
+    pub fn write_confirms(&mut self) {
+        for channel in &mut self.channels {
+            if std::mem::take(&mut channel.confirms_due)
+                && let Some(confirms) = &mut channel.confirms
+            {
+                confirms.acknowledge(channel.key.channel, &mut self.outbox.scratch);
+            }
+        }
+    }
+
+    /// Writes a content-bearing method with its message.
+    pub fn write_content<'a>(
+        &mut self,
+        method: impl Into<ContentMethod<'a>>,
+        message: &Message<'_>,
+    ) {
+        write_content(&mut self.outbox, self.frame_size_max, method, message);
+    }
+
+    /// The consumers that were passed over, if there is room again.
+    pub fn relieved(&mut self, low_watermark_bytes: usize) -> Vec<(QueueId, ConsumerKey)> {
+        if self.outbox.len() > low_watermark_bytes {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.passed_over)
+    }
+
+    #[inline]
+    fn channel_index(&mut self, number: u16) -> Option<usize> {
+        let last = self.channels.get(self.last_channel);
+        if last.is_some_and(|channel| channel.key.channel == number) {
+            return Some(self.last_channel);
+        }
+        let found = self.channels.binary_search_by_key(&number, |channel| channel.key.channel);
+        self.last_channel = found.ok()?;
+        Some(self.last_channel)
+    }
+}
+
+#[inline]
+fn write_content<'a>(
+    outbox: &mut Outbox,
+    frame_size_max: u32,
+    method: impl Into<ContentMethod<'a>>,
+    message: &Message<'_>,
+) {
+    match message.body {
+        Body::Inline(body) => encoder::encode_content(
+            &mut outbox.scratch,
+            method,
+            message.properties,
+            body,
+            frame_size_max,
+        ),
+        Body::Pieces(pieces) => {
+            write_shared(outbox, frame_size_max, method.into(), message.properties, pieces);
+        }
+    }
+}
+
+#[inline(never)]
+fn write_shared(
+    outbox: &mut Outbox,
+    frame_size_max: u32,
+    method: ContentMethod<'_>,
+    properties: &[u8],
+    pieces: &[Bytes],
+) {
+    let size = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let mut parts = Vec::new();
+    let scratch = &mut outbox.scratch;
+    encoder::encode_content_parts(scratch, method, properties, size, frame_size_max, |at, range| {
+        parts.push((at, range.end - range.start));
+    });
+    let mut pieces = pieces.iter();
+    let mut piece = Bytes::new();
+    for (at, mut size) in parts {
+        while size > 0 {
+            if piece.is_empty() {
+                let Some(next) = pieces.next() else { return };
+                piece = next.clone();
+                continue;
+            }
+            let cut = piece.split_to(piece.len().min(size as usize));
+            size -= cut.len() as u64;
+            outbox.insert_shared(at, cut);
+        }
+    }
+}

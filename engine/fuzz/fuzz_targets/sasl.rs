@@ -1,0 +1,7 @@
+//! Logins: see [`codec::sasl`].
+#![no_main]
+
+use leveret_fuzz::codec;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| codec::sasl(input));

@@ -1,0 +1,7 @@
+//! Field tables: see [`codec::table`].
+#![no_main]
+
+use leveret_fuzz::codec;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| codec::table(input));

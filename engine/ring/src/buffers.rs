@@ -1,0 +1,200 @@
+//! The provided buffer rings: which receive buffers the kernel may fill next.
+//!
+//! ```text
+//!  entry 0            entry 1                      each 16 bytes
+//! ┌──────────────────┬──────────────────┬─ ─ ─┐    address u64, length u32, id u16,
+//! │ addr len id TAIL │ addr len id  –   │     │    and in entry 0 the tail u16 in the
+//! └──────────────────┴──────────────────┴─ ─ ─┘    place of the reserved field
+//! ```
+//!
+//! Two groups: *main*, which all multishot receives take from, and a small *reserve* that only
+//! single receives of starved sockets take from, in the order in which they starved. A flood can
+//! therefore empty the main group, but every connection still gets its turn, and with it the acks
+//! and heartbeats that make buffers come back.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use bytes::Bytes;
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+
+use crate::config::RingConfig;
+use crate::kernel::Mapping;
+use crate::pool::Pool;
+
+/// Group number of the buffers for multishot receives.
+pub(crate) const GROUP_MAIN: u16 = 0;
+/// Group number of the buffers for starved sockets.
+pub(crate) const GROUP_RESERVE: u16 = 1;
+
+/// One ring of provided buffers, shared with the kernel.
+struct Group {
+    entries: Mapping,
+    mask: u16,
+    /// Next entry to fill; what the kernel sees is the copy in entry 0.
+    tail: u16,
+    /// Buffers that the kernel has, by our latest knowledge.
+    free: u32,
+}
+
+impl Group {
+    /// Makes and registers a ring for at least `buffers` entries.
+    fn register(submitter: &Submitter<'_>, id: u16, buffers: u16) -> io::Result<Self> {
+        let capacity = buffers.next_power_of_two();
+        let entries = Mapping::new(usize::from(capacity) * size_of::<BufRingEntry>())?;
+        // SAFETY: the mapping holds `capacity` zeroed entries, is page-aligned, and `Buffers` keeps
+        // it until the ring is closed (see the order of the fields of `Ring` and its drop).
+        unsafe {
+            let address = entries.base().as_ptr() as u64;
+            submitter.register_buf_ring_with_flags(address, capacity, id, 0)?;
+        }
+        Ok(Self {
+            entries,
+            mask: capacity - 1,
+            tail: 0,
+            free: 0,
+        })
+    }
+
+    /// Writes the next entry; the kernel sees it after [`Group::publish`].
+    fn put(&mut self, index: u16, address: u64, length: u32) {
+        let place = usize::from(self.tail & self.mask);
+        assert!((place + 1) * size_of::<BufRingEntry>() <= self.entries.length_bytes());
+        // SAFETY: the place is inside the mapping (asserted); the kernel reads only entries below
+        // the published tail, and the ring has a place for each of its buffers, so this one is
+        // free.
+        let entry = unsafe {
+            &mut *self
+                .entries
+                .base()
+                .cast::<BufRingEntry>()
+                .as_ptr()
+                .add(place)
+        };
+        entry.set_addr(address);
+        entry.set_len(length);
+        entry.set_bid(index);
+        self.tail = self.tail.wrapping_add(1);
+        self.free += 1;
+    }
+
+    fn publish(&mut self) {
+        // SAFETY: entry 0 is inside the mapping; its tail field is two-byte aligned and, after the
+        // registration, only ever accessed as an atomic by us and read by the kernel.
+        let tail = unsafe {
+            let first = self.entries.base().cast::<BufRingEntry>().as_ptr();
+            AtomicU16::from_ptr(BufRingEntry::tail(first).cast_mut())
+        };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+/// All receive buffers of a ring and where each of them is.
+pub(crate) struct Buffers {
+    pool: Arc<Pool>,
+    main: Group,
+    reserve: Group,
+    /// Indices from here on belong to the reserve.
+    reserve_from: u16,
+    /// True while a lease holds the buffer: proof that no buffer is published twice.
+    lent: Vec<bool>,
+    leases_out: u32,
+    returned: Vec<u16>,
+}
+
+impl Buffers {
+    /// Lays out the memory on the calling thread and gives all buffers to the kernel.
+    pub(crate) fn new(
+        config: &RingConfig,
+        submitter: &Submitter<'_>,
+        pool: Arc<Pool>,
+    ) -> io::Result<Self> {
+        let reserve_from = config.buffer_count - config.reserve_count();
+        let mut buffers = Self {
+            main: Group::register(submitter, GROUP_MAIN, reserve_from)?,
+            reserve: Group::register(submitter, GROUP_RESERVE, config.reserve_count())?,
+            pool,
+            reserve_from,
+            lent: vec![false; usize::from(config.buffer_count)],
+            leases_out: 0,
+            returned: Vec::with_capacity(usize::from(config.buffer_count)),
+        };
+        for index in 0..config.buffer_count {
+            buffers.put(index);
+        }
+        buffers.main.publish();
+        buffers.reserve.publish();
+        Ok(buffers)
+    }
+
+    fn group(&mut self, index: u16) -> &mut Group {
+        if index < self.reserve_from {
+            &mut self.main
+        } else {
+            &mut self.reserve
+        }
+    }
+
+    fn put(&mut self, index: u16) {
+        let address = self.pool.address(index);
+        let length = self.pool.buffer_size_bytes() as u32;
+        self.group(index).put(index, address, length);
+    }
+
+    /// Takes the buffer of a completion: a lease of its first `length` bytes, or, when it holds
+    /// nothing (an end of stream can still have taken one), straight back to the kernel.
+    pub(crate) fn claim(&mut self, index: u16, length: usize) -> Option<Bytes> {
+        let lent = &mut self.lent[usize::from(index)];
+        assert!(!*lent, "the kernel reported buffer {index} twice");
+        let group = self.group(index);
+        group.free -= 1;
+        if length == 0 {
+            self.put(index);
+            self.group(index).publish();
+            return None;
+        }
+        self.lent[usize::from(index)] = true;
+        self.leases_out += 1;
+        // SAFETY: the kernel reported the buffer as used, `lent` shows that no other lease exists,
+        // and `put` follows only after `take_returned` named it (see `reclaim`).
+        Some(unsafe { self.pool.lend(index, length) })
+    }
+
+    /// Gives every buffer that came back to the kernel, with one store per group.
+    pub(crate) fn reclaim(&mut self) {
+        let mut returned = std::mem::take(&mut self.returned);
+        self.pool.take_returned(&mut returned);
+        if !returned.is_empty() {
+            for index in returned.drain(..) {
+                let lent = std::mem::replace(&mut self.lent[usize::from(index)], false);
+                assert!(lent, "buffer {index} came back without a lease");
+                self.leases_out -= 1;
+                self.put(index);
+            }
+            self.main.publish();
+            self.reserve.publish();
+        }
+        self.returned = returned;
+    }
+
+    /// Buffers of the main group that the kernel may fill.
+    pub(crate) fn free_main(&self) -> u32 {
+        self.main.free
+    }
+
+    /// Buffers of the reserve that the kernel may fill.
+    pub(crate) fn free_reserve(&self) -> u32 {
+        self.reserve.free
+    }
+
+    /// Buffers held by leases, as of the last [`Buffers::reclaim`].
+    pub(crate) fn leases_out(&self) -> u32 {
+        self.leases_out
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+}

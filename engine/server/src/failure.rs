@@ -1,0 +1,139 @@
+//! Why the command ends in failure, in words, and with which exit code.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use leveret_ring::ProbeError;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+
+/// `EX_CONFIG` of sysexits.h: restarting does not help until the host is changed.
+pub(crate) const EXIT_UNAVAILABLE: u8 = 78;
+
+/// As clap uses for a wrong command line.
+pub(crate) const EXIT_USAGE: u8 = 2;
+
+/// The end of a command that did not do what it was asked.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The configuration is wrong.
+    #[error("{0}\nRun `leveret serve --print-config` to see every option with its limit.")]
+    Config(#[from] ConfigError),
+    /// The kernel, or the sandbox around the process, has no usable io_uring.
+    #[error(
+        "{}\n{}\nNothing was started. `leveret check` shows what this machine offers.",
+        .0.cause, .0.remedy
+    )]
+    Unavailable(#[from] ProbeError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({purpose}): {source}. {}", remedy(.source, .option))]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// For whom.
+        purpose: &'static str,
+        /// The option that sets it.
+        option: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The data directory cannot be made or entered.
+    #[error(
+        "cannot use the data directory {}: {source}. Choose another with --data-dir, or make this \
+         one writable.",
+        path.display()
+    )]
+    DataDirectory {
+        /// Which directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A thread could not be started or could not go on.
+    #[error("{thread} failed: {reason}")]
+    Thread {
+        /// Which thread.
+        thread: String,
+        /// What happened and what to do.
+        reason: String,
+    },
+    /// Something else the operating system refused.
+    #[error("cannot {what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A running broker could not be asked.
+    #[error("cannot ask the broker at {address}: {reason}. Is it running, and is its HTTP address \
+             there? Another one: leveret top --http ADDR:PORT")]
+    Ask {
+        /// Its HTTP address.
+        address: SocketAddr,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl Failure {
+    /// The exit code.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EXIT_USAGE,
+            Self::Unavailable(_) => EXIT_UNAVAILABLE,
+            _ => 1,
+        }
+    }
+}
+
+fn remedy(error: &io::Error, option: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "Something listens there already, perhaps another broker. Stop it, or choose another \
+             address with {option} ADDR:PORT."
+        ),
+        io::ErrorKind::PermissionDenied => {
+            format!("Ports below 1024 need a privilege. Choose another with {option} ADDR:PORT.")
+        }
+        io::ErrorKind::AddrNotAvailable => format!(
+            "This host has no such address. Choose one that it has, or 0.0.0.0 for all, with \
+             {option} ADDR:PORT."
+        ),
+        _ => format!("Choose another address with {option} ADDR:PORT."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_the_kinds_apart() {
+        let unavailable = Failure::Unavailable(ProbeError {
+            cause: "io_uring is forbidden".into(),
+            remedy: "Allow it.".into(),
+            features: Vec::new(),
+        });
+        assert_eq!(unavailable.exit_code(), 78);
+        let text = unavailable.to_string();
+        assert!(text.starts_with("io_uring is forbidden\nAllow it."), "{text}");
+        let config = Failure::Config(ConfigError::Contradiction("a and b".into()));
+        assert_eq!(config.exit_code(), 2);
+        assert_eq!(Failure::Thread { thread: "x".into(), reason: "y".into() }.exit_code(), 1);
+    }
+
+    #[test]
+    fn a_taken_port_names_the_option_that_changes_it() {
+        let failure = Failure::Listen {
+            address: "127.0.0.1:5672".parse().unwrap(),
+            purpose: "amqp",
+            option: "--listen",
+            source: io::ErrorKind::AddrInUse.into(),
+        };
+        let text = failure.to_string();
+        assert!(text.contains("127.0.0.1:5672") && text.contains("--listen ADDR:PORT"), "{text}");
+    }
+}

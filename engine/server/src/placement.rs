@@ -1,0 +1,166 @@
+//! Which shard serves a new connection: the one with the fewest, for AMQP connections are few,
+//! long and heavy, and the kernel's spreading by address hash makes lumps of such.
+
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+/// Connections on their way to one shard: more than arrive between two of its turns. When all
+/// inboxes are full the connection is refused.
+const INBOX_CAPACITY: usize = 1024;
+
+/// What the acceptor and the shards share about connections.
+pub(crate) struct Placement {
+    doors: Vec<Door>,
+    connections_max: u32,
+}
+
+/// One shard's side. Alone on its cache lines, for its shard and the acceptor both write to it.
+#[repr(align(128))]
+struct Door {
+    /// Placed here and not yet closed.
+    connections: AtomicU32,
+    inbox: ArrayQueue<TcpStream>,
+}
+
+/// Why a connection was not placed; it is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The limit of connections is reached.
+    Full {
+        /// The limit.
+        connections_max: u32,
+    },
+    /// The shards do not take connections as fast as they come.
+    Overrun,
+}
+
+impl Placement {
+    /// For `shards` shards, which together serve at most `connections_max` connections.
+    pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
+        let door = || Door {
+            connections: AtomicU32::new(0),
+            inbox: ArrayQueue::new(INBOX_CAPACITY),
+        };
+        Self { doors: (0..shards).map(|_| door()).collect(), connections_max }
+    }
+
+    /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
+    /// then has to be woken. Among equals the first after `last`, the shard placed to before, so
+    /// that short connections do not all meet at shard 0.
+    pub(crate) fn place(&self, stream: TcpStream, last: usize) -> Result<usize, Refusal> {
+        let counts: Vec<u32> = self.counts();
+        if counts.iter().map(|count| u64::from(*count)).sum::<u64>()
+            >= u64::from(self.connections_max)
+        {
+            return Err(Refusal::Full { connections_max: self.connections_max });
+        }
+        let mut order: Vec<usize> =
+            (1..=counts.len()).map(|step| (last + step) % counts.len()).collect();
+        order.sort_by_key(|shard| counts[*shard]);
+        // Only to the least loaded: a shard's table of sockets holds its share and no more.
+        let shard = order[0];
+        let door = &self.doors[shard];
+        // Counted before it can be seen, so that the shard's release cannot come first.
+        door.connections.fetch_add(1, Ordering::Relaxed);
+        if door.inbox.push(stream).is_err() {
+            door.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::Overrun);
+        }
+        Ok(shard)
+    }
+
+    /// The shard's side: takes a connection placed there.
+    pub(crate) fn take(&self, shard: usize) -> Option<TcpStream> {
+        self.doors[shard].inbox.pop()
+    }
+
+    /// The shard's side: a connection placed there is closed.
+    pub(crate) fn release(&self, shard: usize) {
+        self.doors[shard].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections of each shard.
+    pub(crate) fn counts(&self) -> Vec<u32> {
+        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    struct Streams(TcpListener);
+
+    impl Streams {
+        fn new() -> Self {
+            Self(TcpListener::bind("127.0.0.1:0").unwrap())
+        }
+
+        fn next(&self) -> TcpStream {
+            TcpStream::connect(self.0.local_addr().unwrap()).unwrap()
+        }
+    }
+
+    #[test]
+    fn connections_spread_and_return_to_the_emptiest() {
+        let streams = Streams::new();
+        let placement = Placement::new(3, 100);
+        let mut last = 2;
+        let mut seen = Vec::new();
+        for _ in 0..6 {
+            last = placement.place(streams.next(), last).unwrap();
+            seen.push(last);
+            assert!(placement.take(last).is_some());
+        }
+        assert_eq!(seen, [0, 1, 2, 0, 1, 2]);
+        placement.release(1);
+        placement.release(1);
+        assert_eq!(placement.counts(), [2, 0, 2]);
+        assert_eq!(placement.place(streams.next(), last).unwrap(), 1);
+        assert_eq!(placement.place(streams.next(), 1).unwrap(), 1);
+        assert_eq!(placement.place(streams.next(), 1).unwrap(), 2, "all equal again");
+    }
+
+    #[test]
+    fn short_connections_visit_all_shards() {
+        let streams = Streams::new();
+        let placement = Placement::new(2, 100);
+        let mut last = 1;
+        for expected in [0, 1, 0, 1] {
+            last = placement.place(streams.next(), last).unwrap();
+            assert_eq!(last, expected);
+            placement.release(last);
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_and_is_given_back() {
+        let streams = Streams::new();
+        let placement = Placement::new(2, 3);
+        let shards: Vec<_> =
+            (0..3).map(|_| placement.place(streams.next(), 0).unwrap()).collect();
+        let refused = placement.place(streams.next(), 0);
+        assert_eq!(refused, Err(Refusal::Full { connections_max: 3 }));
+        placement.release(shards[0]);
+        assert_eq!(placement.place(streams.next(), 0), Ok(shards[0]));
+    }
+
+    #[test]
+    fn no_shard_gets_more_than_its_share_and_one() {
+        let streams = Streams::new();
+        let placement = Placement::new(3, 10);
+        let mut last = 0;
+        while let Ok(shard) = placement.place(streams.next(), last) {
+            last = shard;
+            // Every second connection to shard 0 closes at once.
+            if shard == 0 && placement.counts()[0] % 2 == 0 {
+                placement.release(0);
+            }
+            assert!(placement.counts().iter().all(|count| *count <= 10u32.div_ceil(3) + 1));
+        }
+    }
+}

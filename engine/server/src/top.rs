@@ -1,0 +1,57 @@
+//! `leveret top`: rates and latencies of a running broker, by polling its HTTP address.
+
+mod client;
+mod render;
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use crate::cli::TopArguments;
+use crate::failure::Failure;
+use crate::snapshot::Snapshot;
+
+/// To the top left corner.
+const HOME: &str = "\x1b[H";
+/// Clears from the cursor to the end of the line, or of the screen.
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_REST: &str = "\x1b[J";
+/// Clears the screen once at the start.
+const CLEAR_ALL: &str = "\x1b[2J";
+
+/// Shows the broker until the process is interrupted, or once.
+pub(crate) fn run(arguments: &TopArguments) -> Result<(), Failure> {
+    let ask = || {
+        client::snapshot(arguments.http, arguments.queues)
+            .map_err(|reason| Failure::Ask { address: arguments.http, reason })
+    };
+    let interval = Duration::from_secs(arguments.interval_s);
+    let mut before = ask()?;
+    if !arguments.once && print(CLEAR_ALL).is_err() {
+        return Ok(());
+    }
+    loop {
+        std::thread::sleep(interval);
+        let now = ask()?;
+        let text = show(&before, &now, arguments.once);
+        // A closed pipe, as of `leveret top | head`, is an end and no failure.
+        if print(&text).is_err() || arguments.once {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+fn show(before: &Snapshot, now: &Snapshot, plain: bool) -> String {
+    let lines = render::lines(before, now);
+    if plain {
+        return lines.iter().map(|line| format!("{line}\n")).collect();
+    }
+    let body: String = lines.iter().map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
+    format!("{HOME}{body}{CLEAR_REST}")
+}
+
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

@@ -1,0 +1,194 @@
+//! The same method sequences against `RabbitMQ` 3.10 and Leveret: replies, close codes and texts,
+//! deliveries, confirms, returns and queue contents must be the same.
+//!
+//! `cargo differential` starts a private `RabbitMQ` node (installed from Debian where it is
+//! missing) and the `leveret` binary, and compares 10,000 generated sequences. Environment:
+//!
+//! - `LEVERET_DIFFERENTIAL_SEQUENCES`: how many sequences.
+//! - `LEVERET_DIFFERENTIAL_SEED`: replays the sequence of one seed, step by step.
+//! - `LEVERET_DIFFERENTIAL_FIRST_SEED`: where to begin, 0 unless told.
+//! - `LEVERET_DIFFERENTIAL_SHARDS`: shards of Leveret, 2 unless told.
+//! - `LEVERET_DIFFERENTIAL_RIGHT=host:port`: compares with this broker in the place of Leveret;
+//!   `rabbitmq` compares `RabbitMQ` with itself, which shows that the test is deterministic.
+//!
+//! `RabbitMQ`'s queues and channels are processes of their own, so some outcomes are up to chance.
+//! A sequence that differs is therefore run again on both sides: it only counts where no run of
+//! the left broker gave what the right one gives. What counts is shrunk and printed with its seed.
+
+#[path = "differential/generator.rs"]
+mod generator;
+#[path = "differential/known.rs"]
+mod known;
+#[path = "differential/leveret.rs"]
+mod leveret;
+#[path = "differential/link.rs"]
+mod link;
+#[path = "differential/node.rs"]
+mod node;
+#[path = "differential/pair.rs"]
+mod pair;
+#[path = "differential/random.rs"]
+mod random;
+#[path = "differential/record.rs"]
+mod record;
+#[path = "differential/run.rs"]
+mod run;
+#[path = "differential/step.rs"]
+mod step;
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use crate::known::KNOWN;
+use crate::leveret::Leveret;
+use crate::node::Node;
+use crate::pair::{Pair, Verdict};
+
+/// What the issue of the project asks for.
+const SEQUENCE_COUNT: u64 = 10_000;
+
+/// Two brokers and the test share the machine; more workers only wait for each other.
+const WORKER_COUNT: usize = 6;
+
+/// After so many failures the rest would only repeat them.
+const FAILURE_COUNT_MAX: usize = 5;
+
+/// The broker to be compared, and what keeps it running.
+#[derive(Debug)]
+struct Right {
+    address: SocketAddr,
+    _leveret: Option<Leveret>,
+}
+
+impl Right {
+    fn of_environment(left: &Node) -> Self {
+        match env::var("LEVERET_DIFFERENTIAL_RIGHT").as_deref() {
+            Ok("rabbitmq") => Self {
+                address: left.address(),
+                _leveret: None,
+            },
+            Ok(address) => {
+                let mut addresses = address.to_socket_addrs().expect("host:port");
+                Self {
+                    address: addresses.next().expect("an address"),
+                    _leveret: None,
+                }
+            }
+            Err(_) => {
+                let shard_count = number("LEVERET_DIFFERENTIAL_SHARDS").unwrap_or(2);
+                let leveret = Leveret::start("differential", shard_count as usize);
+                Self {
+                    address: leveret.address(),
+                    _leveret: Some(leveret),
+                }
+            }
+        }
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let value = env::var(variable).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number: {value}")),
+    )
+}
+
+#[test]
+fn generated_sequences_have_the_same_outcome() {
+    let node = Node::shared();
+    let right = Right::of_environment(&node);
+    if let Some(seed) = number("LEVERET_DIFFERENTIAL_SEED") {
+        Pair::new(node.address(), right.address).replay(seed);
+        return;
+    }
+    let first = number("LEVERET_DIFFERENTIAL_FIRST_SEED").unwrap_or(0);
+    let count = number("LEVERET_DIFFERENTIAL_SEQUENCES").unwrap_or(SEQUENCE_COUNT);
+    let results = Results::default();
+    let next = AtomicU64::new(first);
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..WORKER_COUNT {
+            scope.spawn(|| {
+                let mut pair = Pair::new(node.address(), right.address);
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || results.enough.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let verdict = pair.judge(seed);
+                    results.add(verdict);
+                }
+            });
+        }
+    });
+    results.report(count, started);
+}
+
+/// What all workers found.
+#[derive(Debug, Default)]
+struct Results {
+    found: Mutex<Found>,
+    enough: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    same: u64,
+    /// By chance, with the seed of the last one.
+    chance: Vec<u64>,
+    known: BTreeMap<usize, u64>,
+    failures: Vec<String>,
+}
+
+impl Results {
+    fn add(&self, verdict: Verdict) {
+        let mut found = self.found.lock().expect("no worker panicked");
+        match verdict {
+            Verdict::Same => found.same += 1,
+            Verdict::Chance { seed } => found.chance.push(seed),
+            Verdict::Known { index } => *found.known.entry(index).or_default() += 1,
+            Verdict::Different { report } => found.failures.push(report),
+        }
+        if found.failures.len() >= FAILURE_COUNT_MAX {
+            self.enough.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn report(self, count: u64, started: Instant) {
+        let found = self.found.into_inner().expect("no worker panicked");
+        let mut text = format!(
+            "{} sequences the same, {} by chance {:?}, in {:.1} s\n",
+            found.same,
+            found.chance.len(),
+            found.chance,
+            started.elapsed().as_secs_f64()
+        );
+        for (index, known) in KNOWN.iter().enumerate() {
+            let used = found.known.get(&index).copied().unwrap_or(0);
+            let _ = writeln!(text, "{used} known: {}", known.reason);
+        }
+        println!("{text}");
+        assert!(
+            found.failures.is_empty(),
+            "{text}\n{}",
+            found.failures.join("\n\n")
+        );
+        let known: u64 = found.known.values().sum();
+        let chance = found.chance.len() as u64;
+        assert_eq!(
+            found.same + known + chance,
+            count,
+            "every sequence was judged"
+        );
+        // Chance must stay the exception, or it would hide what it should not.
+        assert!(chance <= count / 50 + 1, "too much is up to chance\n{text}");
+    }
+}

@@ -1,0 +1,14 @@
+#!/usr/bin/env python
+import sys
+
+import pika
+from broker import connect
+
+connection = connect()
+channel = connection.channel()
+try:
+    channel.queue_declare(queue=sys.argv[1], passive=True)
+    print(" [x] exists")
+except pika.exceptions.ChannelClosed as closed:
+    print(" [x] closed %s %s" % closed.args)
+connection.close()

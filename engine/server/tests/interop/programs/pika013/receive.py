@@ -1,0 +1,19 @@
+#!/usr/bin/env python
+from broker import connect, named
+
+connection = connect()
+channel = connection.channel()
+
+channel.queue_declare(queue=named('hello'))
+
+
+def callback(ch, method, properties, body):
+    print(" [x] Received %s" % body.decode())
+
+
+channel.basic_consume(callback,
+                      queue=named('hello'),
+                      no_ack=True)
+
+print(' [*] Waiting for messages. To exit press CTRL+C')
+channel.start_consuming()

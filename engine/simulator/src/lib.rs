@@ -1,0 +1,2 @@
+//! Deterministic simulation of Leveret shards.
+#![forbid(unsafe_code)]
