@@ -334,10 +334,13 @@ fn write_content_header(
     properties: &[u8],
 ) {
     let payload_size = (CONTENT_HEADER_FIXED_SIZE + properties.len()) as u32;
-    slice.array(frame_header(FRAME_HEADER, channel, payload_size));
-    slice.array(CLASS_BASIC.to_be_bytes());
-    slice.array([0, 0]); // weight
-    slice.array(body_size.to_be_bytes());
+    // One array of all that is fixed: each write costs a check of the room.
+    let mut fixed = [0; FRAME_HEADER_SIZE + CONTENT_HEADER_FIXED_SIZE];
+    fixed[..7].copy_from_slice(&frame_header(FRAME_HEADER, channel, payload_size));
+    fixed[7..9].copy_from_slice(&CLASS_BASIC.to_be_bytes());
+    // 9..11 is the weight, 0.
+    fixed[11..].copy_from_slice(&body_size.to_be_bytes());
+    slice.array(fixed);
     slice.octets(properties);
     slice.array([FRAME_END]);
 }

@@ -108,11 +108,8 @@ pub fn validate(properties: &[u8]) -> Result<(), PropertiesError> {
 #[inline(never)]
 fn validate_values(properties: &[u8]) -> Result<(), PropertiesError> {
     let mut reader = Reader::new(properties);
-    let flags = read_flags(&mut reader)?;
-    for property in Property::ALL {
-        if flags & property.flag() != 0 {
-            property.check(&mut reader)?;
-        }
+    for property in Property::set_in(read_flags(&mut reader)?) {
+        property.check(&mut reader)?;
     }
     match reader.rest() {
         [] => Ok(()),
@@ -155,7 +152,7 @@ const FLAG_CONTINUED: u16 = 1;
 /// Bits 15 to 2. Bit 1 stands for no property; `RabbitMQ` does not look at it.
 const FLAGS_KNOWN: u16 = 0xFFFC;
 
-/// The properties of class basic in wire order.
+/// The properties of class basic in wire order, each with the bit of its flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 enum Property {
@@ -176,6 +173,7 @@ enum Property {
 }
 
 impl Property {
+    /// In wire order: the index is 15 less the bit of the flag.
     const ALL: [Self; 14] = [
         Self::ContentType,
         Self::ContentEncoding,
@@ -195,6 +193,16 @@ impl Property {
 
     const fn flag(self) -> u16 {
         1 << self as u16
+    }
+
+    /// The properties whose flags are set, in wire order. Most messages set one or two.
+    #[inline]
+    fn set_in(mut flags: u16) -> impl Iterator<Item = Self> {
+        std::iter::from_fn(move || {
+            let property = *Self::ALL.get(flags.leading_zeros() as usize)?;
+            flags &= !property.flag();
+            Some(property)
+        })
     }
 
     /// Reads over the value and gives it back without its length prefix.
@@ -326,12 +334,10 @@ impl<'a> Properties<'a> {
         if flags & wanted.flag() == 0 {
             return None;
         }
-        for property in Property::ALL {
-            if flags & property.flag() != 0 {
-                let value = property.read(&mut reader).ok()?;
-                if property == wanted {
-                    return Some(value);
-                }
+        for property in Property::set_in(flags) {
+            let value = property.read(&mut reader).ok()?;
+            if property == wanted {
+                return Some(value);
             }
         }
         None

@@ -44,6 +44,8 @@ pub struct Unacked {
     pub delivery: u64,
     /// It counts against the channel-wide limit (a consumer got it, not `basic.get`).
     pub counted: bool,
+    /// Settled in a transaction that is not committed.
+    pub in_transaction: bool,
 }
 
 /// A consumer of the channel.

@@ -177,7 +177,9 @@ impl Writers {
         let tag = outbound.next_delivery_tag();
         if let Some(number) = delivery.number {
             let Delivery { queue, home, .. } = *delivery;
-            outbound.unacked.push(tag, Unacked { queue, home, delivery: number, counted: true });
+            let unacked =
+                Unacked { queue, home, delivery: number, counted: true, in_transaction: false };
+            outbound.unacked.push(tag, unacked);
             outbound.limit.unsettled += 1;
             outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
         }

@@ -75,22 +75,23 @@ pub(crate) fn sentence(error: &io::Error) -> &'static str {
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
-            "In a container: run with --security-opt seccomp=<a profile that allows io_uring_setup, \
-             io_uring_enter and io_uring_register> (Kubernetes: a localhostProfile). On the host: \
-             sysctl -w kernel.io_uring_disabled=0, or add the group to kernel.io_uring_group."
+            "In a container: run with --security-opt seccomp=<a profile that allows \
+             io_uring_setup, io_uring_enter and io_uring_register> (Kubernetes: a \
+             localhostProfile). On the host: sysctl -w kernel.io_uring_disabled=0, or add the \
+             group to kernel.io_uring_group."
         }
         Some(libc::ENOSYS) => {
-            "Run on Linux 6.1 or newer with CONFIG_IO_URING, outside of gVisor; in a container allow \
-             the three io_uring_* system calls in the seccomp profile."
+            "Run on Linux 6.1 or newer with CONFIG_IO_URING, outside of gVisor; in a container \
+             allow the three io_uring_* system calls in the seccomp profile."
         }
         Some(libc::EINVAL | libc::EOPNOTSUPP) => "Run on Linux 6.1 or newer.",
         Some(libc::ENOMEM) => {
-            "Raise the locked memory limit (ulimit -l, LimitMEMLOCK=, --ulimit memlock) or use fewer \
-             or smaller receive buffers."
+            "Raise the locked memory limit (ulimit -l, LimitMEMLOCK=, --ulimit memlock), run fewer \
+             shards, or use smaller receive buffers."
         }
         Some(libc::EMFILE) => {
-            "Raise the open files limit (ulimit -n, LimitNOFILE=, --ulimit nofile) above the number \
-             of connections."
+            "Raise the open files limit (ulimit -n, LimitNOFILE=, --ulimit nofile) above the \
+             number of connections."
         }
         Some(libc::ENFILE) => "Raise fs.file-max.",
         Some(libc::EBADR) => "Add memory, or set a larger completion queue.",

@@ -129,44 +129,7 @@ impl Listeners {
                 }
             }
             Err(_) if completed.more() => {}
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    back_off(queue, id);
-                    completions.push(Completion::ListenFailed {
-                        listener: id,
-                        error,
-                        retrying: true,
-                    });
-                }
-                // A client that was gone before we came.
-                Some(
-                    libc::ECONNABORTED
-                    | libc::EINTR
-                    | libc::EAGAIN
-                    | libc::EPROTO
-                    | libc::ECANCELED,
-                ) => {
-                    queue.counters.accept_rearms += 1;
-                    arm(queue, id, listener);
-                }
-                // What a network or a firewall did to one client, says accept(2); it may last.
-                Some(
-                    libc::EPERM
-                    | libc::ENETDOWN
-                    | libc::EHOSTDOWN
-                    | libc::EHOSTUNREACH
-                    | libc::ENETUNREACH
-                    | libc::ETIMEDOUT,
-                ) => back_off(queue, id),
-                _ => {
-                    slot.end();
-                    completions.push(Completion::ListenFailed {
-                        listener: id,
-                        error,
-                        retrying: false,
-                    });
-                }
-            },
+            Err(error) => slot.on_failed(queue, id, error, completions),
         }
     }
 
@@ -200,6 +163,50 @@ impl Listeners {
 }
 
 impl Slot {
+    /// The accept ended with an error: go on, go on later, or give up.
+    fn on_failed(
+        &mut self,
+        queue: &mut Queue,
+        id: ListenerId,
+        error: io::Error,
+        completions: &mut Vec<Completion>,
+    ) {
+        let retrying = match error.raw_os_error() {
+            // A client that was gone before we came.
+            Some(
+                libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::ECANCELED,
+            ) => {
+                queue.counters.accept_rearms += 1;
+                if let Some(listener) = &self.listener {
+                    arm(queue, id, listener);
+                }
+                return;
+            }
+            // What a network or a firewall did to one client, says accept(2); it may last.
+            Some(
+                libc::EPERM
+                | libc::ENETDOWN
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT,
+            ) => return back_off(queue, id),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                back_off(queue, id);
+                true
+            }
+            _ => {
+                self.end();
+                false
+            }
+        };
+        completions.push(Completion::ListenFailed {
+            listener: id,
+            error,
+            retrying,
+        });
+    }
+
     /// No operation is left: close the listener and free the slot.
     fn end(&mut self) {
         self.listener = None;

@@ -53,8 +53,8 @@ pub struct Mesh<T>(PhantomData<T>);
 
 impl<T: Send> Mesh<T> {
     /// One endpoint per participant, to be moved to its thread. Each lane of each pair holds at
-    /// most `lane_capacity_batches` (at least one) items, which are allocated here: `participants²
-    /// * 2 * lane_capacity_batches * (size_of::<T>() + 8)` bytes.
+    /// most `lane_capacity_batches` (at least one) items. All of it is allocated here: twice the
+    /// square of `participants`, times the capacity, times the size of an item and 8 bytes.
     #[allow(
         clippy::new_ret_no_self,
         reason = "a mesh is only ever seen from its endpoints"

@@ -285,3 +285,24 @@ impl Drop for Queue {
         }
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_queue_gives_its_registered_descriptor_back() {
+        // The kernel allows 16 registered rings per thread.
+        for number in 0..40 {
+            let queue = Queue::new(&RingConfig {
+                submission_entries: 8,
+                completion_entries: 16,
+                ..RingConfig::default()
+            })
+            .unwrap();
+            let registered = queue.enter_flags.contains(EnterFlags::REGISTERED_RING);
+            assert!(registered, "ring {number} was not registered");
+        }
+    }
+}

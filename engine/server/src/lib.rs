@@ -11,19 +11,28 @@
 #![forbid(unsafe_code)]
 
 mod banner;
+mod board;
+mod boot;
 mod check;
 mod cli;
 mod clock;
 mod config;
+mod control;
 mod cores;
+mod driver;
 mod failure;
 mod host;
+mod http;
 mod listeners;
 mod log;
+mod metrics;
 mod notice;
+mod pages;
 mod placement;
+mod shared;
 mod signal;
 mod snapshot;
+mod thread;
 mod top;
 
 use std::process::ExitCode;
@@ -34,7 +43,7 @@ use crate::failure::Failure;
 /// Does what the command line says and returns how it ended; errors go to stderr.
 pub fn run() -> ExitCode {
     let done = match cli::parse() {
-        Command::Serve(_arguments) => Ok(()),
+        Command::Serve(arguments) => boot::serve(&arguments),
         Command::Check(arguments) => return ExitCode::from(check::run(&arguments)),
         Command::Top(arguments) => top::run(&arguments),
     };

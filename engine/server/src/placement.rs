@@ -2,7 +2,7 @@
 //! long and heavy, and the kernel's spreading by address hash makes lumps of such.
 
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -14,6 +14,7 @@ const INBOX_CAPACITY: usize = 1024;
 pub(crate) struct Placement {
     doors: Vec<Door>,
     connections_max: u32,
+    refused: AtomicU64,
 }
 
 /// One shard's side. Alone on its cache lines, for its shard and the acceptor both write to it.
@@ -43,24 +44,33 @@ impl Placement {
             connections: AtomicU32::new(0),
             inbox: ArrayQueue::new(INBOX_CAPACITY),
         };
-        Self { doors: (0..shards).map(|_| door()).collect(), connections_max }
+        let doors = (0..shards).map(|_| door()).collect();
+        Self { doors, connections_max, refused: AtomicU64::new(0) }
     }
 
     /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
     /// then has to be woken. Among equals the first after `last`, the shard placed to before, so
     /// that short connections do not all meet at shard 0.
     pub(crate) fn place(&self, stream: TcpStream, last: usize) -> Result<usize, Refusal> {
-        let counts: Vec<u32> = self.counts();
+        let placed = self.try_place(stream, last);
+        if placed.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        placed
+    }
+
+    fn try_place(&self, stream: TcpStream, last: usize) -> Result<usize, Refusal> {
+        let counts = self.counts();
         if counts.iter().map(|count| u64::from(*count)).sum::<u64>()
             >= u64::from(self.connections_max)
         {
             return Err(Refusal::Full { connections_max: self.connections_max });
         }
-        let mut order: Vec<usize> =
-            (1..=counts.len()).map(|step| (last + step) % counts.len()).collect();
-        order.sort_by_key(|shard| counts[*shard]);
+        let order = (1..=counts.len()).map(|step| (last + step) % counts.len());
         // Only to the least loaded: a shard's table of sockets holds its share and no more.
-        let shard = order[0];
+        let Some(shard) = order.min_by_key(|shard| counts[*shard]) else {
+            return Err(Refusal::Overrun);
+        };
         let door = &self.doors[shard];
         // Counted before it can be seen, so that the shard's release cannot come first.
         door.connections.fetch_add(1, Ordering::Relaxed);
@@ -79,6 +89,11 @@ impl Placement {
     /// The shard's side: a connection placed there is closed.
     pub(crate) fn release(&self, shard: usize) {
         self.doors[shard].connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections that were not placed since the start.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Connections of each shard.
@@ -145,6 +160,7 @@ mod tests {
             (0..3).map(|_| placement.place(streams.next(), 0).unwrap()).collect();
         let refused = placement.place(streams.next(), 0);
         assert_eq!(refused, Err(Refusal::Full { connections_max: 3 }));
+        assert_eq!(placement.refused(), 1);
         placement.release(shards[0]);
         assert_eq!(placement.place(streams.next(), 0), Ok(shards[0]));
     }

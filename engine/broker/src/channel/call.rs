@@ -77,9 +77,9 @@ impl Call<'_> {
                 self.write(&AccessRequestOk { ticket: 1 });
                 Ok(Flow::Done)
             }
-            Method::TxSelect(_) | Method::TxCommit(_) | Method::TxRollback(_) => {
-                Err(Exception::not_implemented("transactions are not implemented"))
-            }
+            Method::TxSelect(_) => self.tx_select(),
+            Method::TxCommit(_) => self.tx_commit(),
+            Method::TxRollback(_) => self.tx_rollback(),
             _ => Err(Exception::new(ReplyCode::CommandInvalid, "unimplemented method")),
         }
     }
@@ -119,8 +119,13 @@ impl Call<'_> {
 
     /// What a queue name stands for: an empty one means the channel's last declared queue.
     pub fn queue_name(&self, name: &str) -> Result<Name, Exception> {
+        self.exact_queue_name(name).map(|name| crate::arguments::strip_cr_lf(&name))
+    }
+
+    /// The same where RabbitMQ leaves CR and LF in the name: consume, get and purge.
+    pub fn exact_queue_name(&self, name: &str) -> Result<Name, Exception> {
         if !name.is_empty() {
-            return Ok(crate::arguments::strip_cr_lf(name));
+            return Ok(Name::from(name));
         }
         if self.channel.last_queue.is_empty() {
             return Err(Exception::not_found("no previously declared queue"));
@@ -151,6 +156,10 @@ impl Call<'_> {
     }
 
     fn confirm_select(&mut self, nowait: bool) -> Outcome {
+        if self.channel.transaction.is_some() {
+            let text = "cannot switch from tx to confirm mode";
+            return Err(Exception::precondition_failed(text));
+        }
         self.channel.confirm = true;
         if let Some(outbound) = self.outbound() {
             outbound.confirms.get_or_insert_with(Confirms::default);

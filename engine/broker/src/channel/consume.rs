@@ -17,7 +17,7 @@ use super::call::{Call, Flow, Outcome};
 
 impl Call<'_> {
     pub(super) fn consume(&mut self, consume: &BasicConsume<'_>) -> Outcome {
-        let name = self.queue_name(consume.queue)?;
+        let name = self.exact_queue_name(consume.queue)?;
         self.permit(Access::Read, ResourceKind::Queue, &name)?;
         let tag = match consume.consumer_tag {
             "" => self.session.next_consumer_tag(),
@@ -60,7 +60,7 @@ impl Call<'_> {
     }
 
     pub(super) fn get(&mut self, get: &BasicGet<'_>) -> Outcome {
-        let name = self.queue_name(get.queue)?;
+        let name = self.exact_queue_name(get.queue)?;
         self.permit(Access::Read, ResourceKind::Queue, &name)?;
         let queue = self.queue(&name)?;
         if let Some(outbound) = self.outbound() {
@@ -94,7 +94,9 @@ impl Core {
         let delivery_tag = outbound.next_delivery_tag();
         let Got { queue, home, redelivered, .. } = *got;
         if let Some(delivery) = got.delivery {
-            outbound.unacked.push(delivery_tag, Unacked { queue, home, delivery, counted: false });
+            let unacked =
+                Unacked { queue, home, delivery, counted: false, in_transaction: false };
+            outbound.unacked.push(delivery_tag, unacked);
             self.counts.got_manual_ack += 1;
         } else {
             self.counts.got_auto_ack += 1;

@@ -12,6 +12,7 @@ mod publish;
 mod queue;
 mod route;
 mod settle;
+mod transaction;
 
 use crate::id::ChannelKey;
 use crate::topology::Name;
@@ -21,6 +22,7 @@ pub use call::{Call, Flow};
 pub use consume::Got;
 pub use content::Content;
 pub use route::Route;
+pub use transaction::Transaction;
 
 /// The reading half of a channel.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub struct Channel {
     pub prefetch: u16,
     /// Publishes are confirmed.
     pub confirm: bool,
+    /// Publishes and settlements wait for a commit.
+    pub transaction: Option<Box<Transaction>>,
 }
 
 impl Channel {
@@ -52,6 +56,7 @@ impl Channel {
             last_queue: Name::default(),
             prefetch: 0,
             confirm: false,
+            transaction: None,
         }
     }
 }

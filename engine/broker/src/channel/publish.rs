@@ -14,11 +14,10 @@ use crate::id::{ChannelKey, ShardId};
 use crate::mail::{Lane, Mail};
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
 use crate::permission::{Access, ResourceKind};
-use crate::topology::has_extra_keys;
+use crate::topology::{Destination, has_extra_keys};
 
 use super::Channel;
 use super::call::Call;
-use super::route::Route;
 
 /// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
@@ -101,7 +100,7 @@ impl Call<'_> {
         if self.channel.route.strip_bcc {
             self.channel.content.properties = without_bcc(&self.channel.content.properties);
         }
-        let Channel { key, content, route, confirm, .. } = &mut *self.channel;
+        let Channel { key, content, route, confirm, transaction, .. } = &mut *self.channel;
         let message = Message {
             exchange: &route.exchange,
             routing_key: &route.routing_key,
@@ -109,19 +108,21 @@ impl Call<'_> {
             body,
             published_at: self.core.now,
         };
-        if route.destinations.is_empty() {
-            self.core.unroutable(*key, &message, content.mandatory);
-        } else if route.local {
+        if let Some(transaction) = transaction {
+            return transaction.publish(&message, &route.destinations, content.mandatory);
+        }
+        if route.local && !route.destinations.is_empty() {
             let queues = route.destinations.iter().map(|destination| destination.queue);
             self.core.publish_home(queues, &message);
-        } else {
-            let blocked = self.core.publish_away(*key, route, &message, *confirm);
-            self.session.wait_to_publish(blocked);
+            if *confirm {
+                self.core.confirm_at_once(*key);
+            }
             return Ok(());
         }
-        if *confirm {
-            self.core.confirm_at_once(*key);
-        }
+        let destinations = &route.destinations;
+        let blocked =
+            self.core.send_to_queues(*key, destinations, &message, content.mandatory, *confirm);
+        self.session.wait_to_publish(self.core, blocked);
         Ok(())
     }
 
@@ -213,17 +214,21 @@ impl Core {
     }
 
     /// Sends a message to the homes of its queues, once to each. Returns a home whose lane is
-    /// backed up, for the publisher to wait for.
-    fn publish_away(
+    /// backed up, for the publisher to wait for. `destinations` are sorted by home.
+    pub(super) fn send_to_queues(
         &mut self,
         channel: ChannelKey,
-        route: &Route,
+        destinations: &[Destination],
         message: &Message<'_>,
+        mandatory: bool,
         confirm: bool,
     ) -> Option<ShardId> {
+        if destinations.is_empty() {
+            self.unroutable(channel, message, mandatory);
+        }
         let mut away = Vec::new();
         let mut backed_up = None;
-        for group in route.destinations.chunk_by(|left, right| left.home == right.home) {
+        for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
             let queues = group.iter().map(|destination| destination.queue);
             if home == self.id {
@@ -240,7 +245,9 @@ impl Core {
                 backed_up = Some(home);
             }
         }
-        if confirm && let Some((writer, index)) = self.exits.writers.channel(channel) {
+        if confirm && away.is_empty() {
+            self.confirm_at_once(channel);
+        } else if confirm && let Some((writer, index)) = self.exits.writers.channel(channel) {
             let outbound = writer.channel_at(index);
             if let Some(confirms) = &mut outbound.confirms {
                 let sequence = confirms.publish();

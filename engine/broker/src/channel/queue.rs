@@ -61,7 +61,8 @@ impl Call<'_> {
     }
 
     fn queue_declare_passive(&mut self, declare: &QueueDeclare<'_>) -> Outcome {
-        let name = self.queue_name(declare.queue)?;
+        // An empty name is no short form here, unlike everywhere else.
+        let name = arguments::strip_cr_lf(declare.queue);
         let queue = self.queue(&name)?;
         let count = QueueRequest::Count(self.channel.key);
         self.ask(queue.id, queue.home, count, Awaited::Count(name, declare.nowait))
@@ -124,7 +125,7 @@ impl Call<'_> {
     }
 
     pub(super) fn queue_purge(&mut self, purge: &QueuePurge<'_>) -> Outcome {
-        let name = self.queue_name(purge.queue)?;
+        let name = self.exact_queue_name(purge.queue)?;
         self.permit(Access::Read, ResourceKind::Queue, &name)?;
         let queue = self.queue(&name)?;
         let request = QueueRequest::Purge(self.channel.key);

@@ -13,19 +13,26 @@ use super::call::{Call, Flow, Outcome};
 impl Call<'_> {
     #[inline]
     pub(crate) fn ack(&mut self, ack: BasicAck) -> Outcome {
-        self.core.settle_tags(self.channel.key, ack.delivery_tag, ack.multiple, Settlement::Ack)?;
-        Ok(Flow::Done)
+        self.settle(ack.delivery_tag, ack.multiple, Settlement::Ack)
     }
 
     pub(super) fn nack(&mut self, nack: &BasicNack) -> Outcome {
         let settlement = if nack.requeue { Settlement::Requeue } else { Settlement::Reject };
-        self.core.settle_tags(self.channel.key, nack.delivery_tag, nack.multiple, settlement)?;
-        Ok(Flow::Done)
+        self.settle(nack.delivery_tag, nack.multiple, settlement)
     }
 
     pub(super) fn reject(&mut self, reject: &BasicReject) -> Outcome {
         let settlement = if reject.requeue { Settlement::Requeue } else { Settlement::Reject };
-        self.core.settle_tags(self.channel.key, reject.delivery_tag, false, settlement)?;
+        self.settle(reject.delivery_tag, false, settlement)
+    }
+
+    #[inline]
+    fn settle(&mut self, tag: u64, multiple: bool, settlement: Settlement) -> Outcome {
+        if self.channel.transaction.is_some() {
+            self.settle_in_transaction(tag, multiple, settlement)?;
+        } else {
+            self.core.settle_tags(self.channel.key, tag, multiple, settlement)?;
+        }
         Ok(Flow::Done)
     }
 
@@ -76,9 +83,18 @@ impl Core {
         Ok(())
     }
 
+    /// Settles one delivery that is known to be unacked.
+    pub fn settle_tag(&mut self, channel: ChannelKey, tag: u64, settlement: Settlement) {
+        if let Some((writer, index)) = self.exits.writers.channel(channel)
+            && let Some(unacked) = writer.channel_at(index).unacked.remove(tag)
+        {
+            self.settle_one(channel, unacked, settlement);
+        }
+    }
+
     #[inline]
     fn settle_one(&mut self, channel: ChannelKey, unacked: Unacked, settlement: Settlement) {
-        let Unacked { queue, home, delivery, counted } = unacked;
+        let Unacked { queue, home, delivery, counted, .. } = unacked;
         if settlement == Settlement::Ack {
             self.counts.acknowledged += 1;
         }

@@ -179,7 +179,7 @@ impl Connection {
             return self.stray_content(core, number, FRAME_HEADER, payload);
         };
         match (Call { core, session, channel }).publish_header(payload) {
-            Ok(()) => self.published(core),
+            Ok(()) => self.published(),
             Err(exception) => self.failed(core, number, exception),
         }
     }
@@ -198,7 +198,7 @@ impl Connection {
             return self.stray_content(core, number, FRAME_BODY, &chunk[data]);
         };
         match (Call { core, session, channel }).publish_body(chunk, data, first && last, last) {
-            Ok(()) => self.published(core),
+            Ok(()) => self.published(),
             Err(exception) => self.failed(core, number, exception),
         }
     }
@@ -219,11 +219,11 @@ impl Connection {
 
     /// A message may have filled a mesh lane: then its publisher waits.
     #[inline]
-    fn published(&mut self, core: &mut Core) -> Next {
-        let Stage::Running(session) = &self.stage else { return Next::Look };
-        let Some(home) = session.waiting_for else { return Next::Frame };
-        core.exits.post.wait_to_publish(home, self.id);
-        Next::Look
+    fn published(&self) -> Next {
+        match &self.stage {
+            Stage::Running(session) if session.waiting_for.is_none() => Next::Frame,
+            _ => Next::Look,
+        }
     }
 
     #[cold]

@@ -1,6 +1,7 @@
 //! What a connection is beside its channels.
 
 use crate::channel::Awaiting;
+use crate::core::Core;
 use crate::handshake::Opened;
 use crate::id::{ConnectionId, Owner, ShardId};
 use crate::topology::Topology;
@@ -47,9 +48,12 @@ impl Session {
 
     /// Has the connection wait until a home can take more publishes.
     #[inline]
-    pub fn wait_to_publish(&mut self, home: Option<ShardId>) {
-        if home.is_some() {
-            self.waiting_for = home;
+    pub fn wait_to_publish(&mut self, core: &mut Core, home: Option<ShardId>) {
+        if let Some(home) = home
+            && self.waiting_for.is_none()
+        {
+            self.waiting_for = Some(home);
+            core.exits.post.wait_to_publish(home, self.id);
         }
     }
 

@@ -41,9 +41,9 @@ use crate::id::{ChannelKey, ExchangeId, Map, Owner, QueueId, ShardId, seeded_map
 use crate::topology::{Change, Delta, Topology};
 
 use self::binding_index::BindingIndex;
+pub use self::member::ControlMember;
 use self::patterns::Patterns;
 use self::progress::Progress;
-pub use self::member::ControlMember;
 pub use self::request::{
     Answer, BindingChange, ExchangeDeclaration, Outcome, QueueDeclaration, Request,
 };
@@ -79,6 +79,7 @@ impl Control {
     /// has no bindings yet: recovery replays durable objects as requests. `seed` decides the names
     /// that the server makes.
     pub fn new(topology: Topology, shards: u16, seed: u64) -> Self {
+        debug_assert_eq!(topology.shards(), shards);
         let mut control = Self {
             bindings: BindingIndex::new(seed),
             patterns: Patterns::new(seed),

@@ -75,7 +75,7 @@ pub struct QueueDeclaration {
     pub vhost: VhostId,
     /// Its name, stripped of CR and LF; empty asks for a server-made name.
     pub name: Name,
-    /// Survives a restart. RabbitMQ stores durable + exclusive as not durable; so do we.
+    /// Survives a restart. `RabbitMQ` stores durable + exclusive as not durable; so do we.
     pub durable: bool,
     /// Belongs to this connection only.
     pub exclusive: Option<Owner>,

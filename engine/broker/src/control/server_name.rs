@@ -1,5 +1,7 @@
 //! Names the server makes for queues.
 
+use sha2::{Digest, Sha256};
+
 use crate::topology::{Name, encode_url_safe};
 
 /// Octets of randomness in a name; 22 characters of base64.
@@ -8,16 +10,23 @@ const RANDOM_SIZE: usize = 16;
 /// An endless supply of names such as `amq.gen-JzTY20BRgKO-HjmUJj0wLg`.
 ///
 /// They need not be secret, an exclusive queue refuses strangers whatever they know; they must
-/// not repeat while their queues live, for which 122 bits suffice and the caller checks.
+/// not repeat while their queues live. Within a run they do not (see `next_number`); the caller
+/// checks for the names of earlier runs.
 #[derive(Debug)]
 pub(super) struct ServerNames {
     state: u64,
 }
 
 impl ServerNames {
-    /// The same seed makes the same names.
+    /// The same seed makes the same names. The names do not tell the seed, which also guards the
+    /// hash tables.
     pub(super) fn new(seed: u64) -> Self {
-        Self { state: seed }
+        let digest = Sha256::digest(seed.to_be_bytes());
+        let state = digest
+            .iter()
+            .take(8)
+            .fold(0, |state, octet| state << 8 | u64::from(*octet));
+        Self { state }
     }
 
     /// The next name.
@@ -29,8 +38,8 @@ impl ServerNames {
         Name::from(format!("amq.gen-{}", encode_url_safe(&random)))
     }
 
-    /// `SplitMix64` (Steele, Lea, Flood 2014): every state occurs once, so no name comes twice
-    /// within 2^63.
+    /// `SplitMix64` (Steele, Lea, Flood 2014): a walk through all 2^64 states, mixed one to one, so
+    /// no number comes twice within 2^64 and no name within 2^63.
     fn next_number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,6 +1,5 @@
 //! Declaring again: what passes, and the exact words where it does not.
 
-use bytes::Bytes;
 use leveret_amqp::{OwnedTable, TableBuilder};
 
 use super::*;
@@ -13,7 +12,13 @@ fn table() -> TableBuilder {
 }
 
 fn owner(slot: u32) -> Owner {
-    Owner { shard: ShardId(0), connection: ConnectionId { slot, generation: 0 } }
+    Owner {
+        shard: ShardId(0),
+        connection: ConnectionId {
+            slot,
+            generation: 0,
+        },
+    }
 }
 
 fn queue(arguments: &OwnedTable) -> QueueMeta {
@@ -31,7 +36,12 @@ fn queue(arguments: &OwnedTable) -> QueueMeta {
 }
 
 fn same(arguments: TableRef<'_>) -> QueueRedeclaration<'_> {
-    QueueRedeclaration { durable: true, exclusive: None, auto_delete: false, arguments }
+    QueueRedeclaration {
+        durable: true,
+        exclusive: None,
+        auto_delete: false,
+        arguments,
+    }
 }
 
 fn check_arguments(current: TableBuilder, received: TableBuilder) -> Result<(), String> {
@@ -39,7 +49,9 @@ fn check_arguments(current: TableBuilder, received: TableBuilder) -> Result<(), 
     check_queue(&queue(&current), "/", same(received.as_ref())).map_err(|error| {
         let text = error.explanation;
         let prefix = "inequivalent arg '";
-        text.strip_prefix(prefix).unwrap().replace(" for queue 'q' in vhost '/': received", " ←")
+        text.strip_prefix(prefix)
+            .unwrap()
+            .replace(" for queue 'q' in vhost '/': received", " ←")
     })
 }
 
@@ -108,15 +120,24 @@ fn different_arguments() {
 fn equivalent_arguments() {
     let cases = [
         (table(), table()),
-        (table().int("x-expires", 60_000), table().long("x-expires", 60_000)),
-        (table().value("x-max-priority", Value::U8(5)), table().int("x-max-priority", 5)),
+        (
+            table().int("x-expires", 60_000),
+            table().long("x-expires", 60_000),
+        ),
+        (
+            table().value("x-max-priority", Value::U8(5)),
+            table().int("x-max-priority", 5),
+        ),
         (table(), table().long_str("x-queue-type", "classic")),
         (table().long_str("x-queue-type", "classic"), table()),
         (table().int("x-unknown", 1), table().int("x-unknown", 2)),
         (table().int("x-unknown", 1), table()),
         // Known to quorum queues only, so a classic queue does not compare it.
         (table(), table().int("x-delivery-limit", 3)),
-        (table().int("a", 1).int("x-expires", 5), table().int("x-expires", 5)),
+        (
+            table().int("a", 1).int("x-expires", 5),
+            table().int("x-expires", 5),
+        ),
     ];
     for (current, received) in cases {
         check_arguments(current, received).unwrap();
@@ -129,27 +150,48 @@ fn different_properties() {
     let current = queue(&none);
     let declared = same(TableRef::EMPTY);
     check_queue(&current, "/", declared).unwrap();
-    let text = |declared| check_queue(&current, "/", declared).unwrap_err().explanation;
+    let text = |declared| {
+        check_queue(&current, "/", declared)
+            .unwrap_err()
+            .explanation
+    };
     assert_eq!(
-        text(QueueRedeclaration { durable: false, ..declared }),
+        text(QueueRedeclaration {
+            durable: false,
+            ..declared
+        }),
         "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is \
          'true'"
     );
     assert_eq!(
-        text(QueueRedeclaration { auto_delete: true, ..declared }),
+        text(QueueRedeclaration {
+            auto_delete: true,
+            ..declared
+        }),
         "inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'true' but current \
          is 'false'"
     );
     // The first difference counts.
-    let both = QueueRedeclaration { durable: false, auto_delete: true, ..declared };
+    let both = QueueRedeclaration {
+        durable: false,
+        auto_delete: true,
+        ..declared
+    };
     assert!(text(both).starts_with("inequivalent arg 'durable'"));
 }
 
 #[test]
 fn exclusive_queues_belong_to_one_connection() {
     let none = OwnedTable::default();
-    let exclusive = QueueMeta { exclusive: Some(owner(1)), durable: false, ..queue(&none) };
-    let declared = |exclusive| QueueRedeclaration { exclusive, ..same(TableRef::EMPTY) };
+    let exclusive = QueueMeta {
+        exclusive: Some(owner(1)),
+        durable: false,
+        ..queue(&none)
+    };
+    let declared = |exclusive| QueueRedeclaration {
+        exclusive,
+        ..same(TableRef::EMPTY)
+    };
     // Durable and exclusive is stored as not durable, and so is equivalent to itself.
     check_queue(&exclusive, "/", declared(Some(owner(1)))).unwrap();
     let refusals = [
@@ -172,10 +214,8 @@ fn exclusive_queues_belong_to_one_connection() {
     check_exclusive_access(&queue(&none), "/", owner(2)).unwrap();
 }
 
-#[test]
-fn exchanges() {
-    let arguments = table().long_str("alternate-exchange", "ae").int("other", 1).finish();
-    let exchange = Exchange {
+fn exchange(arguments: &OwnedTable) -> Exchange {
+    Exchange {
         id: ExchangeId::default(),
         vhost: VhostId(0),
         name: Name::from("x"),
@@ -184,51 +224,84 @@ fn exchanges() {
         auto_delete: false,
         internal: false,
         arguments: arguments.as_bytes().clone(),
-        alternate: Some(Name::from("ae")),
-    };
-    let alternate = table().long_str("alternate-exchange", "ae").finish();
-    let declared = ExchangeRedeclaration {
+        alternate: None,
+    }
+}
+
+fn same_exchange(arguments: TableRef<'_>) -> ExchangeRedeclaration<'_> {
+    ExchangeRedeclaration {
         kind: ExchangeKind::Topic,
         durable: true,
         auto_delete: false,
         internal: false,
-        arguments: alternate.as_ref(),
-    };
-    check_exchange(&exchange, "/", declared).unwrap();
+        arguments,
+    }
+}
+
+#[test]
+fn equivalent_exchanges() {
+    let alternate = table().long_str("alternate-exchange", "ae");
+    let current = exchange(&alternate.clone().int("other", 1).finish());
+    let received = alternate.finish();
+    check_exchange(&current, "/", same_exchange(received.as_ref())).unwrap();
+    let plain = exchange(&OwnedTable::default());
+    check_exchange(&plain, "/", same_exchange(TableRef::EMPTY)).unwrap();
+}
+
+/// Observed on `RabbitMQ` 3.10.8.
+#[test]
+fn different_exchanges() {
+    let alternate = table().long_str("alternate-exchange", "ae").finish();
     let other = table().long_str("alternate-exchange", "other").finish();
+    let same = same_exchange(alternate.as_ref());
+    let direct = ExchangeKind::Direct;
     let cases = [
         (
-            ExchangeRedeclaration { kind: ExchangeKind::Direct, durable: false, ..declared },
+            ExchangeRedeclaration {
+                kind: direct,
+                durable: false,
+                ..same
+            },
             "'type' ← 'direct' but current is 'topic'",
         ),
         (
-            ExchangeRedeclaration { durable: false, internal: true, ..declared },
+            ExchangeRedeclaration {
+                durable: false,
+                internal: true,
+                ..same
+            },
             "'durable' ← 'false' but current is 'true'",
         ),
         (
-            ExchangeRedeclaration { auto_delete: true, ..declared },
+            ExchangeRedeclaration {
+                auto_delete: true,
+                ..same
+            },
             "'auto_delete' ← 'true' but current is 'false'",
         ),
         (
-            ExchangeRedeclaration { internal: true, ..declared },
+            ExchangeRedeclaration {
+                internal: true,
+                ..same
+            },
             "'internal' ← 'true' but current is 'false'",
         ),
         (
-            ExchangeRedeclaration { arguments: TableRef::EMPTY, ..declared },
+            same_exchange(TableRef::EMPTY),
             "'alternate-exchange' ← none but current is the value 'ae' of type 'longstr'",
         ),
         (
-            ExchangeRedeclaration { arguments: other.as_ref(), ..declared },
+            same_exchange(other.as_ref()),
             "'alternate-exchange' ← 'other' but current is 'ae'",
         ),
     ];
     for (declared, expected) in cases {
-        let exception = check_exchange(&exchange, "/", declared).unwrap_err();
+        let exception = check_exchange(&exchange(&alternate), "/", declared).unwrap_err();
         assert_eq!(exception.code.code(), 406);
         let expected = expected.replace('←', "for exchange 'x' in vhost '/': received");
-        assert_eq!(exception.explanation, format!("inequivalent arg {expected}"));
+        assert_eq!(
+            exception.explanation,
+            format!("inequivalent arg {expected}")
+        );
     }
-    let plain = Exchange { arguments: Bytes::new(), alternate: None, ..exchange };
-    check_exchange(&plain, "/", ExchangeRedeclaration { arguments: TableRef::EMPTY, ..declared })
-        .unwrap();
 }

@@ -62,11 +62,25 @@ impl RouteScratch {
     }
 }
 
+#[cfg(test)]
+impl RouteScratch {
+    /// Address and capacity of each list.
+    pub(super) fn memory(&self) -> [(usize, usize); 3] {
+        [
+            (self.work.as_ptr().addr(), self.work.capacity()),
+            (self.headers.as_ptr().addr(), self.headers.capacity()),
+            (self.keys.as_ptr().addr(), self.keys.capacity()),
+        ]
+    }
+}
+
 /// Whether a message must be routed by itself because of its `CC` or `BCC` header.
 #[inline]
 pub fn has_extra_keys(properties: &[u8]) -> bool {
     headers_of(properties).is_some_and(|headers| {
-        headers.iter().any(|(name, _)| matches!(name, b"CC" | b"BCC"))
+        headers
+            .iter()
+            .any(|(name, _)| matches!(name, b"CC" | b"BCC"))
     })
 }
 
@@ -96,19 +110,17 @@ impl Topology {
             && let Some(entry) = self.exchange_entry(exchange)
             && self.route_simply(entry, routing_key, out)
         {
-            return Ok(Routed { cacheable: true, strip_bcc: false });
+            return Ok(Routed {
+                cacheable: true,
+                strip_bcc: false,
+            });
         }
         self.route_graph(scratch, exchange, routing_key, properties, out)
     }
 
     /// The common cases, one look-up each; false leaves it to the walk.
     #[inline]
-    fn route_simply(
-        &self,
-        entry: &ExchangeEntry,
-        key: &[u8],
-        out: &mut Vec<Destination>,
-    ) -> bool {
+    fn route_simply(&self, entry: &ExchangeEntry, key: &[u8], out: &mut Vec<Destination>) -> bool {
         match &entry.bindings {
             Bindings::Default => {
                 out.extend(self.queue_destination(entry, key));

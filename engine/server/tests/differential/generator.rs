@@ -3,9 +3,16 @@
 //! A sequence begins with a few declarations, so that most of it happens on things that exist,
 //! and goes on with a mixture of steps whose weights depend on its theme.
 
+mod vocabulary;
+
+use vocabulary::{
+    BODIES, CONSUMER_TAGS, EXCHANGE_ARGUMENTS, EXCHANGE_KINDS, HEADER_VALUES, KEYS, MATCHES, ODDS,
+    QUEUE_ARGUMENTS, THEMES, weights,
+};
+
 use crate::random::Random;
 use crate::step::{
-    Action, Argument, Arguments, Body, ExchangeFlags, ExchangeName, Key, Odd, Props, Publish,
+    Action, Argument, Arguments, Body, ExchangeFlags, ExchangeName, Key, Props, Publish,
     QueueFlags, QueueName, Step, Tag,
 };
 
@@ -21,17 +28,6 @@ pub(crate) enum Theme {
     Declarations,
     Mistakes,
 }
-
-const THEMES: &[(usize, Theme)] = &[
-    (18, Theme::Routing),
-    (8, Theme::Headers),
-    (26, Theme::Delivery),
-    (10, Theme::Confirms),
-    (8, Theme::Transactions),
-    (12, Theme::Ownership),
-    (12, Theme::Declarations),
-    (6, Theme::Mistakes),
-];
 
 /// What a step is about.
 #[derive(Debug, Clone, Copy)]
@@ -89,122 +85,6 @@ pub(crate) fn sequence(seed: u64) -> Vec<Step> {
     steps
 }
 
-fn weights(theme: Theme) -> &'static [(usize, Subject)] {
-    match theme {
-        Theme::Routing | Theme::Headers => &[
-            (30, Subject::Publish),
-            (4, Subject::Burst),
-            (6, Subject::Get),
-            (3, Subject::Consume),
-            (14, Subject::BindQueue),
-            (6, Subject::UnbindQueue),
-            (4, Subject::DeclareExchange),
-            (2, Subject::DeleteExchange),
-            (10, Subject::BindExchange),
-            (5, Subject::UnbindExchange),
-            (2, Subject::DeleteQueue),
-            (3, Subject::Purge),
-            (2, Subject::DeclareQueue),
-        ],
-        Theme::Delivery => &[
-            (22, Subject::Publish),
-            (8, Subject::Burst),
-            (10, Subject::Get),
-            (14, Subject::Consume),
-            (6, Subject::Cancel),
-            (26, Subject::Answer),
-            (6, Subject::Recover),
-            (8, Subject::Qos),
-            (3, Subject::Purge),
-            (2, Subject::DeleteQueue),
-            (3, Subject::Channel),
-            (2, Subject::Connection),
-        ],
-        Theme::Confirms => &[
-            (14, Subject::Confirm),
-            (30, Subject::Publish),
-            (10, Subject::Burst),
-            (6, Subject::Consume),
-            (8, Subject::Answer),
-            (5, Subject::BindQueue),
-            (4, Subject::DeleteQueue),
-            (2, Subject::Transaction),
-            (2, Subject::Channel),
-        ],
-        Theme::Transactions => &[
-            (30, Subject::Transaction),
-            (22, Subject::Publish),
-            (6, Subject::Burst),
-            (8, Subject::Get),
-            (6, Subject::Consume),
-            (14, Subject::Answer),
-            (2, Subject::Confirm),
-            (2, Subject::DeleteQueue),
-            (2, Subject::Channel),
-            (1, Subject::Recover),
-        ],
-        Theme::Ownership => &[
-            (16, Subject::DeclareQueue),
-            (6, Subject::DeleteQueue),
-            (12, Subject::Consume),
-            (8, Subject::Cancel),
-            (12, Subject::Publish),
-            (6, Subject::Get),
-            (5, Subject::Answer),
-            (5, Subject::BindQueue),
-            (3, Subject::UnbindQueue),
-            (3, Subject::Purge),
-            (3, Subject::Channel),
-            (6, Subject::Connection),
-            (3, Subject::DeclareExchange),
-            (2, Subject::DeleteExchange),
-        ],
-        Theme::Declarations => &[
-            (30, Subject::DeclareQueue),
-            (24, Subject::DeclareExchange),
-            (8, Subject::DeleteQueue),
-            (8, Subject::DeleteExchange),
-            (8, Subject::BindQueue),
-            (4, Subject::UnbindQueue),
-            (5, Subject::BindExchange),
-            (4, Subject::UnbindExchange),
-            (3, Subject::Purge),
-            (3, Subject::Publish),
-            (2, Subject::Channel),
-        ],
-        Theme::Mistakes => &[
-            (20, Subject::Odd),
-            (8, Subject::Publish),
-            (8, Subject::Get),
-            (8, Subject::Answer),
-            (6, Subject::Recover),
-            (6, Subject::Qos),
-            (6, Subject::Channel),
-            (4, Subject::Consume),
-            (4, Subject::Confirm),
-            (4, Subject::Transaction),
-            (4, Subject::DeclareQueue),
-            (4, Subject::DeclareExchange),
-            (3, Subject::Burst),
-        ],
-    }
-}
-
-/// Keys and patterns in one: what binds is also published.
-const KEYS: &[&str] = &[
-    "", "a", "b", "a.b", "a.b.c", "b.b", ".", "a.", ".b", "a..b", "*", "#", "a.*", "*.b", "#.b",
-    "a.#", "*.*", "#.#", "*.#", "a.#.b", "#.*.b", "*.#.*", ".#", "#.", "a.#.#.c", "**", "a.b*",
-];
-
-const EXCHANGE_KINDS: &[(usize, &str)] = &[
-    (30, "direct"),
-    (20, "fanout"),
-    (35, "topic"),
-    (15, "headers"),
-];
-
-const CONSUMER_TAGS: &[(usize, &str)] = &[(40, "t0"), (30, "t1"), (10, "t2"), (20, "")];
-
 #[derive(Debug)]
 struct Generator {
     theme: Theme,
@@ -255,7 +135,7 @@ impl Generator {
     }
 
     fn routing_prelude(&mut self, steps: &mut Vec<Step>) {
-        for number in 0..1 + self.random.below(3) as u8 {
+        for number in 0..=self.random.below(3) as u8 {
             let kind = match self.theme {
                 Theme::Headers if number == 0 => "headers",
                 _ => self.random.weighted(EXCHANGE_KINDS),
@@ -278,7 +158,7 @@ impl Generator {
                 arguments,
             }));
         }
-        for _ in 0..1 + self.random.below(4) {
+        for _ in 0..=self.random.below(4) {
             let action = self.action(Subject::BindQueue);
             steps.push(first(action));
         }
@@ -505,15 +385,14 @@ impl Generator {
             return Props::Headers(self.header_fields());
         }
         match self.random.below(100) {
-            0..55 => Props::None,
-            55..70 => Props::Persistent,
-            70..76 => Props::Transient,
-            76..84 => Props::All,
-            84..92 => Props::Headers(self.header_fields()),
-            92 => Props::Expiration(self.random.pick(&["3600000", "abc", "-1", "1.5", "", " 1"])),
-            93 => Props::UserId(self.random.pick(&["guest", "guest", "mallory", ""])),
-            94 => Props::Priority(self.random.pick(&[0, 9, 255])),
-            95 => Props::DeliveryMode(self.random.pick(&[0, 3, 255])),
+            0..15 => Props::Persistent,
+            15..21 => Props::Transient,
+            21..29 => Props::All,
+            29..37 => Props::Headers(self.header_fields()),
+            37 => Props::Expiration(self.random.pick(&["3600000", "abc", "-1", "1.5", "", " 1"])),
+            38 => Props::UserId(self.random.pick(&["guest", "guest", "mallory", ""])),
+            39 => Props::Priority(self.random.pick(&[0, 9, 255])),
+            40 => Props::DeliveryMode(self.random.pick(&[0, 3, 255])),
             _ => Props::None,
         }
     }
@@ -640,7 +519,7 @@ impl Generator {
         };
         let mut arguments = Arguments::new();
         if self.random.chance(with_arguments) {
-            for _ in 0..1 + self.random.below(2) {
+            for _ in 0..=self.random.below(2) {
                 let (name, value) = self.random.pick(QUEUE_ARGUMENTS);
                 if arguments.iter().all(|(other, _)| *other != name) {
                     arguments.push((name, value));
@@ -696,126 +575,3 @@ const fn first(action: Action) -> Step {
         action,
     }
 }
-
-const BODIES: &[(usize, Body)] = &[
-    (85, Body::Small),
-    (8, Body::Empty),
-    (5, Body::InPieces),
-    (1, Body::FrameSized),
-    (1, Body::Large),
-];
-
-const HEADER_VALUES: &[Argument] = &[
-    Argument::Int(1),
-    Argument::Int(1),
-    Argument::Text("1"),
-    Argument::Text("1"),
-    Argument::Long(1),
-    Argument::Short(1),
-    Argument::Byte(1),
-    Argument::Unsigned(1),
-    Argument::Double(1.0),
-    Argument::Bool(true),
-    Argument::Void,
-    Argument::Empty,
-    Argument::Int(2),
-    Argument::Text(""),
-];
-
-const MATCHES: &[(usize, Argument)] = &[
-    (35, Argument::Text("all")),
-    (40, Argument::Text("any")),
-    (6, Argument::Text("all-with-x")),
-    (6, Argument::Text("any-with-x")),
-    (2, Argument::Text("none")),
-    (1, Argument::Int(1)),
-    (1, Argument::Void),
-];
-
-/// An hour, or a thousand messages: nothing of this happens while the test runs. What the
-/// arguments do has its own tests; here they are checked, stored and compared.
-const QUEUE_ARGUMENTS: &[(&str, Argument)] = &[
-    ("x-message-ttl", Argument::Int(3_600_000)),
-    ("x-message-ttl", Argument::Long(3_600_000)),
-    ("x-message-ttl", Argument::Text("3600000")),
-    ("x-message-ttl", Argument::Int(-1)),
-    ("x-message-ttl", Argument::Double(1.5)),
-    ("x-message-ttl", Argument::Long(i64::MAX)),
-    ("x-expires", Argument::Int(3_600_000)),
-    ("x-expires", Argument::Int(0)),
-    ("x-expires", Argument::Bool(true)),
-    ("x-expires", Argument::Int(-5)),
-    ("x-max-length", Argument::Int(1000)),
-    ("x-max-length", Argument::Int(1001)),
-    ("x-max-length", Argument::Int(-1)),
-    ("x-max-length", Argument::Text("many")),
-    ("x-max-length-bytes", Argument::Long(1_000_000_000)),
-    ("x-max-length-bytes", Argument::Int(-1)),
-    ("x-max-priority", Argument::Int(256)),
-    ("x-max-priority", Argument::Int(-1)),
-    ("x-max-priority", Argument::Text("5")),
-    ("x-overflow", Argument::Text("drop-head")),
-    ("x-overflow", Argument::Text("reject-publish")),
-    ("x-overflow", Argument::Text("foo")),
-    ("x-overflow", Argument::Int(1)),
-    (
-        "x-dead-letter-exchange",
-        Argument::Exchange(ExchangeName::Missing),
-    ),
-    ("x-dead-letter-exchange", Argument::Int(1)),
-    ("x-dead-letter-routing-key", Argument::Text("key")),
-    ("x-dead-letter-routing-key", Argument::Int(1)),
-    ("x-dead-letter-strategy", Argument::Text("at-most-once")),
-    ("x-single-active-consumer", Argument::Bool(false)),
-    ("x-single-active-consumer", Argument::Text("yes")),
-    ("x-queue-type", Argument::Text("classic")),
-    ("x-queue-type", Argument::Text("bogus")),
-    ("x-queue-type", Argument::Int(1)),
-    ("x-queue-mode", Argument::Text("lazy")),
-    ("x-queue-mode", Argument::Text("default")),
-    ("x-queue-mode", Argument::Text("hectic")),
-    ("x-queue-master-locator", Argument::Text("min-masters")),
-    ("x-queue-version", Argument::Int(1)),
-    ("x-queue-version", Argument::Text("two")),
-    ("x-delivery-limit", Argument::Int(3)),
-    ("x-unknown", Argument::Int(1)),
-    ("x-unknown", Argument::Text("other")),
-    ("unknown", Argument::Void),
-];
-
-const EXCHANGE_ARGUMENTS: &[(&str, Argument)] = &[
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(0)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(1)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(2)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Missing),
-    ),
-    ("alternate-exchange", Argument::Int(1)),
-    ("x-unknown", Argument::Int(1)),
-];
-
-const ODDS: &[Odd] = &[
-    Odd::DeclareOkByClient,
-    Odd::CloseOkUnasked,
-    Odd::PublishWithoutHeader,
-    Odd::HeaderAlone,
-    Odd::BodyAlone,
-    Odd::BodyAfterEmpty,
-    Odd::HeaderOfOtherClass,
-    Odd::HeartbeatOnChannel,
-    Odd::ChannelMethodOnZero,
-    Odd::ConnectionMethodOnChannel,
-    Odd::OpenTwice,
-    Odd::TuneAgain,
-    Odd::CancelOkByClient,
-];

@@ -21,7 +21,7 @@ const SERVER_SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 pub(crate) const VERSION: &str = "3.10";
 
 /// A cold start takes 5 to 10 s on two cores, more while other builds run.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// Starts `epmd` and the node, waits for the end of input, ends both by their ids.
 const SHELL: &str = r#"

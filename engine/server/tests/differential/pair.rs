@@ -24,8 +24,8 @@ pub(crate) enum Verdict {
     Same,
     /// They differ as `RabbitMQ` differs from itself.
     Chance {
-        /// Of the sequence.
-        seed: u64,
+        /// What differed once.
+        report: String,
     },
     /// They differ as they should.
     Known {
@@ -43,7 +43,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 enum Comparison {
     Same,
-    Chance,
+    Chance(Difference),
     Known(usize),
     Different(Difference),
 }
@@ -69,7 +69,9 @@ impl Pair {
         let steps = sequence(seed);
         match self.compare(&steps) {
             Comparison::Same => Verdict::Same,
-            Comparison::Chance => Verdict::Chance { seed },
+            Comparison::Chance(difference) => Verdict::Chance {
+                report: report(seed, &steps, &difference),
+            },
             Comparison::Known(index) => Verdict::Known { index },
             Comparison::Different(difference) => {
                 let (steps, difference) = self.shrink(steps, difference);
@@ -96,7 +98,7 @@ impl Pair {
         print_both(&show_end(&left), &show_end(&right));
         match self.compare(&steps) {
             Comparison::Same => println!("the same"),
-            Comparison::Chance => println!("different by chance"),
+            Comparison::Chance(_) => println!("different by chance"),
             Comparison::Known(index) => println!("known: {}", KNOWN[index].reason),
             Comparison::Different(difference) => {
                 let (steps, difference) = self.shrink(steps, difference);
@@ -131,7 +133,7 @@ impl Pair {
             lefts.push(self.left.run(steps, &next_prefix()));
             rights.push(self.right.run(steps, &next_prefix()));
             if lefts.iter().any(|left| rights.contains(left)) {
-                return Comparison::Chance;
+                return Comparison::Chance(found);
             }
             if lefts.len() == 3 && lefts[1..].iter().all(|left| *left == lefts[0]) {
                 // The left side shows no sign of chance: what differs is the right one.
@@ -199,7 +201,7 @@ fn print_both(left: &str, right: &str) {
 }
 
 fn report(seed: u64, steps: &[Step], difference: &Difference) -> String {
-    let mut text = format!("seed {seed} differs, shrunk to {} steps:\n", steps.len());
+    let mut text = format!("seed {seed} differs, {} steps:\n", steps.len());
     for (index, step) in steps.iter().enumerate() {
         let _ = writeln!(text, "  {index}: {}", line_of(step));
     }

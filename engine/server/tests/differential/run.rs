@@ -5,6 +5,9 @@
 //! path. First the channel of the step answers, then each queue (asked from the same connection,
 //! so that the question comes after the messages), then every channel that listens.
 
+mod channel;
+mod receive;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::thread;
@@ -12,13 +15,15 @@ use std::time::Duration;
 
 use leveret_amqp::TableRef;
 use leveret_amqp::method::{
-    BasicGet, ChannelClose, ChannelCloseOk, ChannelFlow, ChannelOpen, ConnectionClose,
-    ConnectionCloseOk, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueDelete,
+    BasicGet, ChannelClose, ChannelFlow, ChannelOpen, ConnectionClose, ExchangeDeclare,
+    ExchangeDelete, QueueDeclare, QueueDelete,
 };
 
-use crate::link::{Close, Event, Link, Received};
-use crate::record::{ChannelId, ChannelRecord, StepRecord, Transcript, line_of};
-use crate::step::{Action, CHANNEL_CLOSE, Names, Step, Tag};
+use channel::Channel;
+
+use crate::link::{Event, Link};
+use crate::record::{ChannelId, StepRecord, Transcript, line_of};
+use crate::step::{Action, CHANNEL_CLOSE, Names, Odd, Step, Tag};
 
 /// Connections a sequence may use.
 pub(crate) const CONNECTION_COUNT: usize = 2;
@@ -28,6 +33,11 @@ const HELPER: u16 = 100;
 
 /// A delivery tag that no run reaches.
 const UNKNOWN_TAG: u64 = 1_000_000;
+
+/// `RabbitMQ`'s queues answer questions about their size before they take messages that came
+/// earlier, so they are asked until the answer stays the same. More than three times was never
+/// seen.
+const SETTLE_COUNT_MAX: usize = 6;
 
 /// How names begin that the server chose: 16 octets in base64 without padding follow.
 const GENERATED_QUEUE: &str = "amq.gen-";
@@ -68,6 +78,7 @@ impl Side {
             channels: BTreeMap::new(),
             step: 0,
             declares_exclusive: false,
+            publishes_once: false,
             record: StepRecord::default(),
         };
         let mut transcript = Transcript::default();
@@ -80,35 +91,6 @@ impl Side {
         run.finish(&mut transcript);
         transcript
     }
-}
-
-/// What the run knows of an open channel.
-#[derive(Debug, Default)]
-struct Channel {
-    /// Deliveries to be acknowledged, oldest first; those of one step in the order of their
-    /// consumers.
-    outstanding: Vec<Outstanding>,
-    /// The last tag that was acknowledged.
-    used: Option<u64>,
-    /// Of the gets that were not answered yet: whether they are without acknowledgement.
-    gets: VecDeque<bool>,
-    /// Consumers without acknowledgement.
-    no_ack: BTreeSet<String>,
-    /// Whether the consumer whose name the server is about to choose is one.
-    next_is_no_ack: bool,
-    /// Publishes since `confirm.select`.
-    published: Option<u64>,
-    /// Those that were confirmed.
-    confirmed: BTreeSet<u64>,
-    /// Consumers or confirms can make it receive something unasked.
-    listens: bool,
-}
-
-#[derive(Debug)]
-struct Outstanding {
-    step: usize,
-    source: String,
-    tag: u64,
 }
 
 /// One sequence on one broker.
@@ -125,6 +107,8 @@ struct Run<'s> {
     channels: BTreeMap<ChannelId, Channel>,
     step: usize,
     declares_exclusive: bool,
+    /// What is returned in this step is what was published in it.
+    publishes_once: bool,
     record: StepRecord,
 }
 
@@ -169,31 +153,6 @@ impl Names for View<'_, '_> {
     fn next_body(&mut self) -> u64 {
         self.run.body_count += 1;
         self.run.body_count
-    }
-}
-
-impl Channel {
-    fn take_outstanding(&mut self, index: u8, end_of_step: bool, multiple: bool) -> Option<u64> {
-        if self.outstanding.is_empty() {
-            return None;
-        }
-        let index = usize::from(index) % self.outstanding.len();
-        let step = self.outstanding[index].step;
-        let tag = if end_of_step {
-            let same = self.outstanding.iter().filter(|one| one.step == step);
-            same.map(|one| one.tag).max()?
-        } else {
-            self.outstanding[index].tag
-        };
-        self.outstanding.retain(|one| {
-            if multiple {
-                one.tag > tag
-            } else {
-                one.tag != tag
-            }
-        });
-        self.used = Some(tag);
-        Some(tag)
     }
 }
 
@@ -242,8 +201,13 @@ impl Run<'_> {
             return true;
         };
         link.out().extend_from_slice(&out);
-        let closes = matches!(action, Action::ChannelClose);
-        if !closes {
+        // Behind these no question may follow at once: nobody is there to answer, or it is an
+        // error to ask while a commit is not done.
+        let is_last = matches!(
+            action,
+            Action::ChannelClose | Action::Odd(Odd::CloseOkUnasked) | Action::TxCommit
+        );
+        if !is_last {
             link.method(step.channel, &ChannelFlow { active: true });
         }
         link.flush();
@@ -256,6 +220,7 @@ impl Run<'_> {
             let ours = received.channel == step.channel;
             match received.event {
                 Event::ChannelClose(_) | Event::ChannelCloseOk if ours => break,
+                Event::Reply(reply) if ours && reply.starts_with("TxCommitOk") => break,
                 Event::FlowOk { .. } if ours => {
                     flow_ok_left -= 1;
                     if flow_ok_left == 0 {
@@ -273,6 +238,7 @@ impl Run<'_> {
     /// Remembers what the answers will not say.
     fn note(&mut self, id: ChannelId, action: &Action) {
         self.declares_exclusive = false;
+        self.publishes_once = matches!(action, Action::Publish(_));
         for part in action.parts() {
             match part {
                 Action::QueueDeclare { queue, flags, .. } => {
@@ -335,12 +301,18 @@ impl Run<'_> {
         } else {
             1 - connection
         };
-        self.ask_queues(first);
-        let other = 1 - first;
-        if self.side.links[other].is_some() {
-            self.ask_queues(other);
+        for _ in 0..SETTLE_COUNT_MAX {
+            let before = self.record.queues.clone();
+            self.ask_queues(first);
+            let other = 1 - first;
+            if self.side.links[other].is_some() {
+                self.ask_queues(other);
+            }
+            self.ask_channels();
+            if self.record.queues == before {
+                return;
+            }
         }
-        self.ask_channels();
     }
 
     /// Asks each queue how many messages and consumers it has.
@@ -530,300 +502,6 @@ impl Run<'_> {
             self.helper_event(0);
         }
         state
-    }
-}
-
-impl Channel {
-    fn note(&mut self, part: &Action) {
-        match part {
-            Action::Get { no_ack, .. } => self.gets.push_back(*no_ack),
-            Action::Consume {
-                consumer_tag,
-                no_ack,
-                ..
-            } => {
-                self.listens = true;
-                self.next_is_no_ack = *no_ack;
-                if *no_ack {
-                    self.no_ack.insert((*consumer_tag).to_owned());
-                } else {
-                    self.no_ack.remove(*consumer_tag);
-                }
-            }
-            Action::Recover { .. } | Action::RecoverAsync { .. } => self.outstanding.clear(),
-            Action::ConfirmSelect { .. } => {
-                self.listens = true;
-                self.published.get_or_insert(0);
-            }
-            Action::Publish(_) => {
-                if let Some(published) = &mut self.published {
-                    *published += 1;
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn add_outstanding(&mut self, step: usize, source: String, tag: u64) {
-        self.outstanding.push(Outstanding { step, source, tag });
-        self.outstanding.sort_by(|left, right| {
-            (left.step, &left.source, left.tag).cmp(&(right.step, &right.source, right.tag))
-        });
-    }
-}
-
-/// Receiving.
-impl Run<'_> {
-    /// The next thing that comes on a connection, written down.
-    fn receive(&mut self, connection: usize) -> Received {
-        let Some(link) = &mut self.side.links[connection] else {
-            return Received {
-                channel: 0,
-                event: Event::End,
-            };
-        };
-        let received = link.receive();
-        let id = (connection, received.channel);
-        match &received.event {
-            Event::ConnectionClose(_) => {
-                link.method(0, &ConnectionCloseOk {});
-                link.flush();
-            }
-            Event::ChannelClose(_) => {
-                link.method(received.channel, &ChannelCloseOk {});
-                link.flush();
-            }
-            _ => {}
-        }
-        if received.channel == HELPER {
-            if let Event::ChannelClose(_) = received.event {
-                self.side.helper_is_open[connection] = false;
-            }
-            return received;
-        }
-        self.write_down(id, &received.event);
-        received
-    }
-
-    fn write_down(&mut self, id: ChannelId, event: &Event) {
-        match event {
-            Event::FlowOk { .. } => return,
-            Event::ChannelOpened => {
-                self.channels.insert(id, Channel::default());
-                self.channel_record(id).replies.push("open-ok".to_owned());
-            }
-            Event::ChannelCloseOk => {
-                self.channels.remove(&id);
-                self.channel_record(id).replies.push("close-ok".to_owned());
-            }
-            Event::ChannelClose(close) => {
-                self.channels.remove(&id);
-                let close = self.readable_close(close);
-                self.channel_record(id)
-                    .replies
-                    .push(format!("channel.close {close}"));
-            }
-            Event::ConnectionClose(close) => {
-                let close = self.readable_close(close);
-                self.channel_record(id)
-                    .replies
-                    .push(format!("connection.close {close}"));
-            }
-            Event::End | Event::Silence | Event::Garbled(_) => {
-                self.side.links[id.0] = None;
-                self.forget_connection(id.0);
-                self.channel_record(id).replies.push(format!("{event:?}"));
-            }
-            Event::Declared {
-                queue,
-                messages,
-                consumers,
-            } => {
-                if queue.starts_with(GENERATED_QUEUE)
-                    && queue.len() == GENERATED_QUEUE.len() + GENERATED_SIZE
-                    && !self.generated.contains(queue)
-                {
-                    self.generated.push(queue.clone());
-                }
-                self.add_queue(queue, id.0);
-                let queue = self.readable(queue);
-                let text =
-                    format!("declare-ok '{queue}' {messages} messages {consumers} consumers");
-                self.channel_record(id).replies.push(text);
-            }
-            Event::Reply(reply) => {
-                if reply.starts_with("BasicGetEmpty")
-                    && let Some(channel) = self.channels.get_mut(&id)
-                {
-                    channel.gets.pop_front();
-                }
-                let reply = self.readable(reply);
-                self.channel_record(id).replies.push(reply);
-            }
-            _ => self.write_down_message(id, event),
-        }
-    }
-
-    fn write_down_message(&mut self, id: ChannelId, event: &Event) {
-        let step = self.step;
-        match event {
-            Event::Consuming { consumer_tag } => self.write_down_consumer(id, consumer_tag),
-            Event::Delivered {
-                consumer_tag,
-                tag,
-                redelivered,
-                message,
-            } => {
-                self.learn_consumer(id, consumer_tag);
-                let text = self.readable(&line_of(message));
-                let source = self.readable(consumer_tag);
-                if let Some(channel) = self.channels.get_mut(&id)
-                    && !channel.no_ack.contains(consumer_tag)
-                {
-                    channel.add_outstanding(step, source.clone(), *tag);
-                }
-                let record = self.channel_record(id);
-                record.delivery_tags.insert(*tag);
-                let text = format!("{text} redelivered={redelivered}");
-                record.deliveries.entry(source).or_default().push(text);
-            }
-            Event::Got {
-                tag,
-                redelivered,
-                messages,
-                message,
-            } => {
-                let text = self.readable(&line_of(message));
-                if let Some(channel) = self.channels.get_mut(&id)
-                    && channel.gets.pop_front() == Some(false)
-                {
-                    channel.add_outstanding(step, String::new(), *tag);
-                }
-                let text =
-                    format!("get-ok {tag} {text} redelivered={redelivered} and {messages} more");
-                self.channel_record(id).replies.push(text);
-            }
-            Event::Returned {
-                code,
-                text,
-                message,
-            } => {
-                let message = self.readable(&line_of(message));
-                let record = self.channel_record(id);
-                record.returns.push(format!("{code} {text} {message}"));
-            }
-            Event::Confirm { tag, multiple, ack } => self.confirm(id, *tag, *multiple, *ack),
-            Event::Cancelled { consumer_tag } => {
-                let consumer_tag = self.readable(consumer_tag);
-                if !self.channel_record(id).cancels.insert(consumer_tag) {
-                    self.violation(id, "cancelled twice");
-                }
-            }
-            other => self.channel_record(id).replies.push(format!("{other:?}")),
-        }
-    }
-
-    fn write_down_consumer(&mut self, id: ChannelId, consumer_tag: &str) {
-        self.learn_consumer(id, consumer_tag);
-        let consumer_tag = self.readable(consumer_tag);
-        let record = self.channel_record(id);
-        if record.deliveries.contains_key(&consumer_tag) {
-            self.violation(id, "delivery before consume-ok");
-        }
-        self.channel_record(id)
-            .replies
-            .push(format!("consume-ok '{consumer_tag}'"));
-    }
-
-    fn confirm(&mut self, id: ChannelId, tag: u64, multiple: bool, ack: bool) {
-        let Some(channel) = self.channels.get_mut(&id) else {
-            return;
-        };
-        let mut confirmed = BTreeSet::from([tag]);
-        if multiple {
-            confirmed.extend((1..tag).filter(|tag| !channel.confirmed.contains(tag)));
-        }
-        let twice = channel.confirmed.contains(&tag);
-        let beyond = channel
-            .published
-            .is_none_or(|published| tag == 0 || tag > published);
-        channel.confirmed.extend(&confirmed);
-        let record = self.channel_record(id);
-        if ack {
-            &mut record.acked
-        } else {
-            &mut record.nacked
-        }
-        .extend(confirmed);
-        if twice {
-            self.violation(id, "confirmed twice");
-        }
-        if beyond {
-            self.violation(id, "confirm of what was not published");
-        }
-    }
-
-    fn violation(&mut self, id: ChannelId, text: &str) {
-        self.channel_record(id).violations.push(text.to_owned());
-    }
-
-    fn channel_record(&mut self, id: ChannelId) -> &mut ChannelRecord {
-        self.record.channels.entry(id).or_default()
-    }
-
-    /// The next event of the helper channel, `None` when the connection is gone.
-    fn helper_event(&mut self, connection: usize) -> Option<Event> {
-        while self.side.links[connection].is_some() {
-            let received = self.receive(connection);
-            if received.channel == HELPER {
-                return Some(received.event);
-            }
-        }
-        None
-    }
-
-    /// Text without what differs from run to run.
-    fn readable(&self, text: &str) -> String {
-        let mut text = text.replace(&self.prefix, "~");
-        for (index, name) in self.generated.iter().enumerate() {
-            text = text.replace(name, &format!("<generated {index}>"));
-        }
-        for (index, tag) in self.consumer_tags.iter().enumerate() {
-            text = text.replace(tag, &format!("<consumer {index}>"));
-        }
-        // A name that was refused before anybody learnt it.
-        if let Some(start) = text.find(GENERATED_QUEUE) {
-            let end = start + GENERATED_QUEUE.len() + GENERATED_SIZE;
-            if text
-                .get(start..end)
-                .is_some_and(|name| !name.contains('\''))
-            {
-                text.replace_range(start..end, "<generated>");
-            }
-        }
-        text
-    }
-
-    /// Learns a name that the server chose.
-    fn learn_consumer(&mut self, id: ChannelId, tag: &str) {
-        let size = GENERATED_CONSUMER.len() + GENERATED_SIZE;
-        if !tag.starts_with(GENERATED_CONSUMER)
-            || tag.len() != size
-            || self.consumer_tags.iter().any(|other| other == tag)
-        {
-            return;
-        }
-        self.consumer_tags.push(tag.to_owned());
-        if let Some(channel) = self.channels.get_mut(&id)
-            && channel.next_is_no_ack
-        {
-            channel.no_ack.insert(tag.to_owned());
-        }
-    }
-
-    fn readable_close(&self, close: &Close) -> String {
-        let text = self.readable(&close.text);
-        format!("{} '{text}' ({}, {})", close.code, close.ids.0, close.ids.1)
     }
 }
 

@@ -9,13 +9,25 @@ use crate::tools;
 use crate::tutorials::Edition;
 
 /// pika 0.13.1, the API of 2018.
-pub const PIKA_013: &[Scenario] = &[
-    ("pika013 hello world", |stage| Edition::pika013(stage).hello_world()),
-    ("pika013 worker killed", |stage| Edition::pika013(stage).worker_killed()),
-    ("pika013 workers in turn", |stage| Edition::pika013(stage).workers_in_turn()),
-    ("pika013 fair dispatch", |stage| Edition::pika013(stage).fair_dispatch()),
-    ("pika013 fanout logs", |stage| Edition::pika013(stage).fanout_logs()),
-    ("pika013 direct", |stage| Edition::pika013(stage).direct_by_severity()),
+pub(crate) const PIKA_013: &[Scenario] = &[
+    ("pika013 hello world", |stage| {
+        Edition::pika013(stage).hello_world();
+    }),
+    ("pika013 worker killed", |stage| {
+        Edition::pika013(stage).worker_killed();
+    }),
+    ("pika013 workers in turn", |stage| {
+        Edition::pika013(stage).workers_in_turn();
+    }),
+    ("pika013 fair dispatch", |stage| {
+        Edition::pika013(stage).fair_dispatch();
+    }),
+    ("pika013 fanout logs", |stage| {
+        Edition::pika013(stage).fanout_logs();
+    }),
+    ("pika013 direct", |stage| {
+        Edition::pika013(stage).direct_by_severity();
+    }),
     ("pika013 topics", |stage| Edition::pika013(stage).topics()),
     ("pika013 rpc", |stage| Edition::pika013(stage).rpc()),
     ("pika013 features", |stage| {
@@ -23,17 +35,31 @@ pub const PIKA_013: &[Scenario] = &[
                       large channel_error";
         pass_all(stage, pika013(stage, "pika013/features.py"), checks);
     }),
-    ("pika013 reconnect", |stage| stage.with_relay(pika013_reconnect)),
+    ("pika013 reconnect", |stage| {
+        stage.with_relay(pika013_reconnect);
+    }),
 ];
 
 /// The current pika.
-pub const PIKA: &[Scenario] = &[
-    ("pika hello world", |stage| Edition::pika(stage).hello_world()),
-    ("pika worker killed", |stage| Edition::pika(stage).worker_killed()),
-    ("pika workers in turn", |stage| Edition::pika(stage).workers_in_turn()),
-    ("pika fair dispatch", |stage| Edition::pika(stage).fair_dispatch()),
-    ("pika fanout logs", |stage| Edition::pika(stage).fanout_logs()),
-    ("pika direct", |stage| Edition::pika(stage).direct_by_severity()),
+pub(crate) const PIKA: &[Scenario] = &[
+    ("pika hello world", |stage| {
+        Edition::pika(stage).hello_world();
+    }),
+    ("pika worker killed", |stage| {
+        Edition::pika(stage).worker_killed();
+    }),
+    ("pika workers in turn", |stage| {
+        Edition::pika(stage).workers_in_turn();
+    }),
+    ("pika fair dispatch", |stage| {
+        Edition::pika(stage).fair_dispatch();
+    }),
+    ("pika fanout logs", |stage| {
+        Edition::pika(stage).fanout_logs();
+    }),
+    ("pika direct", |stage| {
+        Edition::pika(stage).direct_by_severity();
+    }),
     ("pika topics", |stage| Edition::pika(stage).topics()),
     ("pika rpc", |stage| Edition::pika(stage).rpc()),
     ("pika features", |stage| {
@@ -45,17 +71,19 @@ pub const PIKA: &[Scenario] = &[
 ];
 
 /// aio-pika with robust connections.
-pub const AIO_PIKA: &[Scenario] = &[
+pub(crate) const AIO_PIKA: &[Scenario] = &[
     ("aio_pika features", |stage| {
         let checks = "confirm topic returned cancel cancel_notification deleted_queue_recovered \
                       requeue prefetch properties large";
         pass_all(stage, python(stage, "aio_pika/features.py"), checks);
     }),
-    ("aio_pika reconnect", |stage| stage.with_relay(aio_pika_reconnect)),
+    ("aio_pika reconnect", |stage| {
+        stage.with_relay(aio_pika_reconnect);
+    }),
 ];
 
 /// kombu by itself.
-pub const KOMBU: &[Scenario] = &[
+pub(crate) const KOMBU: &[Scenario] = &[
     ("kombu features", |stage| {
         let checks = "confirm topic returned cancel cancel_notification requeue prefetch \
                       compressed simple_queue";
@@ -65,7 +93,7 @@ pub const KOMBU: &[Scenario] = &[
 ];
 
 /// A celery application: its workers, and a client of them.
-pub const CELERY: &[Scenario] = &[
+pub(crate) const CELERY: &[Scenario] = &[
     ("celery rpc", |stage| {
         let checks = "result many error retries retries_exhausted countdown ping inspect \
                       remote_control";
@@ -76,39 +104,49 @@ pub const CELERY: &[Scenario] = &[
         let backend = format!("file://{}", stage.folder().display());
         celery(stage, "chord", &backend, "chord chain group");
     }),
-    ("celery reconnect", |stage| stage.with_relay(celery_reconnect)),
+    ("celery reconnect", |stage| {
+        stage.with_relay(celery_reconnect);
+    }),
 ];
 
 /// amqplib on Node.
-pub const AMQPLIB: &[Scenario] = &[
+pub(crate) const AMQPLIB: &[Scenario] = &[
     ("amqplib features", |stage| {
         let checks = "confirm topic exchange_to_exchange returned cancel cancel_notification \
                       requeue recover prefetch properties large channel_error";
         pass_all(stage, node(stage, "amqplib/features.js"), checks);
     }),
-    ("amqplib reconnect", |stage| stage.with_relay(amqplib_reconnect)),
+    ("amqplib reconnect", |stage| {
+        stage.with_relay(amqplib_reconnect);
+    }),
 ];
 
 /// rabbitmq-c's command line tools.
-pub const RABBITMQ_C: &[Scenario] = &[("rabbitmq_c tools", |stage| {
+pub(crate) const RABBITMQ_C: &[Scenario] = &[("rabbitmq_c tools", |stage| {
     tools::require_amqp_tools();
     let mut script = stage.command("sh");
     script.arg(tools::programs().join("rabbitmq_c/features.sh"));
-    pass_all(stage, script, "get consume requeue large topic errors delete");
+    pass_all(
+        stage,
+        script,
+        "get consume requeue large topic errors delete",
+    );
 })];
 
 /// lapin, in this very process.
-pub const LAPIN: &[Scenario] = &[
+pub(crate) const LAPIN: &[Scenario] = &[
     ("lapin features", lapin_client::features),
     ("lapin all to all", lapin_client::all_to_all),
-    ("lapin reconnect", |stage| stage.with_relay(lapin_client::reconnect)),
+    ("lapin reconnect", |stage| {
+        stage.with_relay(lapin_client::reconnect);
+    }),
 ];
 
 /// A scenario that calls for an outage at its right moment.
-pub type Reconnect = (&'static str, fn(&Stage, &dyn Fn()));
+pub(crate) type Reconnect = (&'static str, fn(&Stage, &dyn Fn()));
 
 /// What must live through the broker's restart.
-pub const RECONNECTS: &[Reconnect] = &[
+pub(crate) const RECONNECTS: &[Reconnect] = &[
     ("pika013 restart", pika013_reconnect),
     ("pika restart", pika_reconnect),
     ("aio_pika restart", aio_pika_reconnect),
@@ -156,7 +194,9 @@ fn python(stage: &Stage, file: &str) -> Command {
 fn node(stage: &Stage, file: &str) -> Command {
     let modules = tools::node_modules();
     let mut command = stage.command("node");
-    command.env("NODE_PATH", modules).arg(tools::programs().join(file));
+    command
+        .env("NODE_PATH", modules)
+        .arg(tools::programs().join(file));
     command
 }
 
@@ -190,7 +230,15 @@ fn celery_reconnect(stage: &Stage, outage: &dyn Fn()) {
 fn celery_worker(stage: &Stage, backend: &str) -> (Program, String) {
     let node = format!("worker@{}", stage.named("host"));
     let mut command = stage.command(tools::python());
-    command.args(["-m", "celery", "-A", "tasks", "worker", "--concurrency=2", "--loglevel=INFO"]);
+    command.args([
+        "-m",
+        "celery",
+        "-A",
+        "tasks",
+        "worker",
+        "--concurrency=2",
+        "--loglevel=INFO",
+    ]);
     command.arg("--hostname").arg(&node);
     in_celery(&mut command, backend);
     let mut worker = Program::start("celery worker", &mut command);

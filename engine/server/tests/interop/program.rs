@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 /// Within this time a program must print what it is expected to print, or end. Starting an
 /// interpreter takes 0.3 s alone; with six programs on two busy cores it was seen to take 3 s.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Kept per program; the longest good run prints about 100 lines, a broker's log may be longer.
 const LINES_MAX: usize = 5_000;
 
 /// A running program. Dropping it kills it and all it has started.
-pub struct Program {
+pub(crate) struct Program {
     name: String,
     child: Child,
     output: Arc<Output>,
@@ -40,7 +40,7 @@ struct Lines {
 
 impl Program {
     /// Starts `command` as the leader of a process group of its own.
-    pub fn start(name: &str, command: &mut Command) -> Self {
+    pub(crate) fn start(name: &str, command: &mut Command) -> Self {
         let mut child = command
             .process_group(0)
             .stdin(Stdio::piped())
@@ -53,24 +53,38 @@ impl Program {
         let stderr = child.stderr.take().expect("stderr is piped");
         output.lines.lock().unwrap().open = 2;
         let readers = vec![read_lines(stdout, &output), read_lines(stderr, &output)];
-        Self { name: name.to_owned(), child, output, readers, seen: 0 }
+        Self {
+            name: name.to_owned(),
+            child,
+            output,
+            readers,
+            seen: 0,
+        }
     }
 
     /// Waits for a line, after the last one found, that contains `text`; returns it.
-    pub fn expect(&mut self, text: &str) -> String {
+    pub(crate) fn expect(&mut self, text: &str) -> String {
         match self.find(text, PATIENCE) {
             Some(line) => line,
-            None => panic!("{}: no {text:?} in its output:\n{}", self.name, self.output()),
+            None => panic!(
+                "{}: no {text:?} in its output:\n{}",
+                self.name,
+                self.output()
+            ),
         }
     }
 
     /// Like [`Program::expect`], but gives up after `patience`, or when the output has ended.
-    pub fn find(&mut self, text: &str, patience: Duration) -> Option<String> {
+    pub(crate) fn find(&mut self, text: &str, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
         let mut lines = self.output.lines.lock().unwrap();
         loop {
             let start = self.seen.saturating_sub(lines.dropped);
-            let found = lines.kept.iter().skip(start).position(|line| line.contains(text));
+            let found = lines
+                .kept
+                .iter()
+                .skip(start)
+                .position(|line| line.contains(text));
             if let Some(position) = found {
                 self.seen = lines.dropped + start + position + 1;
                 return Some(lines.kept[start + position].clone());
@@ -84,7 +98,7 @@ impl Program {
     }
 
     /// Waits until `count` lines contain `text`, from the very first line on; returns them.
-    pub fn expect_count(&self, text: &str, count: usize) -> Vec<String> {
+    pub(crate) fn expect_count(&self, text: &str, count: usize) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let found = self.matching(text);
@@ -103,37 +117,54 @@ impl Program {
     }
 
     /// All lines so far that contain `text`.
-    pub fn matching(&self, text: &str) -> Vec<String> {
+    pub(crate) fn matching(&self, text: &str) -> Vec<String> {
         let lines = self.output.lines.lock().unwrap();
-        lines.kept.iter().filter(|line| line.contains(text)).cloned().collect()
+        lines
+            .kept
+            .iter()
+            .filter(|line| line.contains(text))
+            .cloned()
+            .collect()
     }
 
     /// Everything printed so far.
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         let lines = self.output.lines.lock().unwrap();
-        lines.kept.iter().fold(String::new(), |text, line| text + "    " + line + "\n")
+        lines
+            .kept
+            .iter()
+            .fold(String::new(), |text, line| text + "    " + line + "\n")
     }
 
     /// Writes one line to the program's standard input.
-    pub fn tell(&mut self, line: &str) {
+    pub(crate) fn tell(&mut self, line: &str) {
         let stdin = self.child.stdin.as_mut().expect("stdin is piped");
         stdin.write_all(format!("{line}\n").as_bytes()).unwrap();
         stdin.flush().unwrap();
     }
 
     /// Waits for the end, which must be a good one; returns the whole output.
-    pub fn succeed(mut self) -> String {
+    pub(crate) fn succeed(mut self) -> String {
         let status = self.wait(PATIENCE);
         let status = status.unwrap_or_else(|| {
-            panic!("{}: still running after {PATIENCE:?}:\n{}", self.name, self.output())
+            panic!(
+                "{}: still running after {PATIENCE:?}:\n{}",
+                self.name,
+                self.output()
+            )
         });
         self.close_output();
-        assert!(status.success(), "{}: {status}:\n{}", self.name, self.output());
+        assert!(
+            status.success(),
+            "{}: {status}:\n{}",
+            self.name,
+            self.output()
+        );
         self.output()
     }
 
     /// Waits for the end at most `patience`.
-    pub fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
+    pub(crate) fn wait(&mut self, patience: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -147,12 +178,12 @@ impl Program {
     }
 
     /// Sends `SIGTERM` to this process alone, as an operator or Ctrl-C's service cousin does.
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         signal("TERM", &self.child.id().to_string());
     }
 
     /// `SIGKILL`: the program gets no chance to close its connection.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -180,7 +211,8 @@ impl Drop for Program {
 /// Through the shell: signals are `unsafe` in Rust, and this folder stays free of it.
 fn signal(name: &str, target: &str) {
     let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -s \"$0\" -- \"$1\"", name, target]).stderr(Stdio::null());
+    kill.args(["-c", "kill -s \"$0\" -- \"$1\"", name, target])
+        .stderr(Stdio::null());
     // The target may have ended by itself; who waits for it sees how.
     let _sent = kill.status().expect("sh is there");
 }
@@ -195,7 +227,9 @@ fn read_lines(from: impl Read + Send + 'static, output: &Arc<Output>) -> JoinHan
                 lines.kept.pop_front();
                 lines.dropped += 1;
             }
-            lines.kept.push_back(String::from_utf8_lossy(&line).into_owned());
+            lines
+                .kept
+                .push_back(String::from_utf8_lossy(&line).into_owned());
             output.changed.notify_all();
         }
         output.lines.lock().unwrap().open -= 1;

@@ -11,9 +11,10 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::broker::free_address;
+use crate::program::PATIENCE;
 
 /// The busiest test holds about 60 connections; beyond this a client is looping.
 const LINKS_MAX: usize = 512;
@@ -25,7 +26,7 @@ const READ_BYTES: usize = 16 * 1024;
 const POLL: Duration = Duration::from_millis(3);
 
 /// A running proxy; dropping it closes every link.
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
@@ -43,22 +44,22 @@ struct Shared {
 
 impl Proxy {
     /// Cuts both directions at places that depend on `seed`, connection and direction alone.
-    pub fn cutting(broker: SocketAddr, seed: u64) -> Self {
+    pub(crate) fn cutting(broker: SocketAddr, seed: u64) -> Self {
         Self::start(broker, Some(seed))
     }
 
     /// Passes everything on, until [`Proxy::outage`].
-    pub fn relaying(broker: SocketAddr) -> Self {
+    pub(crate) fn relaying(broker: SocketAddr) -> Self {
         Self::start(broker, None)
     }
 
     /// Where clients connect to.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Breaks every connection and refuses new ones for `pause`.
-    pub fn outage(&self, pause: Duration) {
+    pub(crate) fn outage(&self, pause: Duration) {
         self.shared.away.store(true, Ordering::SeqCst);
         // The acceptor may be just about to add a link: it is gone after its next look.
         std::thread::sleep(POLL * 4);
@@ -79,7 +80,11 @@ impl Proxy {
         });
         let accepting = Arc::clone(&shared);
         let acceptor = std::thread::spawn(move || accept(&accepting, address, listener));
-        Self { address, shared, acceptor: Some(acceptor) }
+        Self {
+            address,
+            shared,
+            acceptor: Some(acceptor),
+        }
     }
 }
 
@@ -105,10 +110,21 @@ impl Shared {
 }
 
 fn listen(address: SocketAddr) -> TcpListener {
-    let listener = TcpListener::bind(address)
-        .unwrap_or_else(|error| panic!("the proxy cannot listen on {address}: {error}"));
-    listener.set_nonblocking(true).unwrap();
-    listener
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => {
+                listener.set_nonblocking(true).unwrap();
+                return listener;
+            }
+            // After an outage: a child that another test has just forked holds the old listener
+            // until it runs its program.
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(POLL);
+            }
+            Err(error) => panic!("the proxy cannot listen on {address}: {error}"),
+        }
+    }
 }
 
 fn accept(shared: &Arc<Shared>, address: SocketAddr, listener: TcpListener) {
@@ -141,10 +157,20 @@ fn link(shared: &Arc<Shared>, number: u64, client: TcpStream, broker: TcpStream)
     }
     let copies = [client.try_clone().unwrap(), broker.try_clone().unwrap()];
     let mut links = shared.links.lock().unwrap();
-    assert!(links.len() < LINKS_MAX, "more than {LINKS_MAX} connections through one proxy");
-    links.insert(number, [client.try_clone().unwrap(), broker.try_clone().unwrap()]);
+    assert!(
+        links.len() < LINKS_MAX,
+        "more than {LINKS_MAX} connections through one proxy"
+    );
+    links.insert(
+        number,
+        [client.try_clone().unwrap(), broker.try_clone().unwrap()],
+    );
     drop(links);
-    let cuts = |direction| shared.cut_seed.map(|seed| Cuts::new(seed ^ (number << 1 | direction)));
+    let cuts = |direction| {
+        shared
+            .cut_seed
+            .map(|seed| Cuts::new(seed ^ (number << 1 | direction)))
+    };
     let [to_broker, to_client] = [cuts(0), cuts(1)];
     let [client_copy, broker_copy] = copies;
     let shared = Arc::clone(shared);
@@ -193,7 +219,10 @@ impl Cuts {
     const SINGLE_BYTES: usize = 256;
 
     fn new(seed: u64) -> Self {
-        Self { state: seed, passed_bytes: 0 }
+        Self {
+            state: seed,
+            passed_bytes: 0,
+        }
     }
 
     fn write(&mut self, to: &mut TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {
@@ -220,7 +249,7 @@ impl Cuts {
         1 + (self.random() % largest) as usize
     }
 
-    /// SplitMix64: small, seeded, the same everywhere.
+    /// `SplitMix64`: small, seeded, the same everywhere.
     fn random(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;

@@ -5,23 +5,26 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
-use crate::clients::RECONNECTS;
+use crate::clients::{RECONNECTS, Reconnect};
 use crate::program::PATIENCE;
 use crate::stage::{OUTAGE, Stage};
 
 /// Every client starts, all wait for the restart, and every one must come back by itself.
-pub fn clients_survive_a_restart() {
+pub(crate) fn clients_survive_a_restart() {
     let broker = Arc::new(Broker::start(2));
     let meeting = Arc::new(Meeting::default());
-    let client = |&(name, reconnect): &(&'static str, fn(&Stage, &dyn Fn()))| {
+    let client = |&(name, reconnect): &Reconnect| {
         let stage = Stage::new(name, &broker, broker.address());
         let meeting = Arc::clone(&meeting);
         std::thread::spawn(move || {
             let own = stage.broker_is_own();
-            let play = || match own {
-                true => reconnect(&stage, &|| meeting.wait_for_restart()),
-                // A running broker is not ours to stop: its connections break instead.
-                false => stage.with_relay(reconnect),
+            let play = || {
+                if own {
+                    reconnect(&stage, &|| meeting.wait_for_restart());
+                } else {
+                    // A running broker is not ours to stop: its connections break instead.
+                    stage.with_relay(reconnect);
+                }
             };
             std::panic::catch_unwind(AssertUnwindSafe(play)).is_ok()
         })
@@ -32,10 +35,20 @@ pub fn clients_survive_a_restart() {
         broker.restart(OUTAGE);
         meeting.announce_restart();
     }
-    let ended = clients.into_iter().map(|thread| thread.join().expect("panics are caught"));
-    let failed: Vec<_> =
-        RECONNECTS.iter().zip(ended).filter(|(_, good)| !good).map(|((name, _), _)| name).collect();
-    assert!(failed.is_empty(), "failed: {failed:?}; the broker:\n{}", broker.log());
+    let ended = clients
+        .into_iter()
+        .map(|thread| thread.join().expect("panics are caught"));
+    let failed: Vec<_> = RECONNECTS
+        .iter()
+        .zip(ended)
+        .filter(|(_, good)| !good)
+        .map(|((name, _), _)| name)
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "failed: {failed:?}; the broker:\n{}",
+        broker.log()
+    );
 }
 
 /// Where clients say that they are ready, and learn that the restart is over.
@@ -67,7 +80,11 @@ impl Meeting {
         let mut state = self.state.lock().unwrap();
         while !done(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "not in time: {} clients are ready", state.0);
+            assert!(
+                !left.is_zero(),
+                "not in time: {} clients are ready",
+                state.0
+            );
             state = self.changed.wait_timeout(state, left).unwrap().0;
         }
     }

@@ -15,7 +15,7 @@ use crate::tools;
 
 /// How the clients of a test reach their broker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Route {
+pub(crate) enum Route {
     /// As users do.
     Direct,
     /// Through a proxy that cuts frames at random bytes.
@@ -23,10 +23,10 @@ pub enum Route {
 }
 
 /// One thing that users do, played with one client.
-pub type Scenario = (&'static str, fn(&Stage));
+pub(crate) type Scenario = (&'static str, fn(&Stage));
 
 /// What a scenario gets to play with.
-pub struct Stage {
+pub(crate) struct Stage {
     name: &'static str,
     broker: Arc<Broker>,
     address: SocketAddr,
@@ -41,7 +41,7 @@ const PLAYING_MAX: usize = 6;
 const SEED_DEFAULT: u64 = 20_091;
 
 /// Plays all scenarios, some at the same time, against one broker; fails if any does.
-pub fn play(scenarios: &[Scenario], shards: usize, route: Route) {
+pub(crate) fn play(scenarios: &[Scenario], shards: usize, route: Route) {
     let broker = Broker::shared(shards);
     let seed = seed();
     let proxy = match route {
@@ -60,21 +60,32 @@ pub fn play(scenarios: &[Scenario], shards: usize, route: Route) {
             .expect("a thread for a scenario")
     };
     let playing: Vec<_> = scenarios.iter().map(play_one).collect();
-    let ended = playing.into_iter().map(|thread| thread.join().expect("panics are caught"));
-    let failed: Vec<_> =
-        scenarios.iter().zip(ended).filter(|(_, good)| !good).map(|((name, _), _)| name).collect();
-    if !failed.is_empty() {
-        panic!("failed ({route:?}, seed {seed}): {failed:?}; the broker:\n{}", broker.log());
-    }
+    let ended = playing
+        .into_iter()
+        .map(|thread| thread.join().expect("panics are caught"));
+    let failed: Vec<_> = scenarios
+        .iter()
+        .zip(ended)
+        .filter(|(_, good)| !good)
+        .map(|((name, _), _)| name)
+        .collect();
+    let log = || broker.log();
+    assert!(
+        failed.is_empty(),
+        "{failed:?} failed ({route:?}, seed {seed}); the broker:\n{}",
+        log()
+    );
 }
 
 impl Stage {
     /// A stage on which no other scenario of any run has played.
-    pub fn new(name: &'static str, broker: &Arc<Broker>, address: SocketAddr) -> Self {
+    pub(crate) fn new(name: &'static str, broker: &Arc<Broker>, address: SocketAddr) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A process id alone comes back on a broker that outlives the tests.
-        let started = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
+        let started = std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .expect("after 1970");
         let run = (started.as_secs() << 16) ^ u64::from(std::process::id());
         Self {
             name,
@@ -86,57 +97,63 @@ impl Stage {
     }
 
     /// The same stage, reached at another address.
-    pub fn moved_to(&self, address: SocketAddr) -> Self {
+    pub(crate) fn moved_to(&self, address: SocketAddr) -> Self {
         Self::new(self.name, &self.broker, address)
     }
 
     /// Whether the broker may be stopped.
-    pub fn broker_is_own(&self) -> bool {
+    pub(crate) fn broker_is_own(&self) -> bool {
         self.broker.is_own()
     }
 
     /// The URL for clients, with the vhost `/`.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.broker.url(self.address)
     }
 
     /// A name that belongs to this stage alone.
-    pub fn named(&self, name: &str) -> String {
+    pub(crate) fn named(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
     /// A folder of this stage alone.
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
     /// A client program with what every one of them needs.
-    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.current_dir(&self.folder);
-        command.env("AMQP_URL", self.url()).env("PREFIX", &self.prefix);
+        command
+            .env("AMQP_URL", self.url())
+            .env("PREFIX", &self.prefix);
         // Lines must come when they are printed, and the sources stay free of compiled files.
-        command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+            .env("PYTHONUNBUFFERED", "1")
+            .env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
 
     /// Runs one of `programs/` to its good end; it must print `passed NAME` for just these names.
-    pub fn pass_all(&self, command: &mut Command, names: &[&str]) {
+    pub(crate) fn pass_all(&self, command: &mut Command, names: &[&str]) {
         let output = Program::start(self.name, command).succeed();
-        let passed: Vec<_> =
-            output.lines().filter_map(|line| line.trim().strip_prefix("passed ")).collect();
+        let passed: Vec<_> = output
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("passed "))
+            .collect();
         assert_eq!(passed, names, "{}:\n{output}", self.name);
     }
 
     /// Plays with a relay between this stage and `scenario`, which can call for an outage.
-    pub fn with_relay(&self, scenario: impl FnOnce(&Self, &dyn Fn())) {
+    pub(crate) fn with_relay(&self, scenario: impl FnOnce(&Self, &dyn Fn())) {
         let relay = Proxy::relaying(self.address);
         scenario(&self.moved_to(relay.address()), &|| relay.outage(OUTAGE));
     }
 
     /// Lets a program run until it says `ready`, calls for the outage, and expects the program to
     /// come back by itself.
-    pub fn survive(&self, command: &mut Command, outage: &dyn Fn()) {
+    pub(crate) fn survive(&self, command: &mut Command, outage: &dyn Fn()) {
         let mut program = Program::start(self.name, command);
         program.expect("ready");
         outage();
@@ -149,12 +166,14 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let _removed = std::fs::remove_dir_all(&self.folder);
+            // The run's folder goes with the last one in it; what failed stays to be looked at.
+            let _removed = self.folder.parent().map(std::fs::remove_dir);
         }
     }
 }
 
 /// Long enough that every client meets a refused connection at least once.
-pub const OUTAGE: Duration = Duration::from_millis(700);
+pub(crate) const OUTAGE: Duration = Duration::from_millis(700);
 
 fn seed() -> u64 {
     match std::env::var("LEVERET_INTEROP_SEED") {

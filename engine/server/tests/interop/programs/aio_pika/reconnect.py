@@ -34,7 +34,7 @@ async def main():
                 to = await out.get_exchange(exchange.name, ensure=False)
                 await to.publish(Message(body), '', timeout=2)
                 return
-            except (aio_pika.exceptions.CONNECTION_EXCEPTIONS, asyncio.TimeoutError) as error:
+            except (*aio_pika.exceptions.CONNECTION_EXCEPTIONS, asyncio.TimeoutError) as error:
                 print('again', repr(error))
                 await asyncio.sleep(0.2)
 

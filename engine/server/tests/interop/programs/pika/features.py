@@ -24,11 +24,17 @@ def ready(channel, queue):
     return channel.queue_declare(queue, passive=True).method.message_count
 
 
-def wait_ready(channel, queue, count):
+def until(condition):
+    """Lets the consumer's callbacks run until it holds, at most ten seconds."""
     deadline = time.monotonic() + 10
-    while ready(channel, queue) != count:
-        assert time.monotonic() < deadline, "%d ready, not %d" % (ready(channel, queue), count)
-        time.sleep(0.02)
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        consumer.process_data_events(time_limit=0.05)
+
+
+def settle():
+    """Time for a delivery that must not come."""
+    consumer.sleep(0.3)
 
 
 def confirm(out, into):
@@ -83,12 +89,10 @@ def cancel(out, into):
     tag = into.basic_consume(queue, lambda *args: got.append(args[3]), auto_ack=True)
     out.confirm_delivery()
     out.basic_publish('', queue, b'before')
-    deadline = time.monotonic() + 10
-    while not got and time.monotonic() < deadline:
-        consumer.process_data_events(time_limit=0.1)
+    until(lambda: got)
     into.basic_cancel(tag)
     out.basic_publish('', queue, b'after')
-    consumer.process_data_events(time_limit=0.1)
+    settle()
     assert got == [b'before'], got
     assert into.queue_delete(queue).method.message_count == 1
 
@@ -99,9 +103,7 @@ def cancel_notification(out, into):
     into.add_on_cancel_callback(lambda frame: told.append(frame.method.consumer_tag))
     tag = into.basic_consume(queue, lambda *args: None)
     out.queue_delete(queue)
-    deadline = time.monotonic() + 10
-    while not told and time.monotonic() < deadline:
-        consumer.process_data_events(time_limit=0.1)
+    until(lambda: told)
     assert told == [tag], told
 
 
@@ -129,12 +131,13 @@ def prefetch(out, into):
     got = []
     into.basic_qos(prefetch_count=2)
     into.basic_consume(queue, lambda ch, method, props, body: got.append(method.delivery_tag))
-    wait_ready(out, queue, 3)
-    consumer.process_data_events(time_limit=0.3)
-    assert got == [1, 2], got
+    until(lambda: len(got) >= 2)
+    settle()
+    assert got == [1, 2] and ready(out, queue) == 3, got
     into.basic_ack(1)
-    wait_ready(out, queue, 2)
-    consumer.process_data_events(time_limit=0.3)
+    until(lambda: len(got) >= 3)
+    settle()
+    assert ready(out, queue) == 2
     assert got == [1, 2, 3], got
     into.basic_ack(3, multiple=True)
     into.queue_delete(queue)

@@ -19,6 +19,19 @@ def take(channel, queue, count, no_ack=False):
             return taken
 
 
+def until(condition):
+    """Lets the consumer's callbacks run until it holds, at most ten seconds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        consumer.process_data_events(time_limit=0.05)
+
+
+def settle():
+    """Time for a delivery that must not come."""
+    consumer.sleep(0.3)
+
+
 def confirm(out, into):
     queue = into.queue_declare(queue=named('confirm')).method.queue
     out.confirm_delivery()
@@ -41,11 +54,10 @@ def cancel(out, into):
     tag = into.basic_consume(lambda *args: got.append(args[3]), queue=queue, no_ack=True)
     out.confirm_delivery()
     out.basic_publish('', queue, 'before')
-    deadline = time.monotonic() + 10
-    while not got and time.monotonic() < deadline:
-        consumer.process_data_events(time_limit=0.1)
+    until(lambda: got)
     into.basic_cancel(tag)
     out.basic_publish('', queue, 'after')
+    settle()
     assert got == [b'before'], got
     assert into.queue_delete(queue=queue).method.message_count == 1
 
@@ -56,9 +68,7 @@ def cancel_notification(out, into):
     into.add_on_cancel_callback(lambda frame: told.append(frame.method.consumer_tag))
     tag = into.basic_consume(lambda *args: None, queue=queue)
     out.queue_delete(queue=queue)
-    deadline = time.monotonic() + 10
-    while not told and time.monotonic() < deadline:
-        consumer.process_data_events(time_limit=0.1)
+    until(lambda: told)
     assert told == [tag], told
 
 
@@ -86,13 +96,12 @@ def prefetch(out, into):
     got = []
     into.basic_qos(prefetch_count=2)
     into.basic_consume(lambda ch, method, props, body: got.append(method.delivery_tag), queue=queue)
-    consumer.process_data_events(time_limit=0.5)
+    until(lambda: len(got) >= 2)
+    settle()
     assert got == [1, 2], got
     into.basic_ack(1)
-    deadline = time.monotonic() + 10
-    while len(got) < 3 and time.monotonic() < deadline:
-        consumer.process_data_events(time_limit=0.1)
-    consumer.process_data_events(time_limit=0.3)
+    until(lambda: len(got) >= 3)
+    settle()
     assert got == [1, 2, 3], got
     into.queue_delete(queue=queue)
 

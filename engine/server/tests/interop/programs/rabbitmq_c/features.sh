@@ -51,7 +51,8 @@ echo 'passed topic'
 
 # Errors reach the user with the broker's own words.
 if amqp-get -u "$AMQP_URL" -q "${PREFIX}missing" 2> missing.err; then fail 'got from nowhere'; fi
-grep -q "NOT_FOUND - no queue '${PREFIX}missing' in vhost '/'" missing.err || fail "$(cat missing.err)"
+grep -q "NOT_FOUND - no queue '${PREFIX}missing' in vhost '/'" missing.err ||
+    fail "$(cat missing.err)"
 if amqp-declare-queue -u "$AMQP_URL" -q "$queue" 2> other.err; then fail 'accepted'; fi
 grep -q "PRECONDITION_FAILED - inequivalent arg 'durable'" other.err || fail "$(cat other.err)"
 echo 'passed errors'

@@ -1,0 +1,136 @@
+//! Class tx: publishes and settlements that take effect together.
+//!
+//! Routing happens at publish, as in RabbitMQ; returns and deliveries wait for the commit.
+
+use leveret_amqp::method::{TxCommitOk, TxRollbackOk, TxSelectOk};
+
+use crate::error::Exception;
+use crate::mail::{Batch, Parcel, Settlement};
+use crate::message::Message;
+use crate::topology::Destination;
+
+use super::call::{Call, Flow, Outcome};
+
+/// Bytes that uncommitted publishes of one channel may hold: what the largest message of the
+/// default configuration needs. RabbitMQ has no limit, and a client could fill memory unseen.
+const TRANSACTION_BYTES_MAX: usize = 128 << 20;
+
+/// What a channel has done since the last commit or rollback.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    batch: Batch,
+    publishes: Vec<Publish>,
+    destinations: Vec<Destination>,
+    /// Delivery tags in the order they were settled; until then they stay unacked, marked.
+    settlements: Vec<(u64, Settlement)>,
+}
+
+#[derive(Debug)]
+struct Publish {
+    parcel: Parcel,
+    destinations: (usize, usize),
+    mandatory: bool,
+}
+
+impl Transaction {
+    /// Keeps a publish for the commit.
+    pub fn publish(
+        &mut self,
+        message: &Message<'_>,
+        destinations: &[Destination],
+        mandatory: bool,
+    ) -> Result<(), Exception> {
+        if self.batch.weight_bytes() + message.size_bytes() > TRANSACTION_BYTES_MAX {
+            let text = format!("transaction is larger than {TRANSACTION_BYTES_MAX} bytes");
+            return Err(Exception::precondition_failed(text));
+        }
+        let start = self.destinations.len();
+        self.destinations.extend_from_slice(destinations);
+        let destinations = (start, self.destinations.len());
+        let parcel = self.batch.pack(message);
+        self.publishes.push(Publish { parcel, destinations, mandatory });
+        Ok(())
+    }
+}
+
+impl Call<'_> {
+    pub(super) fn tx_select(&mut self) -> Outcome {
+        if self.channel.confirm {
+            let text = "cannot switch from confirm to tx mode";
+            return Err(Exception::precondition_failed(text));
+        }
+        self.channel.transaction.get_or_insert_default();
+        self.write(&TxSelectOk {});
+        Ok(Flow::Done)
+    }
+
+    pub(super) fn tx_commit(&mut self) -> Outcome {
+        let transaction = self.transaction()?;
+        for publish in &transaction.publishes {
+            let (start, end) = publish.destinations;
+            let destinations = &transaction.destinations[start..end];
+            let message = transaction.batch.unpack(&publish.parcel);
+            let key = self.channel.key;
+            let blocked =
+                self.core.send_to_queues(key, destinations, &message, publish.mandatory, false);
+            self.session.wait_to_publish(self.core, blocked);
+        }
+        for (tag, settlement) in transaction.settlements {
+            self.core.settle_tag(self.channel.key, tag, settlement);
+        }
+        self.write(&TxCommitOk {});
+        Ok(Flow::Done)
+    }
+
+    pub(super) fn tx_rollback(&mut self) -> Outcome {
+        let transaction = self.transaction()?;
+        if let Some(outbound) = self.outbound() {
+            for (tag, _) in transaction.settlements {
+                if let Some(unacked) = outbound.unacked.find_mut(tag) {
+                    unacked.in_transaction = false;
+                }
+            }
+        }
+        self.write(&TxRollbackOk {});
+        Ok(Flow::Done)
+    }
+
+    /// Keeps settlements for the commit.
+    pub(super) fn settle_in_transaction(
+        &mut self,
+        tag: u64,
+        multiple: bool,
+        settlement: Settlement,
+    ) -> Result<(), Exception> {
+        let all = multiple && tag == 0;
+        let key = self.channel.key;
+        let Some((writer, index)) = self.core.exits.writers.channel(key) else { return Ok(()) };
+        let unacked = &mut writer.channel_at(index).unacked;
+        let mut tags = Vec::new();
+        if multiple {
+            let open = unacked.iter().filter(|(_, unacked)| !unacked.in_transaction);
+            tags.extend(open.map(|(open, _)| open).take_while(|open| all || *open <= tag));
+        } else if unacked.find(tag).is_some_and(|unacked| !unacked.in_transaction) {
+            tags.push(tag);
+        }
+        if !all && tags.last() != Some(&tag) {
+            return Err(Exception::precondition_failed(format!("unknown delivery tag {tag}")));
+        }
+        for tag in &tags {
+            if let Some(unacked) = unacked.find_mut(*tag) {
+                unacked.in_transaction = true;
+            }
+        }
+        let settlements = tags.into_iter().map(|tag| (tag, settlement));
+        self.channel.transaction.get_or_insert_default().settlements.extend(settlements);
+        Ok(())
+    }
+
+    /// Takes what is open and starts the next transaction.
+    fn transaction(&mut self) -> Result<Transaction, Exception> {
+        match &mut self.channel.transaction {
+            Some(transaction) => Ok(std::mem::take(&mut **transaction)),
+            None => Err(Exception::precondition_failed("channel is not transactional")),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The control thread: accepts connections and hands them to shards, and is the mesh member behind
+//! the last shard, the one that orders all changes of what exists.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leveret_broker::control::ControlMember;
+use leveret_broker::id::ShardId;
+use leveret_broker::mail::Batch;
+use leveret_ring::{
+    Completion, Endpoint, ListenerId, Ring, RingConfig, RingError, Wait, WakeTarget,
+};
+use tracing::{debug, error, warn};
+
+use crate::driver::LANES;
+use crate::log::Rate;
+use crate::placement::Refusal;
+use crate::shared::{Shared, Stage};
+
+/// Batches taken from one lane per turn. Many, for patterns are compiled once per turn.
+const BATCHES_PER_LANE_MAX: usize = 128;
+
+/// How soon a full lane to a shard is tried again.
+const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
+
+/// The ring of the control thread: it has listeners and wakes, and no sockets of its own, so the
+/// least that a ring may have will do.
+pub(crate) fn ring_config() -> RingConfig {
+    RingConfig {
+        sockets_max: 1,
+        buffer_count: 4,
+        buffer_size_bytes: 4096,
+        submission_entries: 1024,
+        completion_entries: 8192,
+    }
+}
+
+/// The control state with its ring and its end of the mesh.
+pub(crate) struct ControlDriver {
+    pub(crate) member: ControlMember,
+    pub(crate) ring: Ring,
+    pub(crate) mesh: Endpoint<Batch>,
+    /// Every member of the mesh, by number.
+    pub(crate) wakes: Arc<[WakeTarget]>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) listeners: Vec<ListenerId>,
+    pub(crate) state: TurnState,
+}
+
+/// What one turn leaves for the next.
+#[derive(Default)]
+pub(crate) struct TurnState {
+    completions: Vec<Completion>,
+    /// Requests came since the last work that could wait was done.
+    idle_work: bool,
+    /// Mail waits for a lane that is full.
+    lane_full: bool,
+    /// The shard that got the last connection.
+    last_placed: usize,
+    failures: Rate,
+    refusals: Rate,
+}
+
+impl ControlDriver {
+    /// Runs until the broker quits.
+    pub(crate) fn run(mut self) -> Result<(), RingError> {
+        // So that the first connection goes to shard 0.
+        self.state.last_placed = self.mesh.id() - 1;
+        loop {
+            let wait = match (self.state.idle_work, self.state.lane_full) {
+                (true, _) => Wait::No,
+                (false, true) => Wait::Until(FULL_LANE_RETRY),
+                (false, false) => Wait::Forever,
+            };
+            self.turn(wait)?;
+            self.take_completions();
+            match self.shared.stage() {
+                Stage::Running => {}
+                Stage::Stopping => {
+                    for listener in self.listeners.drain(..) {
+                        self.ring.stop_listening(listener);
+                    }
+                }
+                Stage::Quitting => return Ok(()),
+            }
+            if self.take_mail() {
+                self.member.finish_turn();
+                self.state.idle_work = true;
+            } else if self.state.idle_work {
+                self.state.idle_work = self.member.idle();
+            }
+            self.send_mail();
+        }
+    }
+
+    fn turn(&mut self, wait: Wait) -> Result<(), RingError> {
+        let sleep = wait != Wait::No && self.mesh.prepare_sleep();
+        let wait = if sleep { wait } else { Wait::No };
+        let turned = self.ring.turn(wait, &mut self.state.completions);
+        self.mesh.awake();
+        turned
+    }
+
+    fn take_completions(&mut self) {
+        let mut completions = std::mem::take(&mut self.state.completions);
+        for completion in completions.drain(..) {
+            match completion {
+                Completion::Accepted { stream, .. } => self.place(stream),
+                Completion::ListenFailed { error, retrying, .. } => {
+                    self.listen_failed(&error, retrying);
+                }
+                // Wakes only end the sleep; sockets are not served here.
+                _ => {}
+            }
+        }
+        self.state.completions = completions;
+    }
+
+    fn place(&mut self, stream: TcpStream) {
+        if self.shared.stage() != Stage::Running {
+            return;
+        }
+        match self.shared.placement.place(stream, self.state.last_placed) {
+            Ok(shard) => {
+                self.state.last_placed = shard;
+                debug!("placed a connection on shard {shard}");
+                // Without asking whether it sleeps: the inbox is looked at only after a wake.
+                self.ring.wake(&self.wakes[shard]);
+            }
+            Err(refusal) => self.refused(refusal),
+        }
+    }
+
+    fn refused(&mut self, refusal: Refusal) {
+        let Some(withheld) = self.state.refusals.admit() else { return };
+        match refusal {
+            Refusal::Full { connections_max } => warn!(
+                withheld,
+                "refused a connection: {connections_max} are open, which is the limit; raise \
+                 connections_max or the open files limit"
+            ),
+            Refusal::Overrun => {
+                warn!(withheld, "refused a connection: they come faster than shards take them");
+            }
+        }
+    }
+
+    fn listen_failed(&mut self, failure: &std::io::Error, retrying: bool) {
+        if !retrying {
+            error!("a listener is gone: {failure}. Restart the broker to listen again");
+        } else if let Some(withheld) = self.state.failures.admit() {
+            warn!(
+                withheld,
+                "cannot accept for now: {failure}. Out of descriptors: raise the open files limit \
+                 (ulimit -n, LimitNOFILE=, --ulimit nofile); out of memory: add some"
+            );
+        }
+    }
+
+    /// True when there was any.
+    fn take_mail(&mut self) -> bool {
+        let mut any = false;
+        for from in 0..self.mesh.id() {
+            for (lane, _) in LANES {
+                for _ in 0..BATCHES_PER_LANE_MAX {
+                    let Some(batch) = self.mesh.receive(from, lane) else { break };
+                    self.member.handle_mail(ShardId(from as u16), batch);
+                    any = true;
+                }
+            }
+        }
+        any
+    }
+
+    fn send_mail(&mut self) {
+        self.state.lane_full = false;
+        for to in 0..self.mesh.id() {
+            let mut sent = false;
+            for (lane, of_mail) in LANES {
+                let member = ShardId(to as u16);
+                while self.mesh.has_room(to, lane) {
+                    let Some(batch) = self.member.poll_mail(member, of_mail) else { break };
+                    let delivered = self.mesh.try_send(to, lane, batch).is_ok();
+                    assert!(delivered, "we are the lane's only sender and saw room");
+                    sent = true;
+                }
+                self.state.lane_full |= self.member.has_mail(member, of_mail);
+            }
+            if sent && self.mesh.needs_wake(to) {
+                self.ring.wake(&self.wakes[to]);
+            }
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The loop of one shard: whatever the kernel and the mesh bring goes into the shard, whatever the
+//! shard wants goes to the kernel and into the mesh, all of a turn in one system call.
+//!
+//! ```text
+//!        ┌── ring.turn (submit, wait, collect) ◄── sleep until: completion, wake, timeout
+//!        ▼
+//!   completions ─► handle ─┐                   ┌─► poll_operation ─► ring
+//!   mesh inboxes ─► handle_mail ─► shard ──────┤
+//!   clock ─► handle_timeout┘                   └─► poll_mail ─► mesh, and wake whom it reached
+//! ```
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use leveret_broker::event::{Event, Operation};
+use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::mail::{self, Batch};
+use leveret_broker::outbox::Outbox;
+use leveret_broker::shard::Shard;
+use leveret_ring::{
+    Completion, Endpoint, Lane, Outgoing, Ring, RingError, SocketId, Wait, WakeTarget,
+};
+use tracing::{debug, warn};
+
+use crate::board::ShardReport;
+use crate::clock::Clock;
+use crate::log::Rate;
+use crate::notice::Notice;
+use crate::shared::{Shared, Stage};
+
+/// The lanes of the mesh as both crates name them. Replies first: they free what work needs.
+pub(crate) const LANES: [(Lane, mail::Lane); 2] =
+    [(Lane::Reply, mail::Lane::Reply), (Lane::Work, mail::Lane::Work)];
+
+/// Batches taken from one lane per turn, so that a busy peer cannot keep a shard from its sockets:
+/// at most 1 MiB, some hundred microseconds of work.
+const BATCHES_PER_LANE_MAX: usize = 16;
+
+/// Connections taken over per turn; each costs two system calls.
+const ADOPTIONS_PER_TURN_MAX: usize = 64;
+
+/// Rounds of polling the shard per turn; what one round lets go on is what the next sends.
+const FLUSH_ROUNDS_MAX: usize = 8;
+
+/// How soon a full lane is tried again. The receiver needs longer than this for a full lane.
+const FULL_LANE_RETRY_NS: u64 = 100_000;
+
+/// One shard with its thread's ring and its end of the mesh.
+pub(crate) struct Driver {
+    pub(crate) index: usize,
+    pub(crate) shard: Shard,
+    pub(crate) ring: Ring,
+    pub(crate) mesh: Endpoint<Batch>,
+    /// Every member of the mesh, by number.
+    pub(crate) wakes: Arc<[WakeTarget]>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) notices: Sender<Notice>,
+    pub(crate) clock: Clock,
+    /// How long to poll after the last work before going to sleep.
+    pub(crate) spin_ns: u64,
+    pub(crate) state: TurnState,
+}
+
+/// What one turn leaves for the next.
+#[derive(Default)]
+pub(crate) struct TurnState {
+    completions: Vec<Completion>,
+    /// Somebody woke us: look at what the other threads leave without the mesh.
+    called: bool,
+    /// More to do at once: do not sleep.
+    busy: bool,
+    /// Mail waits for a lane that is full.
+    lane_full: bool,
+    told_to_stop: bool,
+    stop_reported: bool,
+    refusals: Rate,
+}
+
+impl Driver {
+    /// Runs until the broker quits.
+    pub(crate) fn run(mut self) -> Result<(), RingError> {
+        let mut now = self.clock.now();
+        let mut last_work = now;
+        // Whatever was left for us before we were awake.
+        self.state.called = true;
+        loop {
+            let wait = self.wait(now, last_work);
+            self.turn(wait)?;
+            now = self.clock.now();
+            let worked = self.take_completions(now) | self.take_mail(now);
+            if std::mem::take(&mut self.state.called) && !self.answer_calls(now) {
+                return Ok(());
+            }
+            if self.shard.next_timeout().is_some_and(|due| due <= now) {
+                self.shard.handle_timeout(now);
+            }
+            self.flush(now);
+            self.report_stop();
+            if worked {
+                last_work = now;
+            }
+        }
+    }
+
+    fn wait(&self, now: Instant, last_work: Instant) -> Wait {
+        if self.state.busy || now.since(last_work) < self.spin_ns {
+            return Wait::No;
+        }
+        let timeout = self.shard.next_timeout().map(|due| due.since(now));
+        let retry = self.state.lane_full.then_some(FULL_LANE_RETRY_NS);
+        match timeout.into_iter().chain(retry).min() {
+            None => Wait::Forever,
+            Some(0) => Wait::No,
+            Some(nanoseconds) => Wait::Until(Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    fn turn(&mut self, wait: Wait) -> Result<(), RingError> {
+        if wait == Wait::No {
+            return self.ring.turn(wait, &mut self.state.completions);
+        }
+        let wait = if self.mesh.prepare_sleep() { wait } else { Wait::No };
+        let turned = self.ring.turn(wait, &mut self.state.completions);
+        self.mesh.awake();
+        turned
+    }
+
+    /// True when there were any, wakes not counted.
+    fn take_completions(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        let mut completions = std::mem::take(&mut self.state.completions);
+        for completion in completions.drain(..) {
+            let event = match completion {
+                Completion::Received { socket, bytes } => {
+                    Event::Received { connection: connection(socket), bytes }
+                }
+                Completion::Sent { socket, outgoing } => Event::Sent {
+                    connection: connection(socket),
+                    outbox: Outbox::from_parts(outgoing.scratch, outgoing.bodies),
+                },
+                Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
+                    Event::Ended { connection: connection(socket) }
+                }
+                Completion::Closed { socket } => {
+                    self.shared.placement.release(self.index);
+                    Event::Closed { connection: connection(socket) }
+                }
+                Completion::Woken => {
+                    self.state.called = true;
+                    continue;
+                }
+                // This ring has no listeners: the control thread accepts.
+                Completion::Accepted { .. } | Completion::ListenFailed { .. } => continue,
+            };
+            worked = true;
+            self.shard.handle(event, now);
+        }
+        self.state.completions = completions;
+        worked
+    }
+
+    /// True when there was any.
+    fn take_mail(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        for (lane, _) in LANES {
+            for from in (0..self.mesh.participants()).filter(|from| *from != self.index) {
+                for _ in 0..BATCHES_PER_LANE_MAX {
+                    let Some(batch) = self.mesh.receive(from, lane) else { break };
+                    self.shard.handle_mail(ShardId(from as u16), batch, now);
+                    worked = true;
+                }
+            }
+        }
+        worked
+    }
+
+    /// Looks at what other threads leave before they wake us; false when it is time to end.
+    fn answer_calls(&mut self, now: Instant) -> bool {
+        self.adopt(now);
+        match self.shared.stage() {
+            Stage::Running => {}
+            Stage::Stopping if self.state.told_to_stop => {}
+            Stage::Stopping => {
+                self.state.told_to_stop = true;
+                self.shard.handle(Event::Stop, now);
+            }
+            Stage::Quitting => return false,
+        }
+        self.shared.board.answer(self.index, |with_queues| ShardReport {
+            report: self.shard.report(with_queues),
+            ring: self.ring.counters(),
+            buffers_free: self.ring.free_buffers(),
+            buffers_leased: self.ring.leases_out(),
+        });
+        true
+    }
+
+    fn adopt(&mut self, now: Instant) {
+        for _ in 0..ADOPTIONS_PER_TURN_MAX {
+            let Some(stream) = self.shared.placement.take(self.index) else { return };
+            if let Err(error) = self.adopt_one(stream, now) {
+                self.shared.placement.release(self.index);
+                if let Some(withheld) = self.state.refusals.admit() {
+                    warn!(withheld, "shard {} dropped a new connection: {error}", self.index);
+                }
+            }
+        }
+        // Nobody wakes us again for those that are left.
+        self.state.called = true;
+    }
+
+    fn adopt_one(&mut self, stream: TcpStream, now: Instant) -> Result<(), RingError> {
+        // Fails where the client is gone already.
+        let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
+        let local = canonical(stream.local_addr().map_err(RingError::Socket)?);
+        let socket = self.ring.adopt(stream)?;
+        debug!("shard {} serves {peer}", self.index);
+        self.shard.handle(Event::Accepted { connection: connection(socket), peer, local }, now);
+        self.ring.receive(socket);
+        Ok(())
+    }
+
+    /// Carries out what the shard wants until it wants no more.
+    fn flush(&mut self, now: Instant) {
+        self.state.busy = self.state.called;
+        for _ in 0..FLUSH_ROUNDS_MAX {
+            self.operate();
+            let sent = self.send_mail();
+            if self.shard.has_work() {
+                self.shard.work(now);
+            } else if !sent {
+                return;
+            }
+        }
+        self.operate();
+        self.state.busy = true;
+    }
+
+    fn operate(&mut self) {
+        while let Some(operation) = self.shard.poll_operation() {
+            match operation {
+                Operation::Send { connection, outbox } => {
+                    let (scratch, bodies) = outbox.into_parts();
+                    self.ring.send(socket(connection), Outgoing { scratch, bodies });
+                }
+                Operation::Pause { connection } => self.ring.pause(socket(connection)),
+                Operation::Resume { connection } => self.ring.receive(socket(connection)),
+                Operation::Close { connection } => self.ring.close(socket(connection)),
+            }
+        }
+    }
+
+    /// True when any was sent.
+    fn send_mail(&mut self) -> bool {
+        let mut any = false;
+        self.state.lane_full = false;
+        for to in (0..self.mesh.participants()).filter(|to| *to != self.index) {
+            let mut sent = false;
+            for (lane, of_mail) in LANES {
+                let member = ShardId(to as u16);
+                while self.mesh.has_room(to, lane) {
+                    let Some(batch) = self.shard.poll_mail(member, of_mail) else { break };
+                    let delivered = self.mesh.try_send(to, lane, batch).is_ok();
+                    assert!(delivered, "we are the lane's only sender and saw room");
+                    sent = true;
+                }
+                self.state.lane_full |= self.shard.has_mail(member, of_mail);
+            }
+            if sent && self.mesh.needs_wake(to) {
+                self.ring.wake(&self.wakes[to]);
+            }
+            any |= sent;
+        }
+        any
+    }
+
+    fn report_stop(&mut self) {
+        if self.state.told_to_stop && !self.state.stop_reported && self.shard.is_stopped() {
+            self.state.stop_reported = true;
+            // The main thread listens until the process ends.
+            let _ = self.notices.send(Notice::Stopped { shard: self.index });
+        }
+    }
+}
+
+fn connection(socket: SocketId) -> ConnectionId {
+    ConnectionId { slot: socket.slot, generation: socket.generation }
+}
+
+fn socket(connection: ConnectionId) -> SocketId {
+    SocketId { slot: connection.slot, generation: connection.generation }
+}
+
+/// An IPv4 client of an IPv6 listener is an IPv4 client: `guest` may come from its loopback too.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_both_crates_name_the_same_connection() {
+        let id = ConnectionId { slot: 7, generation: 9 };
+        assert_eq!(connection(socket(id)), id);
+    }
+
+    #[test]
+    fn a_mapped_loopback_address_is_loopback() {
+        let mapped: SocketAddr = "[::ffff:127.0.0.1]:5672".parse().unwrap();
+        assert!(!mapped.ip().is_loopback() && canonical(mapped).ip().is_loopback());
+        let plain: SocketAddr = "[::1]:5672".parse().unwrap();
+        assert_eq!(canonical(plain), plain);
+    }
+}

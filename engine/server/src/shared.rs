@@ -1,0 +1,69 @@
+//! What all threads of one broker share. None of it is touched per message.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use leveret_ring::{WakeTarget, Waker};
+
+use crate::board::Board;
+use crate::placement::Placement;
+
+/// How far the broker is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// At work.
+    Running,
+    /// No new connections; those that are there are told to go.
+    Stopping,
+    /// Threads end now.
+    Quitting,
+}
+
+/// Shared state. Whoever changes it wakes whom it concerns, so that nobody has to poll it.
+pub(crate) struct Shared {
+    stage: AtomicU8,
+    /// Where connections go.
+    pub(crate) placement: Placement,
+    /// What shards report.
+    pub(crate) board: Board,
+}
+
+impl Shared {
+    /// For `shards` shards that together serve at most `connections_max` connections.
+    pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Running as u8),
+            placement: Placement::new(shards, connections_max),
+            board: Board::new(shards),
+        }
+    }
+
+    /// The present stage.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Running,
+            1 => Stage::Stopping,
+            _ => Stage::Quitting,
+        }
+    }
+
+    /// Enters a stage and tells everybody; stages are never left backwards.
+    pub(crate) fn enter(&self, stage: Stage, wakes: &[WakeTarget]) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        wakes.iter().map(WakeTarget::waker).for_each(|waker: Waker| waker.wake());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_only_go_on() {
+        let shared = Shared::new(1, 1);
+        assert_eq!(shared.stage(), Stage::Running);
+        shared.enter(Stage::Quitting, &[]);
+        shared.enter(Stage::Stopping, &[]);
+        assert_eq!(shared.stage(), Stage::Quitting);
+    }
+}

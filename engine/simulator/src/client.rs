@@ -1,0 +1,299 @@
+//! A client: real AMQP over a socket of the world.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use leveret_amqp::encoder::{self, Publish};
+use leveret_amqp::frame::PROTOCOL_HEADER;
+use leveret_amqp::limits::Tune;
+use leveret_amqp::method::{
+    ChannelCloseOk, ChannelOpen, ConnectionClose, ConnectionCloseOk, ConnectionOpen,
+    ConnectionStartOk, ConnectionTuneOk, Encode, encode_frame,
+};
+use leveret_amqp::sasl::{Credentials, encode_plain};
+use leveret_amqp::{Method, TableBuilder};
+
+use crate::network::SocketId;
+use crate::stream::{Heard, Stream};
+use crate::world::World;
+
+/// Steps after which a world that has a single request to answer must have come to rest.
+const STEPS_MAX: u64 = 5_000_000;
+
+/// How a server ended a connection or channel: reply code, text, class and method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The reply code.
+    pub code: u16,
+    /// The reply text.
+    pub text: String,
+    /// The method that failed, or zeros.
+    pub method: (u16, u16),
+}
+
+/// One connection of a client.
+#[derive(Debug)]
+pub struct Client {
+    /// Its socket.
+    pub socket: SocketId,
+    /// What the server said and nobody has looked at, handshake and closes excepted.
+    pub heard: VecDeque<Heard>,
+    /// `connection.open-ok` has come.
+    pub open: bool,
+    /// The server said `connection.close`.
+    pub closed: Option<Closed>,
+    /// We said `connection.close`, and its close-ok has come.
+    pub left: bool,
+    /// Channels the server closed, with its reason; they are open no longer.
+    pub closed_channels: Vec<(u16, Closed)>,
+    /// Answers `close` by itself. Off for tests of what happens without the answer.
+    pub polite: bool,
+    tune: Tune,
+    stream: Stream,
+    /// The last delivery tag of each channel.
+    delivery_tags: BTreeMap<u16, u64>,
+}
+
+impl Client {
+    /// Connects and begins the handshake. `tune` is what the client settles for; its frame-max
+    /// must be in octets from 4096 up to the server's offer.
+    pub fn connect(world: &mut World, shard: u16, tune: Tune) -> Self {
+        let socket = world.connect(shard);
+        world.write(socket, PROTOCOL_HEADER);
+        Self::silent(socket, tune)
+    }
+
+    /// A client that has sent nothing yet.
+    pub fn silent(socket: SocketId, tune: Tune) -> Self {
+        Self {
+            socket,
+            heard: VecDeque::new(),
+            open: false,
+            closed: None,
+            left: false,
+            closed_channels: Vec::new(),
+            polite: true,
+            tune,
+            stream: Stream::new(),
+            delivery_tags: BTreeMap::new(),
+        }
+    }
+
+    /// Connects, and comes back when the connection and its channel 1 are open.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn open(world: &mut World, shard: u16) -> Self {
+        Self::open_with(world, shard, Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT })
+    }
+
+    /// The same, with limits of the client's choice.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn open_with(world: &mut World, shard: u16, tune: Tune) -> Self {
+        let mut client = Self::connect(world, shard, tune);
+        client.settle(world);
+        assert!(client.open, "the connection did not open: {:?}", client.closed);
+        client.open_channel(world, 1);
+        client
+    }
+
+    /// Opens one more channel and waits for it.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub fn open_channel(&mut self, world: &mut World, channel: u16) {
+        let heard = self.ask(world, channel, &ChannelOpen {});
+        assert!(matches!(heard.method(), Some(Method::ChannelOpenOk(_))), "{heard:?}");
+    }
+
+    /// Sends a method.
+    pub fn send(&mut self, world: &mut World, channel: u16, method: &impl Encode) {
+        let mut out = Vec::new();
+        encode_frame(channel, method, &mut out);
+        world.write(self.socket, &out);
+    }
+
+    /// Sends a message without properties.
+    pub fn publish(
+        &mut self,
+        world: &mut World,
+        channel: u16,
+        (exchange, routing_key): (&str, &str),
+        mandatory: bool,
+        body: &[u8],
+    ) {
+        let publish = Publish {
+            channel,
+            exchange: exchange.as_bytes(),
+            routing_key: routing_key.as_bytes(),
+            mandatory,
+            immediate: false,
+        };
+        let mut out = Vec::new();
+        encoder::encode_content(&mut out, publish, &[0, 0], body, self.tune.frame_max);
+        world.write(self.socket, &out);
+    }
+
+    /// Sends a method, lets the world come to rest, and returns the first thing heard since.
+    ///
+    /// # Panics
+    /// If nothing is heard.
+    pub fn ask(&mut self, world: &mut World, channel: u16, method: &impl Encode) -> Heard {
+        let before = self.heard.len();
+        self.send(world, channel, method);
+        self.settle(world);
+        let Some(heard) = self.heard.remove(before) else {
+            panic!("no answer; closed: {:?} {:?}", self.closed, self.closed_channels);
+        };
+        heard
+    }
+
+    /// Lets the world come to rest and takes in what this client is told.
+    ///
+    /// # Panics
+    /// If the server says what is not AMQP.
+    pub fn settle(&mut self, world: &mut World) {
+        loop {
+            world.run(STEPS_MAX);
+            match self.listen(world) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    /// Takes in what has reached the client. True if there was anything.
+    ///
+    /// # Errors
+    /// What is not AMQP about it.
+    pub fn listen(&mut self, world: &mut World) -> Result<bool, String> {
+        let bytes = world.read(self.socket);
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        let mut heard = Vec::new();
+        self.stream.feed(&bytes, &mut heard)?;
+        for heard in heard {
+            self.hear(world, heard)?;
+        }
+        Ok(true)
+    }
+
+    /// Takes everything heard so far.
+    pub fn take(&mut self) -> Vec<Heard> {
+        self.heard.drain(..).collect()
+    }
+
+    /// Ends the connection properly and waits for the end.
+    ///
+    /// # Panics
+    /// If the server does not agree.
+    pub fn leave(&mut self, world: &mut World) {
+        self.say_goodbye(world);
+        self.settle(world);
+        assert!(self.left && world.is_closed(self.socket), "no close-ok");
+    }
+
+    /// Says `connection.close`.
+    pub fn say_goodbye(&mut self, world: &mut World) {
+        let (class_id, method_id) = (0, 0);
+        let close = ConnectionClose { reply_code: 200, reply_text: "bye", class_id, method_id };
+        self.send(world, 0, &close);
+    }
+
+    /// Whether no frame or message is half received.
+    pub fn is_between_messages(&self) -> bool {
+        self.stream.is_between_messages()
+    }
+
+    fn hear(&mut self, world: &mut World, heard: Heard) -> Result<(), String> {
+        let channel = heard.channel();
+        if self.left || self.closed.is_some() && channel != 0 {
+            return Err(format!("a word after the end: {heard:?}"));
+        }
+        let Some(method) = heard.method() else {
+            self.heard.push_back(heard);
+            return Ok(());
+        };
+        match method {
+            Method::ConnectionStart(_) => self.log_in(world),
+            Method::ConnectionTune(_) => self.tune(world),
+            Method::ConnectionOpenOk(_) => self.open = true,
+            Method::ConnectionCloseOk(_) => self.left = true,
+            Method::ConnectionClose(close) => {
+                self.closed = Some(Closed {
+                    code: close.reply_code,
+                    text: close.reply_text.to_owned(),
+                    method: (close.class_id, close.method_id),
+                });
+                if self.polite {
+                    self.send(world, 0, &ConnectionCloseOk {});
+                }
+            }
+            Method::ChannelClose(close) => {
+                let closed = Closed {
+                    code: close.reply_code,
+                    text: close.reply_text.to_owned(),
+                    method: (close.class_id, close.method_id),
+                };
+                self.closed_channels.push((channel, closed));
+                self.delivery_tags.remove(&channel);
+                if self.polite {
+                    self.send(world, channel, &ChannelCloseOk {});
+                }
+                self.heard.push_back(heard);
+            }
+            other => {
+                self.check_tag(channel, &other)?;
+                self.heard.push_back(heard);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tag(&mut self, channel: u16, method: &Method<'_>) -> Result<(), String> {
+        let tag = match method {
+            Method::BasicDeliver(deliver) => deliver.delivery_tag,
+            Method::BasicGetOk(got) => got.delivery_tag,
+            Method::ChannelOpenOk(_) => {
+                self.delivery_tags.insert(channel, 0);
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let Some(last) = self.delivery_tags.get_mut(&channel) else {
+            return Err(format!("a delivery on channel {channel}, which is not open"));
+        };
+        if tag != *last + 1 {
+            return Err(format!("delivery tag {tag} after {last} on channel {channel}"));
+        }
+        *last = tag;
+        Ok(())
+    }
+
+    fn log_in(&mut self, world: &mut World) {
+        let capabilities = TableBuilder::new()
+            .bool("consumer_cancel_notify", true)
+            .bool("basic.nack", true)
+            .bool("authentication_failure_close", true)
+            .finish();
+        let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
+        let response = encode_plain(Credentials { username: b"guest", password: b"guest" });
+        let start_ok = ConnectionStartOk {
+            client_properties: properties.as_ref(),
+            mechanism: "PLAIN",
+            response: &response,
+            locale: "en_US",
+        };
+        self.send(world, 0, &start_ok);
+    }
+
+    fn tune(&mut self, world: &mut World) {
+        let Tune { channel_max, frame_max, heartbeat } = self.tune;
+        self.send(world, 0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
+        self.send(world, 0, &ConnectionOpen { virtual_host: "/" });
+        self.stream.set_frame_size_max(frame_max);
+    }
+}

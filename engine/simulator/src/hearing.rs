@@ -1,0 +1,150 @@
+//! What an agent makes of what it hears.
+
+use leveret_amqp::Method;
+
+use crate::agent::Agent;
+use crate::identity::Identity;
+use crate::oracle::{Delivered, Oracle};
+use crate::seat::{Held, Seat, Source, Waiting};
+use crate::stream::Heard;
+
+/// How a channel may be refused when its client knows that it may be.
+const REFUSALS: [u16; 4] = [403, 404, 405, 406];
+
+impl Agent {
+    /// Judges one thing heard.
+    pub(crate) fn hear(&mut self, oracle: &mut Oracle, heard: &Heard) -> Result<(), String> {
+        let Some(method) = heard.method() else { return Ok(()) };
+        let number = heard.channel();
+        let Some(at) = self.seats.iter().position(|seat| seat.number == number) else {
+            return Err(format!("{} on channel {number}, which is closed", method.name()));
+        };
+        let seat = &mut self.seats[at];
+        match &method {
+            Method::ChannelClose(close) => {
+                if !seat.suspect || !REFUSALS.contains(&close.reply_code) {
+                    return Err(format!("channel {} refused: {close:?}", seat.uid));
+                }
+                if seat.waiting != Waiting::Close {
+                    self.lose_seat(at, oracle);
+                }
+                Ok(())
+            }
+            Method::ChannelCloseOk(_) => {
+                if seat.waiting != Waiting::Close {
+                    return Err("channel.close-ok out of the blue".into());
+                }
+                self.seats.remove(at);
+                Ok(())
+            }
+            // Whatever else comes had been sent before the server knew.
+            _ if seat.waiting == Waiting::Close => Ok(()),
+            _ => seat.hear(oracle, &method, heard.body()),
+        }
+    }
+}
+
+impl Seat {
+    fn hear(
+        &mut self,
+        oracle: &mut Oracle,
+        method: &Method<'_>,
+        body: &[u8],
+    ) -> Result<(), String> {
+        match method {
+            Method::BasicDeliver(deliver) => {
+                let identity = Identity::read(body)?;
+                self.deliver(oracle, deliver, identity)
+            }
+            Method::BasicReturn(_) => oracle.returned(self.uid, Identity::read(body)?),
+            Method::BasicAck(ack) => oracle.confirmed(self.uid, ack.delivery_tag, ack.multiple),
+            Method::BasicGetOk(got) => {
+                let Waiting::Get(source, no_ack) = self.take_waiting() else {
+                    return Err(format!("get-ok out of the blue: {got:?}"));
+                };
+                let identity = Identity::read(body)?;
+                self.receive(oracle, &source, identity, got.redelivered, no_ack, 0)?;
+                if !no_ack {
+                    let held = Held { source, identity, consumer: None };
+                    self.held.insert(got.delivery_tag, held);
+                }
+                Ok(())
+            }
+            Method::BasicCancel(cancel) => {
+                let gone = self.consumers.remove(cancel.consumer_tag);
+                match gone {
+                    Some(consumer) if matches!(consumer.source, Source::Passing(_)) => Ok(()),
+                    other => Err(format!("cancelled by the server: {other:?}")),
+                }
+            }
+            Method::BasicCancelOk(ok) => {
+                let Waiting::Cancel(tag) = self.take_waiting() else {
+                    return Err("cancel-ok out of the blue".into());
+                };
+                self.consumers.remove(&tag);
+                if ok.consumer_tag == tag { Ok(()) } else { Err(format!("{ok:?} for {tag}")) }
+            }
+            Method::BasicNack(_) => Err("a publish was refused".into()),
+            answer => self.answered(answer),
+        }
+    }
+
+    fn answered(&mut self, answer: &Method<'_>) -> Result<(), String> {
+        let expected = match self.waiting {
+            Waiting::Open => matches!(answer, Method::ChannelOpenOk(_)),
+            Waiting::Get(..) => matches!(answer, Method::BasicGetEmpty(_)),
+            Waiting::Answer => true,
+            _ => false,
+        };
+        if !expected {
+            return Err(format!("{} while waiting for {:?}", answer.name(), self.waiting));
+        }
+        self.waiting = Waiting::Nothing;
+        Ok(())
+    }
+
+    fn take_waiting(&mut self) -> Waiting {
+        std::mem::replace(&mut self.waiting, Waiting::Nothing)
+    }
+
+    fn deliver(
+        &mut self,
+        oracle: &mut Oracle,
+        deliver: &leveret_amqp::method::BasicDeliver<'_>,
+        identity: Identity,
+    ) -> Result<(), String> {
+        let Some(consumer) = self.consumers.get(deliver.consumer_tag).cloned() else {
+            return Err(format!("a delivery to no consumer: {deliver:?}"));
+        };
+        let (source, number) = (consumer.source.clone(), consumer.number);
+        self.receive(oracle, &source, identity, deliver.redelivered, consumer.no_ack, number)?;
+        if consumer.no_ack {
+            return Ok(());
+        }
+        let held = Held { source, identity, consumer: Some(number) };
+        self.held.insert(deliver.delivery_tag, held);
+        self.check_prefetch(&consumer)
+    }
+
+    fn receive(
+        &mut self,
+        oracle: &mut Oracle,
+        source: &Source,
+        identity: Identity,
+        redelivered: bool,
+        no_ack: bool,
+        consumer: u64,
+    ) -> Result<(), String> {
+        match source {
+            Source::Lasting(queue) => oracle.delivered(Delivered {
+                queue: *queue,
+                identity,
+                redelivered,
+                channel: self.uid,
+                consumer,
+                no_ack,
+            }),
+            Source::Passing(queue) => oracle.passed(queue, identity, redelivered),
+        }
+    }
+}

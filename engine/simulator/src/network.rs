@@ -1,0 +1,135 @@
+//! Sockets: byte streams both ways, with everything a kernel may do to them.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use leveret_broker::id::{ConnectionId, ShardId};
+use leveret_broker::outbox::Outbox;
+
+/// A connection as the client sees it; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SocketId(pub usize);
+
+/// One connection between a client and a shard.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) shard: ShardId,
+    pub(crate) id: ConnectionId,
+    /// The shard has heard of it.
+    pub(crate) accepted: bool,
+    /// Sent by the client, not received yet.
+    pub(crate) to_server: VecDeque<u8>,
+    /// Received into buffers, not told to the shard yet.
+    pub(crate) arrived: VecDeque<Bytes>,
+    pub(crate) paused: bool,
+    /// The client sends nothing more.
+    pub(crate) half_closed: bool,
+    /// Both directions are gone.
+    pub(crate) reset: bool,
+    pub(crate) end_told: bool,
+    pub(crate) sending: Option<Sending>,
+    /// Reached the client, not read yet.
+    pub(crate) to_client: Vec<u8>,
+    /// The shard has asked for the end.
+    pub(crate) closing: bool,
+    pub(crate) closed: bool,
+}
+
+/// A send under way.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) outbox: Outbox,
+    pub(crate) wire: Vec<u8>,
+    pub(crate) sent: usize,
+}
+
+/// Chunks that may lie in the completion queue of a socket.
+const ARRIVED_CHUNKS_MAX: usize = 3;
+
+impl Socket {
+    pub(crate) fn new(shard: ShardId, id: ConnectionId) -> Self {
+        Self {
+            shard,
+            id,
+            accepted: false,
+            to_server: VecDeque::new(),
+            arrived: VecDeque::new(),
+            paused: false,
+            half_closed: false,
+            reset: false,
+            end_told: false,
+            sending: None,
+            to_client: Vec::new(),
+            closing: false,
+            closed: false,
+        }
+    }
+
+    pub(crate) fn can_arrive(&self) -> bool {
+        self.accepted
+            && !self.paused
+            && !self.closing
+            && !self.to_server.is_empty()
+            && self.arrived.len() < ARRIVED_CHUNKS_MAX
+    }
+
+    pub(crate) fn can_be_told(&self) -> bool {
+        !self.arrived.is_empty() && !self.closed
+    }
+
+    /// The receive would end now. A paused socket has none, but a send fails too.
+    pub(crate) fn can_end(&self) -> bool {
+        let over = self.reset || self.half_closed && self.to_server.is_empty();
+        let noticed = !self.paused || self.reset && self.sending.is_some();
+        let idle = self.accepted && !self.end_told && !self.closing && self.arrived.is_empty();
+        over && noticed && idle
+    }
+
+    pub(crate) fn can_transmit(&self, window_bytes: usize) -> bool {
+        let left = self.sending.as_ref().is_some_and(|sending| sending.sent < sending.wire.len());
+        left && !self.reset && !self.closing && self.to_client.len() < window_bytes
+    }
+
+    /// A send completes when all is out, or cannot get out any more.
+    pub(crate) fn can_complete(&self) -> bool {
+        let sending = self.sending.as_ref();
+        let out = sending.is_some_and(|sending| sending.sent == sending.wire.len());
+        out || sending.is_some() && (self.reset || self.closing)
+    }
+
+    pub(crate) fn can_close(&self) -> bool {
+        self.closing && !self.closed && self.sending.is_none() && self.arrived.is_empty()
+    }
+}
+
+/// The connection table of a shard: slots are reused, generations tell their users apart.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    users: Vec<Option<SocketId>>,
+    generations: Vec<u32>,
+}
+
+impl Slots {
+    /// Takes the slot after the first `skipped` free ones, or a new one.
+    pub(crate) fn take(&mut self, socket: SocketId, skipped: usize) -> ConnectionId {
+        let free = (0..self.users.len()).filter(|slot| self.users[*slot].is_none());
+        let slot = free.skip(skipped).next().unwrap_or(self.users.len());
+        if slot == self.users.len() {
+            self.users.push(None);
+            self.generations.push(0);
+        }
+        self.generations[slot] += 1;
+        self.users[slot] = Some(socket);
+        ConnectionId { slot: slot as u32, generation: self.generations[slot] }
+    }
+
+    pub(crate) fn user(&self, id: ConnectionId) -> Option<SocketId> {
+        let slot = id.slot as usize;
+        let current = self.generations.get(slot).is_some_and(|found| *found == id.generation);
+        if current { self.users[slot] } else { None }
+    }
+
+    pub(crate) fn release(&mut self, id: ConnectionId) {
+        self.users[id.slot as usize] = None;
+    }
+}

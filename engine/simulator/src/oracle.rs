@@ -1,0 +1,329 @@
+//! What has to be true of every run, whatever chance did to it.
+//!
+//! The oracle follows each copy of a message: one for each lasting queue it was routed to. It
+//! hears of everything a client writes and reads, and of what can no longer be told: a channel
+//! whose connection was reset may or may not have been heard, so its last words count as neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::identity::Identity;
+
+/// A channel of a client; unique in a run, and the publisher in [`Identity`].
+pub type ChannelUid = u32;
+
+/// What has become of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Everything written on it will be read.
+    Open,
+    /// The client left it in order.
+    Left,
+    /// Nobody knows what the server read of it.
+    Broken,
+}
+
+/// Where a copy is, as far as clients can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In its queue, never seen.
+    Fresh,
+    /// With a channel that has to settle it.
+    Held(ChannelUid),
+    /// Acknowledged or rejected on a channel.
+    Settled(ChannelUid),
+    /// Given to somebody who acknowledges nothing.
+    Consumed,
+    /// Back in its queue because a client said so.
+    Requeued,
+}
+
+/// How a client ended a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Acknowledged, or rejected for good.
+    Done,
+    /// Back to the queue.
+    Requeue,
+}
+
+/// A delivery, as its client sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivered {
+    /// The lasting queue.
+    pub queue: usize,
+    /// The message.
+    pub identity: Identity,
+    /// The flag.
+    pub redelivered: bool,
+    /// The receiving channel.
+    pub channel: ChannelUid,
+    /// The consumer on that channel; 0 for `basic.get`.
+    pub consumer: u64,
+    /// Nothing is to be acknowledged.
+    pub no_ack: bool,
+}
+
+/// A published message.
+#[derive(Debug)]
+struct Published {
+    /// Where it has to go; `None` where that depends on what else happens.
+    queues: Option<Vec<usize>>,
+    mandatory: bool,
+    returned: bool,
+    confirmed: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct QueueFacts {
+    /// Somebody with manual acknowledgement left: what was under way to him comes back flagged.
+    holder_left: bool,
+    /// Somebody who acknowledges nothing left: what was under way to him is lost, by contract.
+    lossy: bool,
+}
+
+/// The judge of a run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    fates: Vec<Fate>,
+    messages: BTreeMap<Identity, Published>,
+    copies: BTreeMap<(Identity, usize), Place>,
+    queues: BTreeMap<usize, QueueFacts>,
+    /// Publishes in confirm mode that were not confirmed, by channel.
+    unconfirmed: BTreeMap<ChannelUid, BTreeSet<u64>>,
+    /// Newest first delivery by publisher, queue and consumer.
+    newest: BTreeMap<(ChannelUid, usize, ChannelUid, u64), u64>,
+    /// First deliveries from passing queues.
+    passing: BTreeSet<(Identity, String)>,
+    deliveries: u64,
+    lost_by_contract: u64,
+}
+
+impl Oracle {
+    /// A channel is opened.
+    pub fn open_channel(&mut self) -> ChannelUid {
+        self.fates.push(Fate::Open);
+        self.fates.len() as ChannelUid - 1
+    }
+
+    /// The client has written `channel.close` or `connection.close`.
+    pub fn leave_channel(&mut self, channel: ChannelUid) {
+        if self.fate(channel) == Fate::Open {
+            self.fates[channel as usize] = Fate::Left;
+        }
+    }
+
+    /// It is not known any more what the server reads of the channel.
+    pub fn break_channel(&mut self, channel: ChannelUid) {
+        self.fates[channel as usize] = Fate::Broken;
+    }
+
+    /// A consumer or getter of a lasting queue is about to vanish, or has vanished.
+    pub fn taker_left(&mut self, queue: usize, no_ack: bool) {
+        let facts = self.queues.entry(queue).or_default();
+        facts.lossy |= no_ack;
+        facts.holder_left |= !no_ack;
+    }
+
+    /// A client has written a message.
+    pub fn published(
+        &mut self,
+        identity: Identity,
+        queues: Option<&[usize]>,
+        mandatory: bool,
+        confirm: bool,
+    ) {
+        for queue in queues.unwrap_or_default() {
+            self.copies.insert((identity, *queue), Place::Fresh);
+        }
+        let queues = queues.map(<[usize]>::to_vec);
+        let published = Published { queues, mandatory, returned: false, confirmed: false };
+        self.messages.insert(identity, published);
+        if confirm {
+            self.unconfirmed.entry(identity.publisher).or_default().insert(identity.sequence);
+        }
+    }
+
+    /// A client has got `basic.ack` for publishes.
+    ///
+    /// # Errors
+    /// A confirm of what was not published or was confirmed before, or one before its return.
+    pub fn confirmed(
+        &mut self,
+        channel: ChannelUid,
+        tag: u64,
+        multiple: bool,
+    ) -> Result<(), String> {
+        let open = self.unconfirmed.entry(channel).or_default();
+        let mut named = BTreeSet::from([tag]);
+        if multiple {
+            let above = open.split_off(&(tag + 1));
+            named = std::mem::replace(open, above);
+        } else if !open.remove(&tag) {
+            named.clear();
+        }
+        if !named.contains(&tag) {
+            return Err(format!("confirm of {tag} on channel {channel}, which was not due"));
+        }
+        for sequence in named {
+            let identity = Identity { publisher: channel, sequence };
+            let Some(message) = self.messages.get_mut(&identity) else { continue };
+            message.confirmed = true;
+            let unroutable = message.queues.as_ref().is_some_and(Vec::is_empty);
+            if message.mandatory && unroutable && !message.returned {
+                return Err(format!("{identity:?} was confirmed before it was returned"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A client has got a message back.
+    ///
+    /// # Errors
+    /// If there was no reason, or it came twice or after its confirm.
+    pub fn returned(&mut self, channel: ChannelUid, identity: Identity) -> Result<(), String> {
+        let Some(message) = self.messages.get_mut(&identity) else {
+            return Err(format!("{identity:?} was returned and never published"));
+        };
+        let routable = message.queues.as_ref().is_some_and(|queues| !queues.is_empty());
+        let reason = message.mandatory && !routable && identity.publisher == channel;
+        if !reason || message.confirmed || std::mem::replace(&mut message.returned, true) {
+            return Err(format!("{identity:?} was returned on {channel}: {message:?}"));
+        }
+        Ok(())
+    }
+
+    /// A client has got a message from a lasting queue.
+    ///
+    /// # Errors
+    /// A phantom, a duplicate, a flag that lies, or a wrong order.
+    pub fn delivered(&mut self, delivered: Delivered) -> Result<(), String> {
+        let Delivered { queue, identity, redelivered, channel, no_ack, .. } = delivered;
+        let Some(place) = self.copies.get(&(identity, queue)).copied() else {
+            return Err(format!("phantom: {delivered:?}"));
+        };
+        if self.fate(channel) != Fate::Open {
+            // It may have gone back and on to somebody else by now.
+            return Ok(());
+        }
+        self.deliveries += 1;
+        let flag_due = match place {
+            Place::Fresh => redelivered && self.facts(queue).holder_left,
+            Place::Held(holder) if self.fate(holder) == Fate::Open => {
+                return Err(format!("delivered while {holder} has it: {delivered:?}"));
+            }
+            Place::Settled(by) if self.fate(by) != Fate::Broken => {
+                return Err(format!("back after it was settled on {by}: {delivered:?}"));
+            }
+            Place::Consumed => return Err(format!("back after auto-ack: {delivered:?}")),
+            Place::Held(_) | Place::Settled(_) | Place::Requeued => true,
+        };
+        if redelivered != flag_due {
+            return Err(format!("redelivered has to be {flag_due} from {place:?}: {delivered:?}"));
+        }
+        let place = if no_ack { Place::Consumed } else { Place::Held(channel) };
+        self.copies.insert((identity, queue), place);
+        if redelivered { Ok(()) } else { self.check_order(delivered) }
+    }
+
+    fn check_order(&mut self, delivered: Delivered) -> Result<(), String> {
+        let Delivered { queue, identity, channel, consumer, .. } = delivered;
+        let newest = self.newest.entry((identity.publisher, queue, channel, consumer)).or_default();
+        if identity.sequence <= *newest {
+            return Err(format!("after {newest} of its publisher came {delivered:?}"));
+        }
+        *newest = identity.sequence;
+        Ok(())
+    }
+
+    /// A client has got a message from a queue that comes and goes.
+    ///
+    /// # Errors
+    /// A phantom or an unflagged duplicate.
+    pub fn passed(
+        &mut self,
+        queue: &str,
+        identity: Identity,
+        redelivered: bool,
+    ) -> Result<(), String> {
+        if !self.messages.contains_key(&identity) {
+            return Err(format!("phantom {identity:?} from {queue}"));
+        }
+        if !redelivered && !self.passing.insert((identity, queue.to_owned())) {
+            return Err(format!("{identity:?} twice from {queue} without the flag"));
+        }
+        Ok(())
+    }
+
+    /// A client has written how a delivery ends.
+    pub fn settled(
+        &mut self,
+        queue: usize,
+        identity: Identity,
+        by: ChannelUid,
+        how: Settlement,
+    ) {
+        if self.copies.get(&(identity, queue)) == Some(&Place::Held(by)) {
+            let place = match how {
+                Settlement::Done => Place::Settled(by),
+                Settlement::Requeue => Place::Requeued,
+            };
+            self.copies.insert((identity, queue), place);
+        }
+    }
+
+    /// All is quiet and all that was written has been read.
+    ///
+    /// # Errors
+    /// Publishes that were never confirmed, or unroutable ones that never came back.
+    pub fn check_quiet(&self) -> Result<(), String> {
+        for (channel, open) in &self.unconfirmed {
+            if self.fate(*channel) == Fate::Open && !open.is_empty() {
+                return Err(format!("never confirmed on channel {channel}: {open:?}"));
+            }
+        }
+        for (identity, message) in &self.messages {
+            let unroutable = message.queues.as_ref().is_some_and(Vec::is_empty);
+            let open = self.fate(identity.publisher) == Fate::Open;
+            if open && unroutable && message.mandatory && !message.returned {
+                return Err(format!("never returned: {identity:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// All clients have left and all lasting queues have been emptied.
+    ///
+    /// # Errors
+    /// Messages that are lost.
+    pub fn check_all_accounted(&mut self) -> Result<(), String> {
+        for ((identity, queue), place) in &self.copies {
+            if matches!(place, Place::Settled(_) | Place::Consumed) {
+                continue;
+            }
+            let confirmed = self.messages.get(identity).is_some_and(|message| message.confirmed);
+            if !confirmed && self.fate(identity.publisher) == Fate::Broken {
+                continue;
+            }
+            if self.facts(*queue).lossy {
+                self.lost_by_contract += 1;
+                continue;
+            }
+            return Err(format!("lost: {identity:?} of queue {queue}, last {place:?}"));
+        }
+        Ok(())
+    }
+
+    /// Messages published, deliveries judged, and messages lost to clients that left without
+    /// acknowledging anything.
+    pub fn totals(&self) -> (usize, u64, u64) {
+        (self.messages.len(), self.deliveries, self.lost_by_contract)
+    }
+
+    fn fate(&self, channel: ChannelUid) -> Fate {
+        self.fates[channel as usize]
+    }
+
+    fn facts(&self, queue: usize) -> QueueFacts {
+        self.queues.get(&queue).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,138 @@
+//! What exists in a run before its clients come: queues that last, and the ways to them.
+
+use leveret_amqp::method::{
+    ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete,
+};
+use leveret_amqp::{OwnedTable, TableBuilder, TableRef};
+
+use crate::client::Client;
+use crate::world::World;
+
+/// Queues that last for the whole run: more than shards, so that each has some.
+pub const LASTING_QUEUES: usize = 6;
+
+/// Names of queues that come and go.
+pub const PASSING_QUEUES: usize = 4;
+
+/// Exchange, routing key, and the lasting queues a message reaches thereby.
+pub type Way = (&'static str, &'static str, &'static [usize]);
+
+/// All ways of messages whose end is certain.
+pub const WAYS: [Way; 17] = [
+    ("", "lasting-0", &[0]),
+    ("", "lasting-1", &[1]),
+    ("", "lasting-2", &[2]),
+    ("", "lasting-3", &[3]),
+    ("", "lasting-4", &[4]),
+    ("", "lasting-5", &[5]),
+    ("sim.direct", "k0", &[0, 1]),
+    ("sim.direct", "k1", &[1]),
+    ("sim.fanout", "any", &[2, 3, 5]),
+    ("sim.topic", "a.b", &[1]),
+    ("sim.topic", "a.z", &[1, 4]),
+    ("sim.topic", "q.w.z", &[4]),
+    ("sim.alt", "none", &[2, 3, 5]),
+    ("sim.alt", "x", &[5]),
+    ("sim.outer", "k0", &[0, 1]),
+    ("sim.direct", "nowhere", &[]),
+    ("sim.topic", "b.b", &[]),
+];
+
+/// The name of a lasting queue.
+pub fn lasting(queue: usize) -> String {
+    format!("lasting-{queue}")
+}
+
+/// Whether clients may consume from a lasting queue without acknowledging. A client that leaves
+/// then loses messages by contract, so half of the queues are spared and judged strictly.
+pub const fn may_be_lossy(queue: usize) -> bool {
+    queue % 2 == 1
+}
+
+/// `queue.declare` without any flag.
+pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
+    QueueDeclare {
+        queue,
+        passive: false,
+        durable: false,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+        arguments: TableRef::EMPTY,
+    }
+}
+
+/// `exchange.declare` without any flag.
+pub const fn declare_exchange<'a>(
+    exchange: &'a str,
+    kind: &'a str,
+    arguments: TableRef<'a>,
+) -> ExchangeDeclare<'a> {
+    ExchangeDeclare {
+        exchange,
+        kind,
+        passive: false,
+        durable: false,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+        arguments,
+    }
+}
+
+/// `queue.bind` without arguments.
+pub const fn bind_queue<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> QueueBind<'a> {
+    QueueBind {
+        queue,
+        exchange,
+        routing_key: key.as_bytes(),
+        nowait: false,
+        arguments: TableRef::EMPTY,
+    }
+}
+
+/// `queue.delete` without conditions.
+pub const fn delete_queue(queue: &str) -> QueueDelete<'_> {
+    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
+}
+
+/// Declares and binds everything that lasts.
+pub fn set(world: &mut World) {
+    let mut client = Client::open(world, 0);
+    for queue in 0..LASTING_QUEUES {
+        client.ask(world, 1, &declare_queue(&lasting(queue)));
+    }
+    let alternate: OwnedTable =
+        TableBuilder::new().long_str("alternate-exchange", "sim.fanout").finish();
+    for (exchange, kind) in
+        [("sim.direct", "direct"), ("sim.fanout", "fanout"), ("sim.topic", "topic")]
+    {
+        client.ask(world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
+    }
+    client.ask(world, 1, &declare_exchange("sim.alt", "direct", alternate.as_ref()));
+    client.ask(world, 1, &declare_exchange("sim.outer", "fanout", TableRef::EMPTY));
+    let bindings = [
+        (0, "sim.direct", "k0"),
+        (1, "sim.direct", "k0"),
+        (1, "sim.direct", "k1"),
+        (2, "sim.fanout", ""),
+        (3, "sim.fanout", ""),
+        (5, "sim.fanout", ""),
+        (1, "sim.topic", "a.*"),
+        (4, "sim.topic", "#.z"),
+        (5, "sim.alt", "x"),
+    ];
+    for (queue, exchange, key) in bindings {
+        client.ask(world, 1, &bind_queue(&lasting(queue), exchange, key));
+    }
+    let outer = ExchangeBind {
+        destination: "sim.direct",
+        source: "sim.outer",
+        routing_key: b"",
+        nowait: false,
+        arguments: TableRef::EMPTY,
+    };
+    client.ask(world, 1, &outer);
+    assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
+    client.leave(world);
+}

@@ -1,0 +1,137 @@
+//! A client's view of one of its channels.
+
+use std::collections::BTreeMap;
+
+use crate::identity::Identity;
+use crate::oracle::ChannelUid;
+
+/// What a channel is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Publishes; with confirms or without.
+    Publisher { confirm: bool },
+    /// Consumes and gets from lasting queues.
+    Consumer,
+    /// Declares, deletes, publishes to and consumes from passing queues; may be refused any time.
+    Churner,
+}
+
+/// The answer a channel waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// Nothing: it may act.
+    Nothing,
+    /// `channel.open-ok`
+    Open,
+    /// Any answer that needs no deed.
+    Answer,
+    /// `basic.cancel-ok`
+    Cancel(String),
+    /// `basic.get-ok` or `basic.get-empty`
+    Get(Source, bool),
+    /// `channel.close-ok`
+    Close,
+    /// `channel.close`, after something that is not allowed.
+    Refusal,
+}
+
+/// A queue that is taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// A lasting one.
+    Lasting(usize),
+    /// One that comes and goes.
+    Passing(String),
+}
+
+/// A consumer of the channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Consumer {
+    pub(crate) source: Source,
+    pub(crate) no_ack: bool,
+    /// Deliveries it may hold; 0 is no limit.
+    pub(crate) prefetch: u16,
+    pub(crate) number: u64,
+}
+
+/// A delivery that the client has not settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) source: Source,
+    pub(crate) identity: Identity,
+    /// `None` where it came by `basic.get`.
+    pub(crate) consumer: Option<u64>,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) number: u16,
+    pub(crate) uid: ChannelUid,
+    pub(crate) role: Role,
+    pub(crate) waiting: Waiting,
+    /// The server may close it: something was done that is not allowed.
+    pub(crate) suspect: bool,
+    /// By consumer tag.
+    pub(crate) consumers: BTreeMap<String, Consumer>,
+    /// Consumers started, those that ended included.
+    pub(crate) consumers_started: u64,
+    /// By delivery tag.
+    pub(crate) held: BTreeMap<u64, Held>,
+    /// For consumers that start from now on.
+    pub(crate) prefetch: u16,
+    /// For the whole channel; 0 is no limit.
+    pub(crate) global: u16,
+    /// Publishes so far.
+    pub(crate) published: u64,
+}
+
+impl Seat {
+    pub(crate) fn new(number: u16, uid: ChannelUid, role: Role) -> Self {
+        Self {
+            number,
+            uid,
+            role,
+            waiting: Waiting::Open,
+            suspect: role == Role::Churner,
+            consumers: BTreeMap::new(),
+            consumers_started: 0,
+            held: BTreeMap::new(),
+            prefetch: 0,
+            global: 0,
+            published: 0,
+        }
+    }
+
+    /// Deliveries that consumers hold, not those of `basic.get`.
+    pub(crate) fn held_by_consumers(&self) -> usize {
+        self.held.values().filter(|held| held.consumer.is_some()).count()
+    }
+
+    /// Deliveries that one consumer holds.
+    pub(crate) fn held_by(&self, consumer: u64) -> usize {
+        self.held.values().filter(|held| held.consumer == Some(consumer)).count()
+    }
+
+    /// Whether the server should give the consumer another message.
+    pub(crate) fn wants(&self, consumer: &Consumer) -> bool {
+        let prefetch = usize::from(consumer.prefetch);
+        let global = usize::from(self.global);
+        consumer.no_ack
+            || (prefetch == 0 || self.held_by(consumer.number) < prefetch)
+                && (global == 0 || self.held_by_consumers() < global)
+    }
+
+    /// Refuses a delivery that oversteps a prefetch limit.
+    pub(crate) fn check_prefetch(&self, consumer: &Consumer) -> Result<(), String> {
+        let (own, all) = (self.held_by(consumer.number), self.held_by_consumers());
+        let over = |limit: u16, held: usize| limit > 0 && held > usize::from(limit);
+        if over(consumer.prefetch, own) || over(self.global, all) {
+            return Err(format!(
+                "prefetch exceeded: {own} of {} and {all} of {} (global)",
+                consumer.prefetch, self.global
+            ));
+        }
+        Ok(())
+    }
+}

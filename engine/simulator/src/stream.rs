@@ -1,0 +1,241 @@
+//! What a server says, decoded and judged: everything it sends has to be valid AMQP.
+
+use std::collections::BTreeMap;
+
+use leveret_amqp::decoder::{Decoder, Frame};
+use leveret_amqp::frame::FRAME_OVERHEAD;
+use leveret_amqp::properties::{ContentHeader, Properties};
+use leveret_amqp::{Method, method};
+
+/// One whole thing that a server said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A method without content.
+    Method {
+        /// The channel.
+        channel: u16,
+        /// Class id, method id and arguments.
+        payload: Vec<u8>,
+    },
+    /// A method with content.
+    Content {
+        /// The channel.
+        channel: u16,
+        /// Class id, method id and arguments.
+        payload: Vec<u8>,
+        /// Property flags and values.
+        properties: Vec<u8>,
+        /// The whole body.
+        body: Vec<u8>,
+    },
+    /// A heartbeat.
+    Heartbeat,
+}
+
+impl Heard {
+    /// The method, with or without content; `None` for a heartbeat.
+    pub fn method(&self) -> Option<Method<'_>> {
+        match self {
+            Self::Method { payload, .. } | Self::Content { payload, .. } => {
+                Method::decode(payload).ok()
+            }
+            Self::Heartbeat => None,
+        }
+    }
+
+    /// The channel; 0 for a heartbeat.
+    pub fn channel(&self) -> u16 {
+        match self {
+            Self::Method { channel, .. } | Self::Content { channel, .. } => *channel,
+            Self::Heartbeat => 0,
+        }
+    }
+
+    /// The body, empty where there is no content.
+    pub fn body(&self) -> &[u8] {
+        match self {
+            Self::Content { body, .. } => body,
+            _ => &[],
+        }
+    }
+}
+
+/// Content that is not whole yet.
+#[derive(Debug)]
+struct Partial {
+    payload: Vec<u8>,
+    /// Properties and declared size, once the header is there.
+    header: Option<(Vec<u8>, u64)>,
+    body: Vec<u8>,
+}
+
+/// The server's half of a connection, as bytes come in.
+#[derive(Debug)]
+pub struct Stream {
+    decoder: Decoder,
+    frame_size_max: usize,
+    /// Octets of the body frame that is being received.
+    body_frame_size: usize,
+    partial: BTreeMap<u16, Partial>,
+}
+
+impl Stream {
+    /// A stream before the negotiation: frames up to 4096 octets.
+    pub fn new() -> Self {
+        Self {
+            decoder: Decoder::new(4096),
+            frame_size_max: 4096,
+            body_frame_size: 0,
+            partial: BTreeMap::new(),
+        }
+    }
+
+    /// From now on frames may have this many octets.
+    pub fn set_frame_size_max(&mut self, frame_size_max: u32) {
+        self.decoder.set_frame_size_max(frame_size_max);
+        self.frame_size_max = frame_size_max as usize;
+    }
+
+    /// Whether no frame or message is half received.
+    pub fn is_between_messages(&self) -> bool {
+        self.decoder.between_frames() && self.partial.is_empty()
+    }
+
+    /// Takes bytes and appends what became whole.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn feed(&mut self, bytes: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
+        let mut cursor = 0;
+        // Taken out so that frames can borrow from it beside the rest.
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
+        loop {
+            match decoder.next(bytes, &mut cursor) {
+                Ok(Some(frame)) => self.frame(&frame, bytes, heard)?,
+                Ok(None) => break,
+                Err(error) => return Err(format!("invalid frame: {error}")),
+            }
+        }
+        self.decoder = decoder;
+        Ok(())
+    }
+
+    fn frame(
+        &mut self,
+        frame: &Frame<'_>,
+        bytes: &[u8],
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), String> {
+        match frame {
+            Frame::Method { channel, payload } => self.method(*channel, payload, heard),
+            Frame::Header { channel, payload } => self.header(*channel, payload, heard),
+            Frame::Body { channel, data, first, last } => {
+                let data = &bytes[data.clone()];
+                self.body_frame_size = if *first { 0 } else { self.body_frame_size } + data.len();
+                self.check_size(self.body_frame_size)?;
+                if *last && self.body_frame_size == 0 {
+                    return Err("an empty body frame".into());
+                }
+                self.body(*channel, data, *last, heard)
+            }
+            Frame::Heartbeat { channel: 0 } => {
+                heard.push(Heard::Heartbeat);
+                Ok(())
+            }
+            Frame::Heartbeat { channel } => Err(format!("a heartbeat on channel {channel}")),
+        }
+    }
+
+    fn check_size(&self, payload_size: usize) -> Result<(), String> {
+        if payload_size + FRAME_OVERHEAD > self.frame_size_max {
+            return Err(format!("a payload of {payload_size} with frame-max {}", self.frame_size_max));
+        }
+        Ok(())
+    }
+
+    fn method(
+        &mut self,
+        channel: u16,
+        payload: &[u8],
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), String> {
+        self.check_size(payload.len())?;
+        let method = Method::decode(payload).map_err(|error| format!("bad method: {error}"))?;
+        if self.partial.contains_key(&channel) {
+            return Err(format!("{} in the middle of content", method.name()));
+        }
+        let on_connection = method.ids().0 == method::ConnectionClose::IDS.0;
+        if on_connection != (channel == 0) {
+            return Err(format!("{} on channel {channel}", method.name()));
+        }
+        let payload = payload.to_vec();
+        if method.has_content() {
+            let partial = Partial { payload, header: None, body: Vec::new() };
+            self.partial.insert(channel, partial);
+        } else {
+            heard.push(Heard::Method { channel, payload });
+        }
+        Ok(())
+    }
+
+    fn header(
+        &mut self,
+        channel: u16,
+        payload: &[u8],
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), String> {
+        self.check_size(payload.len())?;
+        let header = ContentHeader::decode(payload).map_err(|error| error.to_string())?;
+        Properties::parse(header.properties).map_err(|error| error.to_string())?;
+        if (header.class_id, header.weight) != (60, 0) {
+            return Err(format!("header of class {}, weight {}", header.class_id, header.weight));
+        }
+        let partial = self.partial.get_mut(&channel);
+        let Some(partial) = partial.filter(|partial| partial.header.is_none()) else {
+            return Err(format!("a content header out of place on channel {channel}"));
+        };
+        partial.header = Some((header.properties.to_vec(), header.body_size));
+        if header.body_size == 0 {
+            self.whole(channel, heard);
+        }
+        Ok(())
+    }
+
+    fn body(
+        &mut self,
+        channel: u16,
+        data: &[u8],
+        last: bool,
+        heard: &mut Vec<Heard>,
+    ) -> Result<(), String> {
+        let partial = self.partial.get_mut(&channel);
+        let Some((partial, size)) = partial.and_then(|partial| {
+            let size = partial.header.as_ref()?.1;
+            Some((partial, size))
+        }) else {
+            return Err(format!("a body out of place on channel {channel}"));
+        };
+        partial.body.extend_from_slice(data);
+        if partial.body.len() as u64 > size {
+            return Err(format!("a body of more than the declared {size} octets"));
+        }
+        if last && partial.body.len() as u64 == size {
+            self.whole(channel, heard);
+        }
+        Ok(())
+    }
+
+    fn whole(&mut self, channel: u16, heard: &mut Vec<Heard>) {
+        if let Some(Partial { payload, header: Some((properties, _)), body }) =
+            self.partial.remove(&channel)
+        {
+            heard.push(Heard::Content { channel, payload, properties, body });
+        }
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self::new()
+    }
+}

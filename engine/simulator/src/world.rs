@@ -1,0 +1,446 @@
+//! N shards, the control state, and everything around them, driven by one seed.
+
+use std::sync::Arc;
+
+use leveret_broker::control::ControlMember;
+use leveret_broker::event::{Event, Operation};
+use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::mail::{Batch, Lane};
+use leveret_broker::settings::Settings;
+use leveret_broker::shard::Shard;
+use leveret_broker::topology::Topology;
+
+use crate::fault::Faults;
+use crate::mesh::{Mesh, Route};
+use crate::network::{Sending, Slots, Socket, SocketId};
+use crate::pool::Pool;
+use crate::random::Random;
+#[cfg(test)]
+use crate::sabotage::Sabotage;
+
+/// Longest time one step takes, so that the clock moves by itself.
+const STEP_MAX_NS: u64 = 20_000;
+
+/// A broker in a made-up world.
+#[derive(Debug)]
+pub struct World {
+    /// Where all choices of the run come from.
+    pub random: Random,
+    now: Instant,
+    faults: Faults,
+    shards: Vec<Shard>,
+    control: ControlMember,
+    /// Shards that may have operations to be polled.
+    stirred: Vec<bool>,
+    /// Requests came in since the control state's turn ended.
+    asked: bool,
+    /// The control state may have work for its spare time.
+    leisure: bool,
+    mesh: Mesh,
+    sockets: Vec<Socket>,
+    slots: Vec<Slots>,
+    pools: Vec<Pool>,
+    steps: u64,
+    choices: Vec<Step>,
+    #[cfg(test)]
+    pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// One thing that can happen next.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Accept(usize),
+    Arrive(usize),
+    Tell(usize),
+    End(usize),
+    Transmit(usize),
+    Complete(usize),
+    Close(usize),
+    Operate(usize),
+    Work(usize),
+    Timeout(usize),
+    Send(Route),
+    Carry(Route),
+    Control,
+    Leisure,
+}
+
+impl World {
+    /// A world of `shards` shards without connections.
+    pub fn new(seed: u64, shards: u16, faults: Faults, settings: Settings) -> Self {
+        let topology = Topology::with_presets(seed, shards);
+        let settings = Arc::new(Settings {
+            outbox_high_bytes: faults.outbox_high_bytes,
+            outbox_low_bytes: faults.outbox_high_bytes / 4,
+            ..settings
+        });
+        let shard = |id| Shard::new(ShardId(id), shards, Arc::clone(&settings), topology.clone());
+        let count = usize::from(shards);
+        Self {
+            random: Random::new(seed),
+            now: Instant(1),
+            shards: (0..shards).map(shard).collect(),
+            control: ControlMember::new(topology.clone(), shards, seed),
+            stirred: vec![false; count],
+            asked: false,
+            leisure: false,
+            mesh: Mesh::new(count + 1, faults.lane_batches),
+            sockets: Vec::new(),
+            slots: (0..count).map(|_| Slots::default()).collect(),
+            pools: (0..count).map(|_| Pool::new(faults.pool_buffers)).collect(),
+            faults,
+            steps: 0,
+            choices: Vec::new(),
+            #[cfg(test)]
+            sabotage: None,
+        }
+    }
+
+    /// A kind world with RabbitMQ's defaults.
+    pub fn calm(shards: u16) -> Self {
+        Self::new(u64::from(shards), shards, Faults::none(), Settings::default())
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// What goes wrong here.
+    pub fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
+    /// The shards, for reports and invariants.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Receive buffers that are lent.
+    pub fn lent_buffers(&self) -> usize {
+        self.pools.iter().map(Pool::lent).sum()
+    }
+
+    /// Whether no mail is under way or waits to be sent.
+    pub fn is_mail_drained(&self) -> bool {
+        self.mesh.is_empty() && self.mesh.routes().all(|route| !self.has_mail(route))
+    }
+
+    /// A client connects to a shard.
+    pub fn connect(&mut self, shard: u16) -> SocketId {
+        let socket = SocketId(self.sockets.len());
+        let skipped = self.random.index(3);
+        let id = self.slots[usize::from(shard)].take(socket, skipped);
+        self.sockets.push(Socket::new(ShardId(shard), id));
+        socket
+    }
+
+    /// A client sends bytes.
+    pub fn write(&mut self, socket: SocketId, bytes: &[u8]) {
+        let socket = &mut self.sockets[socket.0];
+        if !socket.reset && !socket.half_closed && !socket.closed {
+            socket.to_server.extend(bytes);
+        }
+    }
+
+    /// A client reads what has reached it.
+    pub fn read(&mut self, socket: SocketId) -> Vec<u8> {
+        std::mem::take(&mut self.sockets[socket.0].to_client)
+    }
+
+    /// A client sends nothing more, but reads on.
+    pub fn half_close(&mut self, socket: SocketId) {
+        self.sockets[socket.0].half_closed = true;
+    }
+
+    /// A connection is gone without a word; bytes under way are lost in both directions.
+    pub fn reset(&mut self, socket: SocketId) {
+        let socket = &mut self.sockets[socket.0];
+        if !socket.closed {
+            socket.reset = true;
+            socket.to_server.clear();
+            socket.to_client.clear();
+        }
+    }
+
+    /// Whether the server has closed the connection; what had reached the client can be read.
+    pub fn is_closed(&self, socket: SocketId) -> bool {
+        self.sockets[socket.0].closed
+    }
+
+    /// Which connection of its shard a socket is.
+    pub fn connection_id(&self, socket: SocketId) -> ConnectionId {
+        self.sockets[socket.0].id
+    }
+
+    /// Lets the clock jump forward.
+    pub fn advance(&mut self, ns: u64) {
+        self.now = self.now.after(ns);
+    }
+
+    /// The broker is told to stop.
+    pub fn stop(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.handle(shard, Event::Stop);
+        }
+    }
+
+    /// Makes one step that chance picks from all that are possible; false if none is.
+    pub fn step(&mut self) -> bool {
+        self.gather();
+        if self.choices.is_empty() {
+            let Some(due) = self.mesh.next_due() else { return false };
+            self.now = self.now.max(due);
+            self.gather();
+        }
+        if self.choices.is_empty() {
+            return false;
+        }
+        let step = self.choices[self.random.index(self.choices.len())];
+        self.steps += 1;
+        self.now = self.now.after(self.random.below(STEP_MAX_NS));
+        self.make(step);
+        true
+    }
+
+    /// Steps until nothing is left to do but to wait for clients and deadlines.
+    ///
+    /// # Panics
+    /// After `steps_max` steps: then the broker busies itself for ever.
+    pub fn run(&mut self, steps_max: u64) -> u64 {
+        let mut made = 0;
+        while self.step() {
+            made += 1;
+            assert!(made < steps_max, "no rest after {steps_max} steps");
+        }
+        made
+    }
+
+    fn gather(&mut self) {
+        let mut choices = std::mem::take(&mut self.choices);
+        choices.clear();
+        for (index, socket) in self.sockets.iter().enumerate().filter(|(_, s)| !s.closed) {
+            let possible = [
+                (!socket.accepted, Step::Accept(index)),
+                (socket.can_arrive(), Step::Arrive(index)),
+                (socket.can_be_told(), Step::Tell(index)),
+                (socket.can_end(), Step::End(index)),
+                (socket.can_transmit(self.faults.window_bytes), Step::Transmit(index)),
+                (socket.can_complete(), Step::Complete(index)),
+                (socket.can_close(), Step::Close(index)),
+            ];
+            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
+        }
+        for (index, shard) in self.shards.iter().enumerate() {
+            let late = shard.next_timeout().is_some_and(|at| at <= self.now);
+            let possible = [
+                (self.stirred[index], Step::Operate(index)),
+                (shard.has_work(), Step::Work(index)),
+                (late, Step::Timeout(index)),
+            ];
+            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
+        }
+        for route in self.mesh.routes() {
+            if self.mesh.due(route).is_some_and(|due| due <= self.now) {
+                choices.push(Step::Carry(route));
+            }
+            if self.mesh.has_room(route) && self.has_mail(route) {
+                choices.push(Step::Send(route));
+            }
+        }
+        if self.asked {
+            choices.push(Step::Control);
+        } else if self.leisure {
+            choices.push(Step::Leisure);
+        }
+        self.choices = choices;
+    }
+
+    fn has_mail(&self, (from, to, lane): Route) -> bool {
+        match self.shards.get(usize::from(from.0)) {
+            Some(shard) => shard.has_mail(to, lane),
+            None => self.control.has_mail(to, lane),
+        }
+    }
+
+    fn make(&mut self, step: Step) {
+        match step {
+            Step::Accept(index) => self.accept(index),
+            Step::Arrive(index) => self.arrive(index),
+            Step::Tell(index) => {
+                let socket = &mut self.sockets[index];
+                let Some(bytes) = socket.arrived.pop_front() else { return };
+                let (shard, connection) = (usize::from(socket.shard.0), socket.id);
+                self.handle(shard, Event::Received { connection, bytes });
+            }
+            Step::End(index) => {
+                self.sockets[index].end_told = true;
+                let connection = self.sockets[index].id;
+                self.handle(self.shard_of(index), Event::Ended { connection });
+            }
+            Step::Transmit(index) => self.transmit(index),
+            Step::Complete(index) => {
+                let socket = &mut self.sockets[index];
+                let Some(sending) = socket.sending.take() else { return };
+                let (connection, outbox) = (socket.id, sending.outbox);
+                self.handle(self.shard_of(index), Event::Sent { connection, outbox });
+            }
+            Step::Close(index) => {
+                self.sockets[index].closed = true;
+                self.sockets[index].to_server.clear();
+                let (shard, connection) = (self.shard_of(index), self.sockets[index].id);
+                self.handle(shard, Event::Closed { connection });
+                self.slots[shard].release(connection);
+            }
+            Step::Operate(index) => self.operate(index),
+            Step::Work(index) => {
+                self.shards[index].work(self.now);
+                self.stirred[index] = true;
+            }
+            Step::Timeout(index) => {
+                self.shards[index].handle_timeout(self.now);
+                self.stirred[index] = true;
+            }
+            Step::Send(route) => self.send(route),
+            Step::Carry(route) => self.carry(route),
+            Step::Control => {
+                self.control.finish_turn();
+                self.asked = false;
+                self.leisure = true;
+            }
+            Step::Leisure => self.leisure = self.control.idle(),
+        }
+    }
+
+    fn shard_of(&self, socket: usize) -> usize {
+        usize::from(self.sockets[socket].shard.0)
+    }
+
+    fn handle(&mut self, shard: usize, event: Event) {
+        self.shards[shard].handle(event, self.now);
+        self.stirred[shard] = true;
+    }
+
+    fn accept(&mut self, index: usize) {
+        self.sockets[index].accepted = true;
+        let connection = self.sockets[index].id;
+        let peer = ([127, 0, 0, 1], 40_000 + (index % 20_000) as u16).into();
+        let local = ([127, 0, 0, 1], 5672).into();
+        self.handle(self.shard_of(index), Event::Accepted { connection, peer, local });
+    }
+
+    fn arrive(&mut self, index: usize) {
+        if self.random.chance(self.faults.exhaustion_percent) {
+            return;
+        }
+        let shard = self.shard_of(index);
+        let socket = &mut self.sockets[index];
+        let most = socket.to_server.len().min(self.faults.chunk_max_bytes);
+        let size = self.random.between(1, most as u64) as usize;
+        let bytes: Vec<u8> = socket.to_server.drain(..size).collect();
+        let lent = self.pools[shard].lend(bytes);
+        #[cfg(test)]
+        if let Some(sabotage) = &mut self.sabotage {
+            sabotage.received(&lent);
+        }
+        socket.arrived.push_back(lent);
+    }
+
+    fn transmit(&mut self, index: usize) {
+        let socket = &mut self.sockets[index];
+        let Some(sending) = &mut socket.sending else { return };
+        let room = self.faults.window_bytes - socket.to_client.len();
+        let most = (sending.wire.len() - sending.sent).min(room).min(self.faults.piece_max_bytes);
+        let size = self.random.between(1, most as u64) as usize;
+        let piece = &sending.wire[sending.sent..sending.sent + size];
+        socket.to_client.extend_from_slice(piece);
+        sending.sent += size;
+    }
+
+    fn operate(&mut self, shard: usize) {
+        // Not always all of them: a driver may be interrupted by the end of its submission queue.
+        let most = self.random.between(1, 16);
+        for _ in 0..most {
+            let Some(operation) = self.shards[shard].poll_operation() else {
+                self.stirred[shard] = false;
+                return;
+            };
+            self.carry_out(shard, operation);
+        }
+    }
+
+    fn carry_out(&mut self, shard: usize, operation: Operation) {
+        let (Operation::Send { connection, .. }
+        | Operation::Pause { connection }
+        | Operation::Resume { connection }
+        | Operation::Close { connection }) = operation;
+        let user = self.slots[shard].user(connection);
+        let Some(SocketId(index)) = user else { panic!("{operation:?} for nobody") };
+        let socket = &mut self.sockets[index];
+        match operation {
+            Operation::Send { outbox, .. } => {
+                assert!(socket.sending.is_none(), "two sends at a time on {connection:?}");
+                let wire = outbox.to_vec();
+                assert!(!wire.is_empty(), "a send of nothing on {connection:?}");
+                socket.sending = Some(Sending { outbox, wire, sent: 0 });
+            }
+            Operation::Pause { .. } => socket.paused = true,
+            Operation::Resume { .. } => socket.paused = false,
+            Operation::Close { .. } => {
+                assert!(!socket.closing, "{connection:?} closed twice");
+                socket.closing = true;
+            }
+        }
+    }
+
+    fn send(&mut self, route: Route) {
+        let (from, to, lane) = route;
+        let batch = match self.shards.get_mut(usize::from(from.0)) {
+            Some(shard) => {
+                self.stirred[usize::from(from.0)] = true;
+                shard.poll_mail(to, lane)
+            }
+            None => self.control.poll_mail(to, lane),
+        };
+        let Some(batch) = batch else { return };
+        let due = self.now.after(self.random.below(self.faults.mail_delay_max_ns + 1));
+        #[cfg(test)]
+        let batch = match &mut self.sabotage {
+            Some(sabotage) => match sabotage.sent(lane, batch) {
+                Some(batch) => batch,
+                None => return,
+            },
+            None => batch,
+        };
+        self.mesh.push(route, due, batch);
+    }
+
+    fn carry(&mut self, route: Route) {
+        let (from, to, _) = route;
+        let Some(batch) = self.mesh.pop(route) else { return };
+        match self.shards.get_mut(usize::from(to.0)) {
+            Some(shard) => {
+                shard.handle_mail(from, batch, self.now);
+                self.stirred[usize::from(to.0)] = true;
+            }
+            None => self.hand_to_control(from, batch),
+        }
+    }
+
+    fn hand_to_control(&mut self, from: ShardId, batch: Batch) {
+        self.control.handle_mail(from, batch);
+        self.asked = true;
+    }
+}
+
+impl World {
+    /// Whether a lane between two members could take another batch, for tests of backpressure.
+    pub fn lane_has_room(&self, from: u16, to: u16, lane: Lane) -> bool {
+        self.mesh.has_room((ShardId(from), ShardId(to), lane))
+    }
+}
