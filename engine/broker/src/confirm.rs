@@ -22,6 +22,9 @@ pub struct Confirms {
     sent: Vec<(ShardId, VecDeque<u64>)>,
     /// Done and not yet told, in no order.
     done: Vec<u64>,
+    /// Told one by one above `acknowledged`, ascending. No ack may name them again: clients take
+    /// that for an error (lapin) or count it twice.
+    singles: Vec<u64>,
 }
 
 impl Confirms {
@@ -81,11 +84,20 @@ impl Confirms {
     /// that still waits, single ones behind it. RabbitMQ folds the same way.
     pub fn acknowledge(&mut self, channel: u16, out: &mut Vec<u8>) {
         let Some(first_waiting) = self.waiting.first_key() else {
+            let mut through = self.last;
+            while self.singles.pop_if(|single| *single == through).is_some() {
+                through -= 1;
+            }
+            self.acknowledge_through(through, channel, out);
+            self.acknowledged = self.last;
             self.done.clear();
-            self.acknowledge_through(self.last, channel, out);
+            self.singles.clear();
             return;
         };
         self.done.sort_unstable();
+        self.done.dedup();
+        let singles = &self.singles;
+        self.done.retain(|sequence| singles.binary_search(sequence).is_err());
         let covered = self.done.partition_point(|sequence| *sequence < first_waiting);
         if covered > 0 {
             self.acknowledge_through(self.done[covered - 1], channel, out);
@@ -93,7 +105,10 @@ impl Confirms {
         for sequence in &self.done[covered..] {
             ack(*sequence, false, channel, out);
         }
-        self.done.clear();
+        let acknowledged = self.acknowledged;
+        self.singles.retain(|sequence| *sequence > acknowledged);
+        self.singles.extend(self.done.drain(..).skip(covered));
+        self.singles.sort_unstable();
     }
 
     fn acknowledge_through(&mut self, sequence: u64, channel: u16, out: &mut Vec<u8>) {
@@ -126,6 +141,7 @@ mod tests {
             let Frame::Method { payload, .. } = frame else { panic!("{frame:?}") };
             let Method::BasicAck(ack) = Method::decode(payload).unwrap() else { panic!() };
             acks.push((ack.delivery_tag, ack.multiple));
+            assert!(open.contains(&ack.delivery_tag), "{} was acknowledged before", ack.delivery_tag);
             if ack.multiple {
                 open.retain(|sequence| *sequence > ack.delivery_tag);
             } else {
@@ -144,7 +160,7 @@ mod tests {
         }
         let mut out = Vec::new();
         confirms.acknowledge(1, &mut out);
-        assert_eq!(settle(&out, &mut BTreeSet::new()), [(100, true)]);
+        assert_eq!(settle(&out, &mut (1..=100).collect()), [(100, true)]);
         out.clear();
         confirms.acknowledge(1, &mut out);
         assert!(out.is_empty());

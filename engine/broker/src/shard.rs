@@ -126,9 +126,13 @@ impl Shard {
         self.core.exits.post.has_mail(to, lane)
     }
 
-    /// Whether work is left that needs no event: publishers that may go on.
+    /// Whether work is left that needs no event: publishers that may go on, and mail to this shard
+    /// itself, both of which [`Self::poll_mail`] can leave behind.
     pub fn has_work(&self) -> bool {
+        let (id, post) = (self.core.id, &self.core.exits.post);
         !self.core.unblocked.is_empty()
+            || post.has_mail(id, Lane::Work)
+            || post.has_mail(id, Lane::Reply)
     }
 
     /// Goes on with such work.

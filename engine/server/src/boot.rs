@@ -51,7 +51,9 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     let _ = log::start(&config.log);
     let features = leveret_ring::probe()?;
     let mut broker = Broker::start(&config)?;
-    let Some(listeners) = broker.open()? else { return Ok(()) };
+    let Some(listeners) = broker.open()? else {
+        return Ok(());
+    };
     broker.announce(&config, &features, &listeners);
     let reason = broker.wait_for_end();
     broker.stop();
@@ -88,7 +90,10 @@ impl Broker {
         signal::watch(sender.clone()).map_err(system("watch for signals"))?;
         let plan = cores::plan(&leveret_ring::allowed_cores(), config.shards);
         if !plan.exclusive {
-            warn!("more shards than cores: {}; this works and is slower", plan.describe());
+            warn!(
+                "more shards than cores: {}; this works and is slower",
+                plan.describe()
+            );
         }
         let open_files = leveret_ring::raise_open_files_limit()
             .map_err(system("read or raise the limit of open files"))?;
@@ -122,17 +127,30 @@ impl Broker {
         let pages = Some(Pages::new(clock, config.cluster_name(&host::name())));
         let wakes = Arc::from([]);
         Ok(Self {
-            shared, notices, plan, connections_max, wakes, starts, start_control, amqp, http, pages,
+            shared,
+            notices,
+            plan,
+            connections_max,
+            wakes,
+            starts,
+            start_control,
+            amqp,
+            http,
+            pages,
         })
     }
 
     /// Lets the threads go and opens the addresses. `None` where a signal came first.
     fn open(&mut self) -> Result<Option<Vec<(SocketAddr, Purpose)>>, Failure> {
-        let Some(wakes) = self.wait_until_ready()? else { return Ok(None) };
+        let Some(wakes) = self.wait_until_ready()? else {
+            return Ok(None);
+        };
         self.wakes = wakes;
         for start in self.starts.drain(..) {
             // A thread that is gone has left a notice, which ends the broker.
-            let _ = start.send(StartShard { wakes: Arc::clone(&self.wakes) });
+            let _ = start.send(StartShard {
+                wakes: Arc::clone(&self.wakes),
+            });
         }
         let mut open = Vec::new();
         let mut listen = |bounds: Vec<Bound>| -> Result<Vec<(TcpListener, Purpose)>, Failure> {
@@ -166,10 +184,13 @@ impl Broker {
                     return Err(Failure::Thread { thread, reason });
                 }
                 Ok(Notice::Signal { .. }) => return Ok(None),
-                Ok(Notice::Stopped { .. } | Notice::Ended) => {}
+                Ok(Notice::Stopped | Notice::Ended) => {}
                 Err(_) => {
                     let reason = "its ring was not ready in time".to_owned();
-                    return Err(Failure::Thread { thread: "a shard".to_owned(), reason });
+                    return Err(Failure::Thread {
+                        thread: "a shard".to_owned(),
+                        reason,
+                    });
                 }
             }
         }
@@ -199,10 +220,13 @@ impl Broker {
                     return Ending::Signal;
                 }
                 Ok(Notice::Failed { thread, reason }) => return Ending::Failure { thread, reason },
-                Ok(Notice::Ready { .. } | Notice::Stopped { .. } | Notice::Ended) => {}
+                Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Ended) => {}
                 Err(_) => {
                     let thread = "every thread".to_owned();
-                    return Ending::Failure { thread, reason: "is gone".to_owned() };
+                    return Ending::Failure {
+                        thread,
+                        reason: "is gone".to_owned(),
+                    };
                 }
             }
         }
@@ -213,14 +237,19 @@ impl Broker {
         let shards = self.plan.cores.len();
         self.shared.enter(Stage::Stopping, &self.wakes);
         let stopped = self.count_notices(shards, STOP_PATIENCE, |notice| {
-            matches!(notice, Notice::Stopped { .. })
+            matches!(notice, Notice::Stopped)
         });
         if stopped < shards {
             let left: u32 = self.shared.placement.counts().iter().sum();
-            warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
+            warn!(
+                "{left} clients did not take leave within {} s",
+                STOP_PATIENCE.as_secs()
+            );
         }
         self.shared.enter(Stage::Quitting, &self.wakes);
-        self.count_notices(shards + 1, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended));
+        self.count_notices(shards + 1, QUIT_PATIENCE, |notice| {
+            matches!(notice, Notice::Ended)
+        });
         info!("stopped");
     }
 
@@ -276,7 +305,10 @@ fn seats(
 }
 
 fn make_data_directory(path: &Path) -> Result<(), Failure> {
-    let failure = |source| Failure::DataDirectory { path: path.into(), source };
+    let failure = |source| Failure::DataDirectory {
+        path: path.into(),
+        source,
+    };
     std::fs::create_dir_all(path).map_err(failure)?;
     std::fs::read_dir(path).map_err(failure)?;
     Ok(())

@@ -148,10 +148,14 @@ impl Config {
     /// Reads a TOML file; what it does not set has its default. Limits are checked by
     /// [`Config::validate`], after the command line had its say.
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
-        Self::from_toml(&text)
-            .map_err(|reason| ConfigError::Syntax { path: path.into(), reason })
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.into(),
+            source,
+        })?;
+        Self::from_toml(&text).map_err(|reason| ConfigError::Syntax {
+            path: path.into(),
+            reason,
+        })
     }
 
     fn from_toml(text: &str) -> Result<Self, String> {
@@ -205,7 +209,9 @@ impl Config {
 
     /// The name in the server properties and in metrics.
     pub(crate) fn cluster_name(&self, host: &str) -> String {
-        self.cluster_name.clone().unwrap_or_else(|| format!("leveret@{host}"))
+        self.cluster_name
+            .clone()
+            .unwrap_or_else(|| format!("leveret@{host}"))
     }
 
     /// The ring of one of `shards` shards that together serve `connections_max` connections.
@@ -242,7 +248,8 @@ impl Config {
 
     /// How long a shard polls before it sleeps.
     pub(crate) fn spin_us(&self, owns_its_core: bool) -> u32 {
-        self.spin_us.unwrap_or(if owns_its_core { SPIN_DERIVED_US } else { 0 })
+        self.spin_us
+            .unwrap_or(if owns_its_core { SPIN_DERIVED_US } else { 0 })
     }
 }
 

@@ -107,7 +107,9 @@ impl ControlDriver {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Accepted { stream, .. } => self.place(stream),
-                Completion::ListenFailed { error, retrying, .. } => {
+                Completion::ListenFailed {
+                    error, retrying, ..
+                } => {
                     self.listen_failed(&error, retrying);
                 }
                 // Wakes only end the sleep; sockets are not served here.
@@ -133,7 +135,9 @@ impl ControlDriver {
     }
 
     fn refused(&mut self, refusal: Refusal) {
-        let Some(withheld) = self.state.refusals.admit() else { return };
+        let Some(withheld) = self.state.refusals.admit() else {
+            return;
+        };
         match refusal {
             Refusal::Full { connections_max } => warn!(
                 withheld,
@@ -141,7 +145,10 @@ impl ControlDriver {
                  connections_max or the open files limit"
             ),
             Refusal::Overrun => {
-                warn!(withheld, "refused a connection: they come faster than shards take them");
+                warn!(
+                    withheld,
+                    "refused a connection: they come faster than shards take them"
+                );
             }
         }
     }
@@ -164,7 +171,9 @@ impl ControlDriver {
         for from in 0..self.mesh.id() {
             for (lane, _) in LANES {
                 for _ in 0..BATCHES_PER_LANE_MAX {
-                    let Some(batch) = self.mesh.receive(from, lane) else { break };
+                    let Some(batch) = self.mesh.receive(from, lane) else {
+                        break;
+                    };
                     self.member.handle_mail(ShardId(from as u16), batch);
                     any = true;
                 }
@@ -180,7 +189,9 @@ impl ControlDriver {
             for (lane, of_mail) in LANES {
                 let member = ShardId(to as u16);
                 while self.mesh.has_room(to, lane) {
-                    let Some(batch) = self.member.poll_mail(member, of_mail) else { break };
+                    let Some(batch) = self.member.poll_mail(member, of_mail) else {
+                        break;
+                    };
                     let delivered = self.mesh.try_send(to, lane, batch).is_ok();
                     assert!(delivered, "we are the lane's only sender and saw room");
                     sent = true;

@@ -68,8 +68,10 @@ pub(crate) enum Failure {
         source: io::Error,
     },
     /// A running broker could not be asked.
-    #[error("cannot ask the broker at {address}: {reason}. Is it running, and is its HTTP address \
-             there? Another one: leveret top --http ADDR:PORT")]
+    #[error(
+        "cannot ask the broker at {address}: {reason}. Is it running, and is its HTTP address \
+             there? Another one: leveret top --http ADDR:PORT"
+    )]
     Ask {
         /// Its HTTP address.
         address: SocketAddr,
@@ -119,10 +121,20 @@ mod tests {
         });
         assert_eq!(unavailable.exit_code(), 78);
         let text = unavailable.to_string();
-        assert!(text.starts_with("io_uring is forbidden\nAllow it."), "{text}");
+        assert!(
+            text.starts_with("io_uring is forbidden\nAllow it."),
+            "{text}"
+        );
         let config = Failure::Config(ConfigError::Contradiction("a and b".into()));
         assert_eq!(config.exit_code(), 2);
-        assert_eq!(Failure::Thread { thread: "x".into(), reason: "y".into() }.exit_code(), 1);
+        assert_eq!(
+            Failure::Thread {
+                thread: "x".into(),
+                reason: "y".into()
+            }
+            .exit_code(),
+            1
+        );
     }
 
     #[test]
@@ -134,6 +146,9 @@ mod tests {
             source: io::ErrorKind::AddrInUse.into(),
         };
         let text = failure.to_string();
-        assert!(text.contains("127.0.0.1:5672") && text.contains("--listen ADDR:PORT"), "{text}");
+        assert!(
+            text.contains("127.0.0.1:5672") && text.contains("--listen ADDR:PORT"),
+            "{text}"
+        );
     }
 }

@@ -52,8 +52,14 @@ pub(crate) fn spawn(
     if listeners.is_empty() {
         return Ok(());
     }
-    let site = Arc::new(Site { pages, wakers, shared });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let site = Arc::new(Site {
+        pages,
+        wakers,
+        shared,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     Builder::new().name("http".to_owned()).spawn(move || {
         runtime.block_on(async {
             let mut served = Vec::new();
@@ -108,7 +114,11 @@ impl Site {
     /// With queues only where there are not too many of them.
     async fn look_closely(&self) -> Vec<Look> {
         let looks = self.look(false).await;
-        if Pages::lists_queues(&looks) { self.look(true).await } else { looks }
+        if Pages::lists_queues(&looks) {
+            self.look(true).await
+        } else {
+            looks
+        }
     }
 
     fn refused(&self) -> u64 {
@@ -117,34 +127,55 @@ impl Site {
 }
 
 async fn index(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT)], site.pages.index(&site.look(false).await))
+    (
+        [(CONTENT_TYPE, TEXT)],
+        site.pages.index(&site.look(false).await),
+    )
 }
 
 async fn metrics_index() -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT)], "Leveret metrics for Prometheus: /metrics, /metrics/per-object\n")
+    (
+        [(CONTENT_TYPE, TEXT)],
+        "Leveret metrics for Prometheus: /metrics, /metrics/per-object\n",
+    )
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look(false).await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics(&looks, site.refused()))
+    (
+        [(CONTENT_TYPE, METRICS)],
+        site.pages.metrics(&looks, site.refused()),
+    )
 }
 
 async fn metrics_per_object(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look_closely().await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics_per_object(&looks, site.refused()))
+    (
+        [(CONTENT_TYPE, METRICS)],
+        site.pages.metrics_per_object(&looks, site.refused()),
+    )
 }
 
 async fn top(RawQuery(query): RawQuery, State(site): State<Arc<Site>>) -> impl IntoResponse {
     let queues = queues_asked(query.as_deref());
-    let looks = if queues > 0 { site.look_closely().await } else { site.look(false).await };
+    let looks = if queues > 0 {
+        site.look_closely().await
+    } else {
+        site.look(false).await
+    };
     ([(CONTENT_TYPE, JSON)], site.pages.top(&looks, queues))
 }
 
 /// `queues=N` of a query, 0 to 200, 20 where it is not given.
 fn queues_asked(query: Option<&str>) -> usize {
     let fields = query.unwrap_or_default().split('&');
-    let asked = fields.filter_map(|field| field.strip_prefix("queues=")).next_back();
-    asked.and_then(|number| number.parse().ok()).unwrap_or(20).min(200)
+    let asked = fields
+        .filter_map(|field| field.strip_prefix("queues="))
+        .next_back();
+    asked
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(20)
+        .min(200)
 }
 
 /// A listener with a limit on connections, which axum has not.
@@ -195,7 +226,11 @@ impl Connection {
             return None;
         }
         let end = Box::pin(tokio::time::sleep(CONNECTION_LIFETIME));
-        Some(Self { stream, open: Arc::clone(open), end })
+        Some(Self {
+            stream,
+            open: Arc::clone(open),
+            end,
+        })
     }
 }
 
@@ -254,7 +289,10 @@ mod tests {
 
     #[test]
     fn connections_above_the_limit_are_closed_and_places_come_back() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

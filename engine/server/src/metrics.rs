@@ -89,6 +89,9 @@ const GLOBAL_COUNTS: [ShardCount; 12] = [
     ("acknowledged", QUEUE_TYPE, |counts| counts.acknowledged),
 ];
 
+/// Gauges that `RabbitMQ` has too.
+const OBJECTS: [&str; 4] = ["connections", "channels", "consumers", "queues"];
+
 const PROTOCOL: &str = "protocol=\"amqp091\"";
 const QUEUE_TYPE: &str = "protocol=\"amqp091\",queue_type=\"rabbit_classic_queue\"";
 
@@ -99,48 +102,88 @@ fn delivered(counts: &ShardCounts) -> u64 {
         + counts.got_manual_ack
 }
 
-/// The metrics of the whole broker and of each shard.
-pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>) -> String {
+/// The metrics of the whole broker and of each shard. Families that [`queues`] has per queue are
+/// left out `with_queues`, as `RabbitMQ` does.
+pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool) -> String {
     let mut text = Text::default();
     text.family("leveret_build_info", Kind::Gauge, "The broker's version.");
-    text.sample("leveret_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    text.single("leveret_uptime_seconds", Kind::Gauge, "Since the start.", identity.uptime_s);
+    text.sample(
+        "leveret_build_info",
+        &[("version", env!("CARGO_PKG_VERSION"))],
+        1,
+    );
+    text.single(
+        "leveret_uptime_seconds",
+        Kind::Gauge,
+        "Since the start.",
+        identity.uptime_s,
+    );
     text.single(
         "leveret_connections_refused_total",
         Kind::Counter,
         "Connections closed at once, at the limit or in a storm.",
         identity.connections_refused,
     );
-    let exchanges = reports(looks).map(|look| look.report.exchanges).max().unwrap_or(0);
+    let exchanges = reports(looks)
+        .map(|look| look.report.exchanges)
+        .max()
+        .unwrap_or(0);
     text.single("leveret_exchanges", Kind::Gauge, "Exchanges.", exchanges);
     shards(&mut text, looks);
     latencies(&mut text, looks);
     process(&mut text);
     rabbitmq(&mut text, looks, identity);
+    if !with_queues {
+        queue_sums(&mut text, looks);
+    }
     text.finish()
 }
 
 fn shards(text: &mut Text, looks: &[Look]) {
     let name = "leveret_shard_answered";
-    text.family(name, Kind::Gauge, "0: the shard did not answer in time; its figures are old.");
+    text.family(
+        name,
+        Kind::Gauge,
+        "0: the shard did not answer in time; its figures are old.",
+    );
     for (shard, look) in looks.iter().enumerate() {
-        text.sample(name, &[("shard", &shard.to_string())], u8::from(look.answered));
+        text.sample(
+            name,
+            &[("shard", &shard.to_string())],
+            u8::from(look.answered),
+        );
     }
     for (name, help, value) in SHARD_GAUGES {
-        per_shard(text, looks, name, Kind::Gauge, help, |look| value(&look.report) as u64);
+        per_shard(text, looks, name, Kind::Gauge, help, |look| {
+            value(&look.report) as u64
+        });
     }
     for (name, help, value) in SHARD_COUNTS {
-        per_shard(text, looks, name, Kind::Counter, help, |look| value(&look.report.counts));
+        per_shard(text, looks, name, Kind::Counter, help, |look| {
+            value(&look.report.counts)
+        });
     }
     for (name, help, value) in RING_COUNTS {
-        per_shard(text, looks, name, Kind::Counter, help, |look| value(&look.ring));
+        per_shard(text, looks, name, Kind::Counter, help, |look| {
+            value(&look.ring)
+        });
     }
-    per_shard(text, looks, "receive_buffers_free", Kind::Gauge, "Free receive buffers.", |look| {
-        u64::from(look.buffers_free)
-    });
-    per_shard(text, looks, "receive_buffers_leased", Kind::Gauge, "Buffers in use.", |look| {
-        u64::from(look.buffers_leased)
-    });
+    per_shard(
+        text,
+        looks,
+        "receive_buffers_free",
+        Kind::Gauge,
+        "Free receive buffers.",
+        |look| u64::from(look.buffers_free),
+    );
+    per_shard(
+        text,
+        looks,
+        "receive_buffers_leased",
+        Kind::Gauge,
+        "Buffers in use.",
+        |look| u64::from(look.buffers_leased),
+    );
 }
 
 fn per_shard(
@@ -154,19 +197,31 @@ fn per_shard(
     let name = format!("leveret_{name}");
     text.family(&name, kind, help);
     for look in reports(looks) {
-        text.sample(&name, &[("shard", &look.report.shard.to_string())], value(look));
+        text.sample(
+            &name,
+            &[("shard", &look.report.shard.to_string())],
+            value(look),
+        );
     }
 }
 
 fn latencies(text: &mut Text, looks: &[Look]) {
     let name = "leveret_publish_to_deliver_seconds";
-    text.family(name, Kind::Histogram, "From a publish to the delivery's way out.");
+    text.family(
+        name,
+        Kind::Histogram,
+        "From a publish to the delivery's way out.",
+    );
     for look in reports(looks) {
         let shard = look.report.shard.to_string();
         text.precise_histogram(name, &[("shard", &shard)], &look.report.publish_to_deliver);
     }
     let name = "leveret_time_in_queue_seconds";
-    text.family(name, Kind::Histogram, "From becoming ready to leaving the queue.");
+    text.family(
+        name,
+        Kind::Histogram,
+        "From becoming ready to leaving the queue.",
+    );
     for look in reports(looks) {
         let shard = look.report.shard.to_string();
         text.precise_histogram(name, &[("shard", &shard)], &look.report.time_in_queue);
@@ -176,9 +231,17 @@ fn latencies(text: &mut Text, looks: &[Look]) {
 /// Under the usual names and under those of `RabbitMQ`'s dashboards.
 fn process(text: &mut Text) {
     let figures = [
-        ("process_resident_memory_bytes", "Resident memory.", host::resident_bytes()),
+        (
+            "process_resident_memory_bytes",
+            "Resident memory.",
+            host::resident_bytes(),
+        ),
         ("process_open_fds", "Open files.", host::open_files()),
-        ("process_max_fds", "The limit of open files.", host::limit("Max open files")),
+        (
+            "process_max_fds",
+            "The limit of open files.",
+            host::limit("Max open files"),
+        ),
     ];
     for (name, help, value) in figures {
         let Some(value) = value else { continue };
@@ -189,7 +252,11 @@ fn process(text: &mut Text) {
 
 fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
     let name = identity.cluster_name;
-    text.family("rabbitmq_identity_info", Kind::Gauge, "What dashboards join everything on.");
+    text.family(
+        "rabbitmq_identity_info",
+        Kind::Gauge,
+        "What dashboards join everything on.",
+    );
     let labels = [
         ("rabbitmq_node", name),
         ("rabbitmq_cluster", name),
@@ -205,18 +272,23 @@ fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
     ];
     text.sample("rabbitmq_build_info", &labels, 1);
     let uptime = "Since the start; called so for RabbitMQ's dashboards.";
-    text.single("rabbitmq_erlang_uptime_seconds", Kind::Gauge, uptime, identity.uptime_s);
+    text.single(
+        "rabbitmq_erlang_uptime_seconds",
+        Kind::Gauge,
+        uptime,
+        identity.uptime_s,
+    );
 
-    for (name, help, value) in &SHARD_GAUGES[..6] {
+    for (name, help, value) in SHARD_GAUGES
+        .iter()
+        .filter(|(name, ..)| OBJECTS.contains(name))
+    {
         let sum: usize = reports(looks).map(|look| value(&look.report)).sum();
         text.single(&format!("rabbitmq_{name}"), Kind::Gauge, help, sum);
     }
-    let all = |report: &Report| report.messages_ready + report.messages_unacked;
-    let messages: usize = reports(looks).map(|look| all(&look.report)).sum();
-    text.single("rabbitmq_queue_messages", Kind::Gauge, "Ready and unacked messages.", messages);
-    let opened_and_closed = SHARD_COUNTS.iter().filter(|(name, ..)| {
-        name.ends_with("s_opened_total") || name.ends_with("s_closed_total")
-    });
+    let opened_and_closed = SHARD_COUNTS
+        .iter()
+        .filter(|(name, ..)| name.ends_with("s_opened_total") || name.ends_with("s_closed_total"));
     for (name, help, value) in opened_and_closed {
         let sum: u64 = reports(looks).map(|look| value(&look.report.counts)).sum();
         text.single(&format!("rabbitmq_{name}"), Kind::Counter, help, sum);
@@ -232,10 +304,39 @@ fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
     text.labelled("rabbitmq_global_consumers", PROTOCOL, consumers);
 }
 
+/// Messages of all queues together.
+fn queue_sums(text: &mut Text, looks: &[Look]) {
+    let sum = |of: fn(&Report) -> usize| reports(looks).map(|look| of(&look.report)).sum::<usize>();
+    let (ready, unacked) = (
+        sum(|report| report.messages_ready),
+        sum(|report| report.messages_unacked),
+    );
+    for (name, help, value) in [
+        (
+            "rabbitmq_queue_messages",
+            "Ready and unacked messages.",
+            ready + unacked,
+        ),
+        (
+            "rabbitmq_queue_messages_ready",
+            "Messages that wait.",
+            ready,
+        ),
+        (
+            "rabbitmq_queue_messages_unacked",
+            "Messages given out and not settled.",
+            unacked,
+        ),
+    ] {
+        text.single(name, Kind::Gauge, help, value);
+    }
+}
+
 type QueueFigure = (&'static str, Kind, &'static str, fn(&QueueReport) -> u64);
 
 #[rustfmt::skip]
-const QUEUE_FIGURES: [QueueFigure; 7] = [
+const QUEUE_FIGURES: [QueueFigure; 8] = [
+    ("rabbitmq_queue_messages", Kind::Gauge, "Ready and unacked messages.", |queue| (queue.messages_ready + queue.messages_unacked) as u64),
     ("rabbitmq_queue_messages_ready", Kind::Gauge, "Messages that wait.", |queue| queue.messages_ready as u64),
     ("rabbitmq_queue_messages_unacked", Kind::Gauge, "Messages given out and not settled.", |queue| queue.messages_unacked as u64),
     ("rabbitmq_queue_consumers", Kind::Gauge, "Consumers.", |queue| queue.consumers as u64),
@@ -257,24 +358,38 @@ pub(crate) fn queues(looks: &[Look]) -> String {
         there.saturating_sub(described),
     );
     for (name, kind, help, value) in QUEUE_FIGURES {
-        // The broker's metrics have families of these names too, without labels.
-        let name = name.replacen("rabbitmq_queue_", "rabbitmq_detailed_queue_", 1);
-        text.family(&name, kind, help);
+        text.family(name, kind, help);
         for (_, queue) in queue_reports(looks) {
-            with_labels(queue, |labels| text.sample(&name, labels, value(queue)));
+            with_labels(queue, |labels| text.sample(name, labels, value(queue)));
         }
     }
     let name = "leveret_queue_publish_to_deliver_seconds";
-    text.family(name, Kind::Histogram, "From a publish to the delivery's way out.");
+    text.family(
+        name,
+        Kind::Histogram,
+        "From a publish to the delivery's way out.",
+    );
     for (_, queue) in queue_reports(looks) {
-        let Some((latency, _)) = &queue.latency else { continue };
-        with_labels(queue, |labels| text.compact_histogram(name, labels, latency));
+        let Some((latency, _)) = &queue.latency else {
+            continue;
+        };
+        with_labels(queue, |labels| {
+            text.compact_histogram(name, labels, latency)
+        });
     }
     let name = "leveret_queue_time_in_queue_seconds";
-    text.family(name, Kind::Histogram, "From becoming ready to leaving the queue.");
+    text.family(
+        name,
+        Kind::Histogram,
+        "From becoming ready to leaving the queue.",
+    );
     for (_, queue) in queue_reports(looks) {
-        let Some((_, latency)) = &queue.latency else { continue };
-        with_labels(queue, |labels| text.compact_histogram(name, labels, latency));
+        let Some((_, latency)) = &queue.latency else {
+            continue;
+        };
+        with_labels(queue, |labels| {
+            text.compact_histogram(name, labels, latency)
+        });
     }
     text.finish()
 }

@@ -13,10 +13,7 @@ pub(crate) enum Notice {
         wake: WakeTarget,
     },
     /// A shard has no connections left after it was told to stop.
-    Stopped {
-        /// Which shard.
-        shard: usize,
-    },
+    Stopped,
     /// A thread ended as asked.
     Ended,
     /// A thread cannot go on, and so the broker cannot.

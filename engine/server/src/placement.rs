@@ -45,7 +45,11 @@ impl Placement {
             inbox: ArrayQueue::new(INBOX_CAPACITY),
         };
         let doors = (0..shards).map(|_| door()).collect();
-        Self { doors, connections_max, refused: AtomicU64::new(0) }
+        Self {
+            doors,
+            connections_max,
+            refused: AtomicU64::new(0),
+        }
     }
 
     /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
@@ -64,7 +68,9 @@ impl Placement {
         if counts.iter().map(|count| u64::from(*count)).sum::<u64>()
             >= u64::from(self.connections_max)
         {
-            return Err(Refusal::Full { connections_max: self.connections_max });
+            return Err(Refusal::Full {
+                connections_max: self.connections_max,
+            });
         }
         let order = (1..=counts.len()).map(|step| (last + step) % counts.len());
         // Only to the least loaded: a shard's table of sockets holds its share and no more.
@@ -88,7 +94,9 @@ impl Placement {
 
     /// The shard's side: a connection placed there is closed.
     pub(crate) fn release(&self, shard: usize) {
-        self.doors[shard].connections.fetch_sub(1, Ordering::Relaxed);
+        self.doors[shard]
+            .connections
+            .fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections that were not placed since the start.
@@ -98,7 +106,10 @@ impl Placement {
 
     /// Connections of each shard.
     pub(crate) fn counts(&self) -> Vec<u32> {
-        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).collect()
+        self.doors
+            .iter()
+            .map(|door| door.connections.load(Ordering::Relaxed))
+            .collect()
     }
 }
 
@@ -108,6 +119,7 @@ mod tests {
 
     use super::*;
 
+    /// Makes connections.
     struct Streams(TcpListener);
 
     impl Streams {
@@ -116,7 +128,8 @@ mod tests {
         }
 
         fn next(&self) -> TcpStream {
-            TcpStream::connect(self.0.local_addr().unwrap()).unwrap()
+            let _client = TcpStream::connect(self.0.local_addr().unwrap()).unwrap();
+            self.0.accept().unwrap().0
         }
     }
 
@@ -137,7 +150,11 @@ mod tests {
         assert_eq!(placement.counts(), [2, 0, 2]);
         assert_eq!(placement.place(streams.next(), last).unwrap(), 1);
         assert_eq!(placement.place(streams.next(), 1).unwrap(), 1);
-        assert_eq!(placement.place(streams.next(), 1).unwrap(), 2, "all equal again");
+        assert_eq!(
+            placement.place(streams.next(), 1).unwrap(),
+            2,
+            "all equal again"
+        );
     }
 
     #[test]
@@ -156,8 +173,9 @@ mod tests {
     fn the_limit_holds_and_is_given_back() {
         let streams = Streams::new();
         let placement = Placement::new(2, 3);
-        let shards: Vec<_> =
-            (0..3).map(|_| placement.place(streams.next(), 0).unwrap()).collect();
+        let shards: Vec<_> = (0..3)
+            .map(|_| placement.place(streams.next(), 0).unwrap())
+            .collect();
         let refused = placement.place(streams.next(), 0);
         assert_eq!(refused, Err(Refusal::Full { connections_max: 3 }));
         assert_eq!(placement.refused(), 1);
@@ -170,13 +188,24 @@ mod tests {
         let streams = Streams::new();
         let placement = Placement::new(3, 10);
         let mut last = 0;
-        while let Ok(shard) = placement.place(streams.next(), last) {
+        for connection in 0..100 {
+            let Ok(shard) = placement.place(streams.next(), last) else {
+                break;
+            };
+            assert!(connection < 99, "the limit was never reached");
             last = shard;
-            // Every second connection to shard 0 closes at once.
-            if shard == 0 && placement.counts()[0] % 2 == 0 {
+            // For a while connections to shard 0 close at once.
+            if shard == 0 && connection < 20 {
+                assert!(placement.take(0).is_some());
                 placement.release(0);
             }
-            assert!(placement.counts().iter().all(|count| *count <= 10u32.div_ceil(3) + 1));
+            assert!(
+                placement
+                    .counts()
+                    .iter()
+                    .all(|count| *count <= 10u32.div_ceil(3) + 1)
+            );
         }
+        assert_eq!(placement.counts().iter().sum::<u32>(), 10);
     }
 }

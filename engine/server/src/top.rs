@@ -21,8 +21,10 @@ const CLEAR_ALL: &str = "\x1b[2J";
 /// Shows the broker until the process is interrupted, or once.
 pub(crate) fn run(arguments: &TopArguments) -> Result<(), Failure> {
     let ask = || {
-        client::snapshot(arguments.http, arguments.queues)
-            .map_err(|reason| Failure::Ask { address: arguments.http, reason })
+        client::snapshot(arguments.http, arguments.queues).map_err(|reason| Failure::Ask {
+            address: arguments.http,
+            reason,
+        })
     };
     let interval = Duration::from_secs(arguments.interval_s);
     let mut before = ask()?;
@@ -46,7 +48,10 @@ fn show(before: &Snapshot, now: &Snapshot, plain: bool) -> String {
     if plain {
         return lines.iter().map(|line| format!("{line}\n")).collect();
     }
-    let body: String = lines.iter().map(|line| format!("{line}{CLEAR_LINE}\n")).collect();
+    let body: String = lines
+        .iter()
+        .map(|line| format!("{line}{CLEAR_LINE}\n"))
+        .collect();
     format!("{HOME}{body}{CLEAR_REST}")
 }
 

@@ -65,14 +65,19 @@ impl Faults {
     }
 
     /// The largest body that goes through such a world in a reasonable number of steps.
-    pub const fn body_max_bytes(&self) -> usize {
-        let slowest = if self.chunk_max_bytes < self.piece_max_bytes {
-            self.chunk_max_bytes
-        } else {
-            self.piece_max_bytes
-        };
-        let slowest = if slowest < self.window_bytes { slowest } else { self.window_bytes };
-        let most = slowest * 300;
-        if most > 200_000 { 200_000 } else { most }
+    pub fn body_max_bytes(&self) -> usize {
+        (self.slowest_bytes() * 300).min(200_000)
+    }
+
+    /// Steps that a client lets pass, at most, before it does something more: in a world that
+    /// moves byte by byte, a handshake alone takes a thousand.
+    pub fn patience_steps(&self) -> u64 {
+        8 + 2_000 / self.slowest_bytes() as u64
+    }
+
+    fn slowest_bytes(&self) -> usize {
+        self.chunk_max_bytes
+            .min(self.piece_max_bytes)
+            .min(self.window_bytes)
     }
 }

@@ -86,7 +86,10 @@ impl Socket {
     }
 
     pub(crate) fn can_transmit(&self, window_bytes: usize) -> bool {
-        let left = self.sending.as_ref().is_some_and(|sending| sending.sent < sending.wire.len());
+        let left = self
+            .sending
+            .as_ref()
+            .is_some_and(|sending| sending.sent < sending.wire.len());
         left && !self.reset && !self.closing && self.to_client.len() < window_bytes
     }
 
@@ -120,12 +123,18 @@ impl Slots {
         }
         self.generations[slot] += 1;
         self.users[slot] = Some(socket);
-        ConnectionId { slot: slot as u32, generation: self.generations[slot] }
+        ConnectionId {
+            slot: slot as u32,
+            generation: self.generations[slot],
+        }
     }
 
     pub(crate) fn user(&self, id: ConnectionId) -> Option<SocketId> {
         let slot = id.slot as usize;
-        let current = self.generations.get(slot).is_some_and(|found| *found == id.generation);
+        let current = self
+            .generations
+            .get(slot)
+            .is_some_and(|found| *found == id.generation);
         if current { self.users[slot] } else { None }
     }
 

@@ -1,20 +1,237 @@
 //! Planted bugs: each must be caught, or the oracle is blind.
+//!
+//! They are planted in the mesh and in the network, between honest shards, once each: what they
+//! do is what a shard with that bug would have done.
 
 use bytes::Bytes;
-use leveret_broker::mail::{Batch, Lane};
+use leveret_broker::mail::{Batch, Lane, Mail, QueueRequest, Settlement, Signal};
 
-/// A bug in the mesh or in the network.
+use crate::run::{Plan, Run};
+
+/// A bug to plant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// A batch of publishes never arrives.
+    LosePublish,
+    /// A settled message goes back to its queue.
+    RequeueSettled,
+    /// A requeued message is dropped instead.
+    DropRequeued,
+    /// A message given out again does not say so.
+    HideRedelivered,
+    /// A message given out for the first time says that it was before.
+    ClaimRedelivered,
+    /// A consumer has no prefetch limit.
+    ForgetPrefetch,
+    /// One confirm too few.
+    LoseConfirm,
+    /// A delivery never arrives.
+    LoseDelivery,
+    /// Two neighbouring deliveries change places.
+    SwapDeliveries,
+    /// A queue never hears that a consumer may start.
+    LoseStart,
+    /// A channel's end is not told to a home.
+    LoseLeave,
+    /// A receive buffer is never returned.
+    KeepBuffer,
+    /// A delivered body is damaged.
+    DamageBody,
+}
+
+const BUGS: [Bug; 13] = [
+    Bug::LosePublish,
+    Bug::RequeueSettled,
+    Bug::DropRequeued,
+    Bug::HideRedelivered,
+    Bug::ClaimRedelivered,
+    Bug::ForgetPrefetch,
+    Bug::LoseConfirm,
+    Bug::LoseDelivery,
+    Bug::SwapDeliveries,
+    Bug::LoseStart,
+    Bug::LoseLeave,
+    Bug::KeepBuffer,
+    Bug::DamageBody,
+];
+
+/// A bug in a world.
 #[derive(Debug)]
 pub(crate) struct Sabotage {
+    bug: Bug,
+    /// Occasions still to be let pass.
+    spared: u32,
+    done: bool,
     kept: Vec<Bytes>,
 }
 
 impl Sabotage {
-    pub(crate) fn received(&mut self, bytes: &Bytes) {
-        self.kept.push(bytes.clone());
+    const fn new(bug: Bug, spared: u32) -> Self {
+        Self {
+            bug,
+            spared,
+            done: false,
+            kept: Vec::new(),
+        }
     }
 
-    pub(crate) fn sent(&mut self, _: Lane, batch: Batch) -> Option<Batch> {
+    /// A buffer was lent.
+    pub(crate) fn received(&mut self, bytes: &Bytes) {
+        if self.bug == Bug::KeepBuffer && self.strikes() {
+            self.kept.push(bytes.clone());
+        }
+    }
+
+    /// Bytes of a send are about to leave.
+    pub(crate) fn transmitted(&mut self, wire: &mut [u8]) {
+        // Behind a frame header, so that it is the body and not the frame that is damaged.
+        let body = wire.windows(3).position(|octets| octets == [0xCE, 3, 0]);
+        if let Some(at) = body.filter(|at| self.bug == Bug::DamageBody && at + 12 < wire.len())
+            && self.strikes()
+        {
+            wire[at + 10] ^= 0x40;
+        }
+    }
+
+    /// A batch is about to leave. `None` where it never arrives.
+    pub(crate) fn sent(&mut self, lane: Lane, mut batch: Batch) -> Option<Batch> {
+        let publishes = batch
+            .mails
+            .iter()
+            .any(|mail| matches!(mail, Mail::Publish { .. }));
+        if self.bug == Bug::LosePublish && lane == Lane::Work && publishes && self.strikes() {
+            batch
+                .mails
+                .retain(|mail| !matches!(mail, Mail::Publish { .. }));
+        }
+        let mut at = 0;
+        while at < batch.mails.len() {
+            if !self.done {
+                self.tamper(&mut batch.mails, at);
+            }
+            at += 1;
+        }
         Some(batch)
+    }
+
+    fn strikes(&mut self) -> bool {
+        if self.done || self.spared > 0 {
+            self.spared = self.spared.saturating_sub(1);
+            return false;
+        }
+        self.done = true;
+        true
+    }
+
+    fn tamper(&mut self, mails: &mut Vec<Mail>, at: usize) {
+        let bug = self.bug;
+        let swaps = matches!(
+            (&mails[at], mails.get(at + 1)),
+            (Mail::Deliver { delivery: a, .. }, Some(Mail::Deliver { delivery: b, .. }))
+                if a.consumer == b.consumer && !a.redelivered && !b.redelivered
+        );
+        let loses = match &mails[at] {
+            Mail::Deliver { delivery, .. } => bug == Bug::LoseDelivery && delivery.number.is_some(),
+            Mail::Consumer {
+                signal: Signal::Start,
+                ..
+            } => bug == Bug::LoseStart,
+            Mail::Leave(_) => bug == Bug::LoseLeave,
+            _ => false,
+        };
+        if bug == Bug::SwapDeliveries && swaps && self.strikes() {
+            mails.swap(at, at + 1);
+        } else if loses && self.strikes() {
+            mails.remove(at);
+        } else {
+            self.falsify(&mut mails[at]);
+        }
+    }
+
+    fn falsify(&mut self, mail: &mut Mail) {
+        match (self.bug, mail) {
+            (Bug::RequeueSettled, Mail::Settle { settlement, .. })
+                if *settlement == Settlement::Ack && self.strikes() =>
+            {
+                *settlement = Settlement::Requeue;
+            }
+            (Bug::DropRequeued, Mail::Settle { settlement, .. })
+                if *settlement == Settlement::Requeue && self.strikes() =>
+            {
+                *settlement = Settlement::Ack;
+            }
+            (Bug::HideRedelivered, Mail::Deliver { delivery, .. })
+                if delivery.redelivered && self.strikes() =>
+            {
+                delivery.redelivered = false;
+            }
+            (Bug::ClaimRedelivered, Mail::Deliver { delivery, .. })
+                if !delivery.redelivered && self.strikes() =>
+            {
+                delivery.redelivered = true;
+            }
+            (Bug::ForgetPrefetch, Mail::Ask(asked)) => {
+                if let QueueRequest::Consume(subscription) = &mut asked.1
+                    && subscription.prefetch > 0
+                    && !subscription.limited
+                {
+                    subscription.prefetch = 0;
+                    self.done = true;
+                }
+            }
+            (Bug::LoseConfirm, Mail::Confirmed { count, .. }) if self.strikes() => *count -= 1,
+            _ => {}
+        }
+    }
+}
+
+/// Runs seeds with the bug planted until one is found guilty.
+fn is_caught(bug: Bug) -> Option<(u64, String)> {
+    (0..SEEDS_MAX).find_map(|seed| {
+        let mut run = Run::new(Plan {
+            seed,
+            steps: 500,
+            shards: Some(3),
+        });
+        run.world.sabotage = Some(Sabotage::new(bug, (seed % 7) as u32));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.all(500).err()));
+        let error = match caught {
+            Ok(error) => error?,
+            Err(_) => "panicked".into(),
+        };
+        assert!(
+            run.world.sabotage.is_some_and(|sabotage| sabotage.done),
+            "{bug:?}: {error}"
+        );
+        Some((seed, error))
+    })
+}
+
+/// Seeds within which every bug has to show.
+const SEEDS_MAX: u64 = 60;
+
+#[test]
+fn every_planted_bug_is_caught() {
+    for bug in BUGS {
+        let caught = is_caught(bug);
+        let Some((seed, error)) = caught else {
+            panic!("{bug:?} was not caught")
+        };
+        println!("{bug:?}: seed {seed}: {error}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in [3, 11] {
+        let plan = Plan {
+            seed,
+            steps: 400,
+            shards: None,
+        };
+        let (mut first, mut second) = (Run::new(plan), Run::new(plan));
+        assert_eq!(first.all(400), second.all(400));
+        assert_eq!(first.deeds, second.deeds);
+        assert!(!first.deeds.is_empty());
     }
 }

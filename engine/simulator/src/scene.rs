@@ -1,7 +1,7 @@
 //! What exists in a run before its clients come: queues that last, and the ways to them.
 
 use leveret_amqp::method::{
-    ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete,
+    BasicConsume, ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete,
 };
 use leveret_amqp::{OwnedTable, TableBuilder, TableRef};
 
@@ -93,7 +93,25 @@ pub const fn bind_queue<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> 
 
 /// `queue.delete` without conditions.
 pub const fn delete_queue(queue: &str) -> QueueDelete<'_> {
-    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
+    QueueDelete {
+        queue,
+        if_unused: false,
+        if_empty: false,
+        nowait: false,
+    }
+}
+
+/// `basic.consume` without any flag.
+pub const fn consume<'a>(queue: &'a str, consumer_tag: &'a str) -> BasicConsume<'a> {
+    BasicConsume {
+        queue,
+        consumer_tag,
+        no_local: false,
+        no_ack: false,
+        exclusive: false,
+        nowait: false,
+        arguments: TableRef::EMPTY,
+    }
 }
 
 /// Declares and binds everything that lasts.
@@ -102,15 +120,26 @@ pub fn set(world: &mut World) {
     for queue in 0..LASTING_QUEUES {
         client.ask(world, 1, &declare_queue(&lasting(queue)));
     }
-    let alternate: OwnedTable =
-        TableBuilder::new().long_str("alternate-exchange", "sim.fanout").finish();
-    for (exchange, kind) in
-        [("sim.direct", "direct"), ("sim.fanout", "fanout"), ("sim.topic", "topic")]
-    {
+    let alternate: OwnedTable = TableBuilder::new()
+        .long_str("alternate-exchange", "sim.fanout")
+        .finish();
+    for (exchange, kind) in [
+        ("sim.direct", "direct"),
+        ("sim.fanout", "fanout"),
+        ("sim.topic", "topic"),
+    ] {
         client.ask(world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
     }
-    client.ask(world, 1, &declare_exchange("sim.alt", "direct", alternate.as_ref()));
-    client.ask(world, 1, &declare_exchange("sim.outer", "fanout", TableRef::EMPTY));
+    client.ask(
+        world,
+        1,
+        &declare_exchange("sim.alt", "direct", alternate.as_ref()),
+    );
+    client.ask(
+        world,
+        1,
+        &declare_exchange("sim.outer", "fanout", TableRef::EMPTY),
+    );
     let bindings = [
         (0, "sim.direct", "k0"),
         (1, "sim.direct", "k0"),
@@ -133,6 +162,10 @@ pub fn set(world: &mut World) {
         arguments: TableRef::EMPTY,
     };
     client.ask(world, 1, &outer);
-    assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
+    assert!(
+        client.closed_channels.is_empty(),
+        "{:?}",
+        client.closed_channels
+    );
     client.leave(world);
 }

@@ -29,6 +29,8 @@ pub(crate) enum Waiting {
     Cancel(String),
     /// `basic.get-ok` or `basic.get-empty`
     Get(Source, bool),
+    /// `basic.recover-ok`
+    Recover,
     /// `channel.close-ok`
     Close,
     /// `channel.close`, after something that is not allowed.
@@ -84,6 +86,8 @@ pub(crate) struct Seat {
     pub(crate) global: u16,
     /// Publishes so far.
     pub(crate) published: u64,
+    /// `basic.qos-ok` that come before anything is done.
+    pub(crate) answers_due: u8,
 }
 
 impl Seat {
@@ -100,17 +104,24 @@ impl Seat {
             prefetch: 0,
             global: 0,
             published: 0,
+            answers_due: 0,
         }
     }
 
     /// Deliveries that consumers hold, not those of `basic.get`.
     pub(crate) fn held_by_consumers(&self) -> usize {
-        self.held.values().filter(|held| held.consumer.is_some()).count()
+        self.held
+            .values()
+            .filter(|held| held.consumer.is_some())
+            .count()
     }
 
     /// Deliveries that one consumer holds.
     pub(crate) fn held_by(&self, consumer: u64) -> usize {
-        self.held.values().filter(|held| held.consumer == Some(consumer)).count()
+        self.held
+            .values()
+            .filter(|held| held.consumer == Some(consumer))
+            .count()
     }
 
     /// Whether the server should give the consumer another message.

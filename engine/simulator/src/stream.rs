@@ -129,7 +129,12 @@ impl Stream {
         match frame {
             Frame::Method { channel, payload } => self.method(*channel, payload, heard),
             Frame::Header { channel, payload } => self.header(*channel, payload, heard),
-            Frame::Body { channel, data, first, last } => {
+            Frame::Body {
+                channel,
+                data,
+                first,
+                last,
+            } => {
                 let data = &bytes[data.clone()];
                 self.body_frame_size = if *first { 0 } else { self.body_frame_size } + data.len();
                 self.check_size(self.body_frame_size)?;
@@ -148,7 +153,10 @@ impl Stream {
 
     fn check_size(&self, payload_size: usize) -> Result<(), String> {
         if payload_size + FRAME_OVERHEAD > self.frame_size_max {
-            return Err(format!("a payload of {payload_size} with frame-max {}", self.frame_size_max));
+            return Err(format!(
+                "a payload of {payload_size} with frame-max {}",
+                self.frame_size_max
+            ));
         }
         Ok(())
     }
@@ -170,7 +178,11 @@ impl Stream {
         }
         let payload = payload.to_vec();
         if method.has_content() {
-            let partial = Partial { payload, header: None, body: Vec::new() };
+            let partial = Partial {
+                payload,
+                header: None,
+                body: Vec::new(),
+            };
             self.partial.insert(channel, partial);
         } else {
             heard.push(Heard::Method { channel, payload });
@@ -188,11 +200,16 @@ impl Stream {
         let header = ContentHeader::decode(payload).map_err(|error| error.to_string())?;
         Properties::parse(header.properties).map_err(|error| error.to_string())?;
         if (header.class_id, header.weight) != (60, 0) {
-            return Err(format!("header of class {}, weight {}", header.class_id, header.weight));
+            return Err(format!(
+                "header of class {}, weight {}",
+                header.class_id, header.weight
+            ));
         }
         let partial = self.partial.get_mut(&channel);
         let Some(partial) = partial.filter(|partial| partial.header.is_none()) else {
-            return Err(format!("a content header out of place on channel {channel}"));
+            return Err(format!(
+                "a content header out of place on channel {channel}"
+            ));
         };
         partial.header = Some((header.properties.to_vec(), header.body_size));
         if header.body_size == 0 {
@@ -226,10 +243,18 @@ impl Stream {
     }
 
     fn whole(&mut self, channel: u16, heard: &mut Vec<Heard>) {
-        if let Some(Partial { payload, header: Some((properties, _)), body }) =
-            self.partial.remove(&channel)
+        if let Some(Partial {
+            payload,
+            header: Some((properties, _)),
+            body,
+        }) = self.partial.remove(&channel)
         {
-            heard.push(Heard::Content { channel, payload, properties, body });
+            heard.push(Heard::Content {
+                channel,
+                payload,
+                properties,
+                body,
+            });
         }
     }
 }

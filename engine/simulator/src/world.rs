@@ -98,7 +98,12 @@ impl World {
 
     /// A kind world with RabbitMQ's defaults.
     pub fn calm(shards: u16) -> Self {
-        Self::new(u64::from(shards), shards, Faults::none(), Settings::default())
+        Self::new(
+            u64::from(shards),
+            shards,
+            Faults::none(),
+            Settings::default(),
+        )
     }
 
     /// The time.
@@ -194,7 +199,9 @@ impl World {
     pub fn step(&mut self) -> bool {
         self.gather();
         if self.choices.is_empty() {
-            let Some(due) = self.mesh.next_due() else { return false };
+            let Some(due) = self.mesh.next_due() else {
+                return false;
+            };
             self.now = self.now.max(due);
             self.gather();
         }
@@ -230,11 +237,19 @@ impl World {
                 (socket.can_arrive(), Step::Arrive(index)),
                 (socket.can_be_told(), Step::Tell(index)),
                 (socket.can_end(), Step::End(index)),
-                (socket.can_transmit(self.faults.window_bytes), Step::Transmit(index)),
+                (
+                    socket.can_transmit(self.faults.window_bytes),
+                    Step::Transmit(index),
+                ),
                 (socket.can_complete(), Step::Complete(index)),
                 (socket.can_close(), Step::Close(index)),
             ];
-            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
+            choices.extend(
+                possible
+                    .into_iter()
+                    .filter(|(can, _)| *can)
+                    .map(|(_, step)| step),
+            );
         }
         for (index, shard) in self.shards.iter().enumerate() {
             let late = shard.next_timeout().is_some_and(|at| at <= self.now);
@@ -243,7 +258,12 @@ impl World {
                 (shard.has_work(), Step::Work(index)),
                 (late, Step::Timeout(index)),
             ];
-            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
+            choices.extend(
+                possible
+                    .into_iter()
+                    .filter(|(can, _)| *can)
+                    .map(|(_, step)| step),
+            );
         }
         for route in self.mesh.routes() {
             if self.mesh.due(route).is_some_and(|due| due <= self.now) {
@@ -274,7 +294,9 @@ impl World {
             Step::Arrive(index) => self.arrive(index),
             Step::Tell(index) => {
                 let socket = &mut self.sockets[index];
-                let Some(bytes) = socket.arrived.pop_front() else { return };
+                let Some(bytes) = socket.arrived.pop_front() else {
+                    return;
+                };
                 let (shard, connection) = (usize::from(socket.shard.0), socket.id);
                 self.handle(shard, Event::Received { connection, bytes });
             }
@@ -286,7 +308,9 @@ impl World {
             Step::Transmit(index) => self.transmit(index),
             Step::Complete(index) => {
                 let socket = &mut self.sockets[index];
-                let Some(sending) = socket.sending.take() else { return };
+                let Some(sending) = socket.sending.take() else {
+                    return;
+                };
                 let (connection, outbox) = (socket.id, sending.outbox);
                 self.handle(self.shard_of(index), Event::Sent { connection, outbox });
             }
@@ -331,7 +355,14 @@ impl World {
         let connection = self.sockets[index].id;
         let peer = ([127, 0, 0, 1], 40_000 + (index % 20_000) as u16).into();
         let local = ([127, 0, 0, 1], 5672).into();
-        self.handle(self.shard_of(index), Event::Accepted { connection, peer, local });
+        self.handle(
+            self.shard_of(index),
+            Event::Accepted {
+                connection,
+                peer,
+                local,
+            },
+        );
     }
 
     fn arrive(&mut self, index: usize) {
@@ -353,9 +384,13 @@ impl World {
 
     fn transmit(&mut self, index: usize) {
         let socket = &mut self.sockets[index];
-        let Some(sending) = &mut socket.sending else { return };
+        let Some(sending) = &mut socket.sending else {
+            return;
+        };
         let room = self.faults.window_bytes - socket.to_client.len();
-        let most = (sending.wire.len() - sending.sent).min(room).min(self.faults.piece_max_bytes);
+        let most = (sending.wire.len() - sending.sent)
+            .min(room)
+            .min(self.faults.piece_max_bytes);
         let size = self.random.between(1, most as u64) as usize;
         let piece = &sending.wire[sending.sent..sending.sent + size];
         socket.to_client.extend_from_slice(piece);
@@ -380,14 +415,28 @@ impl World {
         | Operation::Resume { connection }
         | Operation::Close { connection }) = operation;
         let user = self.slots[shard].user(connection);
-        let Some(SocketId(index)) = user else { panic!("{operation:?} for nobody") };
+        let Some(SocketId(index)) = user else {
+            panic!("{operation:?} for nobody")
+        };
         let socket = &mut self.sockets[index];
         match operation {
             Operation::Send { outbox, .. } => {
-                assert!(socket.sending.is_none(), "two sends at a time on {connection:?}");
-                let wire = outbox.to_vec();
+                assert!(
+                    socket.sending.is_none(),
+                    "two sends at a time on {connection:?}"
+                );
+                #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs damage it"))]
+                let mut wire = outbox.to_vec();
+                #[cfg(test)]
+                if let Some(sabotage) = &mut self.sabotage {
+                    sabotage.transmitted(&mut wire);
+                }
                 assert!(!wire.is_empty(), "a send of nothing on {connection:?}");
-                socket.sending = Some(Sending { outbox, wire, sent: 0 });
+                socket.sending = Some(Sending {
+                    outbox,
+                    wire,
+                    sent: 0,
+                });
             }
             Operation::Pause { .. } => socket.paused = true,
             Operation::Resume { .. } => socket.paused = false,
@@ -408,7 +457,9 @@ impl World {
             None => self.control.poll_mail(to, lane),
         };
         let Some(batch) = batch else { return };
-        let due = self.now.after(self.random.below(self.faults.mail_delay_max_ns + 1));
+        let due = self
+            .now
+            .after(self.random.below(self.faults.mail_delay_max_ns + 1));
         #[cfg(test)]
         let batch = match &mut self.sabotage {
             Some(sabotage) => match sabotage.sent(lane, batch) {
@@ -422,7 +473,9 @@ impl World {
 
     fn carry(&mut self, route: Route) {
         let (from, to, _) = route;
-        let Some(batch) = self.mesh.pop(route) else { return };
+        let Some(batch) = self.mesh.pop(route) else {
+            return;
+        };
         match self.shards.get_mut(usize::from(to.0)) {
             Some(shard) => {
                 shard.handle_mail(from, batch, self.now);

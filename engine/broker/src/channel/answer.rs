@@ -47,8 +47,8 @@ pub enum Awaited {
     Purge(Arc<QueueMeta>, bool),
     /// `basic.consume`: the consumer's number on the channel.
     Consume(u32, Name, bool),
-    /// `basic.cancel`: the consumer's number on the channel.
-    Cancel(u32, bool),
+    /// `basic.cancel`: the consumer's number and tag on the channel.
+    Cancel(u32, Box<str>, bool),
     /// `basic.get`.
     Get(Name),
 }
@@ -118,8 +118,8 @@ impl Call<'_> {
                 Ok(Flow::Done)
             }
             // The cancelled consumer was the last one of an auto-delete queue.
-            (Awaited::Cancel(number, nowait), ControlOutcome::QueueDeleted(_)) => {
-                self.cancelled(number, nowait)
+            (Awaited::Cancel(number, tag, nowait), ControlOutcome::QueueDeleted(_)) => {
+                self.cancelled(number, &tag, nowait)
             }
             (what, outcome) => {
                 debug_assert!(false, "{what:?} was answered with {outcome:?}");
@@ -162,8 +162,8 @@ impl Call<'_> {
                 self.forget_consumer(number);
                 Err(self.gone(&name))
             }
-            (Awaited::Cancel(number, nowait), QueueAnswer::Done | QueueAnswer::Gone(_)) => {
-                self.cancelled(number, nowait)
+            (Awaited::Cancel(number, tag, nowait), QueueAnswer::Done | QueueAnswer::Gone(_)) => {
+                self.cancelled(number, &tag, nowait)
             }
             (Awaited::Get(_), QueueAnswer::Empty) => {
                 self.write(&BasicGetEmpty {});
@@ -240,12 +240,11 @@ impl Call<'_> {
         Ok(Flow::Done)
     }
 
-    fn cancelled(&mut self, number: u32, nowait: bool) -> Outcome {
-        let removed = self.outbound().and_then(|outbound| outbound.remove_consumer(number));
-        if let Some(consumer) = removed
-            && !nowait
-        {
-            self.write(&BasicCancelOk { consumer_tag: &consumer.tag });
+    /// The client hears cancel-ok also where the queue's end has cancelled its consumer meanwhile.
+    fn cancelled(&mut self, number: u32, consumer_tag: &str, nowait: bool) -> Outcome {
+        self.forget_consumer(number);
+        if !nowait {
+            self.write(&BasicCancelOk { consumer_tag });
         }
         Ok(Flow::Done)
     }

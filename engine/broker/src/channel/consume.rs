@@ -55,7 +55,8 @@ impl Call<'_> {
             }
             return Ok(Flow::Done);
         };
-        let then = Awaited::Cancel(consumer.number, cancel.nowait);
+        let tag = cancel.consumer_tag.into();
+        let then = Awaited::Cancel(consumer.number, tag, cancel.nowait);
         self.ask(queue, home, QueueRequest::Cancel(consumer), then)
     }
 

@@ -117,6 +117,8 @@ impl Connection {
             Stage::Running(_) => {
                 let code = leveret_amqp::ReplyCode::ConnectionForced;
                 self.close_connection(core, &Exception::new(code, "broker forced connection closure"));
+                // It may have been blocked: what it held back can contain close-ok.
+                self.resume(core);
             }
             Stage::Header(..) | Stage::Handshake(_) => self.cut(core),
             Stage::Closing(_) | Stage::Ended => {}

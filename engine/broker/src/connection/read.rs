@@ -70,7 +70,7 @@ impl Connection {
     }
 
     /// Reads on after what blocked the connection is over.
-    fn resume(&mut self, core: &mut Core) {
+    pub(super) fn resume(&mut self, core: &mut Core) {
         while !self.is_blocked()
             && let Some(bytes) = self.pending.pop_front()
         {

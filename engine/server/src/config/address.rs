@@ -40,7 +40,10 @@ impl Deref for Addresses {
 impl<'de> Deserialize<'de> for Addresses {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged, expecting = "expected \"ADDR:PORT\", \"none\" or a list of \"ADDR:PORT\"")]
+        #[serde(
+            untagged,
+            expecting = "expected \"ADDR:PORT\", \"none\" or a list of \"ADDR:PORT\""
+        )]
         enum Texts {
             One(String),
             Many(Vec<String>),

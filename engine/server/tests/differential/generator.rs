@@ -423,17 +423,64 @@ impl Generator {
         fields
     }
 
+    /// Only the first action may fail: what the broker delivers and confirms between a good publish
+    /// and an error behind it is a race.
     fn burst(&mut self) -> Action {
-        let mut actions = Vec::new();
-        for _ in 0..2 + self.random.below(5) {
-            let subject = match self.theme {
-                Theme::Delivery if self.random.chance(25) => Subject::Answer,
-                Theme::Mistakes if self.random.chance(40) => Subject::Get,
-                _ => Subject::Publish,
+        let first = match self.theme {
+            Theme::Mistakes if self.random.chance(40) => Subject::Get,
+            _ => Subject::Publish,
+        };
+        let mut actions = vec![self.action(first)];
+        for _ in 0..=self.random.below(5) {
+            let action = match self.theme {
+                Theme::Delivery if self.random.chance(25) => self.answer_in_burst(),
+                _ => Action::Publish(self.publish_safely()),
             };
-            actions.push(self.action(subject));
+            actions.push(action);
         }
         Action::Burst(actions)
+    }
+
+    /// Not all there are: what arrives during the burst would be a race.
+    fn answer_in_burst(&mut self) -> Action {
+        let tag = Tag::Outstanding(self.random.below(4) as u8);
+        let requeue = self.random.chance(60);
+        if self.random.chance(50) {
+            Action::Ack {
+                tag,
+                multiple: false,
+            }
+        } else {
+            Action::Nack {
+                tag,
+                multiple: false,
+                requeue,
+            }
+        }
+    }
+
+    /// To an exchange that exists, with properties that are valid.
+    fn publish_safely(&mut self) -> Publish {
+        let (exchange, key) = if self.random.chance(20) {
+            let name = self.random.pick(&["amq.direct", "amq.topic", "amq.fanout"]);
+            (ExchangeName::Predeclared(name), self.key())
+        } else {
+            let queue = QueueName::Numbered(self.random.below(3) as u8);
+            (ExchangeName::Default, Key::Queue(queue))
+        };
+        let props = match self.random.below(5) {
+            0 => Props::Persistent,
+            1 => Props::Headers(self.header_fields()),
+            _ => Props::None,
+        };
+        Publish {
+            exchange,
+            key,
+            mandatory: self.random.chance(30),
+            immediate: false,
+            props,
+            body: self.random.weighted(BODIES),
+        }
     }
 
     fn consume(&mut self) -> Action {

@@ -53,6 +53,7 @@ impl Run<'_> {
                 self.channel_record(id).replies.push("close-ok".to_owned());
             }
             Event::ChannelClose(close) => {
+                self.something_closed = true;
                 self.channels.remove(&id);
                 let close = self.readable_close(close);
                 let record = self.channel_record(id);
@@ -61,6 +62,7 @@ impl Run<'_> {
                 record.acked.clear();
             }
             Event::ConnectionClose(close) => {
+                self.something_closed = true;
                 let close = self.readable_close(close);
                 self.channel_record(id)
                     .replies
@@ -229,7 +231,10 @@ impl Run<'_> {
         for (index, name) in self.generated.iter().enumerate() {
             text = text.replace(name, &format!("<generated {index}>"));
         }
-        for (index, tag) in self.consumer_tags.iter().enumerate() {
+        let mut tags: Vec<_> = self.consumer_tags.iter().enumerate().collect();
+        // One may be the beginning of another.
+        tags.sort_by_key(|(_, tag)| usize::MAX - tag.len());
+        for (index, tag) in tags {
             text = text.replace(tag, &format!("<consumer {index}>"));
         }
         // A name that was refused before anybody learnt it.
@@ -247,9 +252,7 @@ impl Run<'_> {
 
     /// Learns a name that the server chose.
     pub(super) fn learn_consumer(&mut self, id: ChannelId, tag: &str) {
-        let size = GENERATED_CONSUMER.len() + GENERATED_SIZE;
         if !tag.starts_with(GENERATED_CONSUMER)
-            || tag.len() != size
             || self.consumer_tags.iter().any(|other| other == tag)
         {
             return;

@@ -39,7 +39,8 @@ const UNKNOWN_TAG: u64 = 1_000_000;
 /// seen.
 const SETTLE_COUNT_MAX: usize = 6;
 
-/// How names begin that the server chose: 16 octets in base64 without padding follow.
+/// How names begin that the server chose. For a queue 16 octets in base64 without padding follow;
+/// what follows for a consumer is up to the broker.
 const GENERATED_QUEUE: &str = "amq.gen-";
 const GENERATED_CONSUMER: &str = "amq.ctag-";
 const GENERATED_SIZE: usize = 22;
@@ -79,6 +80,7 @@ impl Side {
             step: 0,
             declares_exclusive: false,
             publishes_once: false,
+            something_closed: false,
             record: StepRecord::default(),
         };
         let mut transcript = Transcript::default();
@@ -109,6 +111,8 @@ struct Run<'s> {
     declares_exclusive: bool,
     /// What is returned in this step is what was published in it.
     publishes_once: bool,
+    /// An error ended a channel in this step: what it held goes to others.
+    something_closed: bool,
     record: StepRecord,
 }
 
@@ -158,6 +162,7 @@ impl Names for View<'_, '_> {
 
 impl Run<'_> {
     fn perform(&mut self, step: &Step) {
+        self.something_closed = false;
         let connection = step.connection;
         match &step.action {
             Action::ConnectionClose => self.close_connection(connection),
@@ -175,7 +180,7 @@ impl Run<'_> {
                 }
             }
         }
-        if step.action.has_consequences() {
+        if step.action.has_consequences() || self.something_closed {
             self.settle(connection);
         }
     }
@@ -390,6 +395,10 @@ impl Run<'_> {
             }
             while self.channels.contains_key(&id) {
                 self.receive(id.0);
+            }
+            // What it held may go to a consumer of the next.
+            if self.channels.values().any(|channel| channel.listens) {
+                self.settle(id.0);
             }
         }
         self.settle(0);

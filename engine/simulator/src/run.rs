@@ -1,0 +1,317 @@
+//! One run: a scene, clients that do as they please, and an account of every message.
+
+use std::collections::VecDeque;
+
+use leveret_amqp::Method;
+use leveret_amqp::method::BasicGet;
+use leveret_broker::settings::Settings;
+
+use crate::agent::Agent;
+use crate::client::Client;
+use crate::fault::Faults;
+use crate::identity::Identity;
+use crate::oracle::{Delivered, Oracle};
+use crate::random::Random;
+use crate::scene::{LASTING_QUEUES, PASSING_QUEUES, delete_queue, lasting, set};
+use crate::seat::Source;
+use crate::world::World;
+
+/// Deeds kept for the report of a failure.
+const DEEDS_KEPT: usize = 40;
+
+/// Steps after which a world without new requests must have come to rest.
+const QUIET_STEPS_MAX: u64 = 3_000_000;
+
+/// Time in which all deadlines of a closing connection have passed.
+const CLOSING_NS: u64 = 120_000_000_000;
+
+/// What to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where all choices come from.
+    pub seed: u64,
+    /// Turns of clients; in between the world makes steps by chance.
+    pub steps: u64,
+    /// Shards; by chance where there are none.
+    pub shards: Option<u16>,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Messages published.
+    pub published: usize,
+    /// Deliveries judged.
+    pub delivered: u64,
+    /// Messages that went to clients which left without acknowledging anything.
+    pub lost_by_contract: u64,
+    /// Steps of the world.
+    pub steps: u64,
+}
+
+/// A run under way.
+pub(crate) struct Run {
+    pub(crate) world: World,
+    oracle: Oracle,
+    agents: Vec<Agent>,
+    /// The last deeds, oldest first.
+    pub(crate) deeds: VecDeque<String>,
+    born: usize,
+    agents_max: usize,
+}
+
+/// Carries out a plan.
+///
+/// # Errors
+/// What was wrong, with the last deeds of the clients, one a line.
+pub fn run(plan: Plan) -> Result<Tally, String> {
+    let mut run = Run::new(plan);
+    match run.all(plan.steps) {
+        Ok(tally) => Ok(tally),
+        Err(error) => Err(run.describe(&error)),
+    }
+}
+
+impl Run {
+    pub(crate) fn new(plan: Plan) -> Self {
+        let mut random = Random::new(plan.seed);
+        let shards = plan.shards.unwrap_or_else(|| random.between(1, 4) as u16);
+        let faults = Faults::random(&mut random);
+        let agents_max = random.between(2, 6) as usize;
+        Self {
+            world: World::new(random.bits(), shards, faults, Settings::default()),
+            oracle: Oracle::default(),
+            agents: Vec::new(),
+            deeds: VecDeque::new(),
+            born: 0,
+            agents_max,
+        }
+    }
+
+    pub(crate) fn describe(&self, error: &str) -> String {
+        let deeds: Vec<&str> = self.deeds.iter().map(String::as_str).collect();
+        let (faults, shards) = (self.world.faults(), self.world.shards().len());
+        format!("{}\n{shards} shards, {faults:?}\n{error}", deeds.join("\n"))
+    }
+
+    pub(crate) fn all(&mut self, steps: u64) -> Result<Tally, String> {
+        set(&mut self.world);
+        for _ in 0..steps {
+            self.step()?;
+        }
+        self.come_to_rest()?;
+        self.check_rest()?;
+        self.empty()?;
+        self.check_empty()?;
+        let (published, delivered, lost_by_contract) = self.oracle.totals();
+        Ok(Tally {
+            published,
+            delivered,
+            lost_by_contract,
+            steps: self.world.steps(),
+        })
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let patience = self.world.faults().patience_steps();
+        for _ in 0..self.world.random.below(patience) {
+            self.world.step();
+        }
+        self.agents.retain(|agent| !agent.gone);
+        if self.agents.len() < self.agents_max && self.world.random.chance(20) {
+            let agent = Agent::new(&mut self.world, self.born);
+            self.log(format!("client {} connects", self.born));
+            self.born += 1;
+            self.agents.push(agent);
+            return Ok(());
+        }
+        if self.world.random.chance(self.world.faults().jump_percent) {
+            let jump = self.world.random.below(self.world.faults().jump_max_ns);
+            self.world.advance(jump);
+            self.log(format!("the clock jumps by {jump} ns"));
+        }
+        if self.agents.is_empty() {
+            return Ok(());
+        }
+        let at = self.world.random.index(self.agents.len());
+        let agent = &mut self.agents[at];
+        if let Some(deed) = agent.turn(&mut self.world, &mut self.oracle)? {
+            let deed = format!("client {} {deed}", agent.name);
+            self.log(deed);
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, deed: String) {
+        if self.deeds.len() == DEEDS_KEPT {
+            self.deeds.pop_front();
+        }
+        self.deeds
+            .push_back(format!("{:>8}  {deed}", self.world.steps()));
+    }
+
+    /// Clients read on but do nothing more, until nothing happens.
+    fn come_to_rest(&mut self) -> Result<(), String> {
+        let start = self.world.steps();
+        loop {
+            while self.world.step() {
+                if self.world.steps() - start > QUIET_STEPS_MAX {
+                    return Err("the world finds no rest".into());
+                }
+                if self.world.steps().is_multiple_of(64) {
+                    self.listen()?;
+                }
+            }
+            if !self.listen()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn listen(&mut self) -> Result<bool, String> {
+        let mut any = false;
+        for agent in &mut self.agents {
+            any |= agent.listen(&mut self.world, &mut self.oracle)?;
+        }
+        Ok(any)
+    }
+
+    /// Nothing is under way: everything is answered, and nobody waits for what is there.
+    fn check_rest(&mut self) -> Result<(), String> {
+        self.agents.retain(|agent| !agent.gone);
+        self.oracle.check_quiet()?;
+        if !self.world.is_mail_drained() {
+            return Err("mail is left in a quiet world".into());
+        }
+        for agent in self.agents.iter().filter(|agent| agent.is_settled()) {
+            if !agent.client.is_between_messages() {
+                return Err(format!("client {} has half a message", agent.name));
+            }
+            for seat in &agent.seats {
+                let idle = seat.waiting == crate::seat::Waiting::Nothing;
+                if !idle {
+                    return Err(format!(
+                        "channel {} still waits: {:?}",
+                        seat.uid, seat.waiting
+                    ));
+                }
+                for consumer in seat
+                    .consumers
+                    .values()
+                    .filter(|consumer| seat.wants(consumer))
+                {
+                    self.check_served(&consumer.source, seat.uid)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_served(&self, source: &Source, channel: u32) -> Result<(), String> {
+        let ready = self.ready(&source.name());
+        if ready == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "{ready} messages in {} although channel {channel} wants them",
+            source.name()
+        ))
+    }
+
+    fn ready(&self, name: &str) -> usize {
+        let queues = self
+            .world
+            .shards()
+            .iter()
+            .flat_map(|shard| &shard.core().queues);
+        let named = queues
+            .flatten()
+            .filter(|queue| &*queue.meta.name == name && !queue.closing);
+        named.map(|queue| queue.state.ready_count()).sum()
+    }
+
+    /// All clients leave; one more comes and takes what is left.
+    fn empty(&mut self) -> Result<(), String> {
+        for agent in &mut self.agents {
+            agent.depart(&mut self.world, &mut self.oracle);
+        }
+        self.come_to_rest()?;
+        self.world.advance(CLOSING_NS);
+        self.come_to_rest()?;
+        self.agents.retain(|agent| !agent.gone);
+        if let Some(agent) = self.agents.first() {
+            return Err(format!("client {} cannot leave", agent.name));
+        }
+        let mut last = Client::open(&mut self.world, 0);
+        let channel = self.oracle.open_channel();
+        for queue in 0..LASTING_QUEUES {
+            self.drain(&mut last, channel, queue)?;
+        }
+        for queue in 0..PASSING_QUEUES {
+            last.ask(
+                &mut self.world,
+                1,
+                &delete_queue(&format!("passing-{queue}")),
+            );
+        }
+        last.leave(&mut self.world);
+        Ok(())
+    }
+
+    fn drain(&mut self, client: &mut Client, channel: u32, queue: usize) -> Result<(), String> {
+        loop {
+            let get = BasicGet {
+                queue: &lasting(queue),
+                no_ack: true,
+            };
+            let heard = client.ask(&mut self.world, 1, &get);
+            let Some(Method::BasicGetOk(got)) = heard.method() else {
+                return Ok(());
+            };
+            let identity = Identity::read(heard.body())?;
+            let (redelivered, no_ack, consumer) = (got.redelivered, true, 0);
+            let delivered = Delivered {
+                queue,
+                identity,
+                redelivered,
+                channel,
+                consumer,
+                no_ack,
+            };
+            self.oracle.delivered(delivered)?;
+        }
+    }
+
+    /// Nobody is there and nothing is kept.
+    fn check_empty(&mut self) -> Result<(), String> {
+        self.oracle.check_all_accounted()?;
+        let lent = self.world.lent_buffers();
+        if lent > 0 {
+            return Err(format!("{lent} receive buffers are not returned"));
+        }
+        if !self.world.is_mail_drained() {
+            return Err("mail is left in an empty world".into());
+        }
+        for shard in self.world.shards() {
+            let core = shard.core();
+            let consumers: usize = core
+                .queues
+                .iter()
+                .flatten()
+                .map(|queue| queue.consumers.count())
+                .sum();
+            let left = [
+                ("messages", core.store.messages()),
+                ("shared bytes", core.store.live_bytes()),
+                ("visits", core.visits.len()),
+                ("writers", core.exits.writers.iter().count()),
+                ("connections", shard.connections()),
+                ("consumers", consumers),
+            ];
+            if let Some((what, count)) = left.into_iter().find(|(_, count)| *count > 0) {
+                return Err(format!("{count} {what} are left on shard {}", core.id));
+            }
+        }
+        Ok(())
+    }
+}

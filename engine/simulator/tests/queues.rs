@@ -1,0 +1,206 @@
+//! Queues and what ends them.
+
+use leveret_amqp::Method;
+use leveret_amqp::method::{BasicGet, QueueDeclare, QueueDelete, QueuePurge};
+use leveret_simulator::client::Client;
+use leveret_simulator::scene::{consume, declare_queue, delete_queue};
+use leveret_simulator::world::World;
+
+fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
+    let passive = QueueDeclare {
+        passive: true,
+        ..declare_queue(queue)
+    };
+    let heard = client.ask(world, 1, &passive);
+    let Some(Method::QueueDeclareOk(ok)) = heard.method() else {
+        panic!("{heard:?}")
+    };
+    (ok.message_count, ok.consumer_count)
+}
+
+#[test]
+fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
+    for shards in [1, 3] {
+        for reset in [false, true] {
+            let mut world = World::calm(shards);
+            let mut owner = Client::open(&mut world, shards - 1);
+            let mut other = Client::open(&mut world, 0);
+            let declare = QueueDeclare {
+                exclusive: true,
+                ..declare_queue("mine")
+            };
+            owner.ask(&mut world, 1, &declare);
+            other.ask(&mut world, 1, &consume("mine", "c"));
+            let (_, closed) = other.closed_channels.remove(0);
+            assert_eq!(
+                (closed.code, closed.method),
+                (405, (60, 20)),
+                "{}",
+                closed.text
+            );
+            if reset {
+                world.reset(owner.socket);
+                world.run(100_000);
+            } else {
+                // Close-ok means that the name is free again.
+                owner.leave(&mut world);
+            }
+            other.open_channel(&mut world, 1);
+            let heard = other.ask(&mut world, 1, &declare_queue("mine"));
+            assert!(
+                matches!(heard.method(), Some(Method::QueueDeclareOk(_))),
+                "{heard:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn purge_and_delete_count_what_they_drop() {
+    for shards in [1, 3] {
+        let mut world = World::calm(shards);
+        let mut client = Client::open(&mut world, shards - 1);
+        let mut publisher = Client::open(&mut world, 0);
+        for queue in ["a", "b", "c", "d"] {
+            client.ask(&mut world, 1, &declare_queue(queue));
+            for _ in 0..5 {
+                publisher.publish(&mut world, 1, ("", queue), false, b"x");
+            }
+            publisher.settle(&mut world);
+            // One is given out: it stays.
+            client.ask(
+                &mut world,
+                1,
+                &BasicGet {
+                    queue,
+                    no_ack: false,
+                },
+            );
+            assert_eq!(counts(&mut client, &mut world, queue), (4, 0));
+            let heard = client.ask(
+                &mut world,
+                1,
+                &QueuePurge {
+                    queue,
+                    nowait: false,
+                },
+            );
+            let Some(Method::QueuePurgeOk(ok)) = heard.method() else {
+                panic!("{heard:?}")
+            };
+            assert_eq!(ok.message_count, 4);
+            publisher.publish(&mut world, 1, ("", queue), false, b"x");
+            publisher.settle(&mut world);
+            let heard = client.ask(&mut world, 1, &delete_queue(queue));
+            let Some(Method::QueueDeleteOk(ok)) = heard.method() else {
+                panic!("{heard:?}")
+            };
+            assert_eq!(ok.message_count, 1);
+        }
+        assert!(
+            world
+                .shards()
+                .iter()
+                .all(|shard| shard.core().store.messages() == 0)
+        );
+    }
+}
+
+#[test]
+fn deletion_can_be_conditional() {
+    for shards in [1, 3] {
+        let mut world = World::calm(shards);
+        let mut client = Client::open(&mut world, shards - 1);
+        client.ask(&mut world, 1, &declare_queue("q"));
+        client.publish(&mut world, 1, ("", "q"), false, b"x");
+        let if_empty = QueueDelete {
+            if_empty: true,
+            ..delete_queue("q")
+        };
+        client.ask(&mut world, 1, &if_empty);
+        client.open_channel(&mut world, 1);
+        client.ask(&mut world, 1, &consume("q", "c"));
+        client.deliveries(&mut world);
+        client.open_channel(&mut world, 2);
+        let if_unused = QueueDelete {
+            if_unused: true,
+            ..delete_queue("q")
+        };
+        client.ask(&mut world, 2, &if_unused);
+        let texts: Vec<_> = client
+            .closed_channels
+            .iter()
+            .map(|(_, closed)| closed.text.as_str())
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                "PRECONDITION_FAILED - queue 'q' in vhost '/' not empty",
+                "PRECONDITION_FAILED - queue 'q' in vhost '/' in use",
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_server_named_queue_is_the_channels_last_one() {
+    for shards in [1, 3] {
+        let mut world = World::calm(shards);
+        let mut client = Client::open(&mut world, shards - 1);
+        let heard = client.ask(&mut world, 1, &declare_queue(""));
+        let Some(Method::QueueDeclareOk(ok)) = heard.method() else {
+            panic!("{heard:?}")
+        };
+        let name = ok.queue.to_owned();
+        assert!(name.starts_with("amq.gen-"), "{name}");
+        client.publish(&mut world, 1, ("", &name), true, b"to you");
+        let heard = client.ask(
+            &mut world,
+            1,
+            &BasicGet {
+                queue: "",
+                no_ack: true,
+            },
+        );
+        assert_eq!(heard.body(), b"to you");
+    }
+}
+
+#[test]
+fn declarations_that_differ_are_refused_and_race_without_harm() {
+    for shards in [1, 3] {
+        let mut world = World::calm(shards);
+        let mut clients: Vec<Client> = (0..4)
+            .map(|number| Client::open(&mut world, number % shards))
+            .collect();
+        for round in 0..10 {
+            let name = format!("raced-{round}");
+            for (number, client) in clients.iter().enumerate() {
+                let declare = QueueDeclare {
+                    durable: number == 3,
+                    ..declare_queue(&name)
+                };
+                let mut out = Vec::new();
+                leveret_amqp::encode_frame(1, &declare, &mut out);
+                world.write(client.socket, &out);
+            }
+            let mut won = 0;
+            for client in &mut clients {
+                client.settle(&mut world);
+                let ok = client
+                    .take()
+                    .iter()
+                    .any(|heard| matches!(heard.method(), Some(Method::QueueDeclareOk(_))));
+                won += usize::from(ok);
+                if let Some((_, closed)) = client.closed_channels.pop() {
+                    assert_eq!((closed.code, closed.method), (406, (50, 10)));
+                    client.open_channel(&mut world, 1);
+                }
+            }
+            assert!(
+                won == 3 || won == 1,
+                "either all plain ones or the durable one: {won}"
+            );
+        }
+    }
+}
