@@ -24,18 +24,14 @@ fn spread(number: u32) -> u32 {
 fn table(patterns: impl Iterator<Item = String>) -> Arc<TopicTable> {
     let mut builder = TopicBuilder::new(1);
     for (pattern, destination) in patterns.zip(0..) {
-        builder
-            .insert(pattern.as_bytes(), destination)
-            .expect("short keys, few of them");
+        builder.insert(pattern.as_bytes(), destination).expect("short keys, few of them");
     }
     builder.snapshot()
 }
 
 /// Words before the last of pattern or key number `number`: place, building, … of a device.
 fn prefix(number: u32, words: u32) -> Vec<String> {
-    (0..words - 1)
-        .map(|level| format!("site{level}-{}", number / 100 % 100))
-        .collect()
+    (0..words - 1).map(|level| format!("site{level}-{}", number / 100 % 100)).collect()
 }
 
 /// A pattern of `words` words with `hashes` of `#` and one `*`, which ends in a device of its own;
@@ -50,11 +46,7 @@ fn pattern(number: u32, words: u32, hashes: u32) -> String {
         // From the end towards the start: `….device7.#`, `….#.device7.#`, `…#.….#.device7.#`.
         parts.insert(parts.len().saturating_sub(2 * nth as usize), "#".to_owned());
     }
-    if words == 1 && hashes == 0 {
-        format!("*.{}", parts[0])
-    } else {
-        parts.join(".")
-    }
+    if words == 1 && hashes == 0 { format!("*.{}", parts[0]) } else { parts.join(".") }
 }
 
 /// A routing key for `pattern(number, words, hashes)`, or one that differs in the last word.
@@ -108,10 +100,8 @@ fn sizes(criterion: &mut Criterion) {
                 let keys: Vec<String> = (0..KEYS)
                     .map(|number| key(spread(number) % patterns, words, hashes, hit))
                     .collect();
-                let name = format!(
-                    "{words} words, {hashes} #, {}",
-                    if hit { "hit" } else { "miss" }
-                );
+                let name =
+                    format!("{words} words, {hashes} #, {}", if hit { "hit" } else { "miss" });
                 let id = BenchmarkId::new(name, patterns);
                 bench_keys(&mut group, id, &table, &keys, usize::from(hit));
             }
@@ -127,14 +117,11 @@ fn levels(criterion: &mut Criterion) {
     let patterns = 10_000;
     let mut builder = TopicBuilder::new(1);
     for number in 0..patterns {
-        builder
-            .insert(pattern(number, 4, 1).as_bytes(), number)
-            .expect("room for all");
+        builder.insert(pattern(number, 4, 1).as_bytes(), number).expect("room for all");
         builder.snapshot();
     }
-    let keys: Vec<String> = (0..KEYS)
-        .map(|number| key(spread(number) % patterns, 4, 1, true))
-        .collect();
+    let keys: Vec<String> =
+        (0..KEYS).map(|number| key(spread(number) % patterns, 4, 1, true)).collect();
     for name in ["grown", "compact"] {
         let table = builder.snapshot();
         let id = BenchmarkId::new(name, format!("{} levels", table.levels()));
@@ -174,33 +161,15 @@ fn adversarial(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("topic/adversarial");
     let long_key = vec!["a.".repeat(127) + "a"];
     let deep = table(std::iter::once("#.a.".repeat(63) + "#"));
-    bench_keys(
-        &mut group,
-        BenchmarkId::new("63 #", "128 words"),
-        &deep,
-        &long_key,
-        1,
-    );
+    bench_keys(&mut group, BenchmarkId::new("63 #", "128 words"), &deep, &long_key, 1);
     let deep = table(std::iter::once("#.a.".repeat(63) + "b"));
-    bench_keys(
-        &mut group,
-        BenchmarkId::new("63 # in vain", "128 words"),
-        &deep,
-        &long_key,
-        0,
-    );
+    bench_keys(&mut group, BenchmarkId::new("63 # in vain", "128 words"), &deep, &long_key, 0);
     let wide = table((0..1_024_u32).map(|number| {
         let letters = (0..10).map(|bit| if number >> bit & 1 == 0 { "a" } else { "b" });
         format!("#.{}.#", letters.collect::<Vec<_>>().join(".#."))
     }));
     let key = vec!["a.b.".repeat(63) + "a.b"];
-    bench_keys(
-        &mut group,
-        BenchmarkId::new("1,024 × 11 #", "128 words"),
-        &wide,
-        &key,
-        1_024,
-    );
+    bench_keys(&mut group, BenchmarkId::new("1,024 × 11 #", "128 words"), &wide, &key, 1_024);
     group.finish();
 }
 
@@ -212,18 +181,14 @@ fn changes(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("topic/change at 100,000");
     let mut loaded = TopicBuilder::new(1);
     for number in 0..PATTERNS {
-        loaded
-            .insert(pattern(number, 4, 1).as_bytes(), number)
-            .expect("room for all");
+        loaded.insert(pattern(number, 4, 1).as_bytes(), number).expect("room for all");
     }
     loaded.snapshot();
     let mut next = PATTERNS;
     group.bench_function("bind", |bencher| {
         bencher.iter(|| {
             next += 1;
-            loaded
-                .insert(pattern(next, 4, 1).as_bytes(), next)
-                .expect("room for all");
+            loaded.insert(pattern(next, 4, 1).as_bytes(), next).expect("room for all");
             loaded.snapshot()
         });
     });
@@ -242,17 +207,13 @@ fn changes(criterion: &mut Criterion) {
     let mut next = PATTERNS;
     let mut builder = TopicBuilder::new(1);
     for number in 0..PATTERNS {
-        builder
-            .insert(pattern(number, 4, 1).as_bytes(), number)
-            .expect("room for all");
+        builder.insert(pattern(number, 4, 1).as_bytes(), number).expect("room for all");
     }
     group.bench_function("batch of 1,000 binds", |bencher| {
         bencher.iter(|| {
             for _ in 0..1_000 {
                 next += 1;
-                builder
-                    .insert(pattern(next, 4, 1).as_bytes(), next)
-                    .expect("room for all");
+                builder.insert(pattern(next, 4, 1).as_bytes(), next).expect("room for all");
             }
             builder.snapshot()
         });
@@ -263,9 +224,7 @@ fn changes(criterion: &mut Criterion) {
                 let mut builder = TopicBuilder::new(1);
                 for number in 0..PATTERNS {
                     let key = pattern(number, 4, 1);
-                    builder
-                        .insert(key.as_bytes(), number)
-                        .expect("room for all");
+                    builder.insert(key.as_bytes(), number).expect("room for all");
                     if number % 8_000 == 0 {
                         builder.snapshot();
                     }

@@ -98,11 +98,7 @@ enum Stage {
     /// `gathered` holds a part of a method or content header payload.
     Payload { kind: u8, channel: u16, size: u32 },
     /// In a body frame: `remaining` octets, then the end octet.
-    Body {
-        channel: u16,
-        remaining: u32,
-        first: bool,
-    },
+    Body { channel: u16, remaining: u32, first: bool },
     /// The stream is broken; nothing after the fault is read.
     Failed(FrameError),
 }
@@ -122,12 +118,7 @@ impl Decoder {
     /// A decoder at the start of a frame. `frame_size_max` is in octets, 0 is no limit.
     pub const fn new(frame_size_max: u32) -> Self {
         let (body_size_max, gathered_size_max) = payload_limits(frame_size_max);
-        Self {
-            stage: Stage::Between,
-            body_size_max,
-            gathered_size_max,
-            gathered: Vec::new(),
-        }
+        Self { stage: Stage::Between, body_size_max, gathered_size_max, gathered: Vec::new() }
     }
 
     /// Sets the limit for the frames that begin after this call, in octets, 0 is no limit.
@@ -183,11 +174,7 @@ impl Decoder {
 
     /// Octets of a partial method or content header frame held in memory.
     pub fn gathered_size(&self) -> usize {
-        if self.between_frames() {
-            0
-        } else {
-            self.gathered.len()
-        }
+        if self.between_frames() { 0 } else { self.gathered.len() }
     }
 
     /// Everything that is not a whole, valid method, header or body frame inside the chunk.
@@ -207,16 +194,12 @@ impl Decoder {
             };
         }
         match self.stage {
-            Stage::Payload {
-                kind,
-                channel,
-                size,
-            } => self.next_payload(chunk, cursor, kind, channel, size),
-            Stage::Body {
-                channel,
-                remaining,
-                first,
-            } => self.next_body_part(chunk, cursor, channel, remaining, first),
+            Stage::Payload { kind, channel, size } => {
+                self.next_payload(chunk, cursor, kind, channel, size)
+            }
+            Stage::Body { channel, remaining, first } => {
+                self.next_body_part(chunk, cursor, channel, remaining, first)
+            }
             Stage::Failed(error) => Err(error),
             Stage::Between | Stage::FrameHeader => Ok(None),
         }
@@ -259,21 +242,9 @@ impl Decoder {
             return Err(FrameError::TooLarge { size, size_max });
         }
         match kind {
-            FRAME_METHOD | FRAME_HEADER => Ok(Stage::Payload {
-                kind,
-                channel,
-                size,
-            }),
-            FRAME_BODY => Ok(Stage::Body {
-                channel,
-                remaining: size,
-                first: true,
-            }),
-            FRAME_HEARTBEAT if size == 0 => Ok(Stage::Payload {
-                kind,
-                channel,
-                size,
-            }),
+            FRAME_METHOD | FRAME_HEADER => Ok(Stage::Payload { kind, channel, size }),
+            FRAME_BODY => Ok(Stage::Body { channel, remaining: size, first: true }),
+            FRAME_HEARTBEAT if size == 0 => Ok(Stage::Payload { kind, channel, size }),
             FRAME_HEARTBEAT => Err(FrameError::HeartbeatWithPayload(size)),
             _ => Err(FrameError::UnknownType(kind)),
         }
@@ -331,18 +302,9 @@ impl Decoder {
             *cursor += 1;
             Stage::Between
         } else {
-            Stage::Body {
-                channel,
-                remaining: remaining - size as u32,
-                first: false,
-            }
+            Stage::Body { channel, remaining: remaining - size as u32, first: false }
         };
-        Ok(Some(Frame::Body {
-            channel,
-            data,
-            first,
-            last,
-        }))
+        Ok(Some(Frame::Body { channel, data, first, last }))
     }
 
     fn fail<T>(&mut self, error: FrameError) -> Result<T, FrameError> {
@@ -366,11 +328,7 @@ const fn payload_limits(frame_size_max: u32) -> (u32, u32) {
 #[inline(always)]
 fn split_header(header: [u8; FRAME_HEADER_SIZE]) -> (u8, u16, u32) {
     let [kind, c0, c1, s0, s1, s2, s3] = header;
-    (
-        kind,
-        u16::from_be_bytes([c0, c1]),
-        u32::from_be_bytes([s0, s1, s2, s3]),
-    )
+    (kind, u16::from_be_bytes([c0, c1]), u32::from_be_bytes([s0, s1, s2, s3]))
 }
 
 fn rest_of(chunk: &[u8], cursor: usize) -> &[u8] {

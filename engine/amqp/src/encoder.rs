@@ -142,10 +142,7 @@ impl ContentMethod<'_> {
     #[inline(always)]
     fn payload_size(&self) -> usize {
         let strings = |strings: &[&[u8]]| -> usize {
-            strings
-                .iter()
-                .map(|string| 1 + string.len().min(SHORTSTR_SIZE_MAX))
-                .sum()
+            strings.iter().map(|string| 1 + string.len().min(SHORTSTR_SIZE_MAX)).sum()
         };
         match self {
             Self::Deliver(m) => 13 + strings(&[m.consumer_tag, m.exchange, m.routing_key]),
@@ -210,11 +207,7 @@ pub fn encode_content<'a>(
     let prefix_size = prefix_size(&method, properties) + FRAME_HEADER_SIZE;
     let mut slice = SliceWriter::extend(out, prefix_size + body.len() + 1);
     write_prefix(&mut slice, &method, properties, body.len() as u64);
-    slice.array(frame_header(
-        FRAME_BODY,
-        method.channel(),
-        body.len() as u32,
-    ));
+    slice.array(frame_header(FRAME_BODY, method.channel(), body.len() as u32));
     slice.octets(body);
     slice.array([FRAME_END]);
 }
@@ -229,11 +222,7 @@ fn encode_content_in_frames(
 ) {
     encode_content_prefix(out, method, properties, body.len() as u64);
     for part in body.chunks(body_frame_size_max(frame_size_max) as usize) {
-        out.extend_from_slice(&frame_header(
-            FRAME_BODY,
-            method.channel(),
-            part.len() as u32,
-        ));
+        out.extend_from_slice(&frame_header(FRAME_BODY, method.channel(), part.len() as u32));
         out.extend_from_slice(part);
         out.push(FRAME_END);
     }
@@ -316,11 +305,7 @@ fn write_prefix(
     body_size: u64,
 ) {
     let channel = method.channel();
-    slice.array(frame_header(
-        FRAME_METHOD,
-        channel,
-        method.payload_size() as u32,
-    ));
+    slice.array(frame_header(FRAME_METHOD, channel, method.payload_size() as u32));
     method.write(slice);
     slice.array([FRAME_END]);
     write_content_header(slice, channel, body_size, properties);
@@ -356,9 +341,7 @@ impl<'o> SliceWriter<'o> {
     fn extend(out: &'o mut Vec<u8>, size: usize) -> Self {
         let start = out.len();
         out.resize(start + size, 0);
-        Self {
-            rest: &mut out[start..],
-        }
+        Self { rest: &mut out[start..] }
     }
 
     #[inline(always)]

@@ -50,7 +50,5 @@ pub const HEARTBEAT: [u8; FRAME_OVERHEAD] = [FRAME_HEARTBEAT, 0, 0, 0, 0, 0, 0, 
 pub const fn frame_header(kind: u8, channel: u16, payload_size: u32) -> [u8; FRAME_HEADER_SIZE] {
     let channel = channel.to_be_bytes();
     let size = payload_size.to_be_bytes();
-    [
-        kind, channel[0], channel[1], size[0], size[1], size[2], size[3],
-    ]
+    [kind, channel[0], channel[1], size[0], size[1], size[2], size[3]]
 }

@@ -19,11 +19,7 @@ pub struct Tune {
 
 impl Tune {
     /// What `RabbitMQ` proposes by default.
-    pub const SERVER_DEFAULT: Self = Self {
-        channel_max: 2047,
-        frame_max: 131_072,
-        heartbeat: 60,
-    };
+    pub const SERVER_DEFAULT: Self = Self { channel_max: 2047, frame_max: 131_072, heartbeat: 60 };
 }
 
 /// A `tune-ok` that asks for more than was offered or less than the minimum: `530 NOT_ALLOWED`,
@@ -78,10 +74,7 @@ pub const fn negotiate(offer: Tune, answer: Tune) -> Result<Tune, TuneError> {
     }
     let (value, max) = (answer.frame_max, offer.frame_max);
     if value != 0 && value < FRAME_MIN_SIZE {
-        return Err(TuneError::FrameMaxTooLow {
-            value,
-            min: FRAME_MIN_SIZE,
-        });
+        return Err(TuneError::FrameMaxTooLow { value, min: FRAME_MIN_SIZE });
     }
     if max != 0 && (value == 0 || value > max) {
         return Err(TuneError::FrameMaxTooHigh { value, max });

@@ -98,11 +98,7 @@ impl<'a> ContentHeader<'a> {
 /// Checks flags and values to their end.
 #[inline(always)]
 pub fn validate(properties: &[u8]) -> Result<(), PropertiesError> {
-    if properties == NO_PROPERTIES {
-        Ok(())
-    } else {
-        validate_values(properties)
-    }
+    if properties == NO_PROPERTIES { Ok(()) } else { validate_values(properties) }
 }
 
 #[inline(never)]
@@ -302,9 +298,7 @@ impl<'a> Properties<'a> {
 
     /// Seconds since 1970-01-01, UTC, as the application says.
     pub fn timestamp(self) -> Option<u64> {
-        Some(u64::from_be_bytes(
-            self.find(Property::Timestamp)?.try_into().ok()?,
-        ))
+        Some(u64::from_be_bytes(self.find(Property::Timestamp)?.try_into().ok()?))
     }
 
     /// The application's name of the kind of message (`type`).

@@ -70,10 +70,7 @@ pub fn parse_amqplain(response: &[u8]) -> Result<Credentials<'_>, SaslError> {
         Some(Value::LongStr(value) | Value::Bytes(value)) => Ok(value),
         _ => Err(SaslError::MissingField),
     };
-    Ok(Credentials {
-        username: string("LOGIN")?,
-        password: string("PASSWORD")?,
-    })
+    Ok(Credentials { username: string("LOGIN")?, password: string("PASSWORD")? })
 }
 
 /// Builds an `AMQPLAIN` response.

@@ -86,17 +86,13 @@ impl<'a> TableRef<'a> {
 
     /// The fields in wire order, duplicates included.
     pub const fn iter(self) -> Fields<'a> {
-        Fields {
-            reader: Reader::new(self.bytes),
-        }
+        Fields { reader: Reader::new(self.bytes) }
     }
 
     /// The first value of this name, as `RabbitMQ` looks it up.
     pub fn get(self, name: impl AsRef<[u8]>) -> Option<Value<'a>> {
         let name = name.as_ref();
-        self.iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value)
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 }
 
@@ -112,10 +108,7 @@ impl<'a> IntoIterator for TableRef<'a> {
 impl fmt::Debug for TableRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(
-                self.iter()
-                    .map(|(key, value)| (key.escape_ascii().to_string(), value)),
-            )
+            .entries(self.iter().map(|(key, value)| (key.escape_ascii().to_string(), value)))
             .finish()
     }
 }
@@ -159,9 +152,7 @@ impl<'a> ArrayRef<'a> {
 
     /// The values in wire order.
     pub const fn iter(self) -> Values<'a> {
-        Values {
-            reader: Reader::new(self.bytes),
-        }
+        Values { reader: Reader::new(self.bytes) }
     }
 }
 
@@ -203,10 +194,7 @@ struct Level {
 
 /// Walks a table without recursion, so that hostile nesting costs no stack.
 fn validate(bytes: &[u8]) -> Result<(), TableError> {
-    let mut levels = [Level {
-        end: bytes.len(),
-        named: true,
-    }; DEPTH_MAX];
+    let mut levels = [Level { end: bytes.len(), named: true }; DEPTH_MAX];
     let mut depth = 1;
     let mut position = 0;
     let mut value_count = 0;
@@ -227,10 +215,7 @@ fn validate(bytes: &[u8]) -> Result<(), TableError> {
             if depth == DEPTH_MAX {
                 return Err(TableError::TooDeep);
             }
-            levels[depth] = Level {
-                end: position + size,
-                named,
-            };
+            levels[depth] = Level { end: position + size, named };
             depth += 1;
         }
     }

@@ -34,11 +34,7 @@ impl<'a> Reader<'a> {
     /// A reader of all of `bytes`.
     #[inline(always)]
     pub const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            bits: 0,
-            bit_count: 0,
-        }
+        Self { rest: bytes, bits: 0, bit_count: 0 }
     }
 
     /// What was not read yet.
@@ -113,9 +109,7 @@ impl<'a> Reader<'a> {
     /// A field table, validated to its end. A length beyond the input is the table's fault.
     pub fn table(&mut self) -> Result<TableRef<'a>, WireError> {
         let size = self.long()?;
-        let bytes = self
-            .octets(size as usize)
-            .map_err(|_| TableError::Truncated)?;
+        let bytes = self.octets(size as usize).map_err(|_| TableError::Truncated)?;
         Ok(TableRef::parse(bytes)?)
     }
 

@@ -49,24 +49,18 @@ impl Model {
 fn model() -> impl Strategy<Value = Model> {
     let octets = || prop::collection::vec(any::<u8>(), 0..30);
     let strings = prop::collection::vec(prop::option::of(octets()), 10);
-    let headers = prop::option::of(octets().prop_map(|value| {
-        TableBuilder::new()
-            .long_str("k", &value)
-            .bool("b", true)
-            .finish()
-    }));
-    (
-        strings,
-        headers,
-        any::<[Option<u8>; 2]>(),
-        any::<Option<u64>>(),
-    )
-        .prop_map(|(strings, headers, octets, timestamp)| Model {
+    let headers = prop::option::of(
+        octets()
+            .prop_map(|value| TableBuilder::new().long_str("k", &value).bool("b", true).finish()),
+    );
+    (strings, headers, any::<[Option<u8>; 2]>(), any::<Option<u64>>()).prop_map(
+        |(strings, headers, octets, timestamp)| Model {
             strings: strings.try_into().unwrap(),
             headers,
             octets,
             timestamp,
-        })
+        },
+    )
 }
 
 proptest! {
@@ -107,10 +101,7 @@ fn words_that_continue_the_flags_are_read_and_not_sent_on() {
     let priority = [0x08, 0x01, 0x00, 0x01, 0x00, 0x00, 7];
     assert_eq!(Properties::parse(&priority).unwrap().priority(), Some(7));
     assert_eq!(*relayable(&priority), [0x08, 0x00, 7]);
-    assert_eq!(
-        validate(&[0x08, 0x01, 0x00, 0x02, 7]),
-        Err(PropertiesError::UnknownFlag)
-    );
+    assert_eq!(validate(&[0x08, 0x01, 0x00, 0x02, 7]), Err(PropertiesError::UnknownFlag));
     assert_eq!(validate(&[0x08, 0x01]), Err(PropertiesError::Truncated));
     // Bit 1 stands for nothing, and RabbitMQ lets it pass.
     assert_eq!(validate(&[0x08, 0x02, 7]), Ok(()));
@@ -122,10 +113,7 @@ fn malformed_headers_are_syntax_errors() {
     let error = validate(b"\x20\0\0\0\0\x03\x01a?").unwrap_err();
     assert_eq!(error, PropertiesError::Table(TableError::UnknownType(b'?')));
     assert_eq!(error.reply_code(), ReplyCode::SyntaxError);
-    assert_eq!(
-        PropertiesError::Truncated.reply_code(),
-        ReplyCode::FrameError
-    );
+    assert_eq!(PropertiesError::Truncated.reply_code(), ReplyCode::FrameError);
 }
 
 #[test]
@@ -135,21 +123,10 @@ fn content_header_layout() {
     let wire = b"\x02\0\x03\0\0\0\x0F\0\x3C\0\0\0\0\0\0\0\0\x01\x02\x10\0\x02\xCE";
     assert_eq!(frame, wire);
     let header = ContentHeader::decode(&frame[7..frame.len() - 1]).unwrap();
-    assert_eq!(
-        (header.class_id, header.weight, header.body_size),
-        (60, 0, 0x0102)
-    );
-    assert_eq!(
-        Properties::parse(header.properties)
-            .unwrap()
-            .delivery_mode(),
-        Some(2)
-    );
+    assert_eq!((header.class_id, header.weight, header.body_size), (60, 0, 0x0102));
+    assert_eq!(Properties::parse(header.properties).unwrap().delivery_mode(), Some(2));
     for size in 0..12 {
-        assert_eq!(
-            ContentHeader::decode(&wire[..size]),
-            Err(PropertiesError::Truncated)
-        );
+        assert_eq!(ContentHeader::decode(&wire[..size]), Err(PropertiesError::Truncated));
     }
 }
 
@@ -180,13 +157,7 @@ fn read_message(stream: &[u8], expected_channel: u16) -> Message {
     let properties = header.properties.to_vec();
     let (body_size, mut body, mut body_frames) = (header.body_size, Vec::new(), Vec::new());
     while let Some(frame) = decoder.next(stream, &mut cursor).unwrap() {
-        let Frame::Body {
-            channel,
-            data,
-            first: true,
-            last: true,
-        } = frame
-        else {
+        let Frame::Body { channel, data, first: true, last: true } = frame else {
             panic!("not a whole body frame: {frame:?}");
         };
         assert_eq!(channel, expected_channel);
@@ -195,12 +166,7 @@ fn read_message(stream: &[u8], expected_channel: u16) -> Message {
         body.extend_from_slice(&stream[data]);
     }
     assert_eq!(body.len() as u64, body_size);
-    Message {
-        method,
-        properties,
-        body,
-        body_frames,
-    }
+    Message { method, properties, body, body_frames }
 }
 
 #[derive(Debug, Clone)]
@@ -226,45 +192,16 @@ fn content_methods(
     delivery_tag: u64,
     redelivered: bool,
 ) -> Vec<(ContentMethod<'_>, Method<'_>)> {
-    let Names {
-        tag,
-        exchange,
-        routing_key,
-    } = names;
+    let Names { tag, exchange, routing_key } = names;
     let (text, consumer_tag) = (tag.as_str(), tag.as_bytes());
-    let deliver = Deliver {
-        channel,
-        consumer_tag,
-        delivery_tag,
-        redelivered,
-        exchange,
-        routing_key,
-    };
-    let delivered = BasicDeliver {
-        consumer_tag: text,
-        delivery_tag,
-        redelivered,
-        exchange,
-        routing_key,
-    };
+    let deliver =
+        Deliver { channel, consumer_tag, delivery_tag, redelivered, exchange, routing_key };
+    let delivered =
+        BasicDeliver { consumer_tag: text, delivery_tag, redelivered, exchange, routing_key };
     let reply_code = 312;
-    let returned = Return {
-        channel,
-        reply_code,
-        reply_text: consumer_tag,
-        exchange,
-        routing_key,
-    };
-    let gone = BasicReturn {
-        reply_code,
-        reply_text: text,
-        exchange,
-        routing_key,
-    };
-    let mut methods = vec![
-        (deliver.into(), delivered.into()),
-        (returned.into(), gone.into()),
-    ];
+    let returned = Return { channel, reply_code, reply_text: consumer_tag, exchange, routing_key };
+    let gone = BasicReturn { reply_code, reply_text: text, exchange, routing_key };
+    let mut methods = vec![(deliver.into(), delivered.into()), (returned.into(), gone.into())];
     methods.extend(untagged_methods(names, channel, delivery_tag, redelivered));
     methods
 }
@@ -276,45 +213,14 @@ fn untagged_methods(
     delivery_tag: u64,
     redelivered: bool,
 ) -> [(ContentMethod<'_>, Method<'_>); 2] {
-    let Names {
-        exchange,
-        routing_key,
-        ..
-    } = names;
+    let Names { exchange, routing_key, .. } = names;
     let message_count = 5;
-    let get_ok = GetOk {
-        channel,
-        delivery_tag,
-        redelivered,
-        exchange,
-        routing_key,
-        message_count,
-    };
-    let got = BasicGetOk {
-        delivery_tag,
-        redelivered,
-        exchange,
-        routing_key,
-        message_count,
-    };
+    let get_ok = GetOk { channel, delivery_tag, redelivered, exchange, routing_key, message_count };
+    let got = BasicGetOk { delivery_tag, redelivered, exchange, routing_key, message_count };
     let (mandatory, immediate) = (redelivered, !redelivered);
-    let publish = Publish {
-        channel,
-        exchange,
-        routing_key,
-        mandatory,
-        immediate,
-    };
-    let published = BasicPublish {
-        exchange,
-        routing_key,
-        mandatory,
-        immediate,
-    };
-    [
-        (get_ok.into(), got.into()),
-        (publish.into(), published.into()),
-    ]
+    let publish = Publish { channel, exchange, routing_key, mandatory, immediate };
+    let published = BasicPublish { exchange, routing_key, mandatory, immediate };
+    [(get_ok.into(), got.into()), (publish.into(), published.into())]
 }
 
 proptest! {
@@ -371,16 +277,9 @@ fn in_parts(
 ) -> Vec<u8> {
     let (mut out, mut parts) = (Vec::new(), Vec::new());
     let size = body.len() as u64;
-    encode_content_parts(
-        &mut out,
-        method,
-        properties,
-        size,
-        frame_size_max,
-        |offset, range| {
-            parts.push((offset, range.start as usize..range.end as usize));
-        },
-    );
+    encode_content_parts(&mut out, method, properties, size, frame_size_max, |offset, range| {
+        parts.push((offset, range.start as usize..range.end as usize));
+    });
     let (mut whole, mut written) = (Vec::new(), 0);
     for (offset, range) in parts {
         whole.extend_from_slice(&out[written..offset]);
@@ -412,11 +311,7 @@ fn body_is_cut_at_the_frame_limit() {
     assert_eq!(sizes(4089, 4096), [4088, 1]);
     assert_eq!(sizes(8176, 4096), [4088, 4088]);
     assert_eq!(sizes(300_000, 0), [300_000]);
-    assert_eq!(
-        sizes(4089, 1),
-        [4088, 1],
-        "below the minimum counts as the minimum"
-    );
+    assert_eq!(sizes(4089, 1), [4088, 1], "below the minimum counts as the minimum");
 }
 
 #[test]

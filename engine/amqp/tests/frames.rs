@@ -20,11 +20,7 @@ struct Whole {
 
 impl Whole {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&frame_header(
-            self.kind,
-            self.channel,
-            self.payload.len() as u32,
-        ));
+        out.extend_from_slice(&frame_header(self.kind, self.channel, self.payload.len() as u32));
         out.extend_from_slice(&self.payload);
         out.push(FRAME_END);
     }
@@ -53,11 +49,7 @@ fn decode(decoder: &mut Decoder, chunks: &[&[u8]]) -> (Vec<Whole>, Result<(), Fr
 }
 
 fn collect(frame: Frame<'_>, chunk: &[u8], body: &mut Option<Whole>, frames: &mut Vec<Whole>) {
-    let whole = |kind, channel, payload: &[u8]| Whole {
-        kind,
-        channel,
-        payload: payload.to_vec(),
-    };
+    let whole = |kind, channel, payload: &[u8]| Whole { kind, channel, payload: payload.to_vec() };
     if !matches!(frame, Frame::Body { .. }) {
         assert_eq!(*body, None, "a frame begins inside a body frame");
     }
@@ -65,12 +57,7 @@ fn collect(frame: Frame<'_>, chunk: &[u8], body: &mut Option<Whole>, frames: &mu
         Frame::Method { channel, payload } => frames.push(whole(FRAME_METHOD, channel, payload)),
         Frame::Header { channel, payload } => frames.push(whole(FRAME_HEADER, channel, payload)),
         Frame::Heartbeat { channel } => frames.push(whole(FRAME_HEARTBEAT, channel, &[])),
-        Frame::Body {
-            channel,
-            data,
-            first,
-            last,
-        } => {
+        Frame::Body { channel, data, first, last } => {
             assert_eq!(first, body.is_none());
             let part = body.get_or_insert_with(|| whole(FRAME_BODY, channel, &[]));
             assert_eq!(part.channel, channel);
@@ -83,10 +70,7 @@ fn collect(frame: Frame<'_>, chunk: &[u8], body: &mut Option<Whole>, frames: &mu
 }
 
 fn frames() -> impl Strategy<Value = Vec<Whole>> {
-    let frame = (
-        prop_oneof![Just(1_u8), Just(2), Just(3), Just(3), Just(8)],
-        any::<u16>(),
-    )
+    let frame = (prop_oneof![Just(1_u8), Just(2), Just(3), Just(3), Just(8)], any::<u16>())
         .prop_flat_map(|(kind, channel)| {
             let size_max = if kind == FRAME_HEARTBEAT { 0 } else { 40 };
             prop::collection::vec(any::<u8>(), 0..=size_max).prop_map(move |payload| Whole {
@@ -107,10 +91,7 @@ fn stream(frames: &[Whole]) -> Vec<u8> {
 }
 
 fn cut<'a>(stream: &'a [u8], at: &[prop::sample::Index]) -> Vec<&'a [u8]> {
-    let mut at: Vec<_> = at
-        .iter()
-        .map(|index| index.index(stream.len() + 1))
-        .collect();
+    let mut at: Vec<_> = at.iter().map(|index| index.index(stream.len() + 1)).collect();
     at.sort_unstable();
     let mut chunks = Vec::new();
     let mut start = 0;
@@ -170,31 +151,11 @@ proptest! {
 #[test]
 fn every_pair_of_cuts_gives_the_same_frames() {
     let frames = [
-        Whole {
-            kind: FRAME_METHOD,
-            channel: 1,
-            payload: b"method".to_vec(),
-        },
-        Whole {
-            kind: FRAME_BODY,
-            channel: 1,
-            payload: b"body".to_vec(),
-        },
-        Whole {
-            kind: FRAME_BODY,
-            channel: 1,
-            payload: Vec::new(),
-        },
-        Whole {
-            kind: FRAME_HEARTBEAT,
-            channel: 0,
-            payload: Vec::new(),
-        },
-        Whole {
-            kind: FRAME_HEADER,
-            channel: 1,
-            payload: Vec::new(),
-        },
+        Whole { kind: FRAME_METHOD, channel: 1, payload: b"method".to_vec() },
+        Whole { kind: FRAME_BODY, channel: 1, payload: b"body".to_vec() },
+        Whole { kind: FRAME_BODY, channel: 1, payload: Vec::new() },
+        Whole { kind: FRAME_HEARTBEAT, channel: 0, payload: Vec::new() },
+        Whole { kind: FRAME_HEADER, channel: 1, payload: Vec::new() },
     ];
     let stream = stream(&frames);
     for first in 0..=stream.len() {
@@ -219,21 +180,14 @@ fn error_of(frame_size_max: u32, stream: &[u8]) -> FrameError {
 fn payload_may_exceed_the_limit_by_the_eight_octets_of_overhead() {
     for kind in [FRAME_METHOD, FRAME_HEADER, FRAME_BODY] {
         let size_max = FRAME_SIZE_MAX;
-        let frame = Whole {
-            kind,
-            channel: 1,
-            payload: vec![7; size_max as usize],
-        };
+        let frame = Whole { kind, channel: 1, payload: vec![7; size_max as usize] };
         let stream = stream(std::slice::from_ref(&frame));
         let (decoded, result) = decode(&mut Decoder::new(FRAME_SIZE_MAX), &[&stream]);
         assert_eq!((decoded, result), (vec![frame], Ok(())));
 
         let size = size_max + 1;
         let header = frame_header(kind, 1, size);
-        assert_eq!(
-            error_of(FRAME_SIZE_MAX, &header),
-            FrameError::TooLarge { size, size_max }
-        );
+        assert_eq!(error_of(FRAME_SIZE_MAX, &header), FrameError::TooLarge { size, size_max });
     }
 }
 
@@ -241,88 +195,44 @@ fn payload_may_exceed_the_limit_by_the_eight_octets_of_overhead() {
 fn largest_declared_size_is_refused_at_the_header() {
     let header = frame_header(FRAME_METHOD, 1, u32::MAX);
     let size_max = 8192;
-    assert_eq!(
-        error_of(8192, &header),
-        FrameError::TooLarge {
-            size: u32::MAX,
-            size_max
-        }
-    );
+    assert_eq!(error_of(8192, &header), FrameError::TooLarge { size: u32::MAX, size_max });
     // Without a limit a body of that size is begun, but never a method, which would be held.
     let mut decoder = Decoder::new(0);
-    assert_eq!(
-        decoder.next(&frame_header(FRAME_BODY, 1, u32::MAX), &mut 0),
-        Ok(None)
-    );
+    assert_eq!(decoder.next(&frame_header(FRAME_BODY, 1, u32::MAX), &mut 0), Ok(None));
     assert!(matches!(error_of(0, &header), FrameError::TooLarge { .. }));
 }
 
 #[test]
 fn second_protocol_header_is_a_frame_too_large() {
     let error = error_of(8192, PROTOCOL_HEADER);
-    assert_eq!(
-        error,
-        FrameError::TooLarge {
-            size: 0x5000_0009,
-            size_max: 8192
-        }
-    );
+    assert_eq!(error, FrameError::TooLarge { size: 0x5000_0009, size_max: 8192 });
     assert_eq!(error.reply_code(), ReplyCode::FrameError);
 }
 
 #[test]
 fn unknown_kinds_are_refused() {
     for kind in (0..=255).filter(|kind| ![1, 2, 3, 8].contains(kind)) {
-        let frame = Whole {
-            kind,
-            channel: 1,
-            payload: vec![1],
-        };
-        assert_eq!(
-            error_of(FRAME_SIZE_MAX, &stream(&[frame])),
-            FrameError::UnknownType(kind)
-        );
+        let frame = Whole { kind, channel: 1, payload: vec![1] };
+        assert_eq!(error_of(FRAME_SIZE_MAX, &stream(&[frame])), FrameError::UnknownType(kind));
     }
 }
 
 #[test]
 fn wrong_end_octet_is_refused_on_every_kind() {
-    for (kind, size) in [
-        (FRAME_METHOD, 5),
-        (FRAME_HEADER, 14),
-        (FRAME_BODY, 3),
-        (FRAME_BODY, 0),
-    ] {
-        let mut stream = stream(&[Whole {
-            kind,
-            channel: 1,
-            payload: vec![0; size],
-        }]);
+    for (kind, size) in [(FRAME_METHOD, 5), (FRAME_HEADER, 14), (FRAME_BODY, 3), (FRAME_BODY, 0)] {
+        let mut stream = stream(&[Whole { kind, channel: 1, payload: vec![0; size] }]);
         *stream.last_mut().unwrap() = 0xCD;
         assert_eq!(error_of(FRAME_SIZE_MAX, &stream), FrameError::BadEnd(0xCD));
     }
-    assert_eq!(
-        error_of(FRAME_SIZE_MAX, &[8, 0, 0, 0, 0, 0, 0, 0]),
-        FrameError::BadEnd(0)
-    );
+    assert_eq!(error_of(FRAME_SIZE_MAX, &[8, 0, 0, 0, 0, 0, 0, 0]), FrameError::BadEnd(0));
 }
 
 #[test]
 fn heartbeat_has_no_payload() {
-    let stream = stream(&[Whole {
-        kind: FRAME_HEARTBEAT,
-        channel: 0,
-        payload: vec![1],
-    }]);
-    assert_eq!(
-        error_of(FRAME_SIZE_MAX, &stream),
-        FrameError::HeartbeatWithPayload(1)
-    );
+    let stream = stream(&[Whole { kind: FRAME_HEARTBEAT, channel: 0, payload: vec![1] }]);
+    assert_eq!(error_of(FRAME_SIZE_MAX, &stream), FrameError::HeartbeatWithPayload(1));
     let mut decoder = Decoder::new(FRAME_SIZE_MAX);
-    assert_eq!(
-        decoder.next(&HEARTBEAT, &mut 0),
-        Ok(Some(Frame::Heartbeat { channel: 0 }))
-    );
+    assert_eq!(decoder.next(&HEARTBEAT, &mut 0), Ok(Some(Frame::Heartbeat { channel: 0 })));
 }
 
 #[test]
@@ -337,57 +247,25 @@ fn nothing_is_read_after_an_error() {
 
 #[test]
 fn limit_changes_for_the_frames_that_follow() {
-    let frame = Whole {
-        kind: FRAME_BODY,
-        channel: 1,
-        payload: vec![0; 9000],
-    };
+    let frame = Whole { kind: FRAME_BODY, channel: 1, payload: vec![0; 9000] };
     let stream = stream(&[frame]);
     let mut decoder = Decoder::new(8192);
     decoder.set_frame_size_max(131_072);
     let frame = decoder.next(&stream, &mut 0).unwrap();
-    assert_eq!(
-        frame,
-        Some(Frame::Body {
-            channel: 1,
-            data: 7..9007,
-            first: true,
-            last: true
-        })
-    );
+    assert_eq!(frame, Some(Frame::Body { channel: 1, data: 7..9007, first: true, last: true }));
     assert_eq!(decoder.gathered_size(), 0, "bodies are not copied");
 }
 
 #[test]
 fn end_octet_alone_in_the_next_chunk() {
-    let stream = stream(&[Whole {
-        kind: FRAME_BODY,
-        channel: 5,
-        payload: b"abc".to_vec(),
-    }]);
+    let stream = stream(&[Whole { kind: FRAME_BODY, channel: 5, payload: b"abc".to_vec() }]);
     let mut decoder = Decoder::new(FRAME_SIZE_MAX);
     let mut cursor = 0;
     let first = decoder.next(&stream[..10], &mut cursor).unwrap();
-    assert_eq!(
-        first,
-        Some(Frame::Body {
-            channel: 5,
-            data: 7..10,
-            first: true,
-            last: false
-        })
-    );
+    assert_eq!(first, Some(Frame::Body { channel: 5, data: 7..10, first: true, last: false }));
     assert_eq!(decoder.next(&stream[..10], &mut cursor), Ok(None));
     let second = decoder.next(&stream[10..], &mut 0).unwrap();
-    assert_eq!(
-        second,
-        Some(Frame::Body {
-            channel: 5,
-            data: 0..0,
-            first: false,
-            last: true
-        })
-    );
+    assert_eq!(second, Some(Frame::Body { channel: 5, data: 0..0, first: false, last: true }));
 }
 
 #[test]

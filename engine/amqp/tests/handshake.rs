@@ -55,16 +55,10 @@ proptest! {
 
 #[test]
 fn plain_identity_is_empty_or_the_user() {
-    let guest = Ok(Credentials {
-        username: b"guest",
-        password: b"secret",
-    });
+    let guest = Ok(Credentials { username: b"guest", password: b"secret" });
     assert_eq!(parse_plain(b"\0guest\0secret"), guest);
     assert_eq!(parse_plain(b"guest\0guest\0secret"), guest);
-    assert_eq!(
-        parse_plain(b"root\0guest\0secret"),
-        Err(SaslError::AuthorizationIdentity)
-    );
+    assert_eq!(parse_plain(b"root\0guest\0secret"), Err(SaslError::AuthorizationIdentity));
     for malformed in [&b""[..], b"guest", b"guest\0secret", b"\0guest\0sec\0ret"] {
         assert_eq!(parse_plain(malformed), Err(SaslError::MalformedPlain));
     }
@@ -73,28 +67,16 @@ fn plain_identity_is_empty_or_the_user() {
 #[test]
 fn amqplain_needs_both_strings() {
     let table = TableBuilder::new().long_str("LOGIN", "guest").finish();
-    assert_eq!(
-        parse_amqplain(table.as_bytes()),
-        Err(SaslError::MissingField)
-    );
-    let table = TableBuilder::new()
-        .int("LOGIN", 1)
-        .long_str("PASSWORD", "x")
-        .finish();
-    assert_eq!(
-        parse_amqplain(table.as_bytes()),
-        Err(SaslError::MissingField)
-    );
+    assert_eq!(parse_amqplain(table.as_bytes()), Err(SaslError::MissingField));
+    let table = TableBuilder::new().int("LOGIN", 1).long_str("PASSWORD", "x").finish();
+    assert_eq!(parse_amqplain(table.as_bytes()), Err(SaslError::MissingField));
     let malformed = SaslError::MalformedAmqplain(TableError::Truncated);
     assert_eq!(parse_amqplain(b"\x05LOGIN"), Err(malformed));
 }
 
 #[test]
 fn passwords_are_not_printed() {
-    let credentials = Credentials {
-        username: b"guest",
-        password: b"secret",
-    };
+    let credentials = Credentials { username: b"guest", password: b"secret" };
     let printed = format!("{credentials:?}");
     assert!(printed.contains("guest") && !printed.contains("secret"));
 }
@@ -106,10 +88,7 @@ fn reply_codes_are_those_of_rabbitmq() {
     let hard = [320, 402, 501, 502, 503, 504, 505, 506, 530, 540, 541];
     for code in soft.iter().chain(&hard) {
         let reply = ReplyCode::from_code(*code).unwrap();
-        assert_eq!(
-            (reply.code(), reply.is_hard()),
-            (*code, hard.contains(code))
-        );
+        assert_eq!((reply.code(), reply.is_hard()), (*code, hard.contains(code)));
     }
     assert_eq!(ReplyCode::ALL.len(), soft.len() + hard.len() + 1, "and 200");
     assert_eq!(ReplyCode::from_code(999), None);
@@ -122,53 +101,28 @@ fn refused_negotiations_have_the_words_of_rabbitmq() {
     let offer = Tune::SERVER_DEFAULT;
     let refuse = |answer: Tune| negotiate(offer, answer).unwrap_err().to_string();
     assert_eq!(
-        refuse(Tune {
-            channel_max: 0,
-            ..offer
-        }),
+        refuse(Tune { channel_max: 0, ..offer }),
         "negotiated channel_max = 0 (no limit) is higher than the maximum allowed value (2047)"
     );
     assert_eq!(
-        refuse(Tune {
-            channel_max: 2048,
-            ..offer
-        }),
+        refuse(Tune { channel_max: 2048, ..offer }),
         "negotiated channel_max = 2048 is higher than the maximum allowed value (2047)"
     );
     assert_eq!(
-        refuse(Tune {
-            frame_max: 0,
-            ..offer
-        }),
+        refuse(Tune { frame_max: 0, ..offer }),
         "negotiated frame_max = 0 is higher than the maximum allowed value (131072)"
     );
     assert_eq!(
-        refuse(Tune {
-            frame_max: 4095,
-            ..offer
-        }),
+        refuse(Tune { frame_max: 4095, ..offer }),
         "negotiated frame_max = 4095 is lower than the minimum allowed value (4096)"
     );
-    assert_eq!(
-        TuneError::FrameMaxTooLow { value: 1, min: 2 }
-            .reply_code()
-            .code(),
-        530
-    );
+    assert_eq!(TuneError::FrameMaxTooLow { value: 1, min: 2 }.reply_code().code(), 530);
 }
 
 #[test]
 fn no_limit_is_accepted_where_none_was_offered() {
-    let none = Tune {
-        channel_max: 0,
-        frame_max: 0,
-        heartbeat: 0,
-    };
+    let none = Tune { channel_max: 0, frame_max: 0, heartbeat: 0 };
     assert_eq!(negotiate(none, none), Ok(none));
-    let some = Tune {
-        channel_max: 10,
-        frame_max: 4096,
-        heartbeat: 65_535,
-    };
+    let some = Tune { channel_max: 10, frame_max: 4096, heartbeat: 65_535 };
     assert_eq!(negotiate(none, some), Ok(some));
 }

@@ -37,20 +37,10 @@ fn material() -> impl Strategy<Value = Material> {
     let octets = prop::array::uniform3(prop::collection::vec(any::<u8>(), 0..=255));
     let table = prop::collection::vec(("\\PC{0,9}", any::<i32>()), 0..4).prop_map(|fields| {
         let append = |table: TableBuilder, (name, value): (String, i32)| table.int(name, value);
-        fields
-            .into_iter()
-            .fold(TableBuilder::new(), append)
-            .finish()
+        fields.into_iter().fold(TableBuilder::new(), append).finish()
     });
     let long = prop::collection::vec(any::<u8>(), 0..600);
-    (
-        text,
-        octets,
-        table,
-        long,
-        any::<[bool; 5]>(),
-        any::<(u8, u16, u16, u32, u32, u64)>(),
-    )
+    (text, octets, table, long, any::<[bool; 5]>(), any::<(u8, u16, u16, u32, u32, u64)>())
         .prop_map(|(text, octets, table, long, bits, numbers)| Material {
             text,
             octets,
@@ -82,43 +72,18 @@ fn connection_methods(material: &Material) -> Vec<Method<'_>> {
             locale: other,
         }
         .into(),
-        ConnectionSecure {
-            challenge: &material.long,
-        }
-        .into(),
-        ConnectionSecureOk {
-            response: &material.long,
-        }
-        .into(),
-        ConnectionTune {
-            channel_max: short,
-            frame_max: long,
-            heartbeat: short_2,
-        }
-        .into(),
-        ConnectionTuneOk {
-            channel_max: short,
-            frame_max: long,
-            heartbeat: short_2,
-        }
-        .into(),
+        ConnectionSecure { challenge: &material.long }.into(),
+        ConnectionSecureOk { response: &material.long }.into(),
+        ConnectionTune { channel_max: short, frame_max: long, heartbeat: short_2 }.into(),
+        ConnectionTuneOk { channel_max: short, frame_max: long, heartbeat: short_2 }.into(),
         ConnectionOpen { virtual_host: name }.into(),
         ConnectionOpenOk {}.into(),
-        ConnectionClose {
-            reply_code: short,
-            reply_text: name,
-            class_id: short_2,
-            method_id: 1,
-        }
-        .into(),
+        ConnectionClose { reply_code: short, reply_text: name, class_id: short_2, method_id: 1 }
+            .into(),
         ConnectionCloseOk {}.into(),
         ConnectionBlocked { reason: name }.into(),
         ConnectionUnblocked {}.into(),
-        ConnectionUpdateSecret {
-            new_secret: &material.long,
-            reason: other,
-        }
-        .into(),
+        ConnectionUpdateSecret { new_secret: &material.long, reason: other }.into(),
         ConnectionUpdateSecretOk {}.into(),
     ]
 }
@@ -133,13 +98,8 @@ fn channel_methods(material: &Material) -> Vec<Method<'_>> {
         ChannelOpenOk {}.into(),
         ChannelFlow { active: bits[0] }.into(),
         ChannelFlowOk { active: bits[1] }.into(),
-        ChannelClose {
-            reply_code: short,
-            reply_text: other,
-            class_id: 2,
-            method_id: short_2,
-        }
-        .into(),
+        ChannelClose { reply_code: short, reply_text: other, class_id: 2, method_id: short_2 }
+            .into(),
         ChannelCloseOk {}.into(),
         AccessRequest {
             realm: name,
@@ -173,21 +133,10 @@ fn exchange_methods(material: &Material) -> Vec<Method<'_>> {
         }
         .into(),
         ExchangeDeclareOk {}.into(),
-        ExchangeDelete {
-            exchange: name,
-            if_unused: bits[0],
-            nowait: bits[1],
-        }
-        .into(),
+        ExchangeDelete { exchange: name, if_unused: bits[0], nowait: bits[1] }.into(),
         ExchangeDeleteOk {}.into(),
-        ExchangeBind {
-            destination: name,
-            source: other,
-            routing_key,
-            nowait: bits[0],
-            arguments,
-        }
-        .into(),
+        ExchangeBind { destination: name, source: other, routing_key, nowait: bits[0], arguments }
+            .into(),
         ExchangeBindOk {}.into(),
         ExchangeUnbind {
             destination: name,
@@ -219,48 +168,14 @@ fn queue_methods(material: &Material) -> Vec<Method<'_>> {
             arguments,
         }
         .into(),
-        QueueDeclareOk {
-            queue: name,
-            message_count: long,
-            consumer_count: long_2,
-        }
-        .into(),
-        QueueBind {
-            queue: name,
-            exchange: other,
-            routing_key,
-            nowait: bits[0],
-            arguments,
-        }
-        .into(),
+        QueueDeclareOk { queue: name, message_count: long, consumer_count: long_2 }.into(),
+        QueueBind { queue: name, exchange: other, routing_key, nowait: bits[0], arguments }.into(),
         QueueBindOk {}.into(),
-        QueuePurge {
-            queue: name,
-            nowait: bits[0],
-        }
-        .into(),
-        QueuePurgeOk {
-            message_count: long,
-        }
-        .into(),
-        QueueDelete {
-            queue: name,
-            if_unused: bits[0],
-            if_empty: bits[1],
-            nowait: bits[2],
-        }
-        .into(),
-        QueueDeleteOk {
-            message_count: long,
-        }
-        .into(),
-        QueueUnbind {
-            queue: name,
-            exchange: other,
-            routing_key,
-            arguments,
-        }
-        .into(),
+        QueuePurge { queue: name, nowait: bits[0] }.into(),
+        QueuePurgeOk { message_count: long }.into(),
+        QueueDelete { queue: name, if_unused: bits[0], if_empty: bits[1], nowait: bits[2] }.into(),
+        QueueDeleteOk { message_count: long }.into(),
+        QueueUnbind { queue: name, exchange: other, routing_key, arguments }.into(),
         QueueUnbindOk {}.into(),
     ]
 }
@@ -271,12 +186,7 @@ fn consume_methods(material: &Material) -> Vec<Method<'_>> {
     let bits = material.bits;
     let (_, short, _, long, _, _) = material.numbers;
     vec![
-        BasicQos {
-            prefetch_size: long,
-            prefetch_count: short,
-            global: bits[0],
-        }
-        .into(),
+        BasicQos { prefetch_size: long, prefetch_count: short, global: bits[0] }.into(),
         BasicQosOk {}.into(),
         BasicConsume {
             queue: name,
@@ -289,11 +199,7 @@ fn consume_methods(material: &Material) -> Vec<Method<'_>> {
         }
         .into(),
         BasicConsumeOk { consumer_tag: name }.into(),
-        BasicCancel {
-            consumer_tag: name,
-            nowait: bits[0],
-        }
-        .into(),
+        BasicCancel { consumer_tag: name, nowait: bits[0] }.into(),
         BasicCancelOk { consumer_tag: name }.into(),
     ]
 }
@@ -305,20 +211,8 @@ fn content_methods(material: &Material) -> Vec<Method<'_>> {
     let (_, _, short_2, _, _, tag) = material.numbers;
     let (exchange, routing_key) = (material.octets[0].as_slice(), material.octets[1].as_slice());
     vec![
-        BasicPublish {
-            exchange,
-            routing_key,
-            mandatory: bits[0],
-            immediate: bits[1],
-        }
-        .into(),
-        BasicReturn {
-            reply_code: short_2,
-            reply_text: name,
-            exchange,
-            routing_key,
-        }
-        .into(),
+        BasicPublish { exchange, routing_key, mandatory: bits[0], immediate: bits[1] }.into(),
+        BasicReturn { reply_code: short_2, reply_text: name, exchange, routing_key }.into(),
         BasicDeliver {
             consumer_tag: name,
             delivery_tag: tag,
@@ -327,11 +221,7 @@ fn content_methods(material: &Material) -> Vec<Method<'_>> {
             routing_key,
         }
         .into(),
-        BasicGet {
-            queue: name,
-            no_ack: bits[0],
-        }
-        .into(),
+        BasicGet { queue: name, no_ack: bits[0] }.into(),
         BasicGetOk {
             delivery_tag: tag,
             redelivered: bits[0],
@@ -349,25 +239,12 @@ fn settle_methods(material: &Material) -> Vec<Method<'_>> {
     let bits = material.bits;
     let (_, _, _, _, _, tag) = material.numbers;
     vec![
-        BasicAck {
-            delivery_tag: tag,
-            multiple: bits[0],
-        }
-        .into(),
-        BasicReject {
-            delivery_tag: tag,
-            requeue: bits[0],
-        }
-        .into(),
+        BasicAck { delivery_tag: tag, multiple: bits[0] }.into(),
+        BasicReject { delivery_tag: tag, requeue: bits[0] }.into(),
         BasicRecoverAsync { requeue: bits[0] }.into(),
         BasicRecover { requeue: bits[0] }.into(),
         BasicRecoverOk {}.into(),
-        BasicNack {
-            delivery_tag: tag,
-            multiple: bits[0],
-            requeue: bits[1],
-        }
-        .into(),
+        BasicNack { delivery_tag: tag, multiple: bits[0], requeue: bits[1] }.into(),
     ]
 }
 
@@ -501,15 +378,9 @@ fn payloads_without_ids_are_frame_errors() {
 
 #[test]
 fn unknown_methods_are_invalid_commands() {
-    let class = MethodError::UnknownClass {
-        class: 99,
-        method: 10,
-    };
+    let class = MethodError::UnknownClass { class: 99, method: 10 };
     assert_eq!(code_of(&[0, 99, 0, 10]), (class, 503));
-    let method = MethodError::UnknownMethod {
-        class: 50,
-        method: 99,
-    };
+    let method = MethodError::UnknownMethod { class: 50, method: 99 };
     assert_eq!(code_of(&[0, 50, 0, 99]), (method, 503));
 }
 
@@ -568,14 +439,8 @@ fn layout_of_known_methods() {
     let open = ConnectionOpen { virtual_host: "/" };
     assert_eq!(encoded(&open.into()), b"\0\x0A\0\x28\x01/\0\0");
     // The reserved fields of a peer may hold anything.
-    assert_eq!(
-        Method::decode(b"\0\x0A\0\x28\x01/\x02cc\x01"),
-        Ok(open.into())
-    );
-    assert_eq!(
-        Method::decode(b"\0\x32\0\x1E\xFF\xFF\0\0").unwrap().name(),
-        "queue.purge"
-    );
+    assert_eq!(Method::decode(b"\0\x0A\0\x28\x01/\x02cc\x01"), Ok(open.into()));
+    assert_eq!(Method::decode(b"\0\x32\0\x1E\xFF\xFF\0\0").unwrap().name(), "queue.purge");
 }
 
 /// A wrong length octet would break the stream, so what is too long is cut.
@@ -584,9 +449,6 @@ fn long_names_are_cut_on_a_character_boundary() {
     let reason = "é".repeat(200);
     let payload = encoded(&ConnectionBlocked { reason: &reason }.into());
     let cut = "é".repeat(127);
-    assert_eq!(
-        Method::decode(&payload),
-        Ok(ConnectionBlocked { reason: &cut }.into())
-    );
+    assert_eq!(Method::decode(&payload), Ok(ConnectionBlocked { reason: &cut }.into()));
     assert_eq!(ReplyCode::from_code(501), Some(ReplyCode::FrameError));
 }

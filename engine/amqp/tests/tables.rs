@@ -51,10 +51,7 @@ impl Model {
             Self::I64(value) => Value::I64(*value),
             Self::F32(value) => Value::F32(*value),
             Self::F64(value) => Value::F64(*value),
-            Self::Decimal(scale, digits) => Value::Decimal {
-                scale: *scale,
-                digits: *digits,
-            },
+            Self::Decimal(scale, digits) => Value::Decimal { scale: *scale, digits: *digits },
             Self::LongStr(value) => Value::LongStr(value),
             Self::Bytes(value) => Value::Bytes(value),
             Self::Timestamp(value) => Value::Timestamp(*value),
@@ -77,13 +74,11 @@ fn build(fields: &[(Vec<u8>, Model)]) -> OwnedTable {
 }
 
 fn build_array(values: &[Model]) -> ArrayBuilder {
-    values
-        .iter()
-        .fold(ArrayBuilder::new(), |array, value| match value {
-            Model::Array(values) => array.value(Value::Array(build_array(values).as_ref())),
-            Model::Table(fields) => array.table(&build(fields)),
-            plain => array.value(plain.plain()),
-        })
+    values.iter().fold(ArrayBuilder::new(), |array, value| match value {
+        Model::Array(values) => array.value(Value::Array(build_array(values).as_ref())),
+        Model::Table(fields) => array.table(&build(fields)),
+        plain => array.value(plain.plain()),
+    })
 }
 
 fn is_table(fields: &[(Vec<u8>, Model)], table: TableRef<'_>) -> bool {
@@ -187,10 +182,7 @@ fn read_unchecked(table: TableRef<'_>) {
 
 /// Octets that iterating covers; nested ones count by being skipped over whole.
 fn size_read(table: TableRef<'_>) -> usize {
-    table
-        .iter()
-        .map(|(name, value)| 1 + name.len() + value_size(&value))
-        .sum()
+    table.iter().map(|(name, value)| 1 + name.len() + value_size(&value)).sum()
 }
 
 fn value_size(value: &Value<'_>) -> usize {
@@ -211,11 +203,7 @@ fn value_size(value: &Value<'_>) -> usize {
 fn nested(depth: usize, letter: u8) -> Vec<u8> {
     let mut bytes = Vec::new();
     for level in (1..depth).rev() {
-        let name: &[u8] = if letter == b'F' || level == 1 {
-            &[1, b'n']
-        } else {
-            &[]
-        };
+        let name: &[u8] = if letter == b'F' || level == 1 { &[1, b'n'] } else { &[] };
         let size = (bytes.len() as u32).to_be_bytes();
         bytes = [name, &[letter], &size, &bytes].concat();
     }
@@ -228,14 +216,8 @@ fn nesting_is_limited() {
         let table = nested(DEPTH_MAX, letter);
         assert!(TableRef::parse(&table).is_ok());
         assert!(!format!("{:?}", TableRef::parse(&table)).is_empty());
-        assert_eq!(
-            TableRef::parse(&nested(DEPTH_MAX + 1, letter)),
-            Err(TableError::TooDeep)
-        );
-        assert_eq!(
-            TableRef::parse(&nested(10_000, letter)),
-            Err(TableError::TooDeep)
-        );
+        assert_eq!(TableRef::parse(&nested(DEPTH_MAX + 1, letter)), Err(TableError::TooDeep));
+        assert_eq!(TableRef::parse(&nested(10_000, letter)), Err(TableError::TooDeep));
     }
 }
 
@@ -260,12 +242,7 @@ fn lies_about_sizes_are_refused() {
         b"\x01nF\0\0\0\x04\x01aI\0\0\0\0\0\0\0\0\0",
     ];
     for lie in lies {
-        assert_eq!(
-            TableRef::parse(lie),
-            Err(TableError::Truncated),
-            "{}",
-            lie.escape_ascii()
-        );
+        assert_eq!(TableRef::parse(lie), Err(TableError::Truncated), "{}", lie.escape_ascii());
     }
 }
 
@@ -275,17 +252,9 @@ fn unknown_letters_are_refused() {
     for letter in 0..=255 {
         let bytes = [&[1, b'n', letter][..], &[0; 8]].concat();
         let unknown = TableRef::parse(&bytes) == Err(TableError::UnknownType(letter));
-        assert_eq!(
-            unknown,
-            !known.contains(&letter),
-            "{}",
-            letter.escape_ascii()
-        );
+        assert_eq!(unknown, !known.contains(&letter), "{}", letter.escape_ascii());
     }
-    assert_eq!(
-        TableError::UnknownType(0).reply_code(),
-        ReplyCode::SyntaxError
-    );
+    assert_eq!(TableError::UnknownType(0).reply_code(), ReplyCode::SyntaxError);
 }
 
 /// Letters, names and values as `rabbit_binary_parser:parse_table` of `RabbitMQ` 3.10 read them.
@@ -303,14 +272,7 @@ fn letters_have_the_meaning_of_rabbitmq() {
         (b"L\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", Value::I64(-1), "long"),
         (b"f\x3F\xC0\0\0", Value::F32(1.5), "float"),
         (b"d\x3F\xF8\0\0\0\0\0\0", Value::F64(1.5), "double"),
-        (
-            b"D\x02\xFF\xFF\xFF\xFF",
-            Value::Decimal {
-                scale: 2,
-                digits: u32::MAX,
-            },
-            "decimal",
-        ),
+        (b"D\x02\xFF\xFF\xFF\xFF", Value::Decimal { scale: 2, digits: u32::MAX }, "decimal"),
         (b"S\0\0\0\x01x", Value::LongStr(b"x"), "longstr"),
         (b"x\0\0\0\x01x", Value::Bytes(b"x"), "binary"),
         (b"A\0\0\0\0", Value::Array(ArrayRef::default()), "array"),
@@ -345,18 +307,11 @@ fn all_integer_letters_are_one_class() {
 
 #[test]
 fn owned_tables_share_bytes_and_compare_by_them() {
-    let table = TableBuilder::new()
-        .long_str("k", "v")
-        .bool("b", true)
-        .int("i", 1)
-        .long("l", 2);
+    let table = TableBuilder::new().long_str("k", "v").bool("b", true).int("i", 1).long("l", 2);
     let table = table.timestamp("t", 3).finish();
     assert_eq!(OwnedTable::parse(table.as_bytes().clone()).unwrap(), table);
     assert_eq!(table.as_ref().to_owned_table(), table);
-    let twice = TableBuilder::new()
-        .fields(table.as_ref())
-        .fields(table.as_ref())
-        .finish();
+    let twice = TableBuilder::new().fields(table.as_ref()).fields(table.as_ref()).finish();
     assert_eq!(twice.as_ref().iter().count(), 10);
     assert_eq!(twice.get("b").unwrap().as_bool(), Some(true));
     assert_eq!(format!("{:?}", table.as_ref()).matches("I32(1)").count(), 1);

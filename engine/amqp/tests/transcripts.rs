@@ -16,9 +16,7 @@ use leveret_amqp::{
 
 /// Name and octets of all transcripts, protocol headers cut off.
 fn transcripts() -> Vec<(String, Vec<u8>)> {
-    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "transcripts"]
-        .iter()
-        .collect();
+    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests", "transcripts"].iter().collect();
     let mut transcripts = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -46,12 +44,7 @@ fn frames(octets: &[u8], chunk_size: usize) -> Vec<Vec<u8>> {
                 Frame::Method { channel, payload } => frames.push(rebuild(1, channel, payload)),
                 Frame::Header { channel, payload } => frames.push(rebuild(2, channel, payload)),
                 Frame::Heartbeat { channel } => frames.push(rebuild(8, channel, &[])),
-                Frame::Body {
-                    channel,
-                    data,
-                    last,
-                    ..
-                } => {
+                Frame::Body { channel, data, last, .. } => {
                     body.extend_from_slice(&chunk[data]);
                     if last {
                         frames.push(rebuild(3, channel, &body));
@@ -61,10 +54,7 @@ fn frames(octets: &[u8], chunk_size: usize) -> Vec<Vec<u8>> {
             }
         }
     }
-    assert!(
-        decoder.between_frames(),
-        "the transcript ends between frames"
-    );
+    assert!(decoder.between_frames(), "the transcript ends between frames");
     frames
 }
 
@@ -105,18 +95,11 @@ const UNSEEN: [&str; 7] = [
 fn every_method_is_encoded_to_the_same_octets() {
     let (mut seen, mut filled) = (BTreeSet::new(), BTreeSet::new());
     for (name, octets) in transcripts() {
-        for frame in frames(&octets, usize::MAX)
-            .iter()
-            .filter(|frame| frame[0] == FRAME_METHOD)
-        {
+        for frame in frames(&octets, usize::MAX).iter().filter(|frame| frame[0] == FRAME_METHOD) {
             let payload = &frame[7..frame.len() - 1];
             let method = Method::decode(payload).unwrap();
             let mut encoded = Vec::new();
-            encode_frame(
-                u16::from_be_bytes([frame[1], frame[2]]),
-                &method,
-                &mut encoded,
-            );
+            encode_frame(u16::from_be_bytes([frame[1], frame[2]]), &method, &mut encoded);
             if RESERVED_FILLED.contains(&(method.name(), &payload[4..])) {
                 assert_ne!(encoded, *frame);
                 filled.insert(payload.to_vec());
@@ -145,10 +128,7 @@ fn name_of((class, id): (u16, u16)) -> &'static str {
 fn every_content_header_is_encoded_to_the_same_octets() {
     let mut with_headers = 0;
     for (name, octets) in transcripts() {
-        for frame in frames(&octets, usize::MAX)
-            .iter()
-            .filter(|frame| frame[0] == FRAME_HEADER)
-        {
+        for frame in frames(&octets, usize::MAX).iter().filter(|frame| frame[0] == FRAME_HEADER) {
             let header = ContentHeader::decode(&frame[7..frame.len() - 1]).unwrap();
             assert_eq!((header.class_id, header.weight), (60, 0), "{name}");
             let properties = Properties::parse(header.properties).unwrap();
@@ -164,10 +144,7 @@ fn every_content_header_is_encoded_to_the_same_octets() {
 fn every_login_is_read() {
     let mut mechanisms = BTreeSet::new();
     for (name, octets) in transcripts() {
-        for frame in frames(&octets, usize::MAX)
-            .iter()
-            .filter(|frame| frame[0] == FRAME_METHOD)
-        {
+        for frame in frames(&octets, usize::MAX).iter().filter(|frame| frame[0] == FRAME_METHOD) {
             let Ok(Method::ConnectionStartOk(start_ok)) =
                 Method::decode(&frame[7..frame.len() - 1])
             else {
@@ -189,10 +166,5 @@ fn every_login_is_read() {
             mechanisms.insert(start_ok.mechanism.to_owned());
         }
     }
-    assert!(
-        mechanisms
-            .iter()
-            .map(String::as_str)
-            .eq(["AMQPLAIN", "PLAIN"])
-    );
+    assert!(mechanisms.iter().map(String::as_str).eq(["AMQPLAIN", "PLAIN"]));
 }

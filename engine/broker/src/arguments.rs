@@ -111,9 +111,7 @@ impl QueueArguments {
                 .get("x-single-active-consumer")
                 .and_then(|value| value.as_bool())
                 .unwrap_or(false),
-            delivery_limit: table
-                .get("x-delivery-limit")
-                .and_then(|value| value.as_integer()),
+            delivery_limit: table.get("x-delivery-limit").and_then(|value| value.as_integer()),
         }
     }
 }
@@ -152,10 +150,7 @@ pub fn check_queue_name(name: &str, arguments: TableRef<'_>) -> Result<(), Excep
     if !name.is_empty() {
         return check_reserved("queue", name);
     }
-    let module = match arguments
-        .get("x-queue-type")
-        .and_then(|value| value.as_long_str())
-    {
+    let module = match arguments.get("x-queue-type").and_then(|value| value.as_long_str()) {
         Some(b"quorum") => "rabbit_quorum_queue",
         Some(b"stream") => "rabbit_stream_queue",
         _ => return Ok(()),
@@ -179,9 +174,7 @@ pub fn check_exchange_name(name: &str) -> Result<(), Exception> {
 /// 403 for the default exchange, the one without a name.
 pub fn check_not_default_exchange(name: &str) -> Result<(), Exception> {
     if name.is_empty() {
-        return Err(Exception::access_refused(
-            "operation not permitted on the default exchange",
-        ));
+        return Err(Exception::access_refused("operation not permitted on the default exchange"));
     }
     Ok(())
 }
@@ -219,11 +212,7 @@ pub fn check_exchange(
     name: &str,
     arguments: TableRef<'_>,
 ) -> Result<Option<Name>, Exception> {
-    exchange_name_argument(
-        arguments,
-        ALTERNATE,
-        &format!("exchange '{name}' in vhost '{vhost}'"),
-    )
+    exchange_name_argument(arguments, ALTERNATE, &format!("exchange '{name}' in vhost '{vhost}'"))
 }
 
 /// The dead-letter exchange of a new queue, if any. The asker needs permission to read the queue
@@ -251,16 +240,11 @@ pub fn check_queue(queue: QueueProperties<'_>) -> Result<QueueArguments, Excepti
     if let Some(value) = table.get("x-queue-type") {
         check_queue_type(value).map_err(|reason| invalid("x-queue-type", reason))?;
         if value.as_long_str() == Some(b"stream") {
-            return Err(Exception::not_implemented(
-                "queue type 'stream' is not implemented",
-            ));
+            return Err(Exception::not_implemented("queue type 'stream' is not implemented"));
         }
     }
     let arguments = QueueArguments::parse(table);
-    for known in KNOWN
-        .iter()
-        .filter(|known| known.belongs_to(arguments.kind))
-    {
+    for known in KNOWN.iter().filter(|known| known.belongs_to(arguments.kind)) {
         if let Some(value) = table.get(known.name) {
             (known.check)(value, table).map_err(|reason| invalid(known.name, reason))?;
         }
@@ -274,10 +258,7 @@ pub fn check_queue(queue: QueueProperties<'_>) -> Result<QueueArguments, Excepti
 
 /// The arguments by which a redeclared queue of this kind must equal the existing one.
 pub(crate) fn known_arguments(kind: QueueKind) -> impl Iterator<Item = &'static str> {
-    KNOWN
-        .iter()
-        .filter(move |known| known.belongs_to(kind))
-        .map(|known| known.name)
+    KNOWN.iter().filter(move |known| known.belongs_to(kind)).map(|known| known.name)
 }
 
 /// The `x-match` argument of a binding from a headers exchange.
@@ -347,10 +328,9 @@ fn erlang_binary(octets: &[u8]) -> String {
 /// Arguments that another queue type knows are mistakes, `check_arguments_key`.
 fn check_foreign_arguments(queue: QueueProperties<'_>, kind: QueueKind) -> Result<(), Exception> {
     for (name, _) in queue.arguments {
-        let foreign = KNOWN
-            .iter()
-            .any(|known| known.name.as_bytes() == name && !known.belongs_to(kind))
-            || STREAM_ONLY.iter().any(|stream| stream.as_bytes() == name);
+        let foreign =
+            KNOWN.iter().any(|known| known.name.as_bytes() == name && !known.belongs_to(kind))
+                || STREAM_ONLY.iter().any(|stream| stream.as_bytes() == name);
         if foreign {
             return Err(Exception::precondition_failed(format!(
                 "invalid arg '{}' for {} of queue type {}",
@@ -394,36 +374,21 @@ impl Known {
         name: &'static str,
         check: fn(Value<'_>, TableRef<'_>) -> Result<(), String>,
     ) -> Self {
-        Self {
-            name,
-            classic: true,
-            quorum: true,
-            check,
-        }
+        Self { name, classic: true, quorum: true, check }
     }
 
     const fn classic(
         name: &'static str,
         check: fn(Value<'_>, TableRef<'_>) -> Result<(), String>,
     ) -> Self {
-        Self {
-            name,
-            classic: true,
-            quorum: false,
-            check,
-        }
+        Self { name, classic: true, quorum: false, check }
     }
 
     const fn quorum(
         name: &'static str,
         check: fn(Value<'_>, TableRef<'_>) -> Result<(), String>,
     ) -> Self {
-        Self {
-            name,
-            classic: false,
-            quorum: true,
-            check,
-        }
+        Self { name, classic: false, quorum: true, check }
     }
 
     fn belongs_to(&self, kind: QueueKind) -> bool {
@@ -459,11 +424,8 @@ const KNOWN: &[Known] = &[
 ];
 
 /// Arguments that only streams know.
-const STREAM_ONLY: &[&str] = &[
-    "x-max-age",
-    "x-stream-max-segment-size-bytes",
-    "x-initial-cluster-size",
-];
+const STREAM_ONLY: &[&str] =
+    &["x-max-age", "x-stream-max-segment-size-bytes", "x-initial-cluster-size"];
 
 fn integer(value: Value<'_>) -> Result<i64, String> {
     value
@@ -518,10 +480,7 @@ fn check_queue_version(value: Value<'_>, _: TableRef<'_>) -> Result<(), String> 
 }
 
 fn check_bool(value: Value<'_>, _: TableRef<'_>) -> Result<(), String> {
-    value
-        .as_bool()
-        .map(|_| ())
-        .ok_or_else(|| unacceptable(value))
+    value.as_bool().map(|_| ()).ok_or_else(|| unacceptable(value))
 }
 
 fn check_text(value: Value<'_>, _: TableRef<'_>) -> Result<(), String> {
@@ -560,20 +519,14 @@ fn check_leader_locator(value: Value<'_>, _: TableRef<'_>) -> Result<(), String>
 fn check_queue_mode(value: Value<'_>, _: TableRef<'_>) -> Result<(), String> {
     match text(value)? {
         b"default" | b"lazy" => Ok(()),
-        other => Err(format!(
-            "\"unsupported queue mode '{}'\"",
-            String::from_utf8_lossy(other)
-        )),
+        other => Err(format!("\"unsupported queue mode '{}'\"", String::from_utf8_lossy(other))),
     }
 }
 
 fn check_queue_type(value: Value<'_>) -> Result<(), String> {
     match text(value)? {
         b"classic" | b"quorum" | b"stream" => Ok(()),
-        other => Err(format!(
-            "\"unsupported queue type '{}'\"",
-            String::from_utf8_lossy(other)
-        )),
+        other => Err(format!("\"unsupported queue type '{}'\"", String::from_utf8_lossy(other))),
     }
 }
 

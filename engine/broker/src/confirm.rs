@@ -65,8 +65,12 @@ impl Confirms {
             return;
         };
         for _ in 0..count {
-            let Some(sequence) = sent.pop_front() else { return };
-            let Some(homes) = self.waiting.find_mut(sequence) else { continue };
+            let Some(sequence) = sent.pop_front() else {
+                return;
+            };
+            let Some(homes) = self.waiting.find_mut(sequence) else {
+                continue;
+            };
             *homes -= 1;
             if *homes == 0 {
                 self.waiting.remove(sequence);
@@ -141,7 +145,11 @@ mod tests {
             let Frame::Method { payload, .. } = frame else { panic!("{frame:?}") };
             let Method::BasicAck(ack) = Method::decode(payload).unwrap() else { panic!() };
             acks.push((ack.delivery_tag, ack.multiple));
-            assert!(open.contains(&ack.delivery_tag), "{} was acknowledged before", ack.delivery_tag);
+            assert!(
+                open.contains(&ack.delivery_tag),
+                "{} was acknowledged before",
+                ack.delivery_tag
+            );
             if ack.multiple {
                 open.retain(|sequence| *sequence > ack.delivery_tag);
             } else {

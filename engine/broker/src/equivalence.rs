@@ -54,12 +54,7 @@ pub fn check_queue(
     let object = || shown_queue(queue, vhost);
     let durable = declared.durable && declared.exclusive.is_none();
     check_flag("durable", object, queue.durable, durable)?;
-    check_flag(
-        "auto_delete",
-        object,
-        queue.auto_delete,
-        declared.auto_delete,
-    )?;
+    check_flag("auto_delete", object, queue.auto_delete, declared.auto_delete)?;
     let current = TableRef::trusted(&queue.arguments);
     for name in known_arguments(queue.settings.kind) {
         check_argument(name, object, current, declared.arguments)?;
@@ -79,20 +74,10 @@ pub fn check_exchange(
     let object = || format!("exchange '{}' in vhost '{vhost}'", exchange.name);
     if exchange.kind != declared.kind {
         let (received, current) = (declared.kind.as_str(), exchange.kind.as_str());
-        return Err(inequivalent(
-            "type",
-            &object(),
-            &quoted(received),
-            &quoted(current),
-        ));
+        return Err(inequivalent("type", &object(), &quoted(received), &quoted(current)));
     }
     check_flag("durable", object, exchange.durable, declared.durable)?;
-    check_flag(
-        "auto_delete",
-        object,
-        exchange.auto_delete,
-        declared.auto_delete,
-    )?;
+    check_flag("auto_delete", object, exchange.auto_delete, declared.auto_delete)?;
     check_flag("internal", object, exchange.internal, declared.internal)?;
     let current = TableRef::trusted(&exchange.arguments);
     check_argument("alternate-exchange", object, current, declared.arguments)
@@ -146,12 +131,7 @@ fn check_flag(
     if current == received {
         return Ok(());
     }
-    Err(inequivalent(
-        name,
-        &object(),
-        &quoted(received),
-        &quoted(current),
-    ))
+    Err(inequivalent(name, &object(), &quoted(received), &quoted(current)))
 }
 
 /// `rabbit_misc:assert_args_equivalence1`. Values are shown with their type only where the other
@@ -182,11 +162,7 @@ fn value_or_none(value: Option<Value<'_>>) -> String {
     match value {
         None => "none".to_owned(),
         Some(value) => {
-            format!(
-                "the value '{}' of type '{}'",
-                term::print(value),
-                value.rabbit_type_name()
-            )
+            format!("the value '{}' of type '{}'", term::print(value), value.rabbit_type_name())
         }
     }
 }

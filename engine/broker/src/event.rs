@@ -45,7 +45,7 @@ pub enum Event {
         /// Which connection.
         connection: ConnectionId,
     },
-    /// The broker stops: clients are told 320 CONNECTION_FORCED.
+    /// The broker stops: clients are told 320 `CONNECTION_FORCED`.
     Stop,
 }
 

@@ -26,11 +26,7 @@ pub fn unexpected_frame(kind: u8, payload: &[u8]) -> Exception {
 
 /// Kind and first octets of a frame, in `RabbitMQ`'s words.
 pub fn describe(kind: u8, payload: &[u8]) -> String {
-    let extent = if payload.len() <= SNIPPET_SIZE_MAX {
-        "all"
-    } else {
-        "first 16"
-    };
+    let extent = if payload.len() <= SNIPPET_SIZE_MAX { "all" } else { "first 16" };
     let snippet = &payload[..payload.len().min(SNIPPET_SIZE_MAX)];
     let mut text = format!("type {kind}, {extent} octets = ");
     if snippet.is_empty() {
@@ -106,11 +102,7 @@ mod tests {
         let breaks = [[0; 1].as_slice(), &[200; 7], &[20; 8]].concat();
         let cases: [(u8, &[u8], &str); 14] = [
             (8, b"", "type 8, all octets = <<>>"),
-            (
-                1,
-                &[0, 20, 0, 10, 0],
-                "type 1, all octets = <<0,20,0,10,0>>",
-            ),
+            (1, &[0, 20, 0, 10, 0], "type 1, all octets = <<0,20,0,10,0>>"),
             (3, b"abc", "type 3, all octets = <<\"abc\">>"),
             (3, &[127], "type 3, all octets = <<127>>"),
             (3, b"a\x07", "type 3, all octets = <<97,7>>"),
@@ -119,26 +111,10 @@ mod tests {
                 b"a\"b\\c\n\r\t\x0b\x08\x0c\x1b",
                 "type 3, all octets = <<\"a\\\"b\\\\c\\n\\r\\t\\v\\b\\f\\e\">>",
             ),
-            (
-                3,
-                b"\xe4\xf6 \xa0\xff",
-                "type 3, all octets = <<\"äö \u{a0}ÿ\">>",
-            ),
-            (
-                3,
-                b"abcdefghijklmnop",
-                "type 3, all octets = <<\"abcdefghijklmnop\">>",
-            ),
-            (
-                3,
-                b"abcdefghijklmnopq",
-                "type 3, first 16 octets = <<\"abcdefghijklmnop\">>",
-            ),
-            (
-                3,
-                &[0; 40],
-                "type 3, first 16 octets = <<0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0>>",
-            ),
+            (3, b"\xe4\xf6 \xa0\xff", "type 3, all octets = <<\"äö \u{a0}ÿ\">>"),
+            (3, b"abcdefghijklmnop", "type 3, all octets = <<\"abcdefghijklmnop\">>"),
+            (3, b"abcdefghijklmnopq", "type 3, first 16 octets = <<\"abcdefghijklmnop\">>"),
+            (3, &[0; 40], "type 3, first 16 octets = <<0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0>>"),
             (
                 3,
                 &high,

@@ -175,12 +175,7 @@ impl Handshake {
     /// A connection that has sent nothing yet. `peer` decides who counts as local, so it must be
     /// the true address of the socket.
     pub const fn new(peer: SocketAddr) -> Self {
-        Self {
-            peer,
-            state: State::Header,
-            heartbeat_count: 0,
-            refusal: None,
-        }
+        Self { peer, state: State::Header, heartbeat_count: 0, refusal: None }
     }
 
     /// Reads the first eight bytes and answers with `connection.start`, or with our own protocol
@@ -276,20 +271,8 @@ impl Handshake {
     }
 
     fn logged_in(&mut self, client: Client, settings: &Settings, out: &mut Vec<u8>) -> Step {
-        let Tune {
-            channel_max,
-            frame_max,
-            heartbeat,
-        } = settings.tune();
-        encode_frame(
-            0,
-            &ConnectionTune {
-                channel_max,
-                frame_max,
-                heartbeat,
-            },
-            out,
-        );
+        let Tune { channel_max, frame_max, heartbeat } = settings.tune();
+        encode_frame(0, &ConnectionTune { channel_max, frame_max, heartbeat }, out);
         self.state = State::Tuning(client);
         Step::Continue
     }
@@ -297,17 +280,9 @@ impl Handshake {
     fn refused(&mut self, refusal: Refusal) -> Step {
         match refusal {
             Refusal::Malformed(error) => Step::CloseLater(error),
-            Refusal::Login {
-                error,
-                reason,
-                may_be_told,
-            } => {
+            Refusal::Login { error, reason, may_be_told } => {
                 self.refusal = Some(reason);
-                if may_be_told {
-                    Step::Close(error)
-                } else {
-                    Step::CutLater(error)
-                }
+                if may_be_told { Step::Close(error) } else { Step::CutLater(error) }
             }
         }
     }

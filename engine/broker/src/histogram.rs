@@ -36,11 +36,7 @@ pub struct Histogram {
 impl Histogram {
     /// Nothing counted.
     pub const fn new() -> Self {
-        Self {
-            low: [0; BUCKET_COUNT],
-            high: None,
-            sum_ns: 0,
-        }
+        Self { low: [0; BUCKET_COUNT], high: None, sum_ns: 0 }
     }
 
     /// Counts one latency.
@@ -163,10 +159,7 @@ const fn representative_ns(index: usize) -> u64 {
     if index == 0 {
         return FLOOR_NS;
     }
-    let (a, b) = (
-        lower_bound_ns(index) as u128,
-        lower_bound_ns(index + 1) as u128,
-    );
+    let (a, b) = (lower_bound_ns(index) as u128, lower_bound_ns(index + 1) as u128);
     (2 * a * b / (a + b)) as u64
 }
 
@@ -186,10 +179,7 @@ mod tests {
             assert_eq!(bucket_index(from - 1), index - 1);
         }
         assert_eq!(bucket_index(u64::MAX), BUCKET_COUNT - 1);
-        assert!(
-            lower_bound_ns(BUCKET_COUNT) > 3_600_000_000_000,
-            "reaches beyond an hour"
-        );
+        assert!(lower_bound_ns(BUCKET_COUNT) > 3_600_000_000_000, "reaches beyond an hour");
     }
 
     #[test]
@@ -222,17 +212,10 @@ mod tests {
         }
         let buckets: Vec<_> = histogram.buckets().collect();
         assert_eq!(buckets.len(), BUCKET_COUNT);
-        assert!(
-            buckets
-                .windows(2)
-                .all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1)
-        );
+        assert!(buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
         assert_eq!(buckets[0], (1.536e-6, 1));
         assert_eq!(buckets[1], (2.048e-6, 2));
-        assert_eq!(
-            buckets[62].1, 3,
-            "two hours are counted in the infinite bucket only"
-        );
+        assert_eq!(buckets[62].1, 3, "two hours are counted in the infinite bucket only");
         assert_eq!(buckets[63], (f64::INFINITY, 4));
         assert_eq!(histogram.sum_ns(), 7_200_001_001_600);
     }

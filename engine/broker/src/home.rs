@@ -3,11 +3,11 @@
 //! Publishing and settling are the two hot ways in. Everything a channel asks and waits for comes
 //! through `Core::ask`, also from channels of this shard, as mail to itself.
 
+use crate::control::Request;
 use crate::core::{Core, Exits};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
-use crate::control::Request;
-use crate::mail::{Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
+use crate::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
 use crate::message::Message;
 use crate::queue::Queue;
 use crate::queue::consumers::{Next, Taker};
@@ -28,7 +28,9 @@ impl Core {
 
     #[inline]
     fn enqueue(&mut self, id: QueueId, message: &Message<'_>, resting: &mut Option<MessageId>) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         queue.counts.published += 1;
         if queue.state.is_empty() {
             let taker = next_taker(queue, &mut self.exits);
@@ -61,7 +63,9 @@ impl Core {
         number: Option<u64>,
         redelivered: bool,
     ) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         queue.consumers.took(taker);
         queue.counts.delivered += 1;
         queue.record_latency(message.published_at, self.now, self.now);
@@ -71,9 +75,13 @@ impl Core {
 
     /// Gives ready messages to consumers that can take them.
     pub fn pump(&mut self, id: QueueId) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         while !queue.state.is_empty() {
-            let Some(taker) = next_taker(queue, &mut self.exits) else { return };
+            let Some(taker) = next_taker(queue, &mut self.exits) else {
+                return;
+            };
             let holder = (!taker.no_ack).then_some(taker.holder);
             let Effect::Left { entry, delivery } = queue.state.apply(Change::CheckOut(holder))
             else {
@@ -99,12 +107,16 @@ impl Core {
     #[inline]
     pub fn settle(&mut self, id: QueueId, delivery: u64, settlement: Settlement) {
         let now = self.now;
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         let change = match settlement {
             Settlement::Ack | Settlement::Reject => Change::Settle(delivery),
             Settlement::Requeue => Change::Requeue(delivery, now),
         };
-        let Effect::Returned(checkout) = queue.state.apply(change) else { return };
+        let Effect::Returned(checkout) = queue.state.apply(change) else {
+            return;
+        };
         queue.consumers.settled(checkout.holder);
         match settlement {
             Settlement::Ack => {
@@ -137,7 +149,9 @@ impl Core {
                 self.delete(id, channel, if_unused, if_empty);
             }
             QueueRequest::Count(channel) => {
-                let Some(queue) = open_queue(&mut self.queues, id) else { return };
+                let Some(queue) = open_queue(&mut self.queues, id) else {
+                    return;
+                };
                 let messages = queue.state.ready_count() as u32;
                 let consumers = queue.consumers.count() as u32;
                 self.answer(channel, Ok(QueueAnswer::Counted { messages, consumers }));
@@ -182,7 +196,9 @@ impl Core {
     /// else is served, so that the next consumer sees the old order.
     pub fn leave(&mut self, channel: ChannelKey) {
         for id in self.visits.remove(&channel).unwrap_or_default() {
-            let Some(queue) = open_queue(&mut self.queues, id) else { continue };
+            let Some(queue) = open_queue(&mut self.queues, id) else {
+                continue;
+            };
             let (consumers, holders) = queue.consumers.of_channel(channel);
             for consumer in &consumers {
                 queue.consumers.cancel(consumer);
@@ -220,7 +236,9 @@ impl Core {
     }
 
     fn consume(&mut self, id: QueueId, subscription: Subscription) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         let consumer = subscription.consumer;
         self.visits.entry(consumer.channel).or_default().insert(id);
         let answer = match queue.consumers.add(subscription) {
@@ -239,7 +257,9 @@ impl Core {
     }
 
     fn cancel(&mut self, id: QueueId, consumer: &ConsumerKey) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         let was_there = queue.consumers.cancel(consumer);
         if was_there && self.is_abandoned(id) {
             // RabbitMQ answers after the queue is gone, and so do we.
@@ -250,7 +270,9 @@ impl Core {
     }
 
     fn get(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         if queue.state.is_empty() {
             self.counts.got_empty += 1;
             return self.answer(channel, Ok(QueueAnswer::Empty));
@@ -260,7 +282,9 @@ impl Core {
             self.visits.entry(channel).or_default().insert(id);
         }
         let effect = queue.state.apply(Change::CheckOut(holder));
-        let Effect::Left { entry, delivery } = effect else { return };
+        let Effect::Left { entry, delivery } = effect else {
+            return;
+        };
         let message = self.store.message(entry.message);
         queue.counts.delivered += 1;
         queue.counts.redelivered += u64::from(entry.redelivered);
@@ -271,15 +295,17 @@ impl Core {
         let batch = self.exits.post.open(channel.owner.shard, Lane::Reply);
         let parcel = batch.pack(&message);
         let redelivered = entry.redelivered;
-        let got = Mail::Got { channel, queue: id, delivery, redelivered, remaining, parcel };
-        batch.mails.push(got);
+        let got = Got { queue: id, home: self.id, delivery, redelivered, remaining };
+        batch.mails.push(Mail::Got { channel, got, parcel });
         if no_ack {
             self.store.release(entry.message);
         }
     }
 
     fn delete(&mut self, id: QueueId, channel: ChannelKey, if_unused: bool, if_empty: bool) {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         let refusal = if if_unused && queue.consumers.count() > 0 {
             Some("in use")
         } else if if_empty && !queue.state.is_empty() {
@@ -306,7 +332,9 @@ impl Core {
     /// Ends service: consumers are told, messages are dropped, nobody gets in any more.
     fn empty_out(&mut self, id: QueueId) {
         self.drop_ready(id);
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         queue.closing = true;
         for channel in queue.consumers.channels() {
             if let Some(visits) = self.visits.get_mut(&channel) {
@@ -329,7 +357,9 @@ impl Core {
     }
 
     fn drop_ready(&mut self, id: QueueId) -> u32 {
-        let Some(queue) = open_queue(&mut self.queues, id) else { return 0 };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return 0;
+        };
         let mut dropped = 0;
         while let Effect::Left { entry, .. } = queue.state.apply(Change::Drop) {
             self.store.release(entry.message);
@@ -340,7 +370,9 @@ impl Core {
 
     fn requeue_all(&mut self, id: QueueId, holder: Holder) {
         let now = self.now;
-        let Some(queue) = open_queue(&mut self.queues, id) else { return };
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
         for delivery in queue.state.held_by(holder) {
             queue.state.apply(Change::Requeue(delivery, now));
             queue.consumers.settled(holder);
@@ -392,11 +424,7 @@ fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
 
 /// The message's place in the store, put there by the first queue that needs it.
 #[inline]
-fn rest(
-    store: &mut Store,
-    message: &Message<'_>,
-    resting: &mut Option<MessageId>,
-) -> MessageId {
+fn rest(store: &mut Store, message: &Message<'_>, resting: &mut Option<MessageId>) -> MessageId {
     if let Some(id) = *resting {
         store.retain(id);
         return id;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 
 use crate::control::{Answer, Request};
 use crate::error::Exception;
-use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId};
+use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
 use crate::message::{Body, Message};
 use crate::topology::Delta;
 use crate::writer::Delivery;
@@ -95,14 +95,8 @@ pub enum Mail {
     Got {
         /// Who asked.
         channel: ChannelKey,
-        /// The queue it came from.
-        queue: QueueId,
-        /// The queue's number for the delivery; `None` where nothing is to be acknowledged.
-        delivery: Option<u64>,
-        /// Delivered before.
-        redelivered: bool,
-        /// Ready messages left.
-        remaining: u32,
+        /// How it is settled.
+        got: Got,
         /// The message.
         parcel: Parcel,
     },
@@ -135,6 +129,21 @@ pub enum Mail {
     Delta(Arc<Delta>),
     /// Reply, from the control state: the end of a request.
     ControlAnswer(Box<Answer>),
+}
+
+/// What `basic.get` brought.
+#[derive(Clone, Copy, Debug)]
+pub struct Got {
+    /// The queue it came from.
+    pub queue: QueueId,
+    /// Where that queue lives.
+    pub home: ShardId,
+    /// The queue's number for it; `None` where nothing is to be acknowledged.
+    pub delivery: Option<u64>,
+    /// Delivered before.
+    pub redelivered: bool,
+    /// Ready messages left.
+    pub remaining: u32,
 }
 
 /// What a client says of a delivery.

@@ -62,11 +62,7 @@ impl Permissions {
 
     /// Permission for everything.
     pub fn full() -> Self {
-        Self {
-            configure: Pattern::Anything,
-            write: Pattern::Anything,
-            read: Pattern::Anything,
-        }
+        Self { configure: Pattern::Anything, write: Pattern::Anything, read: Pattern::Anything }
     }
 
     /// The pattern for `access` as given.
@@ -123,11 +119,7 @@ pub fn check(
 }
 
 fn shown_name(kind: ResourceKind, name: &str) -> &str {
-    if kind == ResourceKind::Exchange && name.is_empty() {
-        "amq.default"
-    } else {
-        name
-    }
+    if kind == ResourceKind::Exchange && name.is_empty() { "amq.default" } else { name }
 }
 
 #[derive(Clone, Debug)]
@@ -181,9 +173,7 @@ mod tests {
     fn refusals_read_like_rabbitmq() {
         let none = Permissions::new("", "", "").unwrap();
         let refusal = |kind, name| {
-            check(Some(&none), Access::Write, kind, name, "/", "u")
-                .unwrap_err()
-                .explanation
+            check(Some(&none), Access::Write, kind, name, "/", "u").unwrap_err().explanation
         };
         assert_eq!(
             refusal(ResourceKind::Queue, "q"),
@@ -195,24 +185,13 @@ mod tests {
         );
         check(None, Access::Read, ResourceKind::Queue, "q", "/", "u").unwrap_err();
         let full = Permissions::full();
-        check(
-            Some(&full),
-            Access::Read,
-            ResourceKind::Queue,
-            "q",
-            "/",
-            "u",
-        )
-        .unwrap();
+        check(Some(&full), Access::Read, ResourceKind::Queue, "q", "/", "u").unwrap();
     }
 
     #[test]
     fn unusable_patterns_are_errors() {
         for pattern in ["(", "(?=look)ahead", "a{1000}{1000}"] {
-            assert_eq!(
-                Permissions::new(pattern, "", "").unwrap_err().pattern,
-                pattern
-            );
+            assert_eq!(Permissions::new(pattern, "", "").unwrap_err().pattern, pattern);
         }
     }
 }

@@ -69,10 +69,7 @@ pub struct Settings {
 impl Settings {
     /// The defaults under the cluster name `leveret@<host>`.
     pub fn for_host(host: &str) -> Self {
-        Self {
-            cluster_name: format!("leveret@{host}"),
-            ..Self::default()
-        }
+        Self { cluster_name: format!("leveret@{host}"), ..Self::default() }
     }
 
     /// What is offered in `connection.tune`.
@@ -88,52 +85,17 @@ impl Settings {
     pub fn validate(&self) -> Result<(), SettingsError> {
         check("channel_max", self.channel_max.into(), 1, u16::MAX.into())?;
         let frame_min = u64::from(2 * FRAME_MIN_SIZE);
-        check(
-            "frame_size_max",
-            self.frame_size_max.into(),
-            frame_min,
-            16 << 20,
-        )?;
+        check("frame_size_max", self.frame_size_max.into(), frame_min, 16 << 20)?;
         let minutes_10 = 600 * SECOND_NS;
-        check(
-            "handshake_timeout_ns",
-            self.handshake_timeout_ns,
-            SECOND_NS / 10,
-            minutes_10,
-        )?;
-        check(
-            "silent_close_delay_ns",
-            self.silent_close_delay_ns,
-            0,
-            60 * SECOND_NS,
-        )?;
-        check(
-            "close_wait_ns",
-            self.close_wait_ns,
-            SECOND_NS / 10,
-            minutes_10,
-        )?;
-        check(
-            "message_size_max_bytes",
-            self.message_size_max_bytes,
-            1,
-            BODY_SIZE_MAX_BYTES,
-        )?;
-        check(
-            "outbox_high_bytes",
-            self.outbox_high_bytes as u64,
-            64 << 10,
-            1 << 30,
-        )?;
+        check("handshake_timeout_ns", self.handshake_timeout_ns, SECOND_NS / 10, minutes_10)?;
+        check("silent_close_delay_ns", self.silent_close_delay_ns, 0, 60 * SECOND_NS)?;
+        check("close_wait_ns", self.close_wait_ns, SECOND_NS / 10, minutes_10)?;
+        check("message_size_max_bytes", self.message_size_max_bytes, 1, BODY_SIZE_MAX_BYTES)?;
+        check("outbox_high_bytes", self.outbox_high_bytes as u64, 64 << 10, 1 << 30)?;
         let low_max = self.outbox_high_bytes as u64 - 1;
         check("outbox_low_bytes", self.outbox_low_bytes as u64, 0, low_max)?;
         for (option, text) in self.server_properties() {
-            check(
-                option,
-                text.len() as u64,
-                0,
-                SERVER_PROPERTY_SIZE_MAX_BYTES as u64,
-            )?;
+            check(option, text.len() as u64, 0, SERVER_PROPERTY_SIZE_MAX_BYTES as u64)?;
         }
         Ok(())
     }
@@ -191,12 +153,7 @@ fn check(option: &'static str, value: u64, min: u64, max: u64) -> Result<(), Set
     if (min..=max).contains(&value) {
         Ok(())
     } else {
-        Err(SettingsError {
-            option,
-            value,
-            min,
-            max,
-        })
+        Err(SettingsError { option, value, min, max })
     }
 }
 

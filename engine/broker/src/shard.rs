@@ -10,12 +10,12 @@
 
 use std::sync::Arc;
 
-use crate::channel::{Answered, Got};
+use crate::channel::Answered;
 use crate::connection::Connection;
+use crate::control::{Answer, Request};
 use crate::core::Core;
 use crate::event::{Event, Operation};
 use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
-use crate::control::Request;
 use crate::mail::{Batch, Lane, Mail, Signal};
 use crate::outbox::Outbox;
 use crate::queue::Queue;
@@ -40,13 +40,7 @@ impl Shard {
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
         let core = Core::new(id, shards, settings, topology);
         let told_sequence = core.topology.sequence();
-        Self {
-            core,
-            connections: Vec::new(),
-            connection_count: 0,
-            stopping: false,
-            told_sequence,
-        }
+        Self { core, connections: Vec::new(), connection_count: 0, stopping: false, told_sequence }
     }
 
     /// Takes in what happened to a connection.
@@ -54,11 +48,15 @@ impl Shard {
         self.core.now = now;
         match event {
             Event::Received { connection, bytes } => {
-                self.with(connection, |connection, core| connection.receive(core, bytes));
+                self.with(connection, |connection, core| {
+                    connection.receive(core, bytes);
+                });
             }
             Event::Sent { connection, outbox } => self.sent(connection, outbox),
-            Event::Accepted { connection, peer, .. } => self.accepted(Connection::new(connection, peer)),
-            Event::Ended { connection } => self.with(connection, |connection, core| connection.cut(core)),
+            Event::Accepted { connection, peer, .. } => {
+                self.accepted(Connection::new(connection, peer));
+            }
+            Event::Ended { connection } => self.with(connection, Connection::cut),
             Event::Closed { connection } => self.closed(connection),
             Event::Stop => self.stop(),
         }
@@ -76,7 +74,9 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.core.now = now;
         while let Some((connection, deadline)) = self.core.timers.pop_due(now) {
-            self.with(connection, |connection, core| connection.deadline(core, deadline));
+            self.with(connection, |connection, core| {
+                connection.deadline(core, deadline);
+            });
         }
         self.settle_down();
     }
@@ -169,8 +169,12 @@ impl Shard {
     /// Runs `act` on a connection, beside everything else of the shard.
     #[inline]
     fn with(&mut self, id: ConnectionId, act: impl FnOnce(&mut Connection, &mut Core)) {
-        let Some(place) = self.connections.get_mut(id.slot as usize) else { return };
-        let Some(mut connection) = place.take_if(|connection| connection.id == id) else { return };
+        let Some(place) = self.connections.get_mut(id.slot as usize) else {
+            return;
+        };
+        let Some(mut connection) = place.take_if(|connection| connection.id == id) else {
+            return;
+        };
         act(&mut connection, &mut self.core);
         self.connections[id.slot as usize] = Some(connection);
     }
@@ -183,7 +187,7 @@ impl Shard {
             if let Some(batch) = post.take(id, Lane::Work).or_else(|| post.take(id, Lane::Reply)) {
                 self.open(id, batch);
             } else if let Some(connection) = self.core.unblocked.pop() {
-                self.with(connection, |connection, core| connection.relieved(core));
+                self.with(connection, Connection::relieved);
             } else {
                 break;
             }
@@ -198,64 +202,67 @@ impl Shard {
     }
 
     fn open(&mut self, from: ShardId, mut batch: Batch) {
-        let mails = std::mem::take(&mut batch.mails);
-        for mail in &mails {
+        let mut mails = std::mem::take(&mut batch.mails);
+        for mail in mails.drain(..) {
             self.mail(from, mail, &batch);
         }
         batch.mails = mails;
         self.core.exits.post.recycle(batch);
     }
 
-    fn mail(&mut self, from: ShardId, mail: &Mail, batch: &Batch) {
+    /// Mail from a channel to the homes of queues; answers go another way.
+    fn mail(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
         let core = &mut self.core;
         match mail {
             Mail::Publish { queues, parcel, confirm } => {
-                let message = batch.unpack(parcel);
-                core.publish_home(batch.queues(*queues).iter().copied(), &message);
-                if let Some(channel) = *confirm {
+                let message = batch.unpack(&parcel);
+                core.publish_home(batch.queues(queues).iter().copied(), &message);
+                if let Some(channel) = confirm {
                     core.confirm_to(from, channel);
                 }
             }
             Mail::Settle { queue, delivery, settlement } => {
-                core.settle(*queue, *delivery, *settlement);
+                core.settle(queue, delivery, settlement);
             }
-            Mail::Ask(asked) => core.ask(asked.0, asked.1.clone()),
-            Mail::Leave(channel) => core.leave(*channel),
-            Mail::Consumer { queue, consumer, signal } => core.signal(*queue, consumer, *signal),
+            Mail::Ask(asked) => core.ask(asked.0, asked.1),
+            Mail::Leave(channel) => core.leave(channel),
+            Mail::Consumer { queue, consumer, signal } => core.signal(queue, &consumer, signal),
+            Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
+            reply => self.reply(from, reply, batch),
+        }
+    }
+
+    /// Mail from the homes of queues and from the control state to channels.
+    fn reply(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
+        let core = &mut self.core;
+        match mail {
             Mail::Deliver { delivery, parcel } => {
-                core.exits.writers.deliver(delivery, &batch.unpack(parcel));
+                core.exits.writers.deliver(&delivery, &batch.unpack(&parcel));
                 core.stop_full_consumer(&delivery.consumer);
             }
-            Mail::Got { channel, queue, delivery, redelivered, remaining, parcel } => {
-                let (channel, home) = (*channel, from);
-                let got = Got {
-                    queue: *queue,
-                    home,
-                    delivery: *delivery,
-                    redelivered: *redelivered,
-                    remaining: *remaining,
-                };
-                core.write_got(channel, &got, &batch.unpack(parcel));
-                self.with(channel.owner.connection, |connection, core| connection.got(core, channel));
+            Mail::Got { channel, got, parcel } => {
+                core.write_got(channel, &got, &batch.unpack(&parcel));
+                self.with(channel.owner.connection, |connection, core| {
+                    connection.got(core, channel);
+                });
             }
             Mail::Answered { channel, answer } => {
-                let answer = Answered::Queue(answer.clone());
                 self.with(channel.owner.connection, |connection, core| {
-                    connection.answered(core, *channel, answer);
+                    connection.answered(core, channel, Answered::Queue(answer));
                 });
             }
-            Mail::Confirmed { channel, count } => core.confirmed(from, *channel, *count),
-            Mail::Cancelled(consumer) => core.consumer_cancelled(consumer),
-            Mail::Wants { consumer, .. } => core.consumer_wants(*consumer),
-            Mail::GrantUnused(consumer) => core.grant_unused(*consumer),
-            Mail::Delta(delta) => self.delta(delta),
+            Mail::Confirmed { channel, count } => core.confirmed(from, channel, count),
+            Mail::Cancelled(consumer) => core.consumer_cancelled(&consumer),
+            Mail::Wants { consumer, .. } => core.consumer_wants(consumer),
+            Mail::GrantUnused(consumer) => core.grant_unused(consumer),
+            Mail::Delta(delta) => self.delta(&delta),
             Mail::ControlAnswer(answer) => {
-                let (channel, outcome) = (answer.asker, answer.outcome.clone());
-                self.with(channel.owner.connection, |connection, core| {
-                    connection.answered(core, channel, Answered::Control(outcome));
+                let Answer { asker, outcome } = *answer;
+                self.with(asker.owner.connection, |connection, core| {
+                    connection.answered(core, asker, Answered::Control(outcome));
                 });
             }
-            Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
+            work => debug_assert!(false, "{work:?} is no reply"),
         }
     }
 
@@ -282,13 +289,15 @@ impl Shard {
         let id = connection.id;
         self.connections[slot] = Some(Box::new(connection));
         if self.stopping {
-            self.with(id, |connection, core| connection.stop(core));
+            self.with(id, Connection::stop);
         }
     }
 
     fn closed(&mut self, id: ConnectionId) {
-        self.with(id, |connection, core| connection.cut(core));
-        let Some(place) = self.connections.get_mut(id.slot as usize) else { return };
+        self.with(id, Connection::cut);
+        let Some(place) = self.connections.get_mut(id.slot as usize) else {
+            return;
+        };
         if place.take_if(|connection| connection.id == id).is_some() {
             self.connection_count -= 1;
             self.core.counts.connections_closed += 1;
@@ -304,7 +313,9 @@ impl Shard {
     fn sent(&mut self, id: ConnectionId, outbox: Outbox) {
         self.core.exits.writers.recycle(outbox);
         let low = self.core.settings.outbox_low_bytes;
-        let Some(writer) = self.core.exits.writers.get_mut(id) else { return };
+        let Some(writer) = self.core.exits.writers.get_mut(id) else {
+            return;
+        };
         writer.sending = false;
         let relieved = writer.relieved(low);
         self.core.room_again(relieved);
@@ -315,7 +326,7 @@ impl Shard {
         self.stopping = true;
         for slot in 0..self.connections.len() {
             if let Some(id) = self.connections[slot].as_ref().map(|connection| connection.id) {
-                self.with(id, |connection, core| connection.stop(core));
+                self.with(id, Connection::stop);
             }
         }
     }
@@ -342,7 +353,9 @@ impl Core {
     }
 
     fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
         let outbound = writer.channel_at(index);
         outbound.confirms_due = true;
         if let Some(confirms) = &mut outbound.confirms {
@@ -352,7 +365,9 @@ impl Core {
 
     /// The queue of a consumer is gone: the client hears of it if it can.
     fn consumer_cancelled(&mut self, consumer: &ConsumerKey) {
-        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else { return };
+        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else {
+            return;
+        };
         let removed = writer.channel_at(index).remove_consumer(consumer.number);
         if let Some(removed) = removed
             && writer.cancel_notify
@@ -367,12 +382,16 @@ impl Core {
     /// After a delivery from another shard: if the socket is full, its home has to stop.
     fn stop_full_consumer(&mut self, consumer: &ConsumerKey) {
         let here = self.id;
-        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else { return };
+        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else {
+            return;
+        };
         if !writer.is_full() {
             return;
         }
         let found = writer.channel_at(index).consumer_mut(consumer.number);
-        let Some(found) = found.filter(|found| !found.stopped && found.home != here) else { return };
+        let Some(found) = found.filter(|found| !found.stopped && found.home != here) else {
+            return;
+        };
         found.stopped = true;
         let (home, queue, consumer) = (found.home, found.queue, found.key);
         writer.remote_stopped = true;
@@ -382,7 +401,9 @@ impl Core {
     /// After a send: if there is room again, homes that had to stop may go on.
     fn start_remote_consumers(&mut self, id: ConnectionId) {
         let low = self.settings.outbox_low_bytes;
-        let Some(writer) = self.exits.writers.get_mut(id) else { return };
+        let Some(writer) = self.exits.writers.get_mut(id) else {
+            return;
+        };
         if !writer.remote_stopped || writer.outbox.len() > low {
             return;
         }

@@ -384,7 +384,9 @@ mod tests {
         let full = store.segment_bytes();
         let (kept, dropped): (Vec<_>, Vec<_>) =
             ids.into_iter().enumerate().partition(|(index, _)| index % 500 == 0);
-        dropped.into_iter().for_each(|(_, id)| store.release(id));
+        for (_, id) in dropped {
+            store.release(id);
+        }
         let used = store.segments.len() - store.unused.len();
         assert!(used <= EVACUATION_FLOOR_SEGMENTS + 1, "{used} segments of {full} bytes");
         for (_, id) in kept {

@@ -79,29 +79,21 @@ fn number(value: Value<'_>) -> Option<Number> {
         Value::F32(float) => Some(Number::Float(f64::from(float))),
         Value::F64(float) => Some(Number::Float(float)),
         Value::Timestamp(seconds) => Some(Number::Integer(i128::from(seconds))),
-        other => other
-            .as_integer()
-            .map(|integer| Number::Integer(i128::from(integer))),
+        other => other.as_integer().map(|integer| Number::Integer(i128::from(integer))),
     }
 }
 
 /// Recursion is bounded by `leveret_amqp::table::DEPTH_MAX`.
 fn arrays_equal(left: ArrayRef<'_>, right: ArrayRef<'_>) -> bool {
     left.iter().count() == right.iter().count()
-        && left
-            .iter()
-            .zip(right.iter())
-            .all(|(left, right)| typed_equal(left, right))
+        && left.iter().zip(right.iter()).all(|(left, right)| typed_equal(left, right))
 }
 
 fn tables_equal(left: TableRef<'_>, right: TableRef<'_>) -> bool {
     left.iter().count() == right.iter().count()
-        && left
-            .iter()
-            .zip(right.iter())
-            .all(|((left_key, left), (right_key, right))| {
-                left_key == right_key && typed_equal(left, right)
-            })
+        && left.iter().zip(right.iter()).all(|((left_key, left), (right_key, right))| {
+            left_key == right_key && typed_equal(left, right)
+        })
 }
 
 /// Inside lists the type is a part of the term.
@@ -187,23 +179,11 @@ mod tests {
         assert!(equal(Value::Void, Value::Void));
         let one = TableBuilder::new().int("a", 1).finish();
         let wide = TableBuilder::new().long("a", 1).finish();
-        assert!(equal(
-            Value::Table(one.as_ref()),
-            Value::Table(one.as_ref())
-        ));
-        assert!(!equal(
-            Value::Table(one.as_ref()),
-            Value::Table(wide.as_ref())
-        ));
+        assert!(equal(Value::Table(one.as_ref()), Value::Table(one.as_ref())));
+        assert!(!equal(Value::Table(one.as_ref()), Value::Table(wide.as_ref())));
         let empty = ArrayBuilder::new();
-        assert!(equal(
-            Value::Array(empty.as_ref()),
-            Value::Table(TableRef::EMPTY)
-        ));
-        assert!(!equal(
-            Value::Array(empty.as_ref()),
-            Value::Table(one.as_ref())
-        ));
+        assert!(equal(Value::Array(empty.as_ref()), Value::Table(TableRef::EMPTY)));
+        assert!(!equal(Value::Array(empty.as_ref()), Value::Table(one.as_ref())));
     }
 
     #[test]
@@ -215,13 +195,7 @@ mod tests {
         assert_eq!(print(Value::Array(array.as_ref())), text);
         assert_eq!(print(Value::LongStr(b"plain")), "plain");
         assert_eq!(print(Value::F64(2.0)), "2.0");
-        assert_eq!(
-            print(Value::Decimal {
-                scale: 2,
-                digits: 314
-            }),
-            "{2,314}"
-        );
+        assert_eq!(print(Value::Decimal { scale: 2, digits: 314 }), "{2,314}");
         assert_eq!(print(Value::Bool(false)), "false");
     }
 }

@@ -29,21 +29,14 @@ pub struct Timers<K> {
 impl<K: Copy> Timers<K> {
     /// No deadlines.
     pub const fn new() -> Self {
-        Self {
-            heap: BinaryHeap::new(),
-            armed_count: 0,
-        }
+        Self { heap: BinaryHeap::new(), armed_count: 0 }
     }
 
     /// Adds a deadline. The key may have others already; none is replaced.
     ///
     /// The caller bounds the number: one per user, plus what [`Timers::sweep`] leaves.
     pub fn arm(&mut self, at: Instant, key: K) {
-        self.heap.push(Entry {
-            at,
-            number: self.armed_count,
-            key,
-        });
+        self.heap.push(Entry { at, number: self.armed_count, key });
         self.armed_count += 1;
     }
 

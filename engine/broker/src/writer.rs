@@ -172,7 +172,9 @@ impl Writers {
     #[inline]
     pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) -> bool {
         let key = delivery.consumer.channel;
-        let Some((writer, index)) = self.channel(key) else { return false };
+        let Some((writer, index)) = self.channel(key) else {
+            return false;
+        };
         let outbound = &mut *writer.channels[index];
         let tag = outbound.next_delivery_tag();
         if let Some(number) = delivery.number {
@@ -183,7 +185,9 @@ impl Writers {
             outbound.limit.unsettled += 1;
             outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
         }
-        let Some(consumer) = outbound.consumer(delivery.consumer.number) else { return false };
+        let Some(consumer) = outbound.consumer(delivery.consumer.number) else {
+            return false;
+        };
         let method = Outbound::deliver_method(
             key.channel,
             &consumer.tag,
@@ -337,9 +341,16 @@ fn write_shared(
     let size = pieces.iter().map(|piece| piece.len() as u64).sum();
     let mut parts = Vec::new();
     let scratch = &mut outbox.scratch;
-    encoder::encode_content_parts(scratch, method, properties, size, frame_size_max, |at, range| {
-        parts.push((at, range.end - range.start));
-    });
+    encoder::encode_content_parts(
+        scratch,
+        method,
+        properties,
+        size,
+        frame_size_max,
+        |at, range| {
+            parts.push((at, range.end - range.start));
+        },
+    );
     let mut pieces = pieces.iter();
     let mut piece = Bytes::new();
     for (at, mut size) in parts {

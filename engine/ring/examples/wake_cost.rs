@@ -72,14 +72,9 @@ fn play(
     take: &Receiver<WakeTarget>,
 ) -> Result<Duration, RingError> {
     pin_current_thread(core)?;
-    let config = RingConfig {
-        sockets_max: 1,
-        buffer_count: 4,
-        ..RingConfig::default()
-    };
+    let config = RingConfig { sockets_max: 1, buffer_count: 4, ..RingConfig::default() };
     let mut ring = Ring::new(&config)?;
-    give.send(ring.wake_target())
-        .expect("the other thread lives");
+    give.send(ring.wake_target()).expect("the other thread lives");
     let other = take.recv().expect("the other thread lives");
     let waker = other.waker();
     let wait = if spin { Wait::No } else { Wait::Forever };
@@ -95,10 +90,7 @@ fn play(
         // The message rides in the turn that waits for the answer.
         loop {
             ring.turn(wait, &mut completions)?;
-            if completions
-                .drain(..)
-                .any(|seen| matches!(seen, Completion::Woken))
-            {
+            if completions.drain(..).any(|seen| matches!(seen, Completion::Woken)) {
                 break;
             }
         }

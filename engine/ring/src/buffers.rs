@@ -50,12 +50,7 @@ impl Group {
             let address = entries.base().as_ptr() as u64;
             submitter.register_buf_ring_with_flags(address, capacity, id, 0)?;
         }
-        Ok(Self {
-            entries,
-            mask: capacity - 1,
-            tail: 0,
-            free: 0,
-        })
+        Ok(Self { entries, mask: capacity - 1, tail: 0, free: 0 })
     }
 
     /// Writes the next entry; the kernel sees it after [`Group::publish`].
@@ -65,14 +60,7 @@ impl Group {
         // SAFETY: the place is inside the mapping (asserted); the kernel reads only entries below
         // the published tail, and the ring has a place for each of its buffers, so this one is
         // free.
-        let entry = unsafe {
-            &mut *self
-                .entries
-                .base()
-                .cast::<BufRingEntry>()
-                .as_ptr()
-                .add(place)
-        };
+        let entry = unsafe { &mut *self.entries.base().cast::<BufRingEntry>().as_ptr().add(place) };
         entry.set_addr(address);
         entry.set_len(length);
         entry.set_bid(index);
@@ -130,11 +118,7 @@ impl Buffers {
     }
 
     fn group(&mut self, index: u16) -> &mut Group {
-        if index < self.reserve_from {
-            &mut self.main
-        } else {
-            &mut self.reserve
-        }
+        if index < self.reserve_from { &mut self.main } else { &mut self.reserve }
     }
 
     fn put(&mut self, index: u16) {

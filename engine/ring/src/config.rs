@@ -100,48 +100,18 @@ mod tests {
     fn every_field_is_checked() {
         let base = RingConfig::default();
         let broken = [
-            RingConfig {
-                sockets_max: 0,
-                ..base.clone()
-            },
-            RingConfig {
-                sockets_max: 1 << 24,
-                ..base.clone()
-            },
-            RingConfig {
-                buffer_count: 100,
-                ..base.clone()
-            },
-            RingConfig {
-                buffer_count: 2,
-                ..base.clone()
-            },
-            RingConfig {
-                buffer_size_bytes: 0,
-                ..base.clone()
-            },
-            RingConfig {
-                buffer_size_bytes: 5_000,
-                ..base.clone()
-            },
-            RingConfig {
-                submission_entries: 7,
-                ..base.clone()
-            },
-            RingConfig {
-                completion_entries: 1_024,
-                ..base.clone()
-            },
-            RingConfig {
-                completion_entries: 1 << 17,
-                ..base.clone()
-            },
+            RingConfig { sockets_max: 0, ..base.clone() },
+            RingConfig { sockets_max: 1 << 24, ..base.clone() },
+            RingConfig { buffer_count: 100, ..base.clone() },
+            RingConfig { buffer_count: 2, ..base.clone() },
+            RingConfig { buffer_size_bytes: 0, ..base.clone() },
+            RingConfig { buffer_size_bytes: 5_000, ..base.clone() },
+            RingConfig { submission_entries: 7, ..base.clone() },
+            RingConfig { completion_entries: 1_024, ..base.clone() },
+            RingConfig { completion_entries: 1 << 17, ..base.clone() },
         ];
         for config in broken {
-            assert!(
-                matches!(config.validate(), Err(RingError::Config(_))),
-                "{config:?}"
-            );
+            assert!(matches!(config.validate(), Err(RingError::Config(_))), "{config:?}");
         }
     }
 }

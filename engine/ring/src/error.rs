@@ -111,10 +111,7 @@ mod tests {
             source: io::Error::from_raw_os_error(libc::EPERM),
         };
         let text = error.to_string();
-        assert!(
-            text.contains("seccomp") && text.contains("kernel.io_uring_disabled=0"),
-            "{text}"
-        );
+        assert!(text.contains("seccomp") && text.contains("kernel.io_uring_disabled=0"), "{text}");
     }
 
     #[test]
@@ -132,10 +129,8 @@ mod tests {
             libc::EOPNOTSUPP,
             libc::EBADF,
         ];
-        let mut seen: Vec<_> = known
-            .iter()
-            .map(|code| sentence(&io::Error::from_raw_os_error(*code)))
-            .collect();
+        let mut seen: Vec<_> =
+            known.iter().map(|code| sentence(&io::Error::from_raw_os_error(*code))).collect();
         seen.sort_unstable();
         seen.dedup();
         assert_eq!(seen.len(), known.len());

@@ -99,11 +99,8 @@ struct ResourceUpdate {
 /// The `io-uring` crate ties its version of this to a borrowed `Submitter`, which cannot be kept
 /// beside the ring that it borrows.
 pub(crate) fn register_ring_fd(ring: BorrowedFd<'_>) -> io::Result<RawFd> {
-    let mut update = ResourceUpdate {
-        offset: u32::MAX,
-        reserved: 0,
-        data: ring.as_raw_fd() as u64,
-    };
+    let mut update =
+        ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring.as_raw_fd() as u64 };
     // SAFETY: the argument is one valid update that lives over the call.
     let registered = unsafe {
         libc::syscall(
@@ -114,21 +111,13 @@ pub(crate) fn register_ring_fd(ring: BorrowedFd<'_>) -> io::Result<RawFd> {
             1_u32,
         )
     };
-    if registered < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(update.offset.cast_signed())
-    }
+    if registered < 0 { Err(io::Error::last_os_error()) } else { Ok(update.offset.cast_signed()) }
 }
 
 /// Undoes [`register_ring_fd`]; without it the registration would keep the ring until its thread
 /// ends.
 pub(crate) fn unregister_ring_fd(ring: BorrowedFd<'_>, index: RawFd) {
-    let mut update = ResourceUpdate {
-        offset: index.cast_unsigned(),
-        reserved: 0,
-        data: 0,
-    };
+    let mut update = ResourceUpdate { offset: index.cast_unsigned(), reserved: 0, data: 0 };
     // SAFETY: the argument is one valid update that lives over the call.
     unsafe {
         libc::syscall(
@@ -157,9 +146,7 @@ pub(crate) fn enter(
         signal_mask: 0,
         signal_mask_size: 0,
         min_wait_usec: 0,
-        timeout: timespec
-            .as_ref()
-            .map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
+        timeout: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
     };
     // SAFETY: argument and timespec live over the call; what the queued entries point to is the
     // promise of those who pushed them (`Queue::push`).
@@ -174,11 +161,7 @@ pub(crate) fn enter(
             size_of::<GetEventsArgument>(),
         )
     };
-    if submitted < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(submitted as u32)
-    }
+    if submitted < 0 { Err(io::Error::last_os_error()) } else { Ok(submitted as u32) }
 }
 
 /// A blocking eventfd (`io_uring` would not wait on one that is not).
@@ -205,10 +188,7 @@ pub(crate) fn ring_doorbell(eventfd: BorrowedFd<'_>) {
 /// # Errors
 /// What `getrlimit(2)` or `setrlimit(2)` say.
 pub fn raise_open_files_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes one rlimit that lives over the call.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
@@ -242,9 +222,6 @@ mod tests {
 
     #[test]
     fn the_open_files_limit_ends_at_the_hard_limit() {
-        assert_eq!(
-            raise_open_files_limit().unwrap(),
-            raise_open_files_limit().unwrap()
-        );
+        assert_eq!(raise_open_files_limit().unwrap(), raise_open_files_limit().unwrap());
     }
 }

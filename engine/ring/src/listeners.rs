@@ -50,17 +50,12 @@ impl Listeners {
                 self.slots.len() - 1
             }
             None => {
-                return Err(RingError::ListenersExhausted {
-                    listeners_max: LISTENERS_MAX,
-                });
+                return Err(RingError::ListenersExhausted { listeners_max: LISTENERS_MAX });
             }
         };
         let entry = &mut self.slots[slot];
         entry.stopping = false;
-        let id = ListenerId {
-            slot: slot as u32,
-            generation: entry.generation,
-        };
+        let id = ListenerId { slot: slot as u32, generation: entry.generation };
         arm(queue, id, &listener);
         entry.listener = Some(listener);
         Ok(id)
@@ -96,17 +91,11 @@ impl Listeners {
             // seen once.
             unsafe { OwnedFd::from_raw_fd(descriptor) }
         });
-        let id = ListenerId {
-            slot: completed.token.slot,
-            generation: completed.token.generation,
-        };
+        let id = ListenerId { slot: completed.token.slot, generation: completed.token.generation };
         let Some(slot) = self.slots.get_mut(id.slot as usize) else {
             return;
         };
-        let Some(listener) = slot
-            .listener
-            .as_ref()
-            .filter(|_| slot.generation == id.generation)
+        let Some(listener) = slot.listener.as_ref().filter(|_| slot.generation == id.generation)
         else {
             queue.counters.stale_completions += 1;
             return;
@@ -119,10 +108,7 @@ impl Listeners {
         }
         match accepted {
             Ok(descriptor) => {
-                completions.push(Completion::Accepted {
-                    listener: id,
-                    stream: descriptor.into(),
-                });
+                completions.push(Completion::Accepted { listener: id, stream: descriptor.into() });
                 if !completed.more() {
                     queue.counters.accept_rearms += 1;
                     arm(queue, id, listener);
@@ -139,10 +125,7 @@ impl Listeners {
         let Some(slot) = self.slots.get_mut(token.slot as usize) else {
             return;
         };
-        let Some(listener) = slot
-            .listener
-            .as_ref()
-            .filter(|_| slot.generation == token.generation)
+        let Some(listener) = slot.listener.as_ref().filter(|_| slot.generation == token.generation)
         else {
             return;
         };
@@ -150,14 +133,7 @@ impl Listeners {
             slot.end();
         } else {
             queue.counters.accept_rearms += 1;
-            arm(
-                queue,
-                ListenerId {
-                    slot: token.slot,
-                    generation: token.generation,
-                },
-                listener,
-            );
+            arm(queue, ListenerId { slot: token.slot, generation: token.generation }, listener);
         }
     }
 }
@@ -200,11 +176,7 @@ impl Slot {
                 false
             }
         };
-        completions.push(Completion::ListenFailed {
-            listener: id,
-            error,
-            retrying,
-        });
+        completions.push(Completion::ListenFailed { listener: id, error, retrying });
     }
 
     /// No operation is left: close the listener and free the slot.

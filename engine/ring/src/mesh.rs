@@ -40,10 +40,7 @@ struct Shared<T> {
 
 impl<T> Shared<T> {
     fn queue(&self, from: usize, to: usize, lane: Lane) -> &ArrayQueue<T> {
-        assert!(
-            from < self.participants && to < self.participants && from != to,
-            "no such pair"
-        );
+        assert!(from < self.participants && to < self.participants && from != to, "no such pair");
         &self.queues[(from * self.participants + to) * 2 + lane as usize]
     }
 }
@@ -55,10 +52,7 @@ impl<T: Send> Mesh<T> {
     /// One endpoint per participant, to be moved to its thread. Each lane of each pair holds at
     /// most `lane_capacity_batches` (at least one) items. All of it is allocated here: twice the
     /// square of `participants`, times the capacity, times the size of an item and 8 bytes.
-    #[allow(
-        clippy::new_ret_no_self,
-        reason = "a mesh is only ever seen from its endpoints"
-    )]
+    #[allow(clippy::new_ret_no_self, reason = "a mesh is only ever seen from its endpoints")]
     pub fn new(participants: usize, lane_capacity_batches: usize) -> Vec<Endpoint<T>> {
         assert!(participants > 0 && lane_capacity_batches > 0);
         let queues = (0..participants * participants * 2)
@@ -69,17 +63,8 @@ impl<T: Send> Mesh<T> {
             })
             .collect();
         let sleeping = (0..participants).map(|_| Sleeping::new()).collect();
-        let shared = Arc::new(Shared {
-            participants,
-            queues,
-            sleeping,
-        });
-        (0..participants)
-            .map(|id| Endpoint {
-                id,
-                shared: Arc::clone(&shared),
-            })
-            .collect()
+        let shared = Arc::new(Shared { participants, queues, sleeping });
+        (0..participants).map(|id| Endpoint { id, shared: Arc::clone(&shared) }).collect()
     }
 }
 
@@ -120,13 +105,9 @@ impl<T: Send> Endpoint<T> {
 
     /// True when some lane holds something for us.
     pub fn has_mail(&self) -> bool {
-        (0..self.shared.participants)
-            .filter(|from| *from != self.id)
-            .any(|from| {
-                LANES
-                    .iter()
-                    .any(|lane| !self.shared.queue(from, self.id, *lane).is_empty())
-            })
+        (0..self.shared.participants).filter(|from| *from != self.id).any(|from| {
+            LANES.iter().any(|lane| !self.shared.queue(from, self.id, *lane).is_empty())
+        })
     }
 
     /// Call before a turn that may sleep. False: mail is there, do not sleep. After true, every
@@ -156,10 +137,7 @@ mod tests {
     #[test]
     fn lanes_are_separate_bounded_and_in_order() {
         let endpoints = Mesh::<u32>::new(3, 2);
-        assert_eq!(
-            endpoints.iter().map(Endpoint::id).collect::<Vec<_>>(),
-            [0, 1, 2]
-        );
+        assert_eq!(endpoints.iter().map(Endpoint::id).collect::<Vec<_>>(), [0, 1, 2]);
         let (a, b, c) = (&endpoints[0], &endpoints[1], &endpoints[2]);
         assert!(!b.has_mail());
         assert_eq!(a.try_send(1, Lane::Work, 1), Ok(()));

@@ -31,12 +31,7 @@ pub struct Outgoing {
 impl Outgoing {
     /// Bytes on the wire.
     pub fn length_bytes(&self) -> usize {
-        self.scratch.len()
-            + self
-                .bodies
-                .iter()
-                .map(|(_, body)| body.len())
-                .sum::<usize>()
+        self.scratch.len() + self.bodies.iter().map(|(_, body)| body.len()).sum::<usize>()
     }
 
     /// True when there is nothing to send.
@@ -84,10 +79,7 @@ impl Sending {
     pub(crate) fn start(&mut self, outgoing: Outgoing) {
         let mut before = 0;
         for (offset, _) in &outgoing.bodies {
-            assert!(
-                before <= *offset && *offset <= outgoing.scratch.len(),
-                "bad body offset"
-            );
+            assert!(before <= *offset && *offset <= outgoing.scratch.len(), "bad body offset");
             before = *offset;
         }
         self.cursor = Cursor::default();
@@ -114,16 +106,12 @@ impl Sending {
         if self.outgoing.bodies.is_empty() {
             let rest = &self.outgoing.scratch[self.cursor.scratch..];
             let length = rest.len().min(BYTES_PER_CALL_MAX) as u32;
-            return opcode::Send::new(file, rest.as_ptr(), length)
-                .flags(FLAGS)
-                .build();
+            return opcode::Send::new(file, rest.as_ptr(), length).flags(FLAGS).build();
         }
         self.gather();
         self.header.msg_iov = self.iovecs.as_mut_ptr();
         self.header.msg_iovlen = self.iovecs.len();
-        opcode::SendMsg::new(file, &raw const self.header)
-            .flags(FLAGS as u32)
-            .build()
+        opcode::SendMsg::new(file, &raw const self.header).flags(FLAGS as u32).build()
     }
 
     /// Fills `iovecs` from the cursor on, within both limits.
@@ -137,10 +125,8 @@ impl Sending {
                 break;
             };
             let length = piece.len().min(BYTES_PER_CALL_MAX - bytes);
-            iovecs.push(libc::iovec {
-                iov_base: piece.as_ptr().cast_mut().cast(),
-                iov_len: length,
-            });
+            iovecs
+                .push(libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: length });
             bytes += length;
             cursor = self.after(cursor, length);
         }
@@ -264,11 +250,7 @@ mod tests {
                         .map(|(at, body)| (*at, Bytes::from_static(body)))
                         .collect(),
                 };
-                assert_eq!(
-                    walk(make(), step),
-                    expected(&make()),
-                    "{shape:?} in steps of {step}"
-                );
+                assert_eq!(walk(make(), step), expected(&make()), "{shape:?} in steps of {step}");
             }
         }
     }
@@ -277,9 +259,7 @@ mod tests {
     fn more_bodies_than_one_call_takes() {
         let make = || Outgoing {
             scratch: vec![1; 3_000],
-            bodies: (0..3_000)
-                .map(|at| (at, Bytes::from(vec![at as u8; 3])))
-                .collect(),
+            bodies: (0..3_000).map(|at| (at, Bytes::from(vec![at as u8; 3]))).collect(),
         };
         assert_eq!(walk(make(), usize::MAX), expected(&make()));
     }
@@ -288,29 +268,21 @@ mod tests {
     #[should_panic(expected = "bad body offset")]
     fn descending_offsets_are_a_bug() {
         let body = Bytes::from_static(b"x");
-        let outgoing = Outgoing {
-            scratch: vec![0; 9],
-            bodies: vec![(5, body.clone()), (4, body)],
-        };
+        let outgoing = Outgoing { scratch: vec![0; 9], bodies: vec![(5, body.clone()), (4, body)] };
         Sending::new().start(outgoing);
     }
 
     #[test]
     #[should_panic(expected = "bad body offset")]
     fn offsets_beyond_the_scratch_are_a_bug() {
-        Sending::new().start(Outgoing {
-            scratch: vec![],
-            bodies: vec![(1, Bytes::from_static(b"x"))],
-        });
+        Sending::new()
+            .start(Outgoing { scratch: vec![], bodies: vec![(1, Bytes::from_static(b"x"))] });
     }
 
     #[test]
     fn an_empty_send_has_nothing_left() {
         let mut sending = Sending::new();
-        sending.start(Outgoing {
-            scratch: vec![],
-            bodies: vec![(0, Bytes::new())],
-        });
+        sending.start(Outgoing { scratch: vec![], bodies: vec![(0, Bytes::new())] });
         assert_eq!(sending.left_bytes(), 0);
     }
 }

@@ -8,11 +8,8 @@ use crate::error::RingError;
 /// cpuset of a container are respected. Ask before pinning, for a pinned thread may run on its one
 /// core only. Empty only where the mask cannot be read.
 pub fn allowed_cores() -> Vec<usize> {
-    let mut cores: Vec<usize> = core_affinity::get_core_ids()
-        .unwrap_or_default()
-        .iter()
-        .map(|core| core.id)
-        .collect();
+    let mut cores: Vec<usize> =
+        core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
     cores.sort_unstable();
     cores
 }
@@ -51,14 +48,8 @@ mod tests {
 
     #[test]
     fn a_core_that_is_not_there_is_refused() {
-        for core in [
-            libc::CPU_SETSIZE as usize - 1,
-            libc::CPU_SETSIZE as usize,
-            usize::MAX,
-        ] {
-            let refused = std::thread::spawn(move || pin_current_thread(core))
-                .join()
-                .unwrap();
+        for core in [libc::CPU_SETSIZE as usize - 1, libc::CPU_SETSIZE as usize, usize::MAX] {
+            let refused = std::thread::spawn(move || pin_current_thread(core)).join().unwrap();
             assert!(matches!(refused, Err(RingError::Pin { .. })), "core {core}");
         }
     }

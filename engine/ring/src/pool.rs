@@ -79,12 +79,7 @@ impl Pool {
     fn pointer(&self, index: u16) -> *mut u8 {
         assert!(index < self.buffer_count, "buffer {index} does not exist");
         // SAFETY: index < count, so the offset is inside the mapping.
-        unsafe {
-            self.memory
-                .base()
-                .as_ptr()
-                .add(usize::from(index) * self.buffer_size_bytes)
-        }
+        unsafe { self.memory.base().as_ptr().add(usize::from(index) * self.buffer_size_bytes) }
     }
 
     /// Wraps the first `length` bytes of a buffer that the kernel filled.
@@ -94,11 +89,7 @@ impl Pool {
     /// given to the kernel again before this lease came back through [`Pool::take_returned`].
     pub(crate) unsafe fn lend(self: &Arc<Self>, index: u16, length: usize) -> Bytes {
         assert!(index < self.buffer_count && length <= self.buffer_size_bytes);
-        Bytes::from_owner(Lease {
-            pool: Arc::clone(self),
-            index,
-            length,
-        })
+        Bytes::from_owner(Lease { pool: Arc::clone(self), index, length })
     }
 
     fn give_back(&self, index: u16) {
@@ -203,10 +194,7 @@ mod tests {
         let (first, second) = unsafe { (pool.lend(1, 1), pool.lend(2, 1)) };
         assert!(pool.starve());
         std::thread::spawn(move || drop(first)).join().unwrap();
-        assert!(
-            !pool.starving.load(Ordering::Relaxed),
-            "the flag is taken by whoever rings"
-        );
+        assert!(!pool.starving.load(Ordering::Relaxed), "the flag is taken by whoever rings");
         assert!(!pool.starve(), "a buffer is back: no sleep");
         std::thread::spawn(move || drop(second)).join().unwrap();
         let mut count = 0_u64;

@@ -47,17 +47,11 @@ impl Features {
 
     /// True when a feature of that name was found.
     pub fn has(&self, name: &str) -> bool {
-        self.features
-            .iter()
-            .any(|feature| feature.name == name && feature.present)
+        self.features.iter().any(|feature| feature.name == name && feature.present)
     }
 
     fn add(&mut self, name: &'static str, present: bool, needed: bool) {
-        self.features.push(Feature {
-            name,
-            present,
-            needed,
-        });
+        self.features.push(Feature { name, present, needed });
     }
 }
 
@@ -124,35 +118,18 @@ pub fn probe() -> Result<Features, ProbeError> {
     };
     // The rings' own set-up is the first trial: it fails with the kernel's reason.
     let (mut first, mut second) = (Ring::new(&config)?, Ring::new(&config)?);
-    let mut features = Features {
-        kernel_release: kernel_release(),
-        features: Vec::new(),
-    };
+    let mut features = Features { kernel_release: kernel_release(), features: Vec::new() };
     features.add("single issuer with deferred task work", true, true);
     features.add("provided buffer rings", true, true);
     features.add("fixed file table", true, true);
     try_operations(&mut features)?;
-    features.add(
-        "multishot receive",
-        try_multishot_receive(&mut first)?,
-        true,
-    );
-    features.add(
-        "messages between rings",
-        try_message(&mut first, &mut second)?,
-        true,
-    );
-    let missing = features
-        .iter()
-        .find(|feature| feature.needed && !feature.present)
-        .copied();
+    features.add("multishot receive", try_multishot_receive(&mut first)?, true);
+    features.add("messages between rings", try_message(&mut first, &mut second)?, true);
+    let missing = features.iter().find(|feature| feature.needed && !feature.present).copied();
     match missing {
         None => Ok(features),
         Some(missing) => Err(ProbeError {
-            cause: format!(
-                "the kernel ({}) lacks: {}",
-                features.kernel_release, missing.name
-            ),
+            cause: format!("the kernel ({}) lacks: {}", features.kernel_release, missing.name),
             remedy: "Run on Linux 6.1 or newer.".to_owned(),
             features: features.features,
         }),
@@ -160,10 +137,8 @@ pub fn probe() -> Result<Features, ProbeError> {
 }
 
 fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(
-        |_| "unknown".to_owned(),
-        |release| release.trim().to_owned(),
-    )
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".to_owned(), |release| release.trim().to_owned())
 }
 
 /// Asks a plain ring which operations and optional features the kernel has.
@@ -190,18 +165,10 @@ fn try_operations(features: &mut Features) -> Result<(), ProbeError> {
     }
     let parameters = ring.params();
     features.add("timeout of enter", parameters.is_feature_ext_arg(), true);
-    features.add(
-        "completions are never dropped",
-        parameters.is_feature_nodrop(),
-        true,
-    );
+    features.add("completions are never dropped", parameters.is_feature_nodrop(), true);
     features.add("bundles", parameters.is_feature_recvsend_bundle(), false);
     features.add("minimum wait", parameters.is_feature_min_timeout(), false);
-    features.add(
-        "idle is not iowait",
-        parameters.is_feature_no_iowait(),
-        false,
-    );
+    features.add("idle is not iowait", parameters.is_feature_no_iowait(), false);
     Ok(())
 }
 
@@ -213,12 +180,8 @@ fn try_multishot_receive(ring: &mut Ring) -> Result<bool, ProbeError> {
     ring.receive(socket);
     let mut good = true;
     for message in [b"first", b"again"] {
-        theirs
-            .write_all(message)
-            .map_err(|error| ProbeError::new("write", &error))?;
-        let found = wait_for(ring, |completion| {
-            matches!(completion, Completion::Received { .. })
-        })?;
+        theirs.write_all(message).map_err(|error| ProbeError::new("write", &error))?;
+        let found = wait_for(ring, |completion| matches!(completion, Completion::Received { .. }))?;
         good &= matches!(found, Some(Completion::Received { bytes, .. }) if bytes == message[..]);
     }
     good &= ring.counters().receive_rearms == 0 && ring.counters().starvations == 0;
@@ -228,10 +191,7 @@ fn try_multishot_receive(ring: &mut Ring) -> Result<bool, ProbeError> {
 
 fn close(ring: &mut Ring, socket: SocketId) -> Result<(), ProbeError> {
     ring.close(socket);
-    wait_for(ring, |completion| {
-        matches!(completion, Completion::Closed { .. })
-    })
-    .map(drop)
+    wait_for(ring, |completion| matches!(completion, Completion::Closed { .. })).map(drop)
 }
 
 /// True when a message of the first ring wakes the second.
@@ -265,11 +225,7 @@ mod tests {
     fn this_machine_is_good_enough() {
         let features = probe().unwrap();
         assert!(features.iter().count() > 15);
-        assert!(
-            features
-                .iter()
-                .all(|feature| feature.present || !feature.needed)
-        );
+        assert!(features.iter().all(|feature| feature.present || !feature.needed));
         assert!(features.has("multishot receive") && !features.has("telepathy"));
         let banner = features.to_string();
         assert!(
@@ -285,17 +241,10 @@ mod tests {
             source: io::Error::from_raw_os_error(libc::EPERM),
         });
         assert!(
-            error
-                .cause
-                .starts_with("cannot set up io_uring: io_uring is forbidden"),
+            error.cause.starts_with("cannot set up io_uring: io_uring is forbidden"),
             "{error}"
         );
         assert!(error.remedy.contains("seccomp="), "{error}");
-        assert!(
-            error
-                .remedy
-                .contains("sysctl -w kernel.io_uring_disabled=0"),
-            "{error}"
-        );
+        assert!(error.remedy.contains("sysctl -w kernel.io_uring_disabled=0"), "{error}");
     }
 }

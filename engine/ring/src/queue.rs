@@ -96,10 +96,7 @@ impl Queue {
             .setup_submit_all()
             .setup_cqsize(config.completion_entries)
             .build(config.submission_entries)
-            .map_err(|source| RingError::Setup {
-                step: "set up io_uring",
-                source,
-            })?;
+            .map_err(|source| RingError::Setup { step: "set up io_uring", source })?;
         let mut enter_flags = EnterFlags::empty();
         if ring.params().is_feature_no_iowait() {
             // A broker that waits for clients is idle, not waiting for a disk.
@@ -189,10 +186,7 @@ impl Queue {
         self.flush_backlog();
         let (queued, work) = {
             let submission = self.ring.submission();
-            (
-                submission.len(),
-                submission.taskrun() || submission.cq_overflow(),
-            )
+            (submission.len(), submission.taskrun() || submission.cq_overflow())
         };
         let wait = if self.ring.completion().is_empty() && self.backlog.is_empty() {
             wait
@@ -269,11 +263,7 @@ impl Queue {
             if ours && !cqueue::more(flags) {
                 self.in_flight -= 1;
             }
-            into.push(Completed {
-                token,
-                result: entry.result(),
-                flags,
-            });
+            into.push(Completed { token, result: entry.result(), flags });
         }
     }
 }

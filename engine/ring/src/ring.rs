@@ -82,19 +82,14 @@ impl Ring {
         .map_err(setup("map the receive buffers"))?;
         let buffers = Buffers::new(config, &submitter, Arc::clone(&pool))
             .map_err(setup("register the receive buffers"))?;
-        let descriptor = queue
-            .descriptor()
-            .try_clone_to_owned()
-            .map_err(setup("duplicate the ring"))?;
+        let descriptor =
+            queue.descriptor().try_clone_to_owned().map_err(setup("duplicate the ring"))?;
         let mut ring = Self {
             queue,
             sockets: Sockets::new(config.sockets_max),
             listeners: Listeners::new(),
             buffers,
-            target: WakeTarget {
-                waker,
-                ring: Arc::new(descriptor),
-            },
+            target: WakeTarget { waker, ring: Arc::new(descriptor) },
             doorbell_count: Box::new(AtomicU64::new(0)),
             peers: Vec::new(),
             ready: Vec::new(),
@@ -136,16 +131,10 @@ impl Ring {
     /// As [`Ring::adopt`], for any blocking stream socket.
     pub(crate) fn adopt_descriptor(&mut self, descriptor: &OwnedFd) -> Result<SocketId, RingError> {
         let Some(id) = self.sockets.open() else {
-            return Err(RingError::SocketsExhausted {
-                sockets_max: self.sockets.capacity(),
-            });
+            return Err(RingError::SocketsExhausted { sockets_max: self.sockets.capacity() });
         };
         let update = [descriptor.as_raw_fd()];
-        if let Err(error) = self
-            .queue
-            .submitter()
-            .register_files_update(id.slot, &update)
-        {
+        if let Err(error) = self.queue.submitter().register_files_update(id.slot, &update) {
             self.sockets.release(id);
             return Err(RingError::Socket(error));
         }
@@ -202,10 +191,7 @@ impl Ring {
         }
         assert!(state.sending.is_none(), "one send at a time per socket");
         if outgoing.is_empty() {
-            let outgoing = Outgoing {
-                scratch: outgoing.scratch,
-                bodies: Vec::new(),
-            };
+            let outgoing = Outgoing { scratch: outgoing.scratch, bodies: Vec::new() };
             self.ready.push(Completion::Sent { socket, outgoing });
             return;
         }
@@ -259,10 +245,7 @@ impl Ring {
     /// Wakes another ring from this thread. The message rides in the next turn's system call.
     pub fn wake(&mut self, target: &WakeTarget) {
         self.queue.counters.wakes_sent += 1;
-        let known = self
-            .peers
-            .iter()
-            .position(|peer| Arc::ptr_eq(&peer.ring, &target.ring));
+        let known = self.peers.iter().position(|peer| Arc::ptr_eq(&peer.ring, &target.ring));
         let peer = match known {
             Some(peer) => peer,
             None if self.peers.len() < PEERS_MAX => {
@@ -329,10 +312,7 @@ impl Ring {
                 return false;
             }
             let drained = self.queue.drain(&mut completed);
-            for accepted in completed
-                .drain(..)
-                .filter(|done| done.token.kind == Kind::Accept)
-            {
+            for accepted in completed.drain(..).filter(|done| done.token.kind == Kind::Accept) {
                 // An accept that failed, the cancelled ones among them, leaves nothing to close.
                 let _ = discard(accepted);
             }

@@ -92,11 +92,7 @@ mod tests {
             })
             .collect();
         let seen = |world: &World| -> usize {
-            world
-                .inboxes
-                .iter()
-                .map(|inbox| inbox.load(Ordering::Relaxed))
-                .sum()
+            world.inboxes.iter().map(|inbox| inbox.load(Ordering::Relaxed)).sum()
         };
         let before = std::cell::Cell::new(0);
         let slept = world.sleeping.prepare(|| {

@@ -65,10 +65,7 @@ pub(crate) struct Sockets {
     /// Sockets that wait for buffers, oldest first; at most one entry per slot.
     starved: VecDeque<SocketId>,
     /// Idle send states, kept for their allocations. At most one per socket ever made.
-    #[allow(
-        clippy::vec_box,
-        reason = "the kernel holds the address of what is in the box"
-    )]
+    #[allow(clippy::vec_box, reason = "the kernel holds the address of what is in the box")]
     spare: Vec<Box<Sending>>,
 }
 
@@ -99,12 +96,7 @@ impl Sockets {
         let socket = &mut self.slots[slot as usize];
         debug_assert!(!socket.open && socket.in_flight == 0 && socket.sending.is_none());
         let (generation, queued) = (socket.generation, socket.queued);
-        *socket = Socket {
-            generation,
-            queued,
-            open: true,
-            ..Socket::FREE
-        };
+        *socket = Socket { generation, queued, open: true, ..Socket::FREE };
         Some(SocketId { slot, generation })
     }
 
@@ -143,10 +135,7 @@ impl Sockets {
             socket.queued = false;
             // The slot may have been given to another socket that starves as well; it may go first.
             if socket.open && !socket.closing && socket.receiving == Receiving::Starved {
-                return Some(SocketId {
-                    slot,
-                    generation: socket.generation,
-                });
+                return Some(SocketId { slot, generation: socket.generation });
             }
         }
     }
@@ -188,10 +177,7 @@ mod tests {
         sockets.release(first);
         assert!(sockets.get_mut(first).is_none());
         let third = sockets.open().unwrap();
-        assert_eq!(
-            (third.slot, third.generation),
-            (first.slot, first.generation + 1)
-        );
+        assert_eq!((third.slot, third.generation), (first.slot, first.generation + 1));
         assert!(sockets.get_mut(first).is_none() && sockets.get_mut(third).is_some());
         assert_eq!(sockets.open_count(), 2);
     }

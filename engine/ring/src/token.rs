@@ -52,11 +52,7 @@ pub(crate) struct Token {
 impl Token {
     pub(crate) fn new(kind: Kind, slot: u32, generation: u32) -> Self {
         debug_assert!(slot <= SLOT_MAX);
-        Self {
-            kind,
-            slot,
-            generation,
-        }
+        Self { kind, slot, generation }
     }
 
     pub(crate) fn pack(self) -> u64 {
@@ -81,11 +77,7 @@ impl Token {
             11 => Kind::CancelOther,
             _ => return None,
         };
-        Some(Self {
-            kind,
-            slot: (user_data >> 32) as u32 & SLOT_MAX,
-            generation: user_data as u32,
-        })
+        Some(Self { kind, slot: (user_data >> 32) as u32 & SLOT_MAX, generation: user_data as u32 })
     }
 }
 

@@ -51,10 +51,7 @@ impl Ring {
 
     /// Handles one completion; true when it was a wake.
     fn dispatch(&mut self, done: Completed, completions: &mut Vec<Completion>) -> bool {
-        let socket = SocketId {
-            slot: done.token.slot,
-            generation: done.token.generation,
-        };
+        let socket = SocketId { slot: done.token.slot, generation: done.token.generation };
         match done.token.kind {
             Kind::Receive => self.on_received(socket, done, completions),
             Kind::Send => self.on_sent(socket, done, completions),
@@ -159,11 +156,7 @@ impl Ring {
                     return;
                 }
                 // Nothing taken of a stream socket's send: the connection cannot go on.
-                if length > 0 {
-                    Ok(())
-                } else {
-                    Err(io::ErrorKind::WriteZero.into())
-                }
+                if length > 0 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
             }
             Err(error) => match error.raw_os_error() {
                 Some(libc::EINTR | libc::EAGAIN) => Ok(()),
@@ -203,10 +196,7 @@ impl Ring {
         if done.result < 0 {
             // A close that failed still holds the file: take it out of the table by hand. That can
             // only fail for a slot that is empty, which is what we want.
-            let _ = self
-                .queue
-                .submitter()
-                .register_files_update(socket.slot, &[-1]);
+            let _ = self.queue.submitter().register_files_update(socket.slot, &[-1]);
         }
         self.sockets.release(socket);
         completions.push(Completion::Closed { socket });

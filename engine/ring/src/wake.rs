@@ -24,9 +24,7 @@ pub struct Waker {
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self {
-            doorbell: Arc::new(eventfd()?),
-        })
+        Ok(Self { doorbell: Arc::new(eventfd()?) })
     }
 
     /// Makes the ring's current or next turn report

@@ -9,10 +9,7 @@ use std::time::{Duration, Instant};
 use leveret_ring::{Completion, Ring, RingConfig, Wait};
 
 fn set_open_files_limit(files: u64) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: both calls get one rlimit that lives over them.
     let result = unsafe {
         libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit);
@@ -24,11 +21,7 @@ fn set_open_files_limit(files: u64) {
 
 #[test]
 fn a_listener_out_of_descriptors_says_so_and_tries_again() {
-    let config = RingConfig {
-        sockets_max: 8,
-        buffer_count: 4,
-        ..RingConfig::default()
-    };
+    let config = RingConfig { sockets_max: 8, buffer_count: 4, ..RingConfig::default() };
     let mut ring = Ring::new(&config).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,16 +32,10 @@ fn a_listener_out_of_descriptors_says_so_and_tries_again() {
     set_open_files_limit(3);
     let start = Instant::now();
     while completions.is_empty() && start.elapsed() < Duration::from_secs(10) {
-        ring.turn(Wait::Until(Duration::from_secs(1)), &mut completions)
-            .unwrap();
+        ring.turn(Wait::Until(Duration::from_secs(1)), &mut completions).unwrap();
     }
     let first = completions.pop();
-    let Some(Completion::ListenFailed {
-        listener,
-        error,
-        retrying: true,
-    }) = first
-    else {
+    let Some(Completion::ListenFailed { listener, error, retrying: true }) = first else {
         panic!("the accept did not fail: {first:?}");
     };
     assert_eq!((listener, error.raw_os_error()), (id, Some(libc::EMFILE)));
@@ -56,21 +43,15 @@ fn a_listener_out_of_descriptors_says_so_and_tries_again() {
     let failed = Instant::now();
     let enters = ring.counters().enters;
     while failed.elapsed() < Duration::from_millis(350) {
-        ring.turn(Wait::Until(Duration::from_millis(50)), &mut completions)
-            .unwrap();
+        ring.turn(Wait::Until(Duration::from_millis(50)), &mut completions).unwrap();
     }
-    assert!(
-        (2..=5).contains(&completions.len()),
-        "{} attempts",
-        completions.len()
-    );
+    assert!((2..=5).contains(&completions.len()), "{} attempts", completions.len());
     assert!(ring.counters().enters - enters < 40);
     completions.clear();
     set_open_files_limit(u64::MAX);
     let start = Instant::now();
     while completions.is_empty() && start.elapsed() < Duration::from_secs(10) {
-        ring.turn(Wait::Until(Duration::from_secs(1)), &mut completions)
-            .unwrap();
+        ring.turn(Wait::Until(Duration::from_secs(1)), &mut completions).unwrap();
     }
     assert!(
         matches!(completions[..], [Completion::Accepted { listener, .. }] if listener == id),

@@ -20,37 +20,21 @@ pub(crate) struct Banner<'a> {
 
 impl fmt::Display for Banner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "Leveret {}, an AMQP 0-9-1 broker",
-            env!("CARGO_PKG_VERSION")
-        )?;
-        let found = self
-            .features
-            .iter()
-            .filter(|feature| feature.present)
-            .count();
+        writeln!(f, "Leveret {}, an AMQP 0-9-1 broker", env!("CARGO_PKG_VERSION"))?;
+        let found = self.features.iter().filter(|feature| feature.present).count();
         let lacking: Vec<&str> = self
             .features
             .iter()
             .filter(|feature| !feature.present)
             .map(|feature| feature.name)
             .collect();
-        write!(
-            f,
-            "kernel: Linux {}, {found} io_uring features",
-            self.features.kernel_release
-        )?;
+        write!(f, "kernel: Linux {}, {found} io_uring features", self.features.kernel_release)?;
         if lacking.is_empty() {
             writeln!(f, ", all that are looked for")?;
         } else {
             writeln!(f, "; without the optional: {}", lacking.join(", "))?;
         }
-        writeln!(
-            f,
-            "shards: {}; at most {} connections",
-            self.shards, self.connections_max
-        )?;
+        writeln!(f, "shards: {}; at most {} connections", self.shards, self.connections_max)?;
         writeln!(f, "data directory: {}", self.data_dir.display())?;
         writeln!(f, "durability: none yet (messages live in memory)")?;
         for (address, purpose) in self.listeners {
@@ -124,10 +108,7 @@ mod tests {
             "next: connect to amqp://guest:guest@127.0.0.1:5673/ (user guest: from this host only)",
             "      watch it with: leveret top --http 127.0.0.1:15673; stop it with Ctrl-C",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line}\nis missing in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
         }
         assert!(text.contains(&features.kernel_release));
     }

@@ -56,10 +56,7 @@ impl Board {
     /// For `shards` shards.
     pub(crate) fn new(shards: usize) -> Self {
         let desks = (0..shards).map(|_| Desk::default()).collect();
-        Self {
-            desks,
-            queue_askers: AtomicUsize::new(0),
-        }
+        Self { desks, queue_askers: AtomicUsize::new(0) }
     }
 
     /// The shard's side, after it was woken: answers what was asked. `describe` is told whether to
@@ -73,11 +70,8 @@ impl Board {
     /// The asker's side: a look at every shard, in order.
     pub(crate) async fn look(&self, wakers: &[Waker], with_queues: bool) -> Vec<Look> {
         let asking = with_queues.then(|| QueueAsker::new(self));
-        let numbers: Vec<u64> = self
-            .desks
-            .iter()
-            .map(|desk| desk.slot(with_queues).ask())
-            .collect();
+        let numbers: Vec<u64> =
+            self.desks.iter().map(|desk| desk.slot(with_queues).ask()).collect();
         wakers.iter().for_each(Waker::wake);
         let mut left = PATIENCE;
         while !self.all_answered(&numbers, with_queues) && !left.is_zero() {
@@ -88,10 +82,7 @@ impl Board {
             let slot = desk.slot(with_queues);
             let answered = slot.has_answered(number);
             let slot = if answered { slot } else { &desk.plain };
-            Look {
-                answered,
-                report: slot.lock().clone(),
-            }
+            Look { answered, report: slot.lock().clone() }
         });
         let looks = looks.collect();
         drop(asking);
@@ -106,11 +97,7 @@ impl Board {
 
 impl Desk {
     fn slot(&self, with_queues: bool) -> &Slot {
-        if with_queues {
-            &self.with_queues
-        } else {
-            &self.plain
-        }
+        if with_queues { &self.with_queues } else { &self.plain }
     }
 }
 
@@ -153,10 +140,7 @@ impl<'a> QueueAsker<'a> {
 impl Drop for QueueAsker<'_> {
     fn drop(&mut self) {
         if self.0.queue_askers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0
-                .desks
-                .iter()
-                .for_each(|desk| *desk.with_queues.lock() = None);
+            self.0.desks.iter().for_each(|desk| *desk.with_queues.lock() = None);
         }
     }
 }
@@ -208,10 +192,7 @@ mod tests {
         let looks = asker.join().unwrap();
         assert!(looks[0].answered && looks[0].report.is_some());
         assert_eq!(answered.get(), 1);
-        assert!(
-            board.desks[0].with_queues.lock().is_none(),
-            "large reports are not kept"
-        );
+        assert!(board.desks[0].with_queues.lock().is_none(), "large reports are not kept");
     }
 
     #[test]

@@ -38,7 +38,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(8);
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long rings may take to be made; each takes milliseconds.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the broker until it is asked to stop.
 pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
@@ -90,10 +90,7 @@ impl Broker {
         signal::watch(sender.clone()).map_err(system("watch for signals"))?;
         let plan = cores::plan(&leveret_ring::allowed_cores(), config.shards);
         if !plan.exclusive {
-            warn!(
-                "more shards than cores: {}; this works and is slower",
-                plan.describe()
-            );
+            warn!("more shards than cores: {}; this works and is slower", plan.describe());
         }
         let open_files = leveret_ring::raise_open_files_limit()
             .map_err(system("read or raise the limit of open files"))?;
@@ -148,9 +145,7 @@ impl Broker {
         self.wakes = wakes;
         for start in self.starts.drain(..) {
             // A thread that is gone has left a notice, which ends the broker.
-            let _ = start.send(StartShard {
-                wakes: Arc::clone(&self.wakes),
-            });
+            let _ = start.send(StartShard { wakes: Arc::clone(&self.wakes) });
         }
         let mut open = Vec::new();
         let mut listen = |bounds: Vec<Bound>| -> Result<Vec<(TcpListener, Purpose)>, Failure> {
@@ -168,8 +163,9 @@ impl Broker {
         let _ = self.start_control.send(StartControl { wakes, listeners });
         if let Some(pages) = self.pages.take() {
             let shards = self.plan.cores.len();
-            let wakers: Vec<Waker> = self.wakes[..shards].iter().map(WakeTarget::waker).collect();
-            http::spawn(http, pages, wakers, Arc::clone(&self.shared))
+            let doorbells: Vec<Waker> =
+                self.wakes[..shards].iter().map(WakeTarget::waker).collect();
+            http::spawn(http, pages, doorbells, Arc::clone(&self.shared))
                 .map_err(system("start the HTTP thread"))?;
         }
         Ok(Some(open))
@@ -187,10 +183,7 @@ impl Broker {
                 Ok(Notice::Stopped | Notice::Ended) => {}
                 Err(_) => {
                     let reason = "its ring was not ready in time".to_owned();
-                    return Err(Failure::Thread {
-                        thread: "a shard".to_owned(),
-                        reason,
-                    });
+                    return Err(Failure::Thread { thread: "a shard".to_owned(), reason });
                 }
             }
         }
@@ -223,10 +216,7 @@ impl Broker {
                 Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Ended) => {}
                 Err(_) => {
                     let thread = "every thread".to_owned();
-                    return Ending::Failure {
-                        thread,
-                        reason: "is gone".to_owned(),
-                    };
+                    return Ending::Failure { thread, reason: "is gone".to_owned() };
                 }
             }
         }
@@ -236,20 +226,14 @@ impl Broker {
     fn stop(&self) {
         let shards = self.plan.cores.len();
         self.shared.enter(Stage::Stopping, &self.wakes);
-        let stopped = self.count_notices(shards, STOP_PATIENCE, |notice| {
-            matches!(notice, Notice::Stopped)
-        });
+        let stopped =
+            self.count_notices(shards, STOP_PATIENCE, |notice| matches!(notice, Notice::Stopped));
         if stopped < shards {
             let left: u32 = self.shared.placement.counts().iter().sum();
-            warn!(
-                "{left} clients did not take leave within {} s",
-                STOP_PATIENCE.as_secs()
-            );
+            warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
         }
         self.shared.enter(Stage::Quitting, &self.wakes);
-        self.count_notices(shards + 1, QUIT_PATIENCE, |notice| {
-            matches!(notice, Notice::Ended)
-        });
+        self.count_notices(shards + 1, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended));
         info!("stopped");
     }
 
@@ -305,10 +289,7 @@ fn seats(
 }
 
 fn make_data_directory(path: &Path) -> Result<(), Failure> {
-    let failure = |source| Failure::DataDirectory {
-        path: path.into(),
-        source,
-    };
+    let failure = |source| Failure::DataDirectory { path: path.into(), source };
     std::fs::create_dir_all(path).map_err(failure)?;
     std::fs::read_dir(path).map_err(failure)?;
     Ok(())

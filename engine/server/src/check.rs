@@ -102,9 +102,7 @@ impl Findings {
         }
         let memory = host::limit("Max locked memory");
         let memory = memory.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
-        self.say(format!(
-            "locked memory: {memory} (receive buffers are not locked)"
-        ));
+        self.say(format!("locked memory: {memory} (receive buffers are not locked)"));
     }
 
     fn refuse(&mut self) {

@@ -157,14 +157,7 @@ mod tests {
 
     #[test]
     fn serve_is_the_default_with_or_without_its_options() {
-        let options = [
-            "--listen",
-            "0.0.0.0:1",
-            "--listen",
-            "[::1]:2",
-            "--shards",
-            "4",
-        ];
+        let options = ["--listen", "0.0.0.0:1", "--listen", "[::1]:2", "--shards", "4"];
         let plain = serve(&options);
         let named: Vec<_> = std::iter::once("serve").chain(options).collect();
         assert_eq!(plain, serve(&named));
@@ -176,17 +169,11 @@ mod tests {
     #[test]
     fn the_command_line_overrides_the_file() {
         let path = std::env::temp_dir().join(format!("leveret-cli-{}.toml", std::process::id()));
-        std::fs::write(
-            &path,
-            "shards = 2\nheartbeat_s = 7\nhttp = '127.0.0.1:9'\nlog = 'debug'",
-        )
-        .unwrap();
+        std::fs::write(&path, "shards = 2\nheartbeat_s = 7\nhttp = '127.0.0.1:9'\nlog = 'debug'")
+            .unwrap();
         let file = path.to_str().unwrap();
         let config = serve(&["--config", file]).configuration().unwrap();
-        assert_eq!(
-            (config.shards, config.heartbeat_s, config.http.len()),
-            (Some(2), 7, 1)
-        );
+        assert_eq!((config.shards, config.heartbeat_s, config.http.len()), (Some(2), 7, 1));
         let config = serve(&[
             "--config",
             file,
@@ -204,10 +191,7 @@ mod tests {
         .configuration()
         .unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(
-            (config.shards, config.heartbeat_s, config.http.len()),
-            (Some(3), 7, 0)
-        );
+        assert_eq!((config.shards, config.heartbeat_s, config.http.len()), (Some(3), 7, 0));
         assert_eq!(config.metrics[0].port(), 0);
         assert_eq!(config.data_dir, PathBuf::from("elsewhere"));
         assert_eq!(config.log, "warn");
@@ -219,33 +203,16 @@ mod tests {
         assert!(refusal(&["--shards", "many"]).contains("--shards"));
         assert!(refusal(&["sevre"]).contains("serve"));
         assert!(refusal(&["top", "--interval-s", "0"]).contains("1..=3600"));
-        let none = serve(&["--listen", "none"])
-            .configuration()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            none.contains("listen") && none.contains("1 to 16 addresses"),
-            "{none}"
-        );
-        let shards = serve(&["--shards", "0"])
-            .configuration()
-            .unwrap_err()
-            .to_string();
+        let none = serve(&["--listen", "none"]).configuration().unwrap_err().to_string();
+        assert!(none.contains("listen") && none.contains("1 to 16 addresses"), "{none}");
+        let shards = serve(&["--shards", "0"]).configuration().unwrap_err().to_string();
         assert!(shards.contains("1 to 1024"), "{shards}");
     }
 
     #[test]
     fn help_names_every_command_and_the_exit_codes() {
         let help = Cli::command().render_help().to_string();
-        for word in [
-            "serve",
-            "check",
-            "top",
-            "--listen",
-            "--data-dir",
-            "78 io_uring",
-            "Examples",
-        ] {
+        for word in ["serve", "check", "top", "--listen", "--data-dir", "78 io_uring", "Examples"] {
             assert!(help.contains(word), "{word} is missing in {help}");
         }
     }

@@ -72,7 +72,7 @@ options! {
     http: Addresses = Addresses::loopback(15672), Limit::Items(0, 4),
         "Where HTTP is served (status, /api/top, /metrics); none = off.";
     metrics: Addresses = Addresses::loopback(15692), Limit::Items(0, 4),
-        "Where Prometheus scrapes /metrics, as with RabbitMQ's plugin; none = off.";
+        "Where Prometheus scrapes /metrics, as with `RabbitMQ`'s plugin; none = off.";
     data_dir: PathBuf = PathBuf::from("leveret-data"), Limit::Bytes(1, 4096),
         "Directory of the broker's data; made where missing.";
     shards: Option<u16> = None, Limit::Range(1, 1024),
@@ -92,7 +92,7 @@ options! {
     outbox_high_bytes: u32 = 1 << 20, Limit::Range(64 << 10, 1 << 30),
         "A connection with this much unsent data gets no more deliveries.";
     outbox_low_bytes: u32 = 256 << 10, Limit::Range(0, (1 << 30) - 1),
-        "Deliveries go on below this; less than outbox_high_bytes.";
+        "Deliveries go on below this; less than `outbox_high_bytes`.";
     receive_buffers: u16 = 256, Limit::PowerOfTwo(4, 32_768),
         "Receive buffers per shard, shared by all its connections.";
     receive_buffer_bytes: u32 = 65_536, Limit::MultipleOf(4_096, 4_096, 16 << 20),
@@ -100,8 +100,8 @@ options! {
     mesh_lane_batches: u16 = 128, Limit::Range(2, 4_096),
         "Batches of mail that may wait between two shards, per lane; each is at most 64 KiB.";
     spin_us: Option<u32> = None, Limit::Range(0, 1_000_000),
-        "How long a shard polls after its last work before it sleeps. Polling saves the 15-37 us of \
-         a wake-up and burns the core meanwhile. Not set: 30 where each shard has a core, else 0.";
+        "How long a shard polls after its last work before it sleeps. Polling saves the 15-37 us \
+         of a wake-up and burns the core meanwhile. Not set: 30 if each shard has a core, else 0.";
     product: String = "Leveret".into(), Limit::Bytes(1, 512),
         "`product` in the server properties, for clients that look at it.";
     version: String = env!("CARGO_PKG_VERSION").into(), Limit::Bytes(1, 512),
@@ -109,7 +109,7 @@ options! {
     cluster_name: Option<String> = None, Limit::Bytes(1, 256),
         "`cluster_name` in the server properties and in metrics. Not set: leveret@HOST.";
     log: String = "info".into(), Limit::Bytes(1, 1024),
-        "What is logged to stderr: error, warn, info, debug or trace, also per target (a=debug,b=warn).";
+        "What is logged to stderr: error, warn, info, debug or trace, also per target (a=b,c=d).";
 }
 
 /// Why a configuration is refused.
@@ -148,14 +148,9 @@ impl Config {
     /// Reads a TOML file; what it does not set has its default. Limits are checked by
     /// [`Config::validate`], after the command line had its say.
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.into(),
-            source,
-        })?;
-        Self::from_toml(&text).map_err(|reason| ConfigError::Syntax {
-            path: path.into(),
-            reason,
-        })
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+        Self::from_toml(&text).map_err(|reason| ConfigError::Syntax { path: path.into(), reason })
     }
 
     fn from_toml(text: &str) -> Result<Self, String> {
@@ -209,9 +204,7 @@ impl Config {
 
     /// The name in the server properties and in metrics.
     pub(crate) fn cluster_name(&self, host: &str) -> String {
-        self.cluster_name
-            .clone()
-            .unwrap_or_else(|| format!("leveret@{host}"))
+        self.cluster_name.clone().unwrap_or_else(|| format!("leveret@{host}"))
     }
 
     /// The ring of one of `shards` shards that together serve `connections_max` connections.
@@ -248,8 +241,7 @@ impl Config {
 
     /// How long a shard polls before it sleeps.
     pub(crate) fn spin_us(&self, owns_its_core: bool) -> u32 {
-        self.spin_us
-            .unwrap_or(if owns_its_core { SPIN_DERIVED_US } else { 0 })
+        self.spin_us.unwrap_or(if owns_its_core { SPIN_DERIVED_US } else { 0 })
     }
 }
 

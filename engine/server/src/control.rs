@@ -107,9 +107,7 @@ impl ControlDriver {
         for completion in completions.drain(..) {
             match completion {
                 Completion::Accepted { stream, .. } => self.place(stream),
-                Completion::ListenFailed {
-                    error, retrying, ..
-                } => {
+                Completion::ListenFailed { error, retrying, .. } => {
                     self.listen_failed(&error, retrying);
                 }
                 // Wakes only end the sleep; sockets are not served here.
@@ -145,10 +143,7 @@ impl ControlDriver {
                  connections_max or the open files limit"
             ),
             Refusal::Overrun => {
-                warn!(
-                    withheld,
-                    "refused a connection: they come faster than shards take them"
-                );
+                warn!(withheld, "refused a connection: they come faster than shards take them");
             }
         }
     }

@@ -17,10 +17,7 @@ pub(crate) fn plan(allowed: &[usize], shards: Option<u16>) -> CorePlan {
         let turn = shard.checked_rem(allowed.len())?;
         Some(allowed[turn])
     });
-    CorePlan {
-        cores: cores.collect(),
-        exclusive: count <= allowed.len(),
-    }
+    CorePlan { cores: cores.collect(), exclusive: count <= allowed.len() }
 }
 
 impl CorePlan {
@@ -51,13 +48,11 @@ fn ranges(ascending: &[usize]) -> String {
     }
     let texts: Vec<String> = parts
         .iter()
-        .map(|(first, last)| {
-            if first == last {
-                first.to_string()
-            } else {
-                format!("{first}-{last}")
-            }
-        })
+        .map(
+            |(first, last)| {
+                if first == last { first.to_string() } else { format!("{first}-{last}") }
+            },
+        )
         .collect();
     texts.join(", ")
 }
@@ -69,13 +64,7 @@ mod tests {
     #[test]
     fn one_shard_per_allowed_core() {
         let plan = plan(&[2, 5], None);
-        assert_eq!(
-            plan,
-            CorePlan {
-                cores: vec![Some(2), Some(5)],
-                exclusive: true
-            }
-        );
+        assert_eq!(plan, CorePlan { cores: vec![Some(2), Some(5)], exclusive: true });
         assert_eq!(plan.describe(), "2 shards on cores 2, 5");
     }
 
@@ -104,13 +93,7 @@ mod tests {
     #[test]
     fn without_a_readable_mask_nothing_is_pinned() {
         let plan = plan(&[], None);
-        assert_eq!(
-            plan,
-            CorePlan {
-                cores: vec![None],
-                exclusive: false
-            }
-        );
+        assert_eq!(plan, CorePlan { cores: vec![None], exclusive: false });
         assert!(plan.describe().contains("not pinned"));
     }
 }

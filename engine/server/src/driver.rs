@@ -31,10 +31,8 @@ use crate::notice::Notice;
 use crate::shared::{Shared, Stage};
 
 /// The lanes of the mesh as both crates name them. Replies first: they free what work needs.
-pub(crate) const LANES: [(Lane, mail::Lane); 2] = [
-    (Lane::Reply, mail::Lane::Reply),
-    (Lane::Work, mail::Lane::Work),
-];
+pub(crate) const LANES: [(Lane, mail::Lane); 2] =
+    [(Lane::Reply, mail::Lane::Reply), (Lane::Work, mail::Lane::Work)];
 
 /// Batches taken from one lane per turn, so that a busy peer cannot keep a shard from its sockets:
 /// at most 1 MiB, some hundred microseconds of work.
@@ -123,11 +121,7 @@ impl Driver {
         if wait == Wait::No {
             return self.ring.turn(wait, &mut self.state.completions);
         }
-        let wait = if self.mesh.prepare_sleep() {
-            wait
-        } else {
-            Wait::No
-        };
+        let wait = if self.mesh.prepare_sleep() { wait } else { Wait::No };
         let turned = self.ring.turn(wait, &mut self.state.completions);
         self.mesh.awake();
         turned
@@ -139,24 +133,19 @@ impl Driver {
         let mut completions = std::mem::take(&mut self.state.completions);
         for completion in completions.drain(..) {
             let event = match completion {
-                Completion::Received { socket, bytes } => Event::Received {
-                    connection: connection(socket),
-                    bytes,
-                },
+                Completion::Received { socket, bytes } => {
+                    Event::Received { connection: connection(socket), bytes }
+                }
                 Completion::Sent { socket, outgoing } => Event::Sent {
                     connection: connection(socket),
                     outbox: Outbox::from_parts(outgoing.scratch, outgoing.bodies),
                 },
                 Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
-                    Event::Ended {
-                        connection: connection(socket),
-                    }
+                    Event::Ended { connection: connection(socket) }
                 }
                 Completion::Closed { socket } => {
                     self.shared.placement.release(self.index);
-                    Event::Closed {
-                        connection: connection(socket),
-                    }
+                    Event::Closed { connection: connection(socket) }
                 }
                 Completion::Woken => {
                     self.state.called = true;
@@ -201,14 +190,12 @@ impl Driver {
             }
             Stage::Quitting => return false,
         }
-        self.shared
-            .board
-            .answer(self.index, |with_queues| ShardReport {
-                report: self.shard.report(with_queues),
-                ring: self.ring.counters(),
-                buffers_free: self.ring.free_buffers(),
-                buffers_leased: self.ring.leases_out(),
-            });
+        self.shared.board.answer(self.index, |with_queues| ShardReport {
+            report: self.shard.report(with_queues),
+            ring: self.ring.counters(),
+            buffers_free: self.ring.free_buffers(),
+            buffers_leased: self.ring.leases_out(),
+        });
         true
     }
 
@@ -220,10 +207,7 @@ impl Driver {
             if let Err(error) = self.adopt_one(stream, now) {
                 self.shared.placement.release(self.index);
                 if let Some(withheld) = self.state.refusals.admit() {
-                    warn!(
-                        withheld,
-                        "shard {} dropped a new connection: {error}", self.index
-                    );
+                    warn!(withheld, "shard {} dropped a new connection: {error}", self.index);
                 }
             }
         }
@@ -237,14 +221,7 @@ impl Driver {
         let local = canonical(stream.local_addr().map_err(RingError::Socket)?);
         let socket = self.ring.adopt(stream)?;
         debug!("shard {} serves {peer}", self.index);
-        self.shard.handle(
-            Event::Accepted {
-                connection: connection(socket),
-                peer,
-                local,
-            },
-            now,
-        );
+        self.shard.handle(Event::Accepted { connection: connection(socket), peer, local }, now);
         self.ring.receive(socket);
         Ok(())
     }
@@ -270,8 +247,7 @@ impl Driver {
             match operation {
                 Operation::Send { connection, outbox } => {
                     let (scratch, bodies) = outbox.into_parts();
-                    self.ring
-                        .send(socket(connection), Outgoing { scratch, bodies });
+                    self.ring.send(socket(connection), Outgoing { scratch, bodies });
                 }
                 Operation::Pause { connection } => self.ring.pause(socket(connection)),
                 Operation::Resume { connection } => self.ring.receive(socket(connection)),
@@ -316,17 +292,11 @@ impl Driver {
 }
 
 fn connection(socket: SocketId) -> ConnectionId {
-    ConnectionId {
-        slot: socket.slot,
-        generation: socket.generation,
-    }
+    ConnectionId { slot: socket.slot, generation: socket.generation }
 }
 
 fn socket(connection: ConnectionId) -> SocketId {
-    SocketId {
-        slot: connection.slot,
-        generation: connection.generation,
-    }
+    SocketId { slot: connection.slot, generation: connection.generation }
 }
 
 /// An IPv4 client of an IPv6 listener is an IPv4 client: `guest` may come from its loopback too.
@@ -340,10 +310,7 @@ mod tests {
 
     #[test]
     fn ids_of_both_crates_name_the_same_connection() {
-        let id = ConnectionId {
-            slot: 7,
-            generation: 9,
-        };
+        let id = ConnectionId { slot: 7, generation: 9 };
         assert_eq!(connection(socket(id)), id);
     }
 

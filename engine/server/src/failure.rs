@@ -21,7 +21,7 @@ pub(crate) enum Failure {
     /// The configuration is wrong.
     #[error("{0}\nRun `leveret serve --print-config` to see every option with its limit.")]
     Config(#[from] ConfigError),
-    /// The kernel, or the sandbox around the process, has no usable io_uring.
+    /// The kernel, or the sandbox around the process, has no usable `io_uring`.
     #[error(
         "{}\n{}\nNothing was started. `leveret check` shows what this machine offers.",
         .0.cause, .0.remedy
@@ -121,20 +121,10 @@ mod tests {
         });
         assert_eq!(unavailable.exit_code(), 78);
         let text = unavailable.to_string();
-        assert!(
-            text.starts_with("io_uring is forbidden\nAllow it."),
-            "{text}"
-        );
+        assert!(text.starts_with("io_uring is forbidden\nAllow it."), "{text}");
         let config = Failure::Config(ConfigError::Contradiction("a and b".into()));
         assert_eq!(config.exit_code(), 2);
-        assert_eq!(
-            Failure::Thread {
-                thread: "x".into(),
-                reason: "y".into()
-            }
-            .exit_code(),
-            1
-        );
+        assert_eq!(Failure::Thread { thread: "x".into(), reason: "y".into() }.exit_code(), 1);
     }
 
     #[test]
@@ -146,9 +136,6 @@ mod tests {
             source: io::ErrorKind::AddrInUse.into(),
         };
         let text = failure.to_string();
-        assert!(
-            text.contains("127.0.0.1:5672") && text.contains("--listen ADDR:PORT"),
-            "{text}"
-        );
+        assert!(text.contains("127.0.0.1:5672") && text.contains("--listen ADDR:PORT"), "{text}");
     }
 }

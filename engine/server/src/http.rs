@@ -32,7 +32,7 @@ const CONNECTIONS_MAX: usize = 64;
 
 /// How long an HTTP connection may live between requests or in the middle of one. Scrapers connect
 /// again; those who hold connections to keep others out do not get far.
-const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
+const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 
 /// The pause after an accept that failed, which is for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -52,14 +52,8 @@ pub(crate) fn spawn(
     if listeners.is_empty() {
         return Ok(());
     }
-    let site = Arc::new(Site {
-        pages,
-        wakers,
-        shared,
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let site = Arc::new(Site { pages, wakers, shared });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Builder::new().name("http".to_owned()).spawn(move || {
         runtime.block_on(async {
             let mut served = Vec::new();
@@ -114,11 +108,7 @@ impl Site {
     /// With queues only where there are not too many of them.
     async fn look_closely(&self) -> Vec<Look> {
         let looks = self.look(false).await;
-        if Pages::lists_queues(&looks) {
-            self.look(true).await
-        } else {
-            looks
-        }
+        if Pages::lists_queues(&looks) { self.look(true).await } else { looks }
     }
 
     fn refused(&self) -> u64 {
@@ -127,55 +117,34 @@ impl Site {
 }
 
 async fn index(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, TEXT)],
-        site.pages.index(&site.look(false).await),
-    )
+    ([(CONTENT_TYPE, TEXT)], site.pages.index(&site.look(false).await))
 }
 
 async fn metrics_index() -> impl IntoResponse {
-    (
-        [(CONTENT_TYPE, TEXT)],
-        "Leveret metrics for Prometheus: /metrics, /metrics/per-object\n",
-    )
+    ([(CONTENT_TYPE, TEXT)], "Leveret metrics for Prometheus: /metrics, /metrics/per-object\n")
 }
 
 async fn metrics(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look(false).await;
-    (
-        [(CONTENT_TYPE, METRICS)],
-        site.pages.metrics(&looks, site.refused()),
-    )
+    ([(CONTENT_TYPE, METRICS)], site.pages.metrics(&looks, site.refused()))
 }
 
 async fn metrics_per_object(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look_closely().await;
-    (
-        [(CONTENT_TYPE, METRICS)],
-        site.pages.metrics_per_object(&looks, site.refused()),
-    )
+    ([(CONTENT_TYPE, METRICS)], site.pages.metrics_per_object(&looks, site.refused()))
 }
 
 async fn top(RawQuery(query): RawQuery, State(site): State<Arc<Site>>) -> impl IntoResponse {
     let queues = queues_asked(query.as_deref());
-    let looks = if queues > 0 {
-        site.look_closely().await
-    } else {
-        site.look(false).await
-    };
+    let looks = if queues > 0 { site.look_closely().await } else { site.look(false).await };
     ([(CONTENT_TYPE, JSON)], site.pages.top(&looks, queues))
 }
 
 /// `queues=N` of a query, 0 to 200, 20 where it is not given.
 fn queues_asked(query: Option<&str>) -> usize {
     let fields = query.unwrap_or_default().split('&');
-    let asked = fields
-        .filter_map(|field| field.strip_prefix("queues="))
-        .next_back();
-    asked
-        .and_then(|number| number.parse().ok())
-        .unwrap_or(20)
-        .min(200)
+    let asked = fields.filter_map(|field| field.strip_prefix("queues=")).next_back();
+    asked.and_then(|number| number.parse().ok()).unwrap_or(20).min(200)
 }
 
 /// A listener with a limit on connections, which axum has not.
@@ -226,11 +195,7 @@ impl Connection {
             return None;
         }
         let end = Box::pin(tokio::time::sleep(CONNECTION_LIFETIME));
-        Some(Self {
-            stream,
-            open: Arc::clone(open),
-            end,
-        })
+        Some(Self { stream, open: Arc::clone(open), end })
     }
 }
 
@@ -289,10 +254,7 @@ mod tests {
 
     #[test]
     fn connections_above_the_limit_are_closed_and_places_come_back() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();

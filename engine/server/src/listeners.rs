@@ -53,30 +53,19 @@ pub(crate) struct Bound {
 
 /// Takes all addresses of one purpose.
 pub(crate) fn bind_all(addresses: &[SocketAddr], purpose: Purpose) -> Result<Vec<Bound>, Failure> {
-    addresses
-        .iter()
-        .map(|address| bind(*address, purpose))
-        .collect()
+    addresses.iter().map(|address| bind(*address, purpose)).collect()
 }
 
 fn bind(address: SocketAddr, purpose: Purpose) -> Result<Bound, Failure> {
     let failure = |source| listen_failure(address, purpose, source);
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )
-    .map_err(failure)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
+        .map_err(failure)?;
     // Restarting must not wait for the last connections of the previous run to time out.
     socket.set_reuse_address(true).map_err(failure)?;
     socket.bind(&address.into()).map_err(failure)?;
     let local = socket.local_addr().map_err(failure)?;
     let address = local.as_socket().unwrap_or(address);
-    Ok(Bound {
-        socket,
-        address,
-        purpose,
-    })
+    Ok(Bound { socket, address, purpose })
 }
 
 impl Bound {
@@ -90,12 +79,7 @@ impl Bound {
 }
 
 fn listen_failure(address: SocketAddr, purpose: Purpose, source: io::Error) -> Failure {
-    Failure::Listen {
-        address,
-        purpose: purpose.name(),
-        option: purpose.option(),
-        source,
-    }
+    Failure::Listen { address, purpose: purpose.name(), option: purpose.option(), source }
 }
 
 #[cfg(test)]
@@ -127,9 +111,6 @@ mod tests {
         let failure = bind_all(&[any_port(), address], Purpose::Http).unwrap_err();
         assert_eq!(failure.exit_code(), 1);
         let text = failure.to_string();
-        assert!(
-            text.contains(&address.to_string()) && text.contains("--http"),
-            "{text}"
-        );
+        assert!(text.contains(&address.to_string()) && text.contains("--http"), "{text}");
     }
 }

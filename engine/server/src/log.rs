@@ -43,10 +43,7 @@ impl Rate {
     }
 
     fn admit_at(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .last
-            .is_some_and(|last| now.duration_since(last) < RATE_PERIOD)
-        {
+        if self.last.is_some_and(|last| now.duration_since(last) < RATE_PERIOD) {
             self.withheld += 1;
             return None;
         }

@@ -28,19 +28,12 @@ pub(crate) struct Pages {
 impl Pages {
     /// Pages of the broker of this name, which started with the clock.
     pub(crate) fn new(clock: Clock, cluster_name: String) -> Self {
-        Self {
-            clock,
-            cluster_name,
-            passed: Mutex::default(),
-        }
+        Self { clock, cluster_name, passed: Mutex::default() }
     }
 
     /// Whether there are few enough queues to describe each.
     pub(crate) fn lists_queues(looks: &[Look]) -> bool {
-        reports(looks)
-            .map(|report| report.report.queues)
-            .sum::<usize>()
-            <= QUEUES_LISTED_MAX
+        reports(looks).map(|report| report.report.queues).sum::<usize>() <= QUEUES_LISTED_MAX
     }
 
     /// `/`: a few lines for a person.
@@ -90,10 +83,7 @@ impl Pages {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_name: self.cluster_name.clone(),
             uptime_ns: self.clock.uptime_ns(),
-            shards: (0..)
-                .zip(looks)
-                .map(|(shard, look)| shard_snapshot(shard, look))
-                .collect(),
+            shards: (0..).zip(looks).map(|(shard, look)| shard_snapshot(shard, look)).collect(),
             queues: self.busiest(looks, queues),
         };
         // Maps with keys that are no strings cannot be written as JSON; there are none here.
@@ -129,15 +119,10 @@ impl Pages {
             let key = |(activity, _, queue): &(u64, u16, &QueueReport)| {
                 std::cmp::Reverse((*activity, queue.messages_ready))
             };
-            key(a)
-                .cmp(&key(b))
-                .then_with(|| a.2.name.as_bytes().cmp(b.2.name.as_bytes()))
+            key(a).cmp(&key(b)).then_with(|| a.2.name.as_bytes().cmp(b.2.name.as_bytes()))
         });
         ranked.truncate(count);
-        ranked
-            .into_iter()
-            .map(|(_, shard, queue)| queue_snapshot(shard, queue))
-            .collect()
+        ranked.into_iter().map(|(_, shard, queue)| queue_snapshot(shard, queue)).collect()
     }
 }
 
@@ -150,19 +135,13 @@ pub(crate) fn reports(looks: &[Look]) -> impl Iterator<Item = &Arc<ShardReport>>
 pub(crate) fn queue_reports(looks: &[Look]) -> impl Iterator<Item = (u16, &QueueReport)> {
     reports(looks).flat_map(|look| {
         let report = &look.report;
-        report
-            .queue_reports
-            .iter()
-            .map(|queue| (report.shard.0, queue))
+        report.queue_reports.iter().map(|queue| (report.shard.0, queue))
     })
 }
 
 fn shard_snapshot(shard: u16, look: &Look) -> ShardSnapshot {
     let Some(report) = look.report.as_ref().map(|report| &report.report) else {
-        return ShardSnapshot {
-            shard,
-            ..ShardSnapshot::default()
-        };
+        return ShardSnapshot { shard, ..ShardSnapshot::default() };
     };
     let counts = &report.counts;
     ShardSnapshot {
@@ -243,6 +222,7 @@ fn latency_of_queue(histogram: &leveret_broker::histogram::Histogram) -> Latency
 #[cfg(test)]
 pub(crate) mod tests {
     use leveret_broker::id::ShardId;
+    use leveret_broker::queue::Counts;
     use leveret_broker::settings::Settings;
     use leveret_broker::shard::Shard;
     use leveret_broker::topology::Topology;
@@ -260,10 +240,7 @@ pub(crate) mod tests {
             buffers_free: 248,
             buffers_leased: 3,
         };
-        Look {
-            answered: true,
-            report: Some(Arc::new(report)),
-        }
+        Look { answered: true, report: Some(Arc::new(report)) }
     }
 
     /// The same after some traffic, and with these queues.
@@ -280,14 +257,9 @@ pub(crate) mod tests {
             report.publish_to_deliver.saturating_record(nanoseconds);
             report.time_in_queue.saturating_record(nanoseconds / 2);
         }
-        report.queue_reports = queues
-            .iter()
-            .map(|(name, published)| queue(name, *published))
-            .collect();
-        Look {
-            answered: true,
-            report: Some(Arc::new(busy)),
-        }
+        report.queue_reports =
+            queues.iter().map(|(name, published)| queue(name, *published)).collect();
+        Look { answered: true, report: Some(Arc::new(busy)) }
     }
 
     fn queue(name: &str, published: u64) -> QueueReport {
@@ -300,7 +272,7 @@ pub(crate) mod tests {
             messages_ready: 4,
             messages_unacked: 1,
             consumers: 2,
-            counts: Default::default(),
+            counts: Counts::default(),
             latency: Some((latency.clone(), latency)),
         };
         report.counts.published = published;
@@ -320,43 +292,22 @@ pub(crate) mod tests {
         let text = pages().index(&[busy_look(0, &[("a", 1)]), busy_look(1, &[("b", 1)])]);
         let count = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-            line.split_whitespace()
-                .last()
-                .unwrap()
-                .parse::<u64>()
-                .unwrap()
+            line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
         };
-        assert_eq!(
-            (count("shards"), count("connections"), count("queues")),
-            (2, 4, 2)
-        );
+        assert_eq!((count("shards"), count("connections"), count("queues")), (2, 4, 2));
         assert!(text.contains("leveret@alpha") && text.contains("leveret top"));
     }
 
     #[test]
     fn top_says_what_shards_reported() {
-        let silent = Look {
-            answered: false,
-            report: None,
-        };
+        let silent = Look { answered: false, report: None };
         let snapshot = top(&pages(), &[busy_look(0, &[]), silent], 0);
         let shard = &snapshot.shards[0];
         assert_eq!((shard.flow.published, shard.flow.delivered), (100, 65));
-        assert_eq!(
-            shard
-                .publish_to_deliver
-                .0
-                .iter()
-                .map(|(_, count)| count)
-                .sum::<u64>(),
-            3
-        );
+        assert_eq!(shard.publish_to_deliver.0.iter().map(|(_, count)| count).sum::<u64>(), 3);
         let median = shard.publish_to_deliver.quantile_ns(0.5).unwrap();
         assert!((3_000..3_400).contains(&median), "{median}");
-        assert_eq!(
-            (snapshot.shards[1].shard, snapshot.shards[1].answered),
-            (1, false)
-        );
+        assert_eq!((snapshot.shards[1].shard, snapshot.shards[1].answered), (1, false));
         assert!(snapshot.queues.is_empty());
     }
 
@@ -364,18 +315,11 @@ pub(crate) mod tests {
     fn the_busiest_since_the_last_look_come_first() {
         let pages = pages();
         let names = |snapshot: Snapshot| -> Vec<String> {
-            snapshot
-                .queues
-                .into_iter()
-                .map(|queue| queue.name)
-                .collect()
+            snapshot.queues.into_iter().map(|queue| queue.name).collect()
         };
         let first = [busy_look(0, &[("old", 1_000), ("new", 10)])];
         assert_eq!(names(top(&pages, &first, 9)), ["old", "new"]);
-        let second = [
-            busy_look(0, &[("old", 1_001), ("new", 90)]),
-            busy_look(1, &[("idle", 0)]),
-        ];
+        let second = [busy_look(0, &[("old", 1_001), ("new", 90)]), busy_look(1, &[("idle", 0)])];
         assert_eq!(names(top(&pages, &second, 2)), ["new", "old"]);
         let queue = &top(&pages, &second, 1).queues[0];
         assert_eq!(queue.time_in_queue.0.first(), Some(&(3_072, 1)));
@@ -386,10 +330,7 @@ pub(crate) mod tests {
     fn too_many_queues_are_not_described() {
         let mut crowded = ShardReport::clone(&look(0).report.unwrap());
         crowded.report.queues = QUEUES_LISTED_MAX + 1;
-        let crowded = Look {
-            answered: true,
-            report: Some(Arc::new(crowded)),
-        };
+        let crowded = Look { answered: true, report: Some(Arc::new(crowded)) };
         assert!(Pages::lists_queues(&[look(0), look(1)]));
         assert!(!Pages::lists_queues(&[look(0), crowded]));
     }
@@ -398,14 +339,8 @@ pub(crate) mod tests {
     fn bounds_have_four_leading_bits() {
         for value in [0, 1, 7, 15, 16, 17, 1_000, 3_000, 1 << 40, (1 << 40) + 1] {
             let bound = round_up(value);
-            assert!(
-                bound >= value && bound as f64 <= value as f64 * 1.125,
-                "{value} {bound}"
-            );
-            assert!(
-                bound == 0 || bound.ilog2() - bound.trailing_zeros() <= 3,
-                "{bound}"
-            );
+            assert!(bound >= value && bound as f64 <= value as f64 * 1.125, "{value} {bound}");
+            assert!(bound == 0 || bound.ilog2() - bound.trailing_zeros() <= 3, "{bound}");
         }
     }
 }

@@ -40,16 +40,10 @@ pub(crate) enum Refusal {
 impl Placement {
     /// For `shards` shards, which together serve at most `connections_max` connections.
     pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
-        let door = || Door {
-            connections: AtomicU32::new(0),
-            inbox: ArrayQueue::new(INBOX_CAPACITY),
-        };
+        let door =
+            || Door { connections: AtomicU32::new(0), inbox: ArrayQueue::new(INBOX_CAPACITY) };
         let doors = (0..shards).map(|_| door()).collect();
-        Self {
-            doors,
-            connections_max,
-            refused: AtomicU64::new(0),
-        }
+        Self { doors, connections_max, refused: AtomicU64::new(0) }
     }
 
     /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
@@ -68,9 +62,7 @@ impl Placement {
         if counts.iter().map(|count| u64::from(*count)).sum::<u64>()
             >= u64::from(self.connections_max)
         {
-            return Err(Refusal::Full {
-                connections_max: self.connections_max,
-            });
+            return Err(Refusal::Full { connections_max: self.connections_max });
         }
         let order = (1..=counts.len()).map(|step| (last + step) % counts.len());
         // Only to the least loaded: a shard's table of sockets holds its share and no more.
@@ -94,9 +86,7 @@ impl Placement {
 
     /// The shard's side: a connection placed there is closed.
     pub(crate) fn release(&self, shard: usize) {
-        self.doors[shard]
-            .connections
-            .fetch_sub(1, Ordering::Relaxed);
+        self.doors[shard].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections that were not placed since the start.
@@ -106,10 +96,7 @@ impl Placement {
 
     /// Connections of each shard.
     pub(crate) fn counts(&self) -> Vec<u32> {
-        self.doors
-            .iter()
-            .map(|door| door.connections.load(Ordering::Relaxed))
-            .collect()
+        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -150,11 +137,7 @@ mod tests {
         assert_eq!(placement.counts(), [2, 0, 2]);
         assert_eq!(placement.place(streams.next(), last).unwrap(), 1);
         assert_eq!(placement.place(streams.next(), 1).unwrap(), 1);
-        assert_eq!(
-            placement.place(streams.next(), 1).unwrap(),
-            2,
-            "all equal again"
-        );
+        assert_eq!(placement.place(streams.next(), 1).unwrap(), 2, "all equal again");
     }
 
     #[test]
@@ -173,9 +156,7 @@ mod tests {
     fn the_limit_holds_and_is_given_back() {
         let streams = Streams::new();
         let placement = Placement::new(2, 3);
-        let shards: Vec<_> = (0..3)
-            .map(|_| placement.place(streams.next(), 0).unwrap())
-            .collect();
+        let shards: Vec<_> = (0..3).map(|_| placement.place(streams.next(), 0).unwrap()).collect();
         let refused = placement.place(streams.next(), 0);
         assert_eq!(refused, Err(Refusal::Full { connections_max: 3 }));
         assert_eq!(placement.refused(), 1);
@@ -199,12 +180,7 @@ mod tests {
                 assert!(placement.take(0).is_some());
                 placement.release(0);
             }
-            assert!(
-                placement
-                    .counts()
-                    .iter()
-                    .all(|count| *count <= 10u32.div_ceil(3) + 1)
-            );
+            assert!(placement.counts().iter().all(|count| *count <= 10u32.div_ceil(3) + 1));
         }
         assert_eq!(placement.counts().iter().sum::<u32>(), 10);
     }

@@ -50,10 +50,7 @@ impl Shared {
     /// Enters a stage and tells everybody; stages are never left backwards.
     pub(crate) fn enter(&self, stage: Stage, wakes: &[WakeTarget]) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
-        wakes
-            .iter()
-            .map(WakeTarget::waker)
-            .for_each(|waker: Waker| waker.wake());
+        wakes.iter().map(WakeTarget::waker).for_each(|waker: Waker| waker.wake());
     }
 }
 

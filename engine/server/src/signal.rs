@@ -13,28 +13,22 @@ use crate::notice::Notice;
 /// Watches for signals from now on.
 pub(crate) fn watch(notices: Sender<Notice>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            let mut asked = false;
-            for signal in signals.forever() {
-                if asked {
-                    eprintln!("leveret: second {}, ending at once", name(signal));
-                    // Without exit handlers: other threads may be anywhere.
-                    low_level::exit(128 + signal);
-                }
-                asked = true;
-                // Nobody listens only where the process is ending anyway.
-                let _ = notices.send(Notice::Signal { name: name(signal) });
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let mut asked = false;
+        for signal in signals.forever() {
+            if asked {
+                eprintln!("leveret: second {}, ending at once", name(signal));
+                // Without exit handlers: other threads may be anywhere.
+                low_level::exit(128 + signal);
             }
-        })?;
+            asked = true;
+            // Nobody listens only where the process is ending anyway.
+            let _ = notices.send(Notice::Signal { name: name(signal) });
+        }
+    })?;
     Ok(())
 }
 
 fn name(signal: i32) -> &'static str {
-    if signal == SIGINT {
-        "SIGINT"
-    } else {
-        "SIGTERM"
-    }
+    if signal == SIGINT { "SIGINT" } else { "SIGTERM" }
 }

@@ -80,10 +80,8 @@ impl Latency {
             let found = earlier.0.iter().find(|(of, _)| *of == bound);
             found.map_or(0, |(_, count)| *count)
         };
-        let counts = self
-            .0
-            .iter()
-            .map(|(bound, count)| (*bound, count.saturating_sub(before(*bound))));
+        let counts =
+            self.0.iter().map(|(bound, count)| (*bound, count.saturating_sub(before(*bound))));
         Self(counts.filter(|(_, count)| *count > 0).collect())
     }
 
@@ -135,20 +133,12 @@ mod tests {
         assert_eq!(later.since(&earlier), Latency(vec![(2_000, 3), (4_000, 7)]));
         assert_eq!(earlier.plus(&later.since(&earlier)), later);
         let restarted = Latency(vec![(1_000, 1)]);
-        assert_eq!(
-            restarted.since(&later),
-            Latency::default(),
-            "a restart is not negative"
-        );
+        assert_eq!(restarted.since(&later), Latency::default(), "a restart is not negative");
     }
 
     #[test]
     fn it_survives_json() {
-        let mut snapshot = Snapshot {
-            version: "1".into(),
-            uptime_ns: 7,
-            ..Snapshot::default()
-        };
+        let mut snapshot = Snapshot { version: "1".into(), uptime_ns: 7, ..Snapshot::default() };
         snapshot.queues.push(QueueSnapshot {
             name: "a\u{1b}[31m\"".into(),
             time_in_queue: Latency(vec![(u64::MAX, 1)]),

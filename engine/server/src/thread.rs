@@ -66,10 +66,7 @@ pub(crate) fn spawn_shard(
         // Made here and not before, so that its memory is near this core.
         let id = ShardId(seat.index as u16);
         let shard = Shard::new(id, seat.shards, seat.settings, topology);
-        let ready = Notice::Ready {
-            member: seat.index,
-            wake: ring.wake_target(),
-        };
+        let ready = Notice::Ready { member: seat.index, wake: ring.wake_target() };
         let Some(StartShard { wakes }) = await_start(&seat.notices, ready, &started) else {
             return Ok(());
         };
@@ -101,10 +98,7 @@ pub(crate) fn spawn_control(
     let (shared, told) = (Arc::clone(shared), notices.clone());
     spawn("control".to_owned(), notices.clone(), move || {
         let mut ring = Ring::new(&control::ring_config())?;
-        let ready = Notice::Ready {
-            member: mesh.id(),
-            wake: ring.wake_target(),
-        };
+        let ready = Notice::Ready { member: mesh.id(), wake: ring.wake_target() };
         let Some(StartControl { wakes, listeners }) = await_start(&told, ready, &started) else {
             return Ok(());
         };
@@ -113,16 +107,7 @@ pub(crate) fn spawn_control(
         let shards = mesh.id() as u16;
         let member = ControlMember::new(topology, shards, seed);
         let state = control::TurnState::default();
-        ControlDriver {
-            member,
-            ring,
-            mesh,
-            wakes,
-            shared,
-            listeners,
-            state,
-        }
-        .run()
+        ControlDriver { member, ring, mesh, wakes, shared, listeners, state }.run()
     })
 }
 
@@ -137,11 +122,7 @@ fn spawn(
     notices: Sender<Notice>,
     body: impl FnOnce() -> Result<(), RingError> + Send + 'static,
 ) -> io::Result<()> {
-    let end = End {
-        thread: name.clone(),
-        notices,
-        notice: None,
-    };
+    let end = End { thread: name.clone(), notices, notice: None };
     Builder::new().name(name).spawn(move || end.after(body))?;
     Ok(())
 }
@@ -157,10 +138,7 @@ impl End {
     fn after(mut self, body: impl FnOnce() -> Result<(), RingError>) {
         self.notice = Some(match body() {
             Ok(()) => Notice::Ended,
-            Err(error) => Notice::Failed {
-                thread: self.thread.clone(),
-                reason: error.to_string(),
-            },
+            Err(error) => Notice::Failed { thread: self.thread.clone(), reason: error.to_string() },
         });
     }
 }

@@ -12,8 +12,9 @@ use crate::snapshot::Snapshot;
 
 /// To the top left corner.
 const HOME: &str = "\x1b[H";
-/// Clears from the cursor to the end of the line, or of the screen.
-const CLEAR_LINE: &str = "\x1b[K";
+/// Clears the rest of a line, and ends it.
+const CLEAR_LINE: &str = "\x1b[K\n";
+/// Clears the rest of the screen.
 const CLEAR_REST: &str = "\x1b[J";
 /// Clears the screen once at the start.
 const CLEAR_ALL: &str = "\x1b[2J";
@@ -21,10 +22,8 @@ const CLEAR_ALL: &str = "\x1b[2J";
 /// Shows the broker until the process is interrupted, or once.
 pub(crate) fn run(arguments: &TopArguments) -> Result<(), Failure> {
     let ask = || {
-        client::snapshot(arguments.http, arguments.queues).map_err(|reason| Failure::Ask {
-            address: arguments.http,
-            reason,
-        })
+        client::snapshot(arguments.http, arguments.queues)
+            .map_err(|reason| Failure::Ask { address: arguments.http, reason })
     };
     let interval = Duration::from_secs(arguments.interval_s);
     let mut before = ask()?;
@@ -44,15 +43,10 @@ pub(crate) fn run(arguments: &TopArguments) -> Result<(), Failure> {
 }
 
 fn show(before: &Snapshot, now: &Snapshot, plain: bool) -> String {
-    let lines = render::lines(before, now);
-    if plain {
-        return lines.iter().map(|line| format!("{line}\n")).collect();
-    }
-    let body: String = lines
-        .iter()
-        .map(|line| format!("{line}{CLEAR_LINE}\n"))
-        .collect();
-    format!("{HOME}{body}{CLEAR_REST}")
+    let end = if plain { "\n" } else { CLEAR_LINE };
+    let mut body = render::lines(before, now).join(end);
+    body.push_str(end);
+    if plain { body } else { format!("{HOME}{body}{CLEAR_REST}") }
 }
 
 fn print(text: &str) -> io::Result<()> {

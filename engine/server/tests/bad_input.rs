@@ -117,18 +117,10 @@ impl Broker {
         if let Ok(address) = env::var("LEVERET_BAD_INPUT_BROKER") {
             let mut addresses = address.to_socket_addrs().expect("host:port");
             let address = addresses.next().expect("an address");
-            return Self {
-                address,
-                is_rabbit: true,
-                _leveret: None,
-            };
+            return Self { address, is_rabbit: true, _leveret: None };
         }
         let leveret = Leveret::start(&format!("bad-input-{group}"), 1);
-        Self {
-            address: leveret.address(),
-            is_rabbit: false,
-            _leveret: Some(leveret),
-        }
+        Self { address: leveret.address(), is_rabbit: false, _leveret: Some(leveret) }
     }
 }
 
@@ -157,22 +149,8 @@ fn put(address: SocketAddr, queue: &str) {
 fn look_for(address: SocketAddr, queue: &str) {
     let mut wire = Wire::connect(address);
     wire.channel();
-    wire.method(
-        1,
-        &BasicGet {
-            queue,
-            no_ack: true,
-        },
-    );
+    wire.method(1, &BasicGet { queue, no_ack: true });
     wire.expect("basic.get-ok");
-    wire.method(
-        1,
-        &QueueDelete {
-            queue,
-            if_unused: false,
-            if_empty: false,
-            nowait: false,
-        },
-    );
+    wire.method(1, &QueueDelete { queue, if_unused: false, if_empty: false, nowait: false });
     wire.expect("queue.delete-ok");
 }

@@ -39,18 +39,13 @@ fn it_starts_with_defaults_and_carries_a_message() {
     assert_eq!(client.get("hello").unwrap(), b"Hello World!");
     assert_eq!(client.get("hello"), None);
     let (status, page) = get(broker.address("http"), "/");
-    assert!(
-        status.contains("200") && page.contains("Leveret"),
-        "{status}\n{page}"
-    );
+    assert!(status.contains("200") && page.contains("Leveret"), "{status}\n{page}");
 }
 
 #[test]
 fn publisher_and_consumer_may_be_on_different_shards() {
     let broker = Broker::start(&["--shards", "4"]);
-    let mut clients: Vec<Client> = (0..4)
-        .map(|_| Client::open(broker.address("amqp")))
-        .collect();
+    let mut clients: Vec<Client> = (0..4).map(|_| Client::open(broker.address("amqp"))).collect();
     clients.iter_mut().for_each(Client::open_channel);
     clients[0].declare("shared");
     let large = vec![7; 300_000];
@@ -76,10 +71,7 @@ fn a_wrong_configuration_is_refused_before_anything_happens() {
     let limit = directory.file("limit.toml", "frame_max_bytes = 12\n");
     let cases = [
         (vec!["--config", unknown.to_str().unwrap()], "hartbeat_s"),
-        (
-            vec!["--config", limit.to_str().unwrap()],
-            "8192 to 16777216",
-        ),
+        (vec!["--config", limit.to_str().unwrap()], "8192 to 16777216"),
         (vec!["--config", "missing.toml"], "missing.toml"),
         (vec!["serve", "--shards", "0"], "1 to 1024"),
         (vec!["--listen", "localhost"], "ADDR:PORT"),
@@ -87,17 +79,8 @@ fn a_wrong_configuration_is_refused_before_anything_happens() {
     ];
     for (arguments, reason) in cases {
         let output = run(&arguments, &directory);
-        assert_eq!(
-            output.status.code(),
-            Some(2),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
-        assert!(
-            stderr(&output).contains(reason),
-            "{arguments:?}: {}",
-            stderr(&output)
-        );
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "", "{arguments:?}");
     }
     assert!(!directory.0.join("leveret-data").exists());
@@ -111,12 +94,7 @@ fn the_configuration_file_is_used_and_the_command_line_wins() {
     let broker = Broker::start(&["--config", config.to_str().unwrap(), "--data-dir", "mine"]);
     assert!(broker.directory.0.join("mine").is_dir());
     assert!(!broker.directory.0.join("from-file").exists());
-    assert!(
-        broker
-            .banner
-            .iter()
-            .any(|line| line.starts_with("shards: 1 shard on core "))
-    );
+    assert!(broker.banner.iter().any(|line| line.starts_with("shards: 1 shard on core ")));
 }
 
 #[test]
@@ -124,71 +102,40 @@ fn check_says_whether_it_could_run() {
     let directory = Directory::new();
     let good = run(&["check"], &directory);
     assert_eq!(good.status.code(), Some(0), "{}", stdout(&good));
-    for part in [
-        "kernel: Linux",
-        "multishot receive",
-        "cores:",
-        "open files:",
-        "can run here",
-    ] {
-        assert!(
-            stdout(&good).contains(part),
-            "{part} is missing in\n{}",
-            stdout(&good)
-        );
+    for part in ["kernel: Linux", "multishot receive", "cores:", "open files:", "can run here"] {
+        assert!(stdout(&good).contains(part), "{part} is missing in\n{}", stdout(&good));
     }
     let printed = run(&["serve", "--print-config", "--shards", "3"], &directory);
     assert_eq!(printed.status.code(), Some(0));
     let file = directory.file("printed.toml", &stdout(&printed));
     let checked = run(&["check", "--config", file.to_str().unwrap()], &directory);
     assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
-    assert!(
-        stdout(&checked).contains("cores: 3 shards"),
-        "{}",
-        stdout(&checked)
-    );
+    assert!(stdout(&checked).contains("cores: 3 shards"), "{}", stdout(&checked));
     let bad = directory.file("bad.toml", "spin = 1");
     let refused = run(&["check", "--config", bad.to_str().unwrap()], &directory);
     assert_eq!(refused.status.code(), Some(2));
     assert!(stdout(&refused).contains("spin_us"), "{}", stdout(&refused));
-    assert!(
-        !directory.0.join("leveret-data").exists(),
-        "check leaves nothing behind"
-    );
+    assert!(!directory.0.join("leveret-data").exists(), "check leaves nothing behind");
 }
 
 #[test]
 fn the_inherited_mask_is_respected() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let allowed = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
-        .unwrap()
-        .trim();
+    let allowed =
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
     let core = allowed.split([',', '-']).next().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", core, env!("CARGO_BIN_EXE_leveret")]);
     let mut broker = Broker::start_with(command, &[]);
     let expected = format!("shards: 1 shard on core {core}; ");
-    assert!(
-        broker.banner.iter().any(|line| line.starts_with(&expected)),
-        "{:?}",
-        broker.banner
-    );
+    assert!(broker.banner.iter().any(|line| line.starts_with(&expected)), "{:?}", broker.banner);
     assert!(!broker.drain_stderr().contains("WARN"));
 
     let mut command = Command::new("taskset");
     command.args(["-c", core, env!("CARGO_BIN_EXE_leveret")]);
     let mut crowded = Broker::start_with(command, &["--shards", "3"]);
     let expected = format!("shards: 3 shards on core {core}, shared; ");
-    assert!(
-        crowded
-            .banner
-            .iter()
-            .any(|line| line.starts_with(&expected)),
-        "{:?}",
-        crowded.banner
-    );
+    assert!(crowded.banner.iter().any(|line| line.starts_with(&expected)), "{:?}", crowded.banner);
     crowded.wait_for_log("more shards than cores");
     Client::open(crowded.address("amqp")).open_channel();
 }
@@ -199,22 +146,14 @@ fn a_taken_port_is_an_error_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let free = "127.0.0.1:0";
-    for (option, others) in [
-        ("--listen", ["--http", "--metrics"]),
-        ("--metrics", ["--listen", "--http"]),
-    ] {
-        let output = run(
-            &[option, &address, others[0], free, others[1], free],
-            &directory,
-        );
+    for (option, others) in
+        [("--listen", ["--http", "--metrics"]), ("--metrics", ["--listen", "--http"])]
+    {
+        let output = run(&[option, &address, others[0], free, others[1], free], &directory);
         assert_eq!(output.status.code(), Some(1));
         let text = stderr(&output);
         assert!(text.contains(&address) && text.contains(option), "{text}");
-        assert_eq!(
-            stdout(&output),
-            "",
-            "no banner of a broker that does not run"
-        );
+        assert_eq!(stdout(&output), "", "no banner of a broker that does not run");
     }
 }
 
@@ -236,11 +175,7 @@ fn an_unusable_data_directory_is_an_error() {
         &directory,
     );
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("--data-dir"),
-        "{}",
-        stderr(&output)
-    );
+    assert!(stderr(&output).contains("--data-dir"), "{}", stderr(&output));
 }
 
 /// Runs its arguments where `io_uring_setup` answers EPERM, as under a container's default

@@ -75,24 +75,15 @@ struct Right {
 impl Right {
     fn of_environment(left: &Node) -> Self {
         match env::var("LEVERET_DIFFERENTIAL_RIGHT").as_deref() {
-            Ok("rabbitmq") => Self {
-                address: left.address(),
-                _leveret: None,
-            },
+            Ok("rabbitmq") => Self { address: left.address(), _leveret: None },
             Ok(address) => {
                 let mut addresses = address.to_socket_addrs().expect("host:port");
-                Self {
-                    address: addresses.next().expect("an address"),
-                    _leveret: None,
-                }
+                Self { address: addresses.next().expect("an address"), _leveret: None }
             }
             Err(_) => {
                 let shard_count = number("LEVERET_DIFFERENTIAL_SHARDS").unwrap_or(2);
                 let leveret = Leveret::start("differential", shard_count as usize);
-                Self {
-                    address: leveret.address(),
-                    _leveret: Some(leveret),
-                }
+                Self { address: leveret.address(), _leveret: Some(leveret) }
             }
         }
     }
@@ -100,11 +91,7 @@ impl Right {
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(
-        value
-            .parse()
-            .unwrap_or_else(|_| panic!("{variable} is a number: {value}")),
-    )
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number: {value}")))
 }
 
 #[test]
@@ -209,18 +196,10 @@ impl Results {
         for report in found.chance.iter().take(CHANCE_COUNT_SHOWN) {
             println!("by chance: {report}");
         }
-        assert!(
-            found.failures.is_empty(),
-            "{text}\n{}",
-            found.failures.join("\n\n")
-        );
+        assert!(found.failures.is_empty(), "{text}\n{}", found.failures.join("\n\n"));
         let known: u64 = found.known.values().sum();
         let chance = found.chance.len() as u64;
-        assert_eq!(
-            found.same + known + chance,
-            count,
-            "every sequence was judged"
-        );
+        assert_eq!(found.same + known + chance, count, "every sequence was judged");
         // Chance must stay the exception, or it would hide what it should not.
         assert!(chance <= count / 50 + 1, "too much is up to chance\n{text}");
     }

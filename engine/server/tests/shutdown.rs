@@ -53,16 +53,9 @@ fn a_client_that_does_not_let_go_is_left_behind_in_time() {
     broker.signal("TERM");
     assert_eq!(rude.read_close().0, 320);
     assert_eq!(broker.wait(STOP_MAX + SLACK).code(), Some(0));
-    assert!(
-        asked.elapsed() > Duration::from_secs(5),
-        "it was given some time"
-    );
+    assert!(asked.elapsed() > Duration::from_secs(5), "it was given some time");
     assert!(rude.is_cut());
-    assert!(
-        broker
-            .drain_stderr()
-            .contains("1 clients did not take leave")
-    );
+    assert!(broker.drain_stderr().contains("1 clients did not take leave"));
 }
 
 #[test]
@@ -93,10 +86,6 @@ fn a_second_signal_ends_it_at_once() {
         broker.signal(second);
         let status = broker.wait(SLACK);
         assert_eq!((status.code(), status.signal()), (Some(code), None));
-        assert!(
-            asked.elapsed() < Duration::from_secs(3),
-            "{:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     }
 }

@@ -32,11 +32,7 @@ impl Agent {
     pub(crate) fn new(world: &mut World, name: usize) -> Self {
         let shard = world.random.index(world.shards().len()) as u16;
         let frame_max = world.random.pick(&[4096, 4096, 5000, 131_072]);
-        let tune = Tune {
-            channel_max: 2047,
-            frame_max,
-            heartbeat: 0,
-        };
+        let tune = Tune { channel_max: 2047, frame_max, heartbeat: 0 };
         Self {
             name,
             client: Client::connect(world, shard, tune),
@@ -65,9 +61,9 @@ impl Agent {
             return Ok(None);
         }
         let done = match world.random.below(100) {
-            chance if chance < world.faults().reset_percent => self.reset(world, oracle),
-            98 if world.random.chance(30) => self.say_goodbye(world, oracle),
-            99 if world.random.chance(20) => self.half_close(world, oracle),
+            chance if chance < world.faults().reset_percent => Some(self.reset(world, oracle)),
+            98 if world.random.chance(30) => Some(self.say_goodbye(world, oracle)),
+            99 if world.random.chance(20) => Some(self.half_close(world, oracle)),
             _ if self.seats.len() < SEATS_MAX && world.random.chance(25) => {
                 self.open_seat(world, oracle)
             }
@@ -146,13 +142,13 @@ impl Agent {
         }
     }
 
-    fn reset(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
+    fn reset(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
         world.reset(self.client.socket);
         self.lose_all(oracle);
-        Some("resets".into())
+        "resets".into()
     }
 
-    fn half_close(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
+    fn half_close(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
         world.half_close(self.client.socket);
         self.doomed = true;
         for seat in &self.seats {
@@ -160,10 +156,10 @@ impl Agent {
             oracle.break_channel(seat.uid);
             seat.tell_takers_left(oracle);
         }
-        Some("half-closes".into())
+        "half-closes".into()
     }
 
-    fn say_goodbye(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
+    fn say_goodbye(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
         self.client.say_goodbye(world);
         self.leaving = true;
         for seat in &mut self.seats {
@@ -171,11 +167,12 @@ impl Agent {
             seat.tell_takers_left(oracle);
             seat.waiting = Waiting::Close;
         }
-        Some("says goodbye".into())
+        "says goodbye".into()
     }
 
     fn open_seat(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
-        let number = (1..).find(|number| self.seats.iter().all(|seat| seat.number != *number))?;
+        let number = (1..=SEATS_MAX as u16)
+            .find(|number| self.seats.iter().all(|seat| seat.number != *number))?;
         let role = match world.random.below(10) {
             0..=2 => Role::Publisher { confirm: true },
             3..=4 => Role::Publisher { confirm: false },
@@ -189,8 +186,7 @@ impl Agent {
         self.client.send(world, number, &ChannelOpen {});
         let mut seat = Seat::new(number, uid, role);
         if matches!(role, Role::Publisher { confirm: true }) {
-            self.client
-                .send(world, number, &ConfirmSelect { nowait: true });
+            self.client.send(world, number, &ConfirmSelect { nowait: true });
         }
         if role == Role::Consumer {
             self.limit(world, &mut seat);
@@ -205,11 +201,7 @@ impl Agent {
         seat.global = world.random.pick(&[0, 0, 1, 3, 7]);
         seat.answers_due = 2;
         for (prefetch_count, global) in [(seat.prefetch, false), (seat.global, true)] {
-            let qos = BasicQos {
-                prefetch_size: 0,
-                prefetch_count,
-                global,
-            };
+            let qos = BasicQos { prefetch_size: 0, prefetch_count, global };
             self.client.send(world, seat.number, &qos);
         }
     }
@@ -221,37 +213,32 @@ impl Agent {
         let at = world.random.index(self.seats.len());
         let may_settle = !matches!(self.seats[at].waiting, Waiting::Close | Waiting::Refusal);
         if may_settle && !self.seats[at].held.is_empty() && world.random.chance(50) {
-            return self.settle(world, oracle, at);
+            return Some(self.settle(world, oracle, at));
         }
         if self.seats[at].waiting != Waiting::Nothing {
             return None;
         }
         if world.random.chance(3) {
-            return self.close_seat(world, oracle, at);
+            return Some(self.close_seat(world, oracle, at));
         }
         if world.random.chance(2) {
-            return self.err(world, oracle, at);
+            return Some(self.err(world, oracle, at));
         }
         match self.seats[at].role {
-            Role::Publisher { confirm } => self.publish_some(world, oracle, at, confirm),
+            Role::Publisher { confirm } => Some(self.publish_some(world, oracle, at, confirm)),
             Role::Consumer => self.consume_something(world, oracle, at),
             Role::Churner => self.churn(world, oracle, at),
         }
     }
 
-    fn close_seat(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> Option<String> {
+    fn close_seat(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
         let seat = &mut self.seats[at];
-        let close = ChannelClose {
-            reply_code: 200,
-            reply_text: "done",
-            class_id: 0,
-            method_id: 0,
-        };
+        let close = ChannelClose { reply_code: 200, reply_text: "done", class_id: 0, method_id: 0 };
         self.client.send(world, seat.number, &close);
         oracle.leave_channel(seat.uid);
         seat.tell_takers_left(oracle);
         seat.waiting = Waiting::Close;
-        Some(format!("closes channel {}", seat.uid))
+        format!("closes channel {}", seat.uid)
     }
 
     /// A body size by chance: empty-ish, small, about a frame, or several frames.
@@ -271,10 +258,7 @@ impl Agent {
 impl Seat {
     /// Whoever takes from lasting queues here is about to be gone.
     pub(crate) fn tell_takers_left(&self, oracle: &mut Oracle) {
-        let consumers = self
-            .consumers
-            .values()
-            .map(|consumer| (&consumer.source, consumer.no_ack));
+        let consumers = self.consumers.values().map(|consumer| (&consumer.source, consumer.no_ack));
         let held = self.held.values().map(|held| (&held.source, false));
         let getting = match &self.waiting {
             Waiting::Get(source, no_ack) => Some((source, *no_ack)),

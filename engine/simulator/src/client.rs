@@ -98,14 +98,7 @@ impl Client {
     /// # Panics
     /// If the server refuses.
     pub fn open(world: &mut World, shard: u16) -> Self {
-        Self::open_with(
-            world,
-            shard,
-            Tune {
-                heartbeat: 0,
-                ..Tune::SERVER_DEFAULT
-            },
-        )
+        Self::open_with(world, shard, Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT })
     }
 
     /// The same, with limits of the client's choice.
@@ -115,11 +108,7 @@ impl Client {
     pub fn open_with(world: &mut World, shard: u16, tune: Tune) -> Self {
         let mut client = Self::connect(world, shard, tune);
         client.settle(world);
-        assert!(
-            client.open,
-            "the connection did not open: {:?}",
-            client.closed
-        );
+        assert!(client.open, "the connection did not open: {:?}", client.closed);
         client.open_channel(world, 1);
         client
     }
@@ -130,10 +119,7 @@ impl Client {
     /// If the server refuses.
     pub fn open_channel(&mut self, world: &mut World, channel: u16) {
         let heard = self.ask(world, channel, &ChannelOpen {});
-        assert!(
-            matches!(heard.method(), Some(Method::ChannelOpenOk(_))),
-            "{heard:?}"
-        );
+        assert!(matches!(heard.method(), Some(Method::ChannelOpenOk(_))), "{heard:?}");
     }
 
     /// Sends a method.
@@ -173,10 +159,7 @@ impl Client {
         self.send(world, channel, method);
         self.settle(world);
         let Some(heard) = self.heard.remove(before) else {
-            panic!(
-                "no answer; closed: {:?} {:?}",
-                self.closed, self.closed_channels
-            );
+            panic!("no answer; closed: {:?} {:?}", self.closed, self.closed_channels);
         };
         heard
     }
@@ -251,12 +234,7 @@ impl Client {
     /// Says `connection.close`.
     pub fn say_goodbye(&mut self, world: &mut World) {
         let (class_id, method_id) = (0, 0);
-        let close = ConnectionClose {
-            reply_code: 200,
-            reply_text: "bye",
-            class_id,
-            method_id,
-        };
+        let close = ConnectionClose { reply_code: 200, reply_text: "bye", class_id, method_id };
         self.send(world, 0, &close);
     }
 
@@ -321,14 +299,10 @@ impl Client {
             _ => return Ok(()),
         };
         let Some(last) = self.delivery_tags.get_mut(&channel) else {
-            return Err(format!(
-                "a delivery on channel {channel}, which is not open"
-            ));
+            return Err(format!("a delivery on channel {channel}, which is not open"));
         };
         if tag != *last + 1 {
-            return Err(format!(
-                "delivery tag {tag} after {last} on channel {channel}"
-            ));
+            return Err(format!("delivery tag {tag} after {last} on channel {channel}"));
         }
         *last = tag;
         Ok(())
@@ -340,13 +314,8 @@ impl Client {
             .bool("basic.nack", true)
             .bool("authentication_failure_close", true)
             .finish();
-        let properties = TableBuilder::new()
-            .table("capabilities", &capabilities)
-            .finish();
-        let response = encode_plain(Credentials {
-            username: b"guest",
-            password: b"guest",
-        });
+        let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
+        let response = encode_plain(Credentials { username: b"guest", password: b"guest" });
         let start_ok = ConnectionStartOk {
             client_properties: properties.as_ref(),
             mechanism: "PLAIN",
@@ -357,20 +326,8 @@ impl Client {
     }
 
     fn tune(&mut self, world: &mut World) {
-        let Tune {
-            channel_max,
-            frame_max,
-            heartbeat,
-        } = self.tune;
-        self.send(
-            world,
-            0,
-            &ConnectionTuneOk {
-                channel_max,
-                frame_max,
-                heartbeat,
-            },
-        );
+        let Tune { channel_max, frame_max, heartbeat } = self.tune;
+        self.send(world, 0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
         self.send(world, 0, &ConnectionOpen { virtual_host: "/" });
         self.stream.set_frame_size_max(frame_max);
     }

@@ -76,8 +76,6 @@ impl Faults {
     }
 
     fn slowest_bytes(&self) -> usize {
-        self.chunk_max_bytes
-            .min(self.piece_max_bytes)
-            .min(self.window_bytes)
+        self.chunk_max_bytes.min(self.piece_max_bytes).min(self.window_bytes)
     }
 }

@@ -19,10 +19,7 @@ impl Agent {
         };
         let number = heard.channel();
         let Some(at) = self.seats.iter().position(|seat| seat.number == number) else {
-            return Err(format!(
-                "{} on channel {number}, which is closed",
-                method.name()
-            ));
+            return Err(format!("{} on channel {number}, which is closed", method.name()));
         };
         let seat = &mut self.seats[at];
         match &method {
@@ -70,11 +67,7 @@ impl Seat {
                 let identity = Identity::read(body)?;
                 self.receive(oracle, &source, identity, got.redelivered, no_ack, 0)?;
                 if !no_ack {
-                    let held = Held {
-                        source,
-                        identity,
-                        consumer: None,
-                    };
+                    let held = Held { source, identity, consumer: None };
                     self.held.insert(got.delivery_tag, held);
                 }
                 Ok(())
@@ -91,11 +84,7 @@ impl Seat {
                     return Err("cancel-ok out of the blue".into());
                 };
                 self.consumers.remove(&tag);
-                if ok.consumer_tag == tag {
-                    Ok(())
-                } else {
-                    Err(format!("{ok:?} for {tag}"))
-                }
+                if ok.consumer_tag == tag { Ok(()) } else { Err(format!("{ok:?} for {tag}")) }
             }
             Method::BasicQosOk(_) if self.answers_due > 0 => {
                 self.answers_due -= 1;
@@ -118,11 +107,7 @@ impl Seat {
             _ => false,
         };
         if !expected {
-            return Err(format!(
-                "{} while waiting for {:?}",
-                answer.name(),
-                self.waiting
-            ));
+            return Err(format!("{} while waiting for {:?}", answer.name(), self.waiting));
         }
         self.waiting = Waiting::Nothing;
         Ok(())
@@ -142,22 +127,11 @@ impl Seat {
             return Err(format!("a delivery to no consumer: {deliver:?}"));
         };
         let (source, number) = (consumer.source.clone(), consumer.number);
-        self.receive(
-            oracle,
-            &source,
-            identity,
-            deliver.redelivered,
-            consumer.no_ack,
-            number,
-        )?;
+        self.receive(oracle, &source, identity, deliver.redelivered, consumer.no_ack, number)?;
         if consumer.no_ack {
             return Ok(());
         }
-        let held = Held {
-            source,
-            identity,
-            consumer: Some(number),
-        };
+        let held = Held { source, identity, consumer: Some(number) };
         self.held.insert(deliver.delivery_tag, held);
         self.check_prefetch(&consumer)
     }

@@ -40,49 +40,26 @@ impl Identity {
     /// What is wrong with it.
     pub fn read(body: &[u8]) -> Result<Self, String> {
         let Some((head, _)) = body.split_first_chunk::<IDENTITY_SIZE>() else {
-            return Err(format!(
-                "a body of {} octets that nobody published",
-                body.len()
-            ));
+            return Err(format!("a body of {} octets that nobody published", body.len()));
         };
-        let [
-            p0,
-            p1,
-            p2,
-            p3,
-            sequence @ ..,
-            s0,
-            s1,
-            s2,
-            s3,
-            c0,
-            c1,
-            c2,
-            c3,
-        ] = *head;
+        let [p0, p1, p2, p3, sequence @ .., s0, s1, s2, s3, c0, c1, c2, c3] = *head;
         let size = u32::from_be_bytes([s0, s1, s2, s3]);
         let mut zeroed = body.to_vec();
         zeroed[16..20].fill(0);
         if size as usize != body.len() || checksum(&zeroed) != u32::from_be_bytes([c0, c1, c2, c3])
         {
-            return Err(format!(
-                "a damaged body of {} octets, once {size}",
-                body.len()
-            ));
+            return Err(format!("a damaged body of {} octets, once {size}", body.len()));
         }
         let publisher = u32::from_be_bytes([p0, p1, p2, p3]);
-        Ok(Self {
-            publisher,
-            sequence: u64::from_be_bytes(sequence),
-        })
+        Ok(Self { publisher, sequence: u64::from_be_bytes(sequence) })
     }
 }
 
 /// FNV-1a over the octets.
 fn checksum(octets: &[u8]) -> u32 {
-    octets.iter().fold(0x811C_9DC5, |hash, octet| {
-        (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193)
-    })
+    octets
+        .iter()
+        .fold(0x811C_9DC5, |hash, octet| (hash ^ u32::from(*octet)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -91,10 +68,7 @@ mod tests {
 
     #[test]
     fn a_damaged_body_is_noticed() {
-        let identity = Identity {
-            publisher: 3,
-            sequence: 1 << 40,
-        };
+        let identity = Identity { publisher: 3, sequence: 1 << 40 };
         for size in [0, 20, 21, 5000] {
             let mut body = identity.body(size);
             assert_eq!(Identity::read(&body), Ok(identity));

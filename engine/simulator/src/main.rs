@@ -27,17 +27,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let seeds = arguments
-        .seed
-        .map_or(arguments.seeds, |seed| seed..seed.saturating_add(1));
+    let seeds = arguments.seed.map_or(arguments.seeds, |seed| seed..seed.saturating_add(1));
     let mut total = Tally::default();
     let mut runs = 0;
     for seed in seeds {
-        let plan = Plan {
-            seed,
-            steps: arguments.steps,
-            shards: arguments.shards,
-        };
+        let plan = Plan { seed, steps: arguments.steps, shards: arguments.shards };
         match outcome(plan) {
             Ok(tally) => {
                 total.published += tally.published;
@@ -47,25 +41,15 @@ fn main() -> ExitCode {
                 runs += 1;
             }
             Err(error) => {
-                let shards = arguments
-                    .shards
-                    .map_or(String::new(), |n| format!(" --shards {n}"));
+                let shards = arguments.shards.map_or(String::new(), |n| format!(" --shards {n}"));
                 println!("{error}\n");
                 println!("seed {seed} failed after {runs} good ones. To see it again:");
-                println!(
-                    "  cargo sim --seed {seed} --steps {}{shards}",
-                    arguments.steps
-                );
+                println!("  cargo sim --seed {seed} --steps {}{shards}", arguments.steps);
                 return ExitCode::FAILURE;
             }
         }
     }
-    let Tally {
-        published,
-        delivered,
-        lost_by_contract,
-        steps,
-    } = total;
+    let Tally { published, delivered, lost_by_contract, steps } = total;
     println!(
         "{runs} worlds, {steps} steps: {published} messages published, {delivered} deliveries \
          judged, {lost_by_contract} lost to auto-ack clients that left. No fault found."
@@ -82,9 +66,8 @@ fn outcome(plan: Plan) -> Result<Tally, String> {
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
-    let bounds = text
-        .split_once("..")
-        .and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
+    let bounds =
+        text.split_once("..").and_then(|(from, to)| Some(from.parse().ok()?..to.parse().ok()?));
     let bounds = bounds.filter(|bounds: &Range<u64>| bounds.start < bounds.end);
     bounds.ok_or_else(|| format!("'{text}' is no range like 0..1000"))
 }

@@ -18,14 +18,8 @@ pub(crate) type Route = (ShardId, ShardId, Lane);
 
 impl Mesh {
     pub(crate) fn new(members: usize, lane_batches: usize) -> Self {
-        let lanes = (0..members * members * 2)
-            .map(|_| VecDeque::new())
-            .collect();
-        Self {
-            lanes,
-            members,
-            lane_batches,
-        }
+        let lanes = (0..members * members * 2).map(|_| VecDeque::new()).collect();
+        Self { lanes, members, lane_batches }
     }
 
     /// All lanes between different members, in a fixed order.
@@ -46,9 +40,7 @@ impl Mesh {
     /// Sends a batch that arrives at `due`, or later where an earlier one does.
     pub(crate) fn push(&mut self, route: Route, due: Instant, batch: Batch) {
         let index = self.index(route);
-        let last = self.lanes[index]
-            .back()
-            .map_or(due, |(last, _)| due.max(*last));
+        let last = self.lanes[index].back().map_or(due, |(last, _)| due.max(*last));
         self.lanes[index].push_back((last, batch));
     }
 
@@ -64,11 +56,7 @@ impl Mesh {
 
     /// When the next batch of any lane arrives.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.lanes
-            .iter()
-            .filter_map(VecDeque::front)
-            .map(|(due, _)| *due)
-            .min()
+        self.lanes.iter().filter_map(VecDeque::front).map(|(due, _)| *due).min()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -86,10 +86,7 @@ impl Socket {
     }
 
     pub(crate) fn can_transmit(&self, window_bytes: usize) -> bool {
-        let left = self
-            .sending
-            .as_ref()
-            .is_some_and(|sending| sending.sent < sending.wire.len());
+        let left = self.sending.as_ref().is_some_and(|sending| sending.sent < sending.wire.len());
         left && !self.reset && !self.closing && self.to_client.len() < window_bytes
     }
 
@@ -115,26 +112,20 @@ pub(crate) struct Slots {
 impl Slots {
     /// Takes the slot after the first `skipped` free ones, or a new one.
     pub(crate) fn take(&mut self, socket: SocketId, skipped: usize) -> ConnectionId {
-        let free = (0..self.users.len()).filter(|slot| self.users[*slot].is_none());
-        let slot = free.skip(skipped).next().unwrap_or(self.users.len());
+        let mut free = (0..self.users.len()).filter(|slot| self.users[*slot].is_none());
+        let slot = free.nth(skipped).unwrap_or(self.users.len());
         if slot == self.users.len() {
             self.users.push(None);
             self.generations.push(0);
         }
         self.generations[slot] += 1;
         self.users[slot] = Some(socket);
-        ConnectionId {
-            slot: slot as u32,
-            generation: self.generations[slot],
-        }
+        ConnectionId { slot: slot as u32, generation: self.generations[slot] }
     }
 
     pub(crate) fn user(&self, id: ConnectionId) -> Option<SocketId> {
         let slot = id.slot as usize;
-        let current = self
-            .generations
-            .get(slot)
-            .is_some_and(|found| *found == id.generation);
+        let current = self.generations.get(slot).is_some_and(|found| *found == id.generation);
         if current { self.users[slot] } else { None }
     }
 

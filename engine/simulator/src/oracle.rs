@@ -136,18 +136,10 @@ impl Oracle {
             self.copies.insert((identity, *queue), Place::Fresh);
         }
         let queues = queues.map(<[usize]>::to_vec);
-        let published = Published {
-            queues,
-            mandatory,
-            returned: false,
-            confirmed: false,
-        };
+        let published = Published { queues, mandatory, returned: false, confirmed: false };
         self.messages.insert(identity, published);
         if confirm {
-            self.unconfirmed
-                .entry(identity.publisher)
-                .or_default()
-                .insert(identity.sequence);
+            self.unconfirmed.entry(identity.publisher).or_default().insert(identity.sequence);
         }
     }
 
@@ -170,15 +162,10 @@ impl Oracle {
             named.clear();
         }
         if !named.contains(&tag) {
-            return Err(format!(
-                "confirm of {tag} on channel {channel}, which was not due"
-            ));
+            return Err(format!("confirm of {tag} on channel {channel}, which was not due"));
         }
         for sequence in named {
-            let identity = Identity {
-                publisher: channel,
-                sequence,
-            };
+            let identity = Identity { publisher: channel, sequence };
             let Some(message) = self.messages.get_mut(&identity) else {
                 continue;
             };
@@ -199,15 +186,10 @@ impl Oracle {
         let Some(message) = self.messages.get_mut(&identity) else {
             return Err(format!("{identity:?} was returned and never published"));
         };
-        let routable = message
-            .queues
-            .as_ref()
-            .is_some_and(|queues| !queues.is_empty());
+        let routable = message.queues.as_ref().is_some_and(|queues| !queues.is_empty());
         let reason = message.mandatory && !routable && identity.publisher == channel;
         if !reason || message.confirmed || std::mem::replace(&mut message.returned, true) {
-            return Err(format!(
-                "{identity:?} was returned on {channel}: {message:?}"
-            ));
+            return Err(format!("{identity:?} was returned on {channel}: {message:?}"));
         }
         Ok(())
     }
@@ -217,14 +199,7 @@ impl Oracle {
     /// # Errors
     /// A phantom, a duplicate, a flag that lies, or a wrong order.
     pub fn delivered(&mut self, delivered: Delivered) -> Result<(), String> {
-        let Delivered {
-            queue,
-            identity,
-            redelivered,
-            channel,
-            no_ack,
-            ..
-        } = delivered;
+        let Delivered { queue, identity, redelivered, channel, no_ack, .. } = delivered;
         let Some(place) = self.copies.get(&(identity, queue)).copied() else {
             return Err(format!("phantom: {delivered:?}"));
         };
@@ -245,39 +220,18 @@ impl Oracle {
             Place::Held(_) | Place::Settled(_) | Place::Requeued => true,
         };
         if redelivered != flag_due {
-            return Err(format!(
-                "redelivered has to be {flag_due} from {place:?}: {delivered:?}"
-            ));
+            return Err(format!("redelivered has to be {flag_due} from {place:?}: {delivered:?}"));
         }
-        let place = if no_ack {
-            Place::Consumed
-        } else {
-            Place::Held(channel)
-        };
+        let place = if no_ack { Place::Consumed } else { Place::Held(channel) };
         self.copies.insert((identity, queue), place);
-        if redelivered {
-            Ok(())
-        } else {
-            self.check_order(delivered)
-        }
+        if redelivered { Ok(()) } else { self.check_order(delivered) }
     }
 
     fn check_order(&mut self, delivered: Delivered) -> Result<(), String> {
-        let Delivered {
-            queue,
-            identity,
-            channel,
-            consumer,
-            ..
-        } = delivered;
-        let newest = self
-            .newest
-            .entry((identity.publisher, queue, channel, consumer))
-            .or_default();
+        let Delivered { queue, identity, channel, consumer, .. } = delivered;
+        let newest = self.newest.entry((identity.publisher, queue, channel, consumer)).or_default();
         if identity.sequence <= *newest {
-            return Err(format!(
-                "after {newest} of its publisher came {delivered:?}"
-            ));
+            return Err(format!("after {newest} of its publisher came {delivered:?}"));
         }
         *newest = identity.sequence;
         Ok(())
@@ -342,10 +296,7 @@ impl Oracle {
             if matches!(place, Place::Settled(_) | Place::Consumed) {
                 continue;
             }
-            let confirmed = self
-                .messages
-                .get(identity)
-                .is_some_and(|message| message.confirmed);
+            let confirmed = self.messages.get(identity).is_some_and(|message| message.confirmed);
             if !confirmed && self.fate(identity.publisher) == Fate::Broken {
                 continue;
             }
@@ -353,9 +304,7 @@ impl Oracle {
                 self.lost_by_contract += 1;
                 continue;
             }
-            return Err(format!(
-                "lost: {identity:?} of queue {queue}, last {place:?}"
-            ));
+            return Err(format!("lost: {identity:?} of queue {queue}, last {place:?}"));
         }
         Ok(())
     }

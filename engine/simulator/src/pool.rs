@@ -31,10 +31,7 @@ impl Drop for Lease {
 
 impl Pool {
     pub(crate) fn new(buffers: usize) -> Self {
-        Self {
-            lent: Arc::default(),
-            buffers,
-        }
+        Self { lent: Arc::default(), buffers }
     }
 
     pub(crate) fn lent(&self) -> usize {
@@ -49,9 +46,6 @@ impl Pool {
             return Bytes::from(bytes);
         }
         self.lent.fetch_add(1, Ordering::Relaxed);
-        Bytes::from_owner(Lease {
-            bytes,
-            lent: Arc::clone(&self.lent),
-        })
+        Bytes::from_owner(Lease { bytes, lent: Arc::clone(&self.lent) })
     }
 }

@@ -101,15 +101,14 @@ impl Run {
         }
         self.come_to_rest()?;
         self.check_rest()?;
-        self.empty()?;
-        self.check_empty()?;
+        if self.world.random.chance(10) {
+            self.stop()?;
+        } else {
+            self.empty()?;
+            self.check_empty()?;
+        }
         let (published, delivered, lost_by_contract) = self.oracle.totals();
-        Ok(Tally {
-            published,
-            delivered,
-            lost_by_contract,
-            steps: self.world.steps(),
-        })
+        Ok(Tally { published, delivered, lost_by_contract, steps: self.world.steps() })
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -120,7 +119,7 @@ impl Run {
         self.agents.retain(|agent| !agent.gone);
         if self.agents.len() < self.agents_max && self.world.random.chance(20) {
             let agent = Agent::new(&mut self.world, self.born);
-            self.log(format!("client {} connects", self.born));
+            self.log(&format!("client {} connects", self.born));
             self.born += 1;
             self.agents.push(agent);
             return Ok(());
@@ -128,7 +127,7 @@ impl Run {
         if self.world.random.chance(self.world.faults().jump_percent) {
             let jump = self.world.random.below(self.world.faults().jump_max_ns);
             self.world.advance(jump);
-            self.log(format!("the clock jumps by {jump} ns"));
+            self.log(&format!("the clock jumps by {jump} ns"));
         }
         if self.agents.is_empty() {
             return Ok(());
@@ -137,17 +136,16 @@ impl Run {
         let agent = &mut self.agents[at];
         if let Some(deed) = agent.turn(&mut self.world, &mut self.oracle)? {
             let deed = format!("client {} {deed}", agent.name);
-            self.log(deed);
+            self.log(&deed);
         }
         Ok(())
     }
 
-    fn log(&mut self, deed: String) {
+    fn log(&mut self, deed: &str) {
         if self.deeds.len() == DEEDS_KEPT {
             self.deeds.pop_front();
         }
-        self.deeds
-            .push_back(format!("{:>8}  {deed}", self.world.steps()));
+        self.deeds.push_back(format!("{:>8}  {deed}", self.world.steps()));
     }
 
     /// Clients read on but do nothing more, until nothing happens.
@@ -190,16 +188,9 @@ impl Run {
             for seat in &agent.seats {
                 let idle = seat.waiting == crate::seat::Waiting::Nothing;
                 if !idle {
-                    return Err(format!(
-                        "channel {} still waits: {:?}",
-                        seat.uid, seat.waiting
-                    ));
+                    return Err(format!("channel {} still waits: {:?}", seat.uid, seat.waiting));
                 }
-                for consumer in seat
-                    .consumers
-                    .values()
-                    .filter(|consumer| seat.wants(consumer))
-                {
+                for consumer in seat.consumers.values().filter(|consumer| seat.wants(consumer)) {
                     self.check_served(&consumer.source, seat.uid)?;
                 }
             }
@@ -212,22 +203,31 @@ impl Run {
         if ready == 0 {
             return Ok(());
         }
-        Err(format!(
-            "{ready} messages in {} although channel {channel} wants them",
-            source.name()
-        ))
+        Err(format!("{ready} messages in {} although channel {channel} wants them", source.name()))
     }
 
     fn ready(&self, name: &str) -> usize {
-        let queues = self
-            .world
-            .shards()
-            .iter()
-            .flat_map(|shard| &shard.core().queues);
-        let named = queues
-            .flatten()
-            .filter(|queue| &*queue.meta.name == name && !queue.closing);
+        let queues = self.world.shards().iter().flat_map(|shard| &shard.core().queues);
+        let named = queues.flatten().filter(|queue| &*queue.meta.name == name && !queue.closing);
         named.map(|queue| queue.state.ready_count()).sum()
+    }
+
+    /// The broker stops in the middle of more deeds; everybody is told and nobody is kept.
+    fn stop(&mut self) -> Result<(), String> {
+        for _ in 0..20 {
+            self.step()?;
+        }
+        self.world.stop();
+        self.log("the broker stops");
+        for agent in &mut self.agents {
+            agent.doomed = true;
+        }
+        self.come_to_rest()?;
+        self.world.advance(CLOSING_NS);
+        self.come_to_rest()?;
+        let stopped = self.world.shards().iter().all(leveret_broker::shard::Shard::is_stopped);
+        let lent = self.world.lent_buffers();
+        if stopped && lent == 0 { Ok(()) } else { Err(format!("stopped: {stopped}, {lent} lent")) }
     }
 
     /// All clients leave; one more comes and takes what is left.
@@ -248,11 +248,7 @@ impl Run {
             self.drain(&mut last, channel, queue)?;
         }
         for queue in 0..PASSING_QUEUES {
-            last.ask(
-                &mut self.world,
-                1,
-                &delete_queue(&format!("passing-{queue}")),
-            );
+            last.ask(&mut self.world, 1, &delete_queue(&format!("passing-{queue}")));
         }
         last.leave(&mut self.world);
         Ok(())
@@ -260,24 +256,14 @@ impl Run {
 
     fn drain(&mut self, client: &mut Client, channel: u32, queue: usize) -> Result<(), String> {
         loop {
-            let get = BasicGet {
-                queue: &lasting(queue),
-                no_ack: true,
-            };
+            let get = BasicGet { queue: &lasting(queue), no_ack: true };
             let heard = client.ask(&mut self.world, 1, &get);
             let Some(Method::BasicGetOk(got)) = heard.method() else {
                 return Ok(());
             };
             let identity = Identity::read(heard.body())?;
             let (redelivered, no_ack, consumer) = (got.redelivered, true, 0);
-            let delivered = Delivered {
-                queue,
-                identity,
-                redelivered,
-                channel,
-                consumer,
-                no_ack,
-            };
+            let delivered = Delivered { queue, identity, redelivered, channel, consumer, no_ack };
             self.oracle.delivered(delivered)?;
         }
     }
@@ -294,13 +280,9 @@ impl Run {
         }
         for shard in self.world.shards() {
             let core = shard.core();
-            let consumers: usize = core
-                .queues
-                .iter()
-                .flatten()
-                .map(|queue| queue.consumers.count())
-                .sum();
-            let left = [
+            let consumers: usize =
+                core.queues.iter().flatten().map(|queue| queue.consumers.count()).sum();
+            let remains = [
                 ("messages", core.store.messages()),
                 ("shared bytes", core.store.live_bytes()),
                 ("visits", core.visits.len()),
@@ -308,7 +290,7 @@ impl Run {
                 ("connections", shard.connections()),
                 ("consumers", consumers),
             ];
-            if let Some((what, count)) = left.into_iter().find(|(_, count)| *count > 0) {
+            if let Some((what, count)) = remains.into_iter().find(|(_, count)| *count > 0) {
                 return Err(format!("{count} {what} are left on shard {}", core.id));
             }
         }

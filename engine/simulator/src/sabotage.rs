@@ -67,12 +67,7 @@ pub(crate) struct Sabotage {
 
 impl Sabotage {
     const fn new(bug: Bug, spared: u32) -> Self {
-        Self {
-            bug,
-            spared,
-            done: false,
-            kept: Vec::new(),
-        }
+        Self { bug, spared, done: false, kept: Vec::new() }
     }
 
     /// A buffer was lent.
@@ -93,16 +88,11 @@ impl Sabotage {
         }
     }
 
-    /// A batch is about to leave. `None` where it never arrives.
-    pub(crate) fn sent(&mut self, lane: Lane, mut batch: Batch) -> Option<Batch> {
-        let publishes = batch
-            .mails
-            .iter()
-            .any(|mail| matches!(mail, Mail::Publish { .. }));
+    /// A batch is about to leave.
+    pub(crate) fn sent(&mut self, lane: Lane, mut batch: Batch) -> Batch {
+        let publishes = batch.mails.iter().any(|mail| matches!(mail, Mail::Publish { .. }));
         if self.bug == Bug::LosePublish && lane == Lane::Work && publishes && self.strikes() {
-            batch
-                .mails
-                .retain(|mail| !matches!(mail, Mail::Publish { .. }));
+            batch.mails.retain(|mail| !matches!(mail, Mail::Publish { .. }));
         }
         let mut at = 0;
         while at < batch.mails.len() {
@@ -111,7 +101,7 @@ impl Sabotage {
             }
             at += 1;
         }
-        Some(batch)
+        batch
     }
 
     fn strikes(&mut self) -> bool {
@@ -132,10 +122,7 @@ impl Sabotage {
         );
         let loses = match &mails[at] {
             Mail::Deliver { delivery, .. } => bug == Bug::LoseDelivery && delivery.number.is_some(),
-            Mail::Consumer {
-                signal: Signal::Start,
-                ..
-            } => bug == Bug::LoseStart,
+            Mail::Consumer { signal: Signal::Start, .. } => bug == Bug::LoseStart,
             Mail::Leave(_) => bug == Bug::LoseLeave,
             _ => false,
         };
@@ -188,35 +175,32 @@ impl Sabotage {
 /// Runs seeds with the bug planted until one is found guilty.
 fn is_caught(bug: Bug) -> Option<(u64, String)> {
     (0..SEEDS_MAX).find_map(|seed| {
-        let mut run = Run::new(Plan {
-            seed,
-            steps: 500,
-            shards: Some(3),
-        });
+        let mut run = Run::new(Plan { seed, steps: 500, shards: Some(3) });
+        if run.world.faults().patience_steps() > QUICK_STEPS {
+            return None;
+        }
         run.world.sabotage = Some(Sabotage::new(bug, (seed % 7) as u32));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.all(500).err()));
         let error = match caught {
             Ok(error) => error?,
             Err(_) => "panicked".into(),
         };
-        assert!(
-            run.world.sabotage.is_some_and(|sabotage| sabotage.done),
-            "{bug:?}: {error}"
-        );
+        assert!(run.world.sabotage.is_some_and(|sabotage| sabotage.done), "{bug:?}: {error}");
         Some((seed, error))
     })
 }
 
 /// Seeds within which every bug has to show.
-const SEEDS_MAX: u64 = 60;
+const SEEDS_MAX: u64 = 100;
+
+/// Worlds that move byte by byte take long and show these bugs no better.
+const QUICK_STEPS: u64 = 40;
 
 #[test]
 fn every_planted_bug_is_caught() {
     for bug in BUGS {
         let caught = is_caught(bug);
-        let Some((seed, error)) = caught else {
-            panic!("{bug:?} was not caught")
-        };
+        let Some((seed, error)) = caught else { panic!("{bug:?} was not caught") };
         println!("{bug:?}: seed {seed}: {error}");
     }
 }
@@ -224,11 +208,7 @@ fn every_planted_bug_is_caught() {
 #[test]
 fn a_seed_repeats_exactly() {
     for seed in [3, 11] {
-        let plan = Plan {
-            seed,
-            steps: 400,
-            shards: None,
-        };
+        let plan = Plan { seed, steps: 400, shards: None };
         let (mut first, mut second) = (Run::new(plan), Run::new(plan));
         assert_eq!(first.all(400), second.all(400));
         assert_eq!(first.deeds, second.deeds);

@@ -93,12 +93,7 @@ pub const fn bind_queue<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> 
 
 /// `queue.delete` without conditions.
 pub const fn delete_queue(queue: &str) -> QueueDelete<'_> {
-    QueueDelete {
-        queue,
-        if_unused: false,
-        if_empty: false,
-        nowait: false,
-    }
+    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
 }
 
 /// `basic.consume` without any flag.
@@ -120,26 +115,15 @@ pub fn set(world: &mut World) {
     for queue in 0..LASTING_QUEUES {
         client.ask(world, 1, &declare_queue(&lasting(queue)));
     }
-    let alternate: OwnedTable = TableBuilder::new()
-        .long_str("alternate-exchange", "sim.fanout")
-        .finish();
-    for (exchange, kind) in [
-        ("sim.direct", "direct"),
-        ("sim.fanout", "fanout"),
-        ("sim.topic", "topic"),
-    ] {
+    let alternate: OwnedTable =
+        TableBuilder::new().long_str("alternate-exchange", "sim.fanout").finish();
+    for (exchange, kind) in
+        [("sim.direct", "direct"), ("sim.fanout", "fanout"), ("sim.topic", "topic")]
+    {
         client.ask(world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
     }
-    client.ask(
-        world,
-        1,
-        &declare_exchange("sim.alt", "direct", alternate.as_ref()),
-    );
-    client.ask(
-        world,
-        1,
-        &declare_exchange("sim.outer", "fanout", TableRef::EMPTY),
-    );
+    client.ask(world, 1, &declare_exchange("sim.alt", "direct", alternate.as_ref()));
+    client.ask(world, 1, &declare_exchange("sim.outer", "fanout", TableRef::EMPTY));
     let bindings = [
         (0, "sim.direct", "k0"),
         (1, "sim.direct", "k0"),
@@ -162,10 +146,6 @@ pub fn set(world: &mut World) {
         arguments: TableRef::EMPTY,
     };
     client.ask(world, 1, &outer);
-    assert!(
-        client.closed_channels.is_empty(),
-        "{:?}",
-        client.closed_channels
-    );
+    assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
     client.leave(world);
 }

@@ -110,18 +110,12 @@ impl Seat {
 
     /// Deliveries that consumers hold, not those of `basic.get`.
     pub(crate) fn held_by_consumers(&self) -> usize {
-        self.held
-            .values()
-            .filter(|held| held.consumer.is_some())
-            .count()
+        self.held.values().filter(|held| held.consumer.is_some()).count()
     }
 
     /// Deliveries that one consumer holds.
     pub(crate) fn held_by(&self, consumer: u64) -> usize {
-        self.held
-            .values()
-            .filter(|held| held.consumer == Some(consumer))
-            .count()
+        self.held.values().filter(|held| held.consumer == Some(consumer)).count()
     }
 
     /// Whether the server should give the consumer another message.

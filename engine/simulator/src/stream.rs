@@ -129,12 +129,7 @@ impl Stream {
         match frame {
             Frame::Method { channel, payload } => self.method(*channel, payload, heard),
             Frame::Header { channel, payload } => self.header(*channel, payload, heard),
-            Frame::Body {
-                channel,
-                data,
-                first,
-                last,
-            } => {
+            Frame::Body { channel, data, first, last } => {
                 let data = &bytes[data.clone()];
                 self.body_frame_size = if *first { 0 } else { self.body_frame_size } + data.len();
                 self.check_size(self.body_frame_size)?;
@@ -178,11 +173,7 @@ impl Stream {
         }
         let payload = payload.to_vec();
         if method.has_content() {
-            let partial = Partial {
-                payload,
-                header: None,
-                body: Vec::new(),
-            };
+            let partial = Partial { payload, header: None, body: Vec::new() };
             self.partial.insert(channel, partial);
         } else {
             heard.push(Heard::Method { channel, payload });
@@ -200,16 +191,11 @@ impl Stream {
         let header = ContentHeader::decode(payload).map_err(|error| error.to_string())?;
         Properties::parse(header.properties).map_err(|error| error.to_string())?;
         if (header.class_id, header.weight) != (60, 0) {
-            return Err(format!(
-                "header of class {}, weight {}",
-                header.class_id, header.weight
-            ));
+            return Err(format!("header of class {}, weight {}", header.class_id, header.weight));
         }
         let partial = self.partial.get_mut(&channel);
         let Some(partial) = partial.filter(|partial| partial.header.is_none()) else {
-            return Err(format!(
-                "a content header out of place on channel {channel}"
-            ));
+            return Err(format!("a content header out of place on channel {channel}"));
         };
         partial.header = Some((header.properties.to_vec(), header.body_size));
         if header.body_size == 0 {
@@ -243,18 +229,10 @@ impl Stream {
     }
 
     fn whole(&mut self, channel: u16, heard: &mut Vec<Heard>) {
-        if let Some(Partial {
-            payload,
-            header: Some((properties, _)),
-            body,
-        }) = self.partial.remove(&channel)
+        if let Some(Partial { payload, header: Some((properties, _)), body }) =
+            self.partial.remove(&channel)
         {
-            heard.push(Heard::Content {
-                channel,
-                payload,
-                properties,
-                body,
-            });
+            heard.push(Heard::Content { channel, payload, properties, body });
         }
     }
 }

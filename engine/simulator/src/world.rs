@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leveret_broker::control::ControlMember;
 use leveret_broker::event::{Event, Operation};
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
-use leveret_broker::mail::{Batch, Lane};
+use leveret_broker::mail::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::topology::Topology;
@@ -96,14 +96,9 @@ impl World {
         }
     }
 
-    /// A kind world with RabbitMQ's defaults.
+    /// A kind world with `RabbitMQ`'s defaults.
     pub fn calm(shards: u16) -> Self {
-        Self::new(
-            u64::from(shards),
-            shards,
-            Faults::none(),
-            Settings::default(),
-        )
+        Self::new(u64::from(shards), shards, Faults::none(), Settings::default())
     }
 
     /// The time.
@@ -237,19 +232,11 @@ impl World {
                 (socket.can_arrive(), Step::Arrive(index)),
                 (socket.can_be_told(), Step::Tell(index)),
                 (socket.can_end(), Step::End(index)),
-                (
-                    socket.can_transmit(self.faults.window_bytes),
-                    Step::Transmit(index),
-                ),
+                (socket.can_transmit(self.faults.window_bytes), Step::Transmit(index)),
                 (socket.can_complete(), Step::Complete(index)),
                 (socket.can_close(), Step::Close(index)),
             ];
-            choices.extend(
-                possible
-                    .into_iter()
-                    .filter(|(can, _)| *can)
-                    .map(|(_, step)| step),
-            );
+            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
         }
         for (index, shard) in self.shards.iter().enumerate() {
             let late = shard.next_timeout().is_some_and(|at| at <= self.now);
@@ -258,12 +245,7 @@ impl World {
                 (shard.has_work(), Step::Work(index)),
                 (late, Step::Timeout(index)),
             ];
-            choices.extend(
-                possible
-                    .into_iter()
-                    .filter(|(can, _)| *can)
-                    .map(|(_, step)| step),
-            );
+            choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
         }
         for route in self.mesh.routes() {
             if self.mesh.due(route).is_some_and(|due| due <= self.now) {
@@ -355,14 +337,7 @@ impl World {
         let connection = self.sockets[index].id;
         let peer = ([127, 0, 0, 1], 40_000 + (index % 20_000) as u16).into();
         let local = ([127, 0, 0, 1], 5672).into();
-        self.handle(
-            self.shard_of(index),
-            Event::Accepted {
-                connection,
-                peer,
-                local,
-            },
-        );
+        self.handle(self.shard_of(index), Event::Accepted { connection, peer, local });
     }
 
     fn arrive(&mut self, index: usize) {
@@ -388,9 +363,7 @@ impl World {
             return;
         };
         let room = self.faults.window_bytes - socket.to_client.len();
-        let most = (sending.wire.len() - sending.sent)
-            .min(room)
-            .min(self.faults.piece_max_bytes);
+        let most = (sending.wire.len() - sending.sent).min(room).min(self.faults.piece_max_bytes);
         let size = self.random.between(1, most as u64) as usize;
         let piece = &sending.wire[sending.sent..sending.sent + size];
         socket.to_client.extend_from_slice(piece);
@@ -415,16 +388,11 @@ impl World {
         | Operation::Resume { connection }
         | Operation::Close { connection }) = operation;
         let user = self.slots[shard].user(connection);
-        let Some(SocketId(index)) = user else {
-            panic!("{operation:?} for nobody")
-        };
+        let Some(SocketId(index)) = user else { panic!("{operation:?} for nobody") };
         let socket = &mut self.sockets[index];
         match operation {
             Operation::Send { outbox, .. } => {
-                assert!(
-                    socket.sending.is_none(),
-                    "two sends at a time on {connection:?}"
-                );
+                assert!(socket.sending.is_none(), "two sends at a time on {connection:?}");
                 #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs damage it"))]
                 let mut wire = outbox.to_vec();
                 #[cfg(test)]
@@ -432,11 +400,7 @@ impl World {
                     sabotage.transmitted(&mut wire);
                 }
                 assert!(!wire.is_empty(), "a send of nothing on {connection:?}");
-                socket.sending = Some(Sending {
-                    outbox,
-                    wire,
-                    sent: 0,
-                });
+                socket.sending = Some(Sending { outbox, wire, sent: 0 });
             }
             Operation::Pause { .. } => socket.paused = true,
             Operation::Resume { .. } => socket.paused = false,
@@ -457,15 +421,10 @@ impl World {
             None => self.control.poll_mail(to, lane),
         };
         let Some(batch) = batch else { return };
-        let due = self
-            .now
-            .after(self.random.below(self.faults.mail_delay_max_ns + 1));
+        let due = self.now.after(self.random.below(self.faults.mail_delay_max_ns + 1));
         #[cfg(test)]
         let batch = match &mut self.sabotage {
-            Some(sabotage) => match sabotage.sent(lane, batch) {
-                Some(batch) => batch,
-                None => return,
-            },
+            Some(sabotage) => sabotage.sent(lane, batch),
             None => batch,
         };
         self.mesh.push(route, due, batch);
@@ -488,12 +447,5 @@ impl World {
     fn hand_to_control(&mut self, from: ShardId, batch: Batch) {
         self.control.handle_mail(from, batch);
         self.asked = true;
-    }
-}
-
-impl World {
-    /// Whether a lane between two members could take another batch, for tests of backpressure.
-    pub fn lane_has_room(&self, from: u16, to: u16, lane: Lane) -> bool {
-        self.mesh.has_room((ShardId(from), ShardId(to), lane))
     }
 }

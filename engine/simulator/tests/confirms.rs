@@ -17,9 +17,7 @@ fn in_confirm_mode(world: &mut World) -> Client {
 fn covered(client: &mut Client) -> Vec<u64> {
     let mut covered = Vec::new();
     for heard in client.take() {
-        let Some(Method::BasicAck(ack)) = heard.method() else {
-            panic!("{heard:?}")
-        };
+        let Some(Method::BasicAck(ack)) = heard.method() else { panic!("{heard:?}") };
         if ack.multiple {
             let known = covered.clone();
             covered.extend((1..=ack.delivery_tag).filter(|tag| !known.contains(tag)));
@@ -40,13 +38,7 @@ fn every_publish_is_confirmed_once_wherever_its_queues_live() {
             client.ask(&mut world, 1, &declare_queue(queue));
             client.ask(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
         }
-        let ways = [
-            ("", "a"),
-            ("amq.fanout", ""),
-            ("", "e"),
-            ("", "nowhere"),
-            ("", "b"),
-        ];
+        let ways = [("", "a"), ("amq.fanout", ""), ("", "e"), ("", "nowhere"), ("", "b")];
         for number in 0..100 {
             client.publish(&mut world, 1, ways[number % ways.len()], false, b"x");
         }
@@ -62,7 +54,7 @@ fn an_unroutable_mandatory_message_is_returned_before_it_is_confirmed() {
         let mut client = in_confirm_mode(&mut world);
         client.ask(&mut world, 1, &declare_queue("here"));
         client.publish(&mut world, 1, ("", "here"), true, b"routed");
-        client.publish(&mut world, 1, ("", "nowhere"), true, &[7; 200_000]);
+        client.publish(&mut world, 1, ("", "nowhere"), true, &vec![7; 200_000]);
         client.publish(&mut world, 1, ("", "nowhere"), false, b"dropped");
         client.settle(&mut world);
         let mut returned_before = 0;
@@ -70,11 +62,8 @@ fn an_unroutable_mandatory_message_is_returned_before_it_is_confirmed() {
         for heard in client.take() {
             match heard.method() {
                 Some(Method::BasicReturn(returned)) => {
-                    assert_eq!(
-                        (returned.reply_code, returned.reply_text),
-                        (312, "NO_ROUTE")
-                    );
-                    assert_eq!(heard.body(), [7; 200_000]);
+                    assert_eq!((returned.reply_code, returned.reply_text), (312, "NO_ROUTE"));
+                    assert_eq!(heard.body(), vec![7; 200_000]);
                     returns += 1;
                     returned_before += u32::from(!second_acked);
                 }

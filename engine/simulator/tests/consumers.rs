@@ -17,9 +17,8 @@ fn with_queue(shards: u16) -> (World, Client) {
 fn consumers_are_served_in_turn() {
     for shards in [1, 3] {
         let (mut world, mut publisher) = with_queue(shards);
-        let mut consumers: Vec<Client> = (0..3)
-            .map(|number| Client::open(&mut world, number % shards))
-            .collect();
+        let mut consumers: Vec<Client> =
+            (0..3).map(|number| Client::open(&mut world, number % shards)).collect();
         for consumer in &mut consumers {
             consumer.ask(&mut world, 1, &consume("q", "c"));
         }
@@ -42,15 +41,7 @@ fn a_higher_priority_is_served_first_while_it_can_take() {
         let mut low = Client::open(&mut world, 0);
         let mut high = Client::open(&mut world, shards - 1);
         low.ask(&mut world, 1, &consume("q", "low"));
-        high.ask(
-            &mut world,
-            1,
-            &BasicQos {
-                prefetch_size: 0,
-                prefetch_count: 2,
-                global: false,
-            },
-        );
+        high.ask(&mut world, 1, &BasicQos { prefetch_size: 0, prefetch_count: 2, global: false });
         let arguments = TableBuilder::new().int("x-priority", 5).finish();
         let mut wanted = consume("q", "high");
         wanted.arguments = arguments.as_ref();
@@ -60,14 +51,7 @@ fn a_higher_priority_is_served_first_while_it_can_take() {
         }
         assert_eq!(high.deliveries(&mut world).len(), 2);
         assert_eq!(low.deliveries(&mut world).len(), 2);
-        high.send(
-            &mut world,
-            1,
-            &BasicAck {
-                delivery_tag: 2,
-                multiple: true,
-            },
-        );
+        high.send(&mut world, 1, &BasicAck { delivery_tag: 2, multiple: true });
         high.settle(&mut world);
         publisher.publish(&mut world, 1, ("", "q"), false, &[9]);
         assert_eq!(high.deliveries(&mut world)[0].body, [9]);
@@ -85,18 +69,8 @@ fn an_exclusive_consumer_is_alone() {
         second.ask(&mut world, 1, &consume("q", "other"));
         let (_, closed) = &second.closed_channels[0];
         assert_eq!((closed.code, closed.method), (403, (60, 20)));
-        assert_eq!(
-            closed.text,
-            "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use"
-        );
-        first.ask(
-            &mut world,
-            1,
-            &BasicCancel {
-                consumer_tag: "alone",
-                nowait: false,
-            },
-        );
+        assert_eq!(closed.text, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use");
+        first.ask(&mut world, 1, &BasicCancel { consumer_tag: "alone", nowait: false });
         second.open_channel(&mut world, 1);
         let heard = second.ask(&mut world, 1, &consume("q", "other"));
         assert!(matches!(heard.method(), Some(Method::BasicConsumeOk(_))));
@@ -112,32 +86,16 @@ fn consumers_hear_of_the_end_of_their_queue() {
         owner.publish(&mut world, 1, ("", "q"), false, b"unacked");
         assert_eq!(consumer.deliveries(&mut world).len(), 1);
         let heard = owner.ask(&mut world, 1, &delete_queue("q"));
-        let Some(Method::QueueDeleteOk(ok)) = heard.method() else {
-            panic!("{heard:?}")
-        };
+        let Some(Method::QueueDeleteOk(ok)) = heard.method() else { panic!("{heard:?}") };
         assert_eq!(ok.message_count, 0, "unacked ones are not counted");
         consumer.settle(&mut world);
         let heard = consumer.take();
-        let Some(Method::BasicCancel(cancel)) = heard[0].method() else {
-            panic!("{heard:?}")
-        };
+        let Some(Method::BasicCancel(cancel)) = heard[0].method() else { panic!("{heard:?}") };
         assert_eq!(cancel.consumer_tag, "c");
         // An ack that crosses with the deletion is no fault.
-        consumer.send(
-            &mut world,
-            1,
-            &BasicAck {
-                delivery_tag: 1,
-                multiple: false,
-            },
-        );
+        consumer.send(&mut world, 1, &BasicAck { delivery_tag: 1, multiple: false });
         consumer.leave(&mut world);
-        assert!(
-            world
-                .shards()
-                .iter()
-                .all(|shard| shard.core().store.messages() == 0)
-        );
+        assert!(world.shards().iter().all(|shard| shard.core().store.messages() == 0));
     }
 }
 
@@ -150,14 +108,7 @@ fn a_cancel_that_crosses_with_a_deletion_is_answered() {
             let mut consumer = Client::open(&mut world, shards - 1);
             consumer.ask(&mut world, 1, &consume("q", "c"));
             owner.send(&mut world, 1, &delete_queue("q"));
-            consumer.send(
-                &mut world,
-                1,
-                &BasicCancel {
-                    consumer_tag: "c",
-                    nowait: false,
-                },
-            );
+            consumer.send(&mut world, 1, &BasicCancel { consumer_tag: "c", nowait: false });
             consumer.settle(&mut world);
             let oks = consumer.take().iter().filter(|heard| {
                 matches!(heard.method(), Some(Method::BasicCancelOk(ok)) if ok.consumer_tag == "c")
@@ -173,14 +124,8 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
         let mut world = World::calm(shards);
         let mut owner = Client::open(&mut world, 0);
         let mut other = Client::open(&mut world, shards - 1);
-        let declare = QueueDeclare {
-            auto_delete: true,
-            ..declare_queue("brief")
-        };
-        let passive = QueueDeclare {
-            passive: true,
-            ..declare_queue("brief")
-        };
+        let declare = QueueDeclare { auto_delete: true, ..declare_queue("brief") };
+        let passive = QueueDeclare { passive: true, ..declare_queue("brief") };
         owner.ask(&mut world, 1, &declare);
         // It waits for its first consumer.
         assert!(matches!(
@@ -194,14 +139,7 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
             other.ask(&mut world, 1, &passive).method(),
             Some(Method::QueueDeclareOk(_))
         ));
-        other.ask(
-            &mut world,
-            1,
-            &BasicCancel {
-                consumer_tag: "b",
-                nowait: false,
-            },
-        );
+        other.ask(&mut world, 1, &BasicCancel { consumer_tag: "b", nowait: false });
         other.ask(&mut world, 1, &passive);
         let (_, closed) = &other.closed_channels[0];
         assert_eq!((closed.code, closed.method), (404, (50, 10)));

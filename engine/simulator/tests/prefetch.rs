@@ -6,18 +6,11 @@ use leveret_simulator::scene::{consume, declare_queue};
 use leveret_simulator::world::World;
 
 const fn qos(prefetch_count: u16, global: bool) -> BasicQos {
-    BasicQos {
-        prefetch_size: 0,
-        prefetch_count,
-        global,
-    }
+    BasicQos { prefetch_size: 0, prefetch_count, global }
 }
 
 const fn ack(delivery_tag: u64, multiple: bool) -> BasicAck {
-    BasicAck {
-        delivery_tag,
-        multiple,
-    }
+    BasicAck { delivery_tag, multiple }
 }
 
 /// A world with `count` messages in each of two queues, and a consumer on the last shard.
@@ -97,10 +90,7 @@ fn both_limits_hold_at_once() {
         client.send(&mut world, 1, &ack(0, true));
         let next = client.deliveries(&mut world);
         assert_eq!(next.len(), 3);
-        let of_a = next
-            .iter()
-            .filter(|delivery| delivery.consumer_tag == "a")
-            .count();
+        let of_a = next.iter().filter(|delivery| delivery.consumer_tag == "a").count();
         assert!((1..=2).contains(&of_a), "both are served: {next:?}");
     }
 }

@@ -7,14 +7,9 @@ use leveret_simulator::scene::{consume, declare_queue, delete_queue};
 use leveret_simulator::world::World;
 
 fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
-    let passive = QueueDeclare {
-        passive: true,
-        ..declare_queue(queue)
-    };
+    let passive = QueueDeclare { passive: true, ..declare_queue(queue) };
     let heard = client.ask(world, 1, &passive);
-    let Some(Method::QueueDeclareOk(ok)) = heard.method() else {
-        panic!("{heard:?}")
-    };
+    let Some(Method::QueueDeclareOk(ok)) = heard.method() else { panic!("{heard:?}") };
     (ok.message_count, ok.consumer_count)
 }
 
@@ -25,19 +20,11 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
             let mut world = World::calm(shards);
             let mut owner = Client::open(&mut world, shards - 1);
             let mut other = Client::open(&mut world, 0);
-            let declare = QueueDeclare {
-                exclusive: true,
-                ..declare_queue("mine")
-            };
+            let declare = QueueDeclare { exclusive: true, ..declare_queue("mine") };
             owner.ask(&mut world, 1, &declare);
             other.ask(&mut world, 1, &consume("mine", "c"));
             let (_, closed) = other.closed_channels.remove(0);
-            assert_eq!(
-                (closed.code, closed.method),
-                (405, (60, 20)),
-                "{}",
-                closed.text
-            );
+            assert_eq!((closed.code, closed.method), (405, (60, 20)), "{}", closed.text);
             if reset {
                 world.reset(owner.socket);
                 world.run(100_000);
@@ -47,10 +34,7 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
             }
             other.open_channel(&mut world, 1);
             let heard = other.ask(&mut world, 1, &declare_queue("mine"));
-            assert!(
-                matches!(heard.method(), Some(Method::QueueDeclareOk(_))),
-                "{heard:?}"
-            );
+            assert!(matches!(heard.method(), Some(Method::QueueDeclareOk(_))), "{heard:?}");
         }
     }
 }
@@ -68,41 +52,18 @@ fn purge_and_delete_count_what_they_drop() {
             }
             publisher.settle(&mut world);
             // One is given out: it stays.
-            client.ask(
-                &mut world,
-                1,
-                &BasicGet {
-                    queue,
-                    no_ack: false,
-                },
-            );
+            client.ask(&mut world, 1, &BasicGet { queue, no_ack: false });
             assert_eq!(counts(&mut client, &mut world, queue), (4, 0));
-            let heard = client.ask(
-                &mut world,
-                1,
-                &QueuePurge {
-                    queue,
-                    nowait: false,
-                },
-            );
-            let Some(Method::QueuePurgeOk(ok)) = heard.method() else {
-                panic!("{heard:?}")
-            };
+            let heard = client.ask(&mut world, 1, &QueuePurge { queue, nowait: false });
+            let Some(Method::QueuePurgeOk(ok)) = heard.method() else { panic!("{heard:?}") };
             assert_eq!(ok.message_count, 4);
             publisher.publish(&mut world, 1, ("", queue), false, b"x");
             publisher.settle(&mut world);
             let heard = client.ask(&mut world, 1, &delete_queue(queue));
-            let Some(Method::QueueDeleteOk(ok)) = heard.method() else {
-                panic!("{heard:?}")
-            };
+            let Some(Method::QueueDeleteOk(ok)) = heard.method() else { panic!("{heard:?}") };
             assert_eq!(ok.message_count, 1);
         }
-        assert!(
-            world
-                .shards()
-                .iter()
-                .all(|shard| shard.core().store.messages() == 0)
-        );
+        assert!(world.shards().iter().all(|shard| shard.core().store.messages() == 0));
     }
 }
 
@@ -113,25 +74,16 @@ fn deletion_can_be_conditional() {
         let mut client = Client::open(&mut world, shards - 1);
         client.ask(&mut world, 1, &declare_queue("q"));
         client.publish(&mut world, 1, ("", "q"), false, b"x");
-        let if_empty = QueueDelete {
-            if_empty: true,
-            ..delete_queue("q")
-        };
+        let if_empty = QueueDelete { if_empty: true, ..delete_queue("q") };
         client.ask(&mut world, 1, &if_empty);
         client.open_channel(&mut world, 1);
         client.ask(&mut world, 1, &consume("q", "c"));
         client.deliveries(&mut world);
         client.open_channel(&mut world, 2);
-        let if_unused = QueueDelete {
-            if_unused: true,
-            ..delete_queue("q")
-        };
+        let if_unused = QueueDelete { if_unused: true, ..delete_queue("q") };
         client.ask(&mut world, 2, &if_unused);
-        let texts: Vec<_> = client
-            .closed_channels
-            .iter()
-            .map(|(_, closed)| closed.text.as_str())
-            .collect();
+        let texts: Vec<_> =
+            client.closed_channels.iter().map(|(_, closed)| closed.text.as_str()).collect();
         assert_eq!(
             texts,
             [
@@ -148,20 +100,11 @@ fn a_server_named_queue_is_the_channels_last_one() {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, shards - 1);
         let heard = client.ask(&mut world, 1, &declare_queue(""));
-        let Some(Method::QueueDeclareOk(ok)) = heard.method() else {
-            panic!("{heard:?}")
-        };
+        let Some(Method::QueueDeclareOk(ok)) = heard.method() else { panic!("{heard:?}") };
         let name = ok.queue.to_owned();
         assert!(name.starts_with("amq.gen-"), "{name}");
         client.publish(&mut world, 1, ("", &name), true, b"to you");
-        let heard = client.ask(
-            &mut world,
-            1,
-            &BasicGet {
-                queue: "",
-                no_ack: true,
-            },
-        );
+        let heard = client.ask(&mut world, 1, &BasicGet { queue: "", no_ack: true });
         assert_eq!(heard.body(), b"to you");
     }
 }
@@ -170,16 +113,12 @@ fn a_server_named_queue_is_the_channels_last_one() {
 fn declarations_that_differ_are_refused_and_race_without_harm() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
-        let mut clients: Vec<Client> = (0..4)
-            .map(|number| Client::open(&mut world, number % shards))
-            .collect();
+        let mut clients: Vec<Client> =
+            (0..4).map(|number| Client::open(&mut world, number % shards)).collect();
         for round in 0..10 {
             let name = format!("raced-{round}");
             for (number, client) in clients.iter().enumerate() {
-                let declare = QueueDeclare {
-                    durable: number == 3,
-                    ..declare_queue(&name)
-                };
+                let declare = QueueDeclare { durable: number == 3, ..declare_queue(&name) };
                 let mut out = Vec::new();
                 leveret_amqp::encode_frame(1, &declare, &mut out);
                 world.write(client.socket, &out);
@@ -197,10 +136,7 @@ fn declarations_that_differ_are_refused_and_race_without_harm() {
                     client.open_channel(&mut world, 1);
                 }
             }
-            assert!(
-                won == 3 || won == 1,
-                "either all plain ones or the durable one: {won}"
-            );
+            assert!(won == 3 || won == 1, "either all plain ones or the durable one: {won}");
         }
     }
 }

@@ -31,11 +31,8 @@ fn listened(shards: u16) -> (World, Client, Client) {
 }
 
 fn tags(world: &mut World, listener: &mut Client) -> String {
-    let mut tags: Vec<_> = listener
-        .deliveries(world)
-        .into_iter()
-        .map(|delivery| delivery.consumer_tag)
-        .collect();
+    let mut tags: Vec<_> =
+        listener.deliveries(world).into_iter().map(|delivery| delivery.consumer_tag).collect();
     tags.sort();
     tags.concat()
 }
@@ -72,11 +69,7 @@ fn messages_go_through_exchanges_once_to_each_queue() {
     for shards in [1, 3] {
         let (mut world, mut publisher, mut listener) = listened(shards);
         for (exchange, kind) in [("in", "topic"), ("mid", "fanout"), ("out", "direct")] {
-            listener.ask(
-                &mut world,
-                1,
-                &declare_exchange(exchange, kind, TableRef::EMPTY),
-            );
+            listener.ask(&mut world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
         }
         listener.ask(&mut world, 1, &bind_exchange("mid", "in", "*.error"));
         listener.ask(&mut world, 1, &bind_exchange("out", "in", "#"));
@@ -85,12 +78,9 @@ fn messages_go_through_exchanges_once_to_each_queue() {
         listener.ask(&mut world, 1, &bind_queue("a", "mid", ""));
         listener.ask(&mut world, 1, &bind_queue("a", "out", "disk.error"));
         listener.ask(&mut world, 1, &bind_queue("b", "out", "disk.info"));
-        for (key, expected) in [
-            ("disk.error", "a"),
-            ("disk.info", "b"),
-            ("cpu.error", "a"),
-            ("cpu.info", ""),
-        ] {
+        for (key, expected) in
+            [("disk.error", "a"), ("disk.info", "b"), ("cpu.error", "a"), ("cpu.info", "")]
+        {
             publisher.publish(&mut world, 1, ("in", key), false, b"x");
             publisher.settle(&mut world);
             assert_eq!(tags(&mut world, &mut listener), expected, "{key}");
@@ -102,19 +92,9 @@ fn messages_go_through_exchanges_once_to_each_queue() {
 fn an_alternate_exchange_takes_what_has_no_way() {
     for shards in [1, 3] {
         let (mut world, mut publisher, mut listener) = listened(shards);
-        let arguments = TableBuilder::new()
-            .long_str("alternate-exchange", "rest")
-            .finish();
-        listener.ask(
-            &mut world,
-            1,
-            &declare_exchange("rest", "fanout", TableRef::EMPTY),
-        );
-        listener.ask(
-            &mut world,
-            1,
-            &declare_exchange("main", "direct", arguments.as_ref()),
-        );
+        let arguments = TableBuilder::new().long_str("alternate-exchange", "rest").finish();
+        listener.ask(&mut world, 1, &declare_exchange("rest", "fanout", TableRef::EMPTY));
+        listener.ask(&mut world, 1, &declare_exchange("main", "direct", arguments.as_ref()));
         listener.ask(&mut world, 1, &bind_queue("a", "main", "known"));
         listener.ask(&mut world, 1, &bind_queue("b", "rest", ""));
         publisher.publish(&mut world, 1, ("main", "known"), true, b"x");
@@ -127,18 +107,11 @@ fn an_alternate_exchange_takes_what_has_no_way() {
         listener.ask(
             &mut world,
             1,
-            &ExchangeDelete {
-                exchange: "rest",
-                if_unused: false,
-                nowait: false,
-            },
+            &ExchangeDelete { exchange: "rest", if_unused: false, nowait: false },
         );
         publisher.publish(&mut world, 1, ("main", "unknown"), true, b"x");
         publisher.settle(&mut world);
-        assert!(matches!(
-            publisher.take()[0].method(),
-            Some(Method::BasicReturn(_))
-        ));
+        assert!(matches!(publisher.take()[0].method(), Some(Method::BasicReturn(_))));
     }
 }
 

@@ -6,11 +6,7 @@ use leveret_simulator::run::{Plan, Tally, run};
 fn all_go_well(seeds: std::ops::Range<u64>) {
     let mut total = Tally::default();
     for seed in seeds {
-        let plan = Plan {
-            seed,
-            steps: 400,
-            shards: None,
-        };
+        let plan = Plan { seed, steps: 400, shards: None };
         match run(plan) {
             Ok(tally) => {
                 total.published += tally.published;
@@ -19,10 +15,7 @@ fn all_go_well(seeds: std::ops::Range<u64>) {
             Err(error) => panic!("{error}\ncargo sim --seed {seed} --steps 400"),
         }
     }
-    assert!(
-        total.published > 10_000 && total.delivered > 10_000,
-        "{total:?}"
-    );
+    assert!(total.published > 10_000 && total.delivered > 10_000, "{total:?}");
 }
 
 #[test]

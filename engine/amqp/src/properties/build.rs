@@ -64,10 +64,7 @@ impl PropertiesBuilder<'_> {
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::new(out);
         writer.short(self.flags());
-        for string in [self.content_type, self.content_encoding]
-            .into_iter()
-            .flatten()
-        {
+        for string in [self.content_type, self.content_encoding].into_iter().flatten() {
             writer.opaque_shortstr(string);
         }
         if let Some(headers) = self.headers {
@@ -76,12 +73,7 @@ impl PropertiesBuilder<'_> {
         for octet in [self.delivery_mode, self.priority].into_iter().flatten() {
             writer.octet(octet);
         }
-        let strings = [
-            self.correlation_id,
-            self.reply_to,
-            self.expiration,
-            self.message_id,
-        ];
+        let strings = [self.correlation_id, self.reply_to, self.expiration, self.message_id];
         for string in strings.into_iter().flatten() {
             writer.opaque_shortstr(string);
         }
@@ -118,12 +110,11 @@ impl PropertiesBuilder<'_> {
             (self.app_id.is_some(), Property::AppId),
             (self.cluster_id.is_some(), Property::ClusterId),
         ];
-        set.into_iter().fold(0, |flags, (is_set, property)| {
-            if is_set {
-                flags | property.flag()
-            } else {
-                flags
-            }
-        })
+        set.into_iter().fold(
+            0,
+            |flags, (is_set, property)| {
+                if is_set { flags | property.flag() } else { flags }
+            },
+        )
     }
 }

@@ -49,9 +49,7 @@ impl fmt::Debug for OwnedTable {
 
 impl From<TableRef<'_>> for OwnedTable {
     fn from(table: TableRef<'_>) -> Self {
-        Self {
-            bytes: Bytes::copy_from_slice(table.as_bytes()),
-        }
+        Self { bytes: Bytes::copy_from_slice(table.as_bytes()) }
     }
 }
 
@@ -133,9 +131,7 @@ impl TableBuilder {
 
     /// The table. Its nesting is the caller's own doing and is not checked again.
     pub fn finish(self) -> OwnedTable {
-        OwnedTable {
-            bytes: self.bytes.into(),
-        }
+        OwnedTable { bytes: self.bytes.into() }
     }
 }
 

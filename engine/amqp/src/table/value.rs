@@ -61,10 +61,7 @@ impl<'a> Value<'a> {
             b'l' | b'L' => Self::I64(reader.longlong().ok()?.cast_signed()),
             b'f' => Self::F32(f32::from_bits(reader.long().ok()?)),
             b'd' => Self::F64(f64::from_bits(reader.longlong().ok()?)),
-            b'D' => Self::Decimal {
-                scale: reader.octet().ok()?,
-                digits: reader.long().ok()?,
-            },
+            b'D' => Self::Decimal { scale: reader.octet().ok()?, digits: reader.long().ok()? },
             b'S' => Self::LongStr(reader.longstr().ok()?),
             b'x' => Self::Bytes(reader.longstr().ok()?),
             b'A' => Self::Array(ArrayRef::trusted(reader.longstr().ok()?)),
@@ -165,37 +162,21 @@ impl<'a> Value<'a> {
 
     /// The octets of a long string.
     pub const fn as_long_str(&self) -> Option<&'a [u8]> {
-        if let Self::LongStr(value) = *self {
-            Some(value)
-        } else {
-            None
-        }
+        if let Self::LongStr(value) = *self { Some(value) } else { None }
     }
 
     /// A boolean.
     pub const fn as_bool(&self) -> Option<bool> {
-        if let Self::Bool(value) = *self {
-            Some(value)
-        } else {
-            None
-        }
+        if let Self::Bool(value) = *self { Some(value) } else { None }
     }
 
     /// A nested table.
     pub const fn as_table(&self) -> Option<TableRef<'a>> {
-        if let Self::Table(value) = *self {
-            Some(value)
-        } else {
-            None
-        }
+        if let Self::Table(value) = *self { Some(value) } else { None }
     }
 
     /// A nested array.
     pub const fn as_array(&self) -> Option<ArrayRef<'a>> {
-        if let Self::Array(value) = *self {
-            Some(value)
-        } else {
-            None
-        }
+        if let Self::Array(value) = *self { Some(value) } else { None }
     }
 }

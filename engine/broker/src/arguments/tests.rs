@@ -45,16 +45,8 @@ fn assert_refused(cases: Vec<(TableBuilder, &str, &str)>) {
 fn invalid_numbers_read_like_rabbitmq() {
     let ttl_max = 315_360_000_000;
     assert_refused(vec![
-        (
-            text("x-message-ttl", "1"),
-            "x-message-ttl",
-            ": \"expected integer, got longstr\"",
-        ),
-        (
-            int("x-message-ttl", -1),
-            "x-message-ttl",
-            ": {value_negative,-1}",
-        ),
+        (text("x-message-ttl", "1"), "x-message-ttl", ": \"expected integer, got longstr\""),
+        (int("x-message-ttl", -1), "x-message-ttl", ": {value_negative,-1}"),
         (
             table().long("x-message-ttl", ttl_max + 1),
             "x-message-ttl",
@@ -62,31 +54,15 @@ fn invalid_numbers_read_like_rabbitmq() {
         ),
         (int("x-expires", 0), "x-expires", ": {value_zero,0}"),
         (int("x-expires", -5), "x-expires", ": {value_negative,-5}"),
-        (
-            table().bool("x-max-length", true),
-            "x-max-length",
-            ": \"expected integer, got bool\"",
-        ),
+        (table().bool("x-max-length", true), "x-max-length", ": \"expected integer, got bool\""),
         (
             table().timestamp("x-max-length", 5),
             "x-max-length",
             ": \"expected integer, got timestamp\"",
         ),
-        (
-            int("x-max-length-bytes", -1),
-            "x-max-length-bytes",
-            ": {value_negative,-1}",
-        ),
-        (
-            int("x-max-priority", 256),
-            "x-max-priority",
-            ": {max_value_exceeded,256}",
-        ),
-        (
-            int("x-max-priority", -1),
-            "x-max-priority",
-            ": {value_negative,-1}",
-        ),
+        (int("x-max-length-bytes", -1), "x-max-length-bytes", ": {value_negative,-1}"),
+        (int("x-max-priority", 256), "x-max-priority", ": {max_value_exceeded,256}"),
+        (int("x-max-priority", -1), "x-max-priority", ": {value_negative,-1}"),
     ]);
 }
 
@@ -95,51 +71,23 @@ fn invalid_numbers_read_like_rabbitmq() {
 fn invalid_texts_read_like_rabbitmq() {
     let dlx_and_int_key = text("x-dead-letter-exchange", "").int("x-dead-letter-routing-key", 1);
     assert_refused(vec![
-        (
-            text("x-overflow", "foo"),
-            "x-overflow",
-            ": invalid_overflow",
-        ),
-        (
-            int("x-overflow", 1),
-            "x-overflow",
-            ": {unacceptable_type,signedint}",
-        ),
+        (text("x-overflow", "foo"), "x-overflow", ": invalid_overflow"),
+        (int("x-overflow", 1), "x-overflow", ": {unacceptable_type,signedint}"),
         (
             text("x-dead-letter-routing-key", "k"),
             "x-dead-letter-routing-key",
             ": routing_key_but_no_dlx_defined",
         ),
-        (
-            dlx_and_int_key,
-            "x-dead-letter-routing-key",
-            ": {unacceptable_type,signedint}",
-        ),
-        (
-            text("x-queue-mode", "odd"),
-            "x-queue-mode",
-            ": \"unsupported queue mode 'odd'\"",
-        ),
-        (
-            int("x-queue-version", 3),
-            "x-queue-version",
-            ": \"unsupported queue version '3'\"",
-        ),
+        (dlx_and_int_key, "x-dead-letter-routing-key", ": {unacceptable_type,signedint}"),
+        (text("x-queue-mode", "odd"), "x-queue-mode", ": \"unsupported queue mode 'odd'\""),
+        (int("x-queue-version", 3), "x-queue-version", ": \"unsupported queue version '3'\""),
         (
             int("x-single-active-consumer", 1),
             "x-single-active-consumer",
             ": {unacceptable_type,signedint}",
         ),
-        (
-            text("x-queue-type", "odd"),
-            "x-queue-type",
-            ": \"unsupported queue type 'odd'\"",
-        ),
-        (
-            table().bool("x-queue-type", true),
-            "x-queue-type",
-            ": {unacceptable_type,bool}",
-        ),
+        (text("x-queue-type", "odd"), "x-queue-type", ": \"unsupported queue type 'odd'\""),
+        (table().bool("x-queue-type", true), "x-queue-type", ": {unacceptable_type,bool}"),
         (
             quorum().int("x-quorum-initial-group-size", 0),
             "x-quorum-initial-group-size",
@@ -156,28 +104,19 @@ fn invalid_texts_read_like_rabbitmq() {
 /// Observed on `RabbitMQ` 3.10.8.
 #[test]
 fn arguments_of_other_queue_types_are_refused() {
-    let (classic, quorum_queue) = (
-        " of queue type rabbit_classic_queue",
-        " of queue type rabbit_quorum_queue",
-    );
+    let (classic, quorum_queue) =
+        (" of queue type rabbit_classic_queue", " of queue type rabbit_quorum_queue");
     assert_refused(vec![
         (int("x-delivery-limit", 3), "x-delivery-limit", classic),
         (text("x-max-age", "1h"), "x-max-age", classic),
-        (
-            quorum().int("x-max-priority", 3),
-            "x-max-priority",
-            quorum_queue,
-        ),
+        (quorum().int("x-max-priority", 3), "x-max-priority", quorum_queue),
     ]);
 }
 
 #[test]
 fn streams_are_not_implemented() {
     let stream = text("x-queue-type", "stream").finish();
-    assert_eq!(
-        check(&stream).unwrap_err(),
-        "540 queue type 'stream' is not implemented"
-    );
+    assert_eq!(check(&stream).unwrap_err(), "540 queue type 'stream' is not implemented");
 }
 
 #[test]
@@ -218,10 +157,7 @@ fn valid_arguments_are_understood() {
 
 #[test]
 fn quorum_queues_are_durable_and_shared() {
-    let arguments = table()
-        .long_str("x-queue-type", "quorum")
-        .int("x-delivery-limit", 3)
-        .finish();
+    let arguments = table().long_str("x-queue-type", "quorum").int("x-delivery-limit", 3).finish();
     let queue = QueueProperties {
         vhost: "/",
         name: "q",
@@ -231,32 +167,11 @@ fn quorum_queues_are_durable_and_shared() {
         arguments: arguments.as_ref(),
     };
     let settings = check_queue(queue).unwrap();
-    assert_eq!(
-        (settings.kind, settings.delivery_limit),
-        (QueueKind::Quorum, Some(3))
-    );
+    assert_eq!((settings.kind, settings.delivery_limit), (QueueKind::Quorum, Some(3)));
     let cases = [
-        (
-            QueueProperties {
-                auto_delete: true,
-                ..queue
-            },
-            "auto-delete",
-        ),
-        (
-            QueueProperties {
-                exclusive: true,
-                ..queue
-            },
-            "exclusive-owner",
-        ),
-        (
-            QueueProperties {
-                durable: false,
-                ..queue
-            },
-            "non-durable",
-        ),
+        (QueueProperties { auto_delete: true, ..queue }, "auto-delete"),
+        (QueueProperties { exclusive: true, ..queue }, "exclusive-owner"),
+        (QueueProperties { durable: false, ..queue }, "non-durable"),
     ];
     for (queue, property) in cases {
         assert_eq!(
@@ -277,38 +192,23 @@ fn names_are_checked_where_rabbitmq_checks_them() {
     check_queue_name("q", quorum.as_ref()).unwrap();
     assert_eq!(
         refusal(check_queue_name("", quorum.as_ref())),
-        (
-            406,
-            "Cannot declare a server-named queue for type rabbit_quorum_queue".to_owned()
-        )
+        (406, "Cannot declare a server-named queue for type rabbit_quorum_queue".to_owned())
     );
     assert_eq!(
         refusal(check_queue_name("amq.q", TableRef::EMPTY)),
-        (
-            403,
-            "queue name 'amq.q' contains reserved prefix 'amq.*'".to_owned()
-        )
+        (403, "queue name 'amq.q' contains reserved prefix 'amq.*'".to_owned())
     );
     assert_eq!(
         refusal(check_exchange_name("amq.x")),
-        (
-            403,
-            "exchange name 'amq.x' contains reserved prefix 'amq.*'".to_owned()
-        )
+        (403, "exchange name 'amq.x' contains reserved prefix 'amq.*'".to_owned())
     );
     assert_eq!(
         refusal(check_exchange_deletion("/", "amq.direct")),
-        (
-            403,
-            "deletion of system exchange 'amq.direct' in vhost '/' not allowed".to_owned()
-        )
+        (403, "deletion of system exchange 'amq.direct' in vhost '/' not allowed".to_owned())
     );
     assert_eq!(
         refusal(check_not_default_exchange("")),
-        (
-            403,
-            "operation not permitted on the default exchange".to_owned()
-        )
+        (403, "operation not permitted on the default exchange".to_owned())
     );
     assert_eq!(strip_cr_lf("a\r\nb\n"), Name::from("ab"));
     assert_eq!(strip_cr_lf("ab"), Name::from("ab"));
@@ -321,9 +221,7 @@ fn exchange_arguments() {
     let alternate = check(table().long_str("alternate-exchange", "ae"));
     assert_eq!(alternate, Ok(Some(Name::from("ae"))));
     assert_eq!(
-        check(table().int("alternate-exchange", 1))
-            .unwrap_err()
-            .explanation,
+        check(table().int("alternate-exchange", 1)).unwrap_err().explanation,
         "invalid type 'signedint' for arg 'alternate-exchange' in exchange 'x' in vhost '/'"
     );
     let queue = table().int("x-dead-letter-exchange", 1).finish();
@@ -339,10 +237,7 @@ fn exchange_arguments() {
         check_dead_letter_exchange(queue).unwrap_err().explanation,
         "invalid type 'signedint' for arg 'x-dead-letter-exchange' in queue 'q' in vhost '/'"
     );
-    assert_eq!(
-        parse_exchange_kind("odd").unwrap_err().explanation,
-        "unknown exchange type 'odd'"
-    );
+    assert_eq!(parse_exchange_kind("odd").unwrap_err().explanation, "unknown exchange type 'odd'");
     for kind in ["direct", "fanout", "topic", "headers"] {
         assert_eq!(parse_exchange_kind(kind).unwrap().as_str(), kind);
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use leveret_amqp::method::{
-    BasicCancelOk, BasicConsumeOk, BasicGetEmpty, QueueDeclareOk, QueueDeleteOk,
-    QueuePurgeOk,
+    BasicCancelOk, BasicConsumeOk, BasicGetEmpty, QueueDeclareOk, QueueDeleteOk, QueuePurgeOk,
 };
 
 use crate::control::{Outcome as ControlOutcome, QueueDeclaration, Request};
@@ -108,9 +107,10 @@ impl Call<'_> {
         let outcome = answer?;
         match (what, outcome) {
             (Awaited::Plain(reply), _) => self.plain(reply),
-            (Awaited::Declare(declaring), ControlOutcome::QueueDeclared { queue, name, created }) => {
-                self.declared(*declaring, queue, name, created)
-            }
+            (
+                Awaited::Declare(declaring),
+                ControlOutcome::QueueDeclared { queue, name, created },
+            ) => self.declared(*declaring, queue, name, created),
             (Awaited::Delete(nowait), ControlOutcome::QueueDeleted(message_count)) => {
                 if !nowait {
                     self.write(&QueueDeleteOk { message_count });

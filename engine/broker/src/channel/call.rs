@@ -99,12 +99,7 @@ impl Call<'_> {
     }
 
     /// Refuses what the user may not do.
-    pub fn permit(
-        &self,
-        access: Access,
-        kind: ResourceKind,
-        name: &str,
-    ) -> Result<(), Exception> {
+    pub fn permit(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
         let opened = &self.session.opened;
         let permissions = self.core.topology.permissions(&opened.user, opened.vhost);
         permission::check(
@@ -143,7 +138,13 @@ impl Call<'_> {
     }
 
     /// Asks a queue's home.
-    pub fn ask(&mut self, queue: QueueId, home: ShardId, request: QueueRequest, then: Awaited) -> Outcome {
+    pub fn ask(
+        &mut self,
+        queue: QueueId,
+        home: ShardId,
+        request: QueueRequest,
+        then: Awaited,
+    ) -> Outcome {
         self.core.work(home, Mail::Ask(Box::new((queue, request))));
         Ok(Flow::Await(then))
     }
@@ -186,16 +187,18 @@ impl Call<'_> {
 
     /// Sets the channel-wide prefetch, for the consumers that are there as well.
     fn limit_channel(&mut self, prefetch: u32) {
-        let Some(outbound) = self.outbound() else { return };
+        let Some(outbound) = self.outbound() else {
+            return;
+        };
         let was_limited = outbound.limit.prefetch > 0;
         outbound.limit.prefetch = prefetch;
         let limited = prefetch > 0;
         let mut told = Vec::new();
         if limited != was_limited {
             outbound.limit.wanting.clear();
-            told.extend(outbound.consumers().map(|consumer| {
-                (consumer.home, consumer.queue, consumer.key)
-            }));
+            told.extend(
+                outbound.consumers().map(|consumer| (consumer.home, consumer.queue, consumer.key)),
+            );
         }
         for (home, queue, consumer) in told {
             let signal = Signal::Limited(limited);

@@ -6,8 +6,8 @@ use leveret_amqp::{TableRef, Value};
 
 use crate::core::Core;
 use crate::error::Exception;
-use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
-use crate::mail::{Mail, QueueRequest, Signal, Subscription};
+use crate::id::{ChannelKey, ConsumerKey};
+use crate::mail::{Got, Mail, QueueRequest, Signal, Subscription};
 use crate::message::Message;
 use crate::outbound::Unacked;
 use crate::permission::{Access, ResourceKind};
@@ -23,7 +23,8 @@ impl Call<'_> {
             "" => self.session.next_consumer_tag(),
             tag => tag.to_owned(),
         };
-        let taken = self.outbound().is_some_and(|outbound| outbound.consumer_by_tag(&tag).is_some());
+        let taken =
+            self.outbound().is_some_and(|outbound| outbound.consumer_by_tag(&tag).is_some());
         if taken {
             return Err(Exception::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
@@ -31,7 +32,9 @@ impl Call<'_> {
         let priority = consumer_priority(consume.arguments)?;
         let (id, home, no_ack) = (queue.id, queue.home, consume.no_ack);
         let prefetch = self.channel.prefetch;
-        let Some(outbound) = self.outbound() else { return Ok(Flow::Done) };
+        let Some(outbound) = self.outbound() else {
+            return Ok(Flow::Done);
+        };
         outbound.know_home(home);
         let limited = outbound.limit.prefetch > 0;
         let Some(consumer) = outbound.add_consumer(&tag, id, home, no_ack) else {
@@ -72,31 +75,17 @@ impl Call<'_> {
     }
 }
 
-/// What `basic.get` brought.
-#[derive(Clone, Copy, Debug)]
-pub struct Got {
-    /// The queue it came from.
-    pub queue: QueueId,
-    /// Where that queue lives.
-    pub home: ShardId,
-    /// The queue's number for it; `None` where nothing is to be acknowledged.
-    pub delivery: Option<u64>,
-    /// Delivered before.
-    pub redelivered: bool,
-    /// Ready messages left.
-    pub remaining: u32,
-}
-
 impl Core {
     /// Writes `basic.get-ok`. A channel that is gone has left, and its message returns with that.
     pub fn write_got(&mut self, channel: ChannelKey, got: &Got, message: &Message<'_>) {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
         let outbound = writer.channel_at(index);
         let delivery_tag = outbound.next_delivery_tag();
         let Got { queue, home, redelivered, .. } = *got;
         if let Some(delivery) = got.delivery {
-            let unacked =
-                Unacked { queue, home, delivery, counted: false, in_transaction: false };
+            let unacked = Unacked { queue, home, delivery, counted: false, in_transaction: false };
             outbound.unacked.push(delivery_tag, unacked);
             self.counts.got_manual_ack += 1;
         } else {
@@ -133,9 +122,13 @@ impl Core {
     /// Gives out what the channel-wide limit allows.
     pub fn grant(&mut self, channel: ChannelKey) {
         loop {
-            let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+            let Some((writer, index)) = self.exits.writers.channel(channel) else {
+                return;
+            };
             let outbound = writer.channel_at(index);
-            let Some(key) = outbound.limit.next_grant() else { return };
+            let Some(key) = outbound.limit.next_grant() else {
+                return;
+            };
             let Some(consumer) = outbound.consumer(key.number) else {
                 outbound.limit.granted -= 1;
                 continue;
@@ -149,7 +142,9 @@ impl Core {
 
 /// `x-priority`; other arguments mean nothing to our queues.
 fn consumer_priority(arguments: TableRef<'_>) -> Result<i32, Exception> {
-    let Some(value) = arguments.get("x-priority") else { return Ok(0) };
+    let Some(value) = arguments.get("x-priority") else {
+        return Ok(0);
+    };
     let invalid = |value: Value<'_>| {
         Exception::precondition_failed(format!("invalid arg 'x-priority': {value:?}"))
     };

@@ -87,7 +87,12 @@ impl Content {
     }
 
     /// Takes a part of a body frame. True when the message is complete.
-    pub fn body(&mut self, chunk: &Bytes, data: Range<usize>, last: bool) -> Result<bool, Exception> {
+    pub fn body(
+        &mut self,
+        chunk: &Bytes,
+        data: Range<usize>,
+        last: bool,
+    ) -> Result<bool, Exception> {
         let Stage::Body { remaining } = self.stage else {
             return Err(self.unexpected());
         };

@@ -9,8 +9,8 @@ use leveret_amqp::method::{
 
 use crate::arguments;
 use crate::control::{BindingChange, ExchangeDeclaration, Request};
-use crate::error::Exception;
 use crate::equivalence::{ExchangeRedeclaration, check_exchange, no_exchange};
+use crate::error::Exception;
 use crate::permission::{Access, ResourceKind};
 use crate::topology::{BindingTarget, ExchangeKind, Name};
 
@@ -26,7 +26,9 @@ impl Call<'_> {
             if self.core.topology.exchange(vhost, name.as_bytes()).is_none() {
                 return Err(no_exchange(&name, &self.session.opened.vhost_name));
             }
-            return self.plain(Plain::new(declare.nowait, |channel, out| encode_frame(channel, &ExchangeDeclareOk {}, out)));
+            return self.plain(Plain::new(declare.nowait, |channel, out| {
+                encode_frame(channel, &ExchangeDeclareOk {}, out);
+            }));
         }
         let kind = arguments::parse_exchange_kind(declare.kind)?;
         arguments::check_not_default_exchange(&name)?;
@@ -41,7 +43,9 @@ impl Call<'_> {
                 arguments: declare.arguments,
             };
             check_exchange(existing, &vhost_name, declared)?;
-            return self.plain(Plain::new(declare.nowait, |channel, out| encode_frame(channel, &ExchangeDeclareOk {}, out)));
+            return self.plain(Plain::new(declare.nowait, |channel, out| {
+                encode_frame(channel, &ExchangeDeclareOk {}, out);
+            }));
         }
         arguments::check_exchange_name(&name)?;
         let alternate = arguments::check_exchange(&vhost_name, &name, declare.arguments)?;
@@ -59,7 +63,12 @@ impl Call<'_> {
             arguments: Bytes::copy_from_slice(declare.arguments.as_bytes()),
         };
         let request = Request::DeclareExchange(self.channel.key, declaration);
-        self.request(request, Awaited::Plain(Plain::new(declare.nowait, |channel, out| encode_frame(channel, &ExchangeDeclareOk {}, out))))
+        self.request(
+            request,
+            Awaited::Plain(Plain::new(declare.nowait, |channel, out| {
+                encode_frame(channel, &ExchangeDeclareOk {}, out);
+            })),
+        )
     }
 
     pub(super) fn exchange_delete(&mut self, delete: &ExchangeDelete<'_>) -> Outcome {
@@ -73,7 +82,12 @@ impl Call<'_> {
             name,
             if_unused: delete.if_unused,
         };
-        self.request(request, Awaited::Plain(Plain::new(delete.nowait, |channel, out| encode_frame(channel, &ExchangeDeleteOk {}, out))))
+        self.request(
+            request,
+            Awaited::Plain(Plain::new(delete.nowait, |channel, out| {
+                encode_frame(channel, &ExchangeDeleteOk {}, out);
+            })),
+        )
     }
 
     pub(super) fn exchange_bind(&mut self, bind: &ExchangeBind<'_>) -> Outcome {
@@ -81,14 +95,24 @@ impl Call<'_> {
             self.exchange_binding(bind.source, bind.destination, bind.routing_key, bind.arguments)?;
         self.check_headers_source(&change.source, bind.arguments)?;
         let request = Request::Bind(self.channel.key, change);
-        self.request(request, Awaited::Plain(Plain::new(bind.nowait, |channel, out| encode_frame(channel, &ExchangeBindOk {}, out))))
+        self.request(
+            request,
+            Awaited::Plain(Plain::new(bind.nowait, |channel, out| {
+                encode_frame(channel, &ExchangeBindOk {}, out);
+            })),
+        )
     }
 
     pub(super) fn exchange_unbind(&mut self, unbind: &ExchangeUnbind<'_>) -> Outcome {
         let ExchangeUnbind { source, destination, routing_key, nowait, arguments } = *unbind;
         let change = self.exchange_binding(source, destination, routing_key, arguments)?;
         let request = Request::Unbind(self.channel.key, change);
-        self.request(request, Awaited::Plain(Plain::new(nowait, |channel, out| encode_frame(channel, &ExchangeUnbindOk {}, out))))
+        self.request(
+            request,
+            Awaited::Plain(Plain::new(nowait, |channel, out| {
+                encode_frame(channel, &ExchangeUnbindOk {}, out);
+            })),
+        )
     }
 
     fn exchange_binding(

@@ -19,7 +19,6 @@ use crate::topology::Name;
 
 pub use answer::{Answered, Awaited, Awaiting};
 pub use call::{Call, Flow};
-pub use consume::Got;
 pub use content::Content;
 pub use route::Route;
 pub use transaction::Transaction;

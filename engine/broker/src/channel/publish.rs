@@ -169,9 +169,7 @@ impl Call<'_> {
     /// The properties whose values RabbitMQ judges.
     #[inline(never)]
     fn check_properties(&self) -> Result<(), Exception> {
-        let blame = |text: String| {
-            Err(Exception::precondition_failed(text).of(BasicPublish::IDS))
-        };
+        let blame = |text: String| Err(Exception::precondition_failed(text).of(BasicPublish::IDS));
         let Ok(properties) = Properties::parse(&self.channel.content.properties) else {
             return Ok(());
         };
@@ -202,7 +200,9 @@ impl Core {
             return;
         }
         self.counts.unroutable_returned += 1;
-        let Some((writer, _)) = self.exits.writers.channel(channel) else { return };
+        let Some((writer, _)) = self.exits.writers.channel(channel) else {
+            return;
+        };
         let method = Return {
             channel: channel.channel,
             reply_code: ReplyCode::NoRoute.code(),
@@ -262,7 +262,9 @@ impl Core {
     #[inline]
     fn confirm_at_once(&mut self, channel: ChannelKey) {
         self.counts.published_confirm += 1;
-        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
         let outbound = writer.channel_at(index);
         outbound.confirms_due = true;
         if let Some(confirms) = &mut outbound.confirms {
@@ -295,7 +297,9 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Exception> {
 /// The properties without the header `BCC`, which only the broker may see.
 fn without_bcc(properties: &[u8]) -> Vec<u8> {
     let properties = Properties::trusted(properties);
-    let Some(headers) = properties.headers() else { return properties.as_bytes().to_vec() };
+    let Some(headers) = properties.headers() else {
+        return properties.as_bytes().to_vec();
+    };
     let mut kept = TableBuilder::new();
     for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
         kept = kept.value(name, value);

@@ -55,7 +55,9 @@ impl Call<'_> {
         }
         self.check_new_queue(declare, &name)?;
         self.session.owns_exclusive |= declare.exclusive;
-        let Awaited::Declare(declaring) = declaring else { return Ok(Flow::Done) };
+        let Awaited::Declare(declaring) = declaring else {
+            return Ok(Flow::Done);
+        };
         let request = Request::DeclareQueue(self.channel.key, declaring.declaration.clone());
         self.request(request, Awaited::Declare(declaring))
     }
@@ -91,8 +93,9 @@ impl Call<'_> {
             self.queue_binding(bind.queue, bind.exchange, bind.routing_key, bind.arguments)?;
         self.check_headers_source(&change.source, bind.arguments)?;
         let request = Request::Bind(self.channel.key, change);
-        let reply =
-            Plain::new(bind.nowait, |channel, out| encode_frame(channel, &QueueBindOk {}, out));
+        let reply = Plain::new(bind.nowait, |channel, out| {
+            encode_frame(channel, &QueueBindOk {}, out);
+        });
         self.request(request, Awaited::Plain(reply))
     }
 
@@ -100,8 +103,9 @@ impl Call<'_> {
         let QueueUnbind { queue, exchange, routing_key, arguments } = *unbind;
         let change = self.queue_binding(queue, exchange, routing_key, arguments)?;
         let request = Request::Unbind(self.channel.key, change);
-        let reply =
-            Plain::new(false, |channel, out| encode_frame(channel, &QueueUnbindOk {}, out));
+        let reply = Plain::new(false, |channel, out| {
+            encode_frame(channel, &QueueUnbindOk {}, out);
+        });
         self.request(request, Awaited::Plain(reply))
     }
 

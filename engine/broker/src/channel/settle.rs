@@ -63,12 +63,16 @@ impl Core {
         settlement: Settlement,
     ) -> Result<(), Exception> {
         let all = multiple && tag == 0;
-        let Some((writer, index)) = self.exits.writers.channel(channel) else { return Ok(()) };
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return Ok(());
+        };
         let outbound = writer.channel_at(index);
         // A settled message may come back at once under a higher tag: that one is not meant.
         let through = if all { outbound.last_delivery_tag() } else { tag };
         if !multiple {
-            let Some(unacked) = outbound.unacked.remove(tag) else { return Err(unknown(tag)) };
+            let Some(unacked) = outbound.unacked.remove(tag) else {
+                return Err(unknown(tag));
+            };
             self.settle_one(channel, unacked, settlement);
             return Ok(());
         }

@@ -104,7 +104,9 @@ impl Call<'_> {
     ) -> Result<(), Exception> {
         let all = multiple && tag == 0;
         let key = self.channel.key;
-        let Some((writer, index)) = self.core.exits.writers.channel(key) else { return Ok(()) };
+        let Some((writer, index)) = self.core.exits.writers.channel(key) else {
+            return Ok(());
+        };
         let unacked = &mut writer.channel_at(index).unacked;
         let mut tags = Vec::new();
         if multiple {

@@ -1,6 +1,5 @@
 //! How channels and connections end.
 
-
 use leveret_amqp::method::{
     ChannelClose, ChannelCloseOk, ConnectionClose, ConnectionCloseOk, Encode, encode_frame,
 };
@@ -29,7 +28,9 @@ pub enum Ending {
 impl Connection {
     /// Ends one channel with an exception. Its number is free again after close-ok.
     pub(super) fn close_channel(&mut self, core: &mut Core, number: u16, exception: &Exception) {
-        let Some(index) = self.channel_index(number) else { return };
+        let Some(index) = self.channel_index(number) else {
+            return;
+        };
         self.channels[index].closing = true;
         self.leave_channel(core, number);
         let text = reply_text(exception.code, &exception.explanation);
@@ -116,7 +117,10 @@ impl Connection {
         match self.stage {
             Stage::Running(_) => {
                 let code = leveret_amqp::ReplyCode::ConnectionForced;
-                self.close_connection(core, &Exception::new(code, "broker forced connection closure"));
+                self.close_connection(
+                    core,
+                    &Exception::new(code, "broker forced connection closure"),
+                );
                 // It may have been blocked: what it held back can contain close-ok.
                 self.resume(core);
             }
@@ -142,7 +146,9 @@ impl Connection {
                 self.cut(core);
             }
             (Deadline::Silence, Stage::Closing(Ending::Silent(exception))) => {
-                let Some(exception) = exception.take() else { return self.cut(core) };
+                let Some(exception) = exception.take() else {
+                    return self.cut(core);
+                };
                 self.close_connection(core, &exception);
                 // RabbitMQ waits no longer for a peer that never logged in.
                 self.arm(core, core.settings.silent_close_delay_ns, Deadline::Close);
@@ -161,7 +167,9 @@ impl Connection {
             self.remove_channel(core, number);
         }
         let owner = self.owner(core);
-        let Stage::Running(session) = &mut self.stage else { return false };
+        let Stage::Running(session) = &mut self.stage else {
+            return false;
+        };
         let owns_exclusive = std::mem::take(&mut session.owns_exclusive);
         if owns_exclusive {
             let request = Request::OwnerGone(owner);
@@ -173,9 +181,13 @@ impl Connection {
     /// Ends the writing half of a channel: due confirms are written, and all homes that know it
     /// take back what it had.
     fn leave_channel(&mut self, core: &mut Core, number: u16) {
-        let Some(writer) = core.exits.writers.get_mut(self.id) else { return };
+        let Some(writer) = core.exits.writers.get_mut(self.id) else {
+            return;
+        };
         writer.write_confirms();
-        let Some(outbound) = writer.close_channel(number) else { return };
+        let Some(outbound) = writer.close_channel(number) else {
+            return;
+        };
         for home in outbound.homes {
             core.work(home, Mail::Leave(outbound.key));
         }

@@ -25,7 +25,9 @@ pub struct Heartbeat {
 impl Connection {
     /// Starts the heartbeat, if one was agreed on.
     pub(super) fn start_heartbeat(&mut self, core: &mut Core) {
-        let Some(session) = self.session() else { return };
+        let Some(session) = self.session() else {
+            return;
+        };
         let half_ns = u64::from(session.opened.heartbeat_s) * SECOND_NS / 2;
         if half_ns > 0 {
             core.timers.arm(core.now.after(half_ns), (self.id, Deadline::Heartbeat));
@@ -34,7 +36,9 @@ impl Connection {
 
     /// Sends a heartbeat where nothing was sent, and gives up a peer that sent nothing.
     pub(super) fn heartbeat_due(&mut self, core: &mut Core) {
-        let Stage::Running(session) = &self.stage else { return };
+        let Stage::Running(session) = &self.stage else {
+            return;
+        };
         if core.exits.writers.get(self.id).is_some_and(|writer| !writer.wrote)
             && let Some(writer) = core.exits.writers.get_mut(self.id)
         {

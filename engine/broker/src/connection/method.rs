@@ -46,11 +46,9 @@ impl Connection {
                 self.channel_closed(core, number);
                 Next::Frame
             }
-            Method::BasicPublish(publish) => {
-                self.call(core, number, method.ids(), |call| {
-                    call.publish_begin(publish).map(|()| Flow::Done)
-                })
-            }
+            Method::BasicPublish(publish) => self.call(core, number, method.ids(), |call| {
+                call.publish_begin(publish).map(|()| Flow::Done)
+            }),
             _ => self.call(core, number, method.ids(), |call| call.method(&method)),
         }
     }
@@ -63,8 +61,12 @@ impl Connection {
         method: (u16, u16),
         carry_out: impl FnOnce(&mut Call<'_>) -> Result<Flow, Exception>,
     ) -> Next {
-        let Some(index) = self.channel_index(number) else { return Next::Frame };
-        let Stage::Running(session) = &mut self.stage else { return Next::Look };
+        let Some(index) = self.channel_index(number) else {
+            return Next::Frame;
+        };
+        let Stage::Running(session) = &mut self.stage else {
+            return Next::Look;
+        };
         let channel = &mut *self.channels[index];
         let key = channel.key;
         match carry_out(&mut Call { core, session, channel }) {
@@ -79,14 +81,18 @@ impl Connection {
     }
 
     fn connection_method(&mut self, core: &mut Core, method: &Method<'_>) -> Next {
-        let Stage::Running(session) = &self.stage else { return Next::Look };
+        let Stage::Running(session) = &self.stage else {
+            return Next::Look;
+        };
         match method {
             Method::ConnectionClose(_) => {
                 self.connection_closed(core);
                 Next::Look
             }
             Method::ConnectionUpdateSecret(_) => {
-                let Some(writer) = core.exits.writers.get_mut(self.id) else { return Next::Look };
+                let Some(writer) = core.exits.writers.get_mut(self.id) else {
+                    return Next::Look;
+                };
                 let out = &mut writer.outbox.scratch;
                 let (user, vhost) = (&session.opened.user, &session.opened.vhost_name);
                 match update_secret(user, vhost, &core.topology, out) {
@@ -99,7 +105,9 @@ impl Connection {
     }
 
     fn unopened(&mut self, core: &mut Core, number: u16, method: &Method<'_>) -> Next {
-        let Stage::Running(session) = &self.stage else { return Next::Look };
+        let Stage::Running(session) = &self.stage else {
+            return Next::Look;
+        };
         let Method::ChannelOpen(_) = method else {
             let exception = Exception::new(ReplyCode::ChannelError, "expected 'channel.open'");
             return self.failed(core, 0, exception.of(method.ids()));
@@ -139,13 +147,17 @@ impl Connection {
 
     /// Gathers the protocol header and returns the bytes behind it.
     pub(super) fn read_protocol_header(&mut self, core: &mut Core, mut bytes: Bytes) -> Bytes {
-        let Stage::Header(handshake, gathered) = &mut self.stage else { return bytes };
+        let Stage::Header(handshake, gathered) = &mut self.stage else {
+            return bytes;
+        };
         let wanted = PROTOCOL_HEADER_BYTES - gathered.len();
         gathered.extend_from_slice(&bytes.split_to(wanted.min(bytes.len())));
         let Ok(header) = <[u8; PROTOCOL_HEADER_BYTES]>::try_from(gathered.as_slice()) else {
             return bytes;
         };
-        let Some(writer) = core.exits.writers.get_mut(self.id) else { return bytes };
+        let Some(writer) = core.exits.writers.get_mut(self.id) else {
+            return bytes;
+        };
         let step = handshake.header(&header, &core.settings, &mut writer.outbox.scratch);
         if let Stage::Header(handshake, _) = std::mem::replace(&mut self.stage, Stage::Ended) {
             self.stage = Stage::Handshake(handshake);
@@ -164,7 +176,9 @@ impl Connection {
     ) -> Next {
         match &mut self.stage {
             Stage::Handshake(handshake) => {
-                let Some(writer) = core.exits.writers.get_mut(self.id) else { return Next::Look };
+                let Some(writer) = core.exits.writers.get_mut(self.id) else {
+                    return Next::Look;
+                };
                 let step = match frame {
                     Frame::Method { channel, payload } => match Method::decode(payload) {
                         Ok(method) => handshake.method(
@@ -192,7 +206,9 @@ impl Connection {
 
     /// We said close: close and close-ok still mean something.
     fn closing_frame(&mut self, core: &mut Core, frame: &Frame<'_>) {
-        let Frame::Method { channel: 0, payload } = frame else { return };
+        let Frame::Method { channel: 0, payload } = frame else {
+            return;
+        };
         match Method::decode(payload) {
             Ok(Method::ConnectionCloseOk(_)) => self.end(core),
             Ok(Method::ConnectionClose(_)) => self.write(core, 0, &ConnectionCloseOk {}),

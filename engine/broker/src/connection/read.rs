@@ -54,16 +54,22 @@ impl Connection {
         if channel.channel == 0 {
             return self.released(core, &answer);
         }
-        let Stage::Running(session) = &mut self.stage else { return };
+        let Stage::Running(session) = &mut self.stage else {
+            return;
+        };
         let asked = session.awaiting.take_if(|awaiting| awaiting.channel == channel);
-        let Some(Awaiting { method, what, .. }) = asked else { return };
+        let Some(Awaiting { method, what, .. }) = asked else {
+            return;
+        };
         self.call(core, channel.channel, method, |call| call.answered(what, answer));
         self.resume(core);
     }
 
     /// The awaited `basic.get` has been answered with a message.
     pub fn got(&mut self, core: &mut Core, channel: ChannelKey) {
-        let Stage::Running(session) = &mut self.stage else { return };
+        let Stage::Running(session) = &mut self.stage else {
+            return;
+        };
         if session.awaiting.take_if(|awaiting| awaiting.channel == channel).is_some() {
             self.resume(core);
         }
@@ -121,10 +127,7 @@ impl Connection {
     /// Whether frames mean anything in this stage.
     #[inline]
     fn reads_on(&self) -> bool {
-        !matches!(
-            self.stage,
-            Stage::Header(..) | Stage::Closing(Ending::Silent(_)) | Stage::Ended
-        )
+        !matches!(self.stage, Stage::Header(..) | Stage::Closing(Ending::Silent(_)) | Stage::Ended)
     }
 
     #[inline]

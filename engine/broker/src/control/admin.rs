@@ -20,10 +20,7 @@ impl Control {
         self.emit(Change::VhostAdded(vhost, name.clone()));
         for exchange in preset_exchanges(vhost) {
             let id = self.take_exchange_id()?;
-            self.emit(Change::ExchangeDeclared(Arc::new(Exchange {
-                id,
-                ..exchange
-            })));
+            self.emit(Change::ExchangeDeclared(Arc::new(Exchange { id, ..exchange })));
         }
         Some(vhost)
     }
@@ -42,11 +39,9 @@ impl Control {
     pub fn set_permissions(&mut self, user: &Name, vhost: VhostId, to: Option<Permissions>) {
         let user = user.clone();
         self.emit(match to {
-            Some(permissions) => Change::PermissionsPut {
-                user,
-                vhost,
-                permissions: Arc::new(permissions),
-            },
+            Some(permissions) => {
+                Change::PermissionsPut { user, vhost, permissions: Arc::new(permissions) }
+            }
             None => Change::PermissionsCleared { user, vhost },
         });
     }

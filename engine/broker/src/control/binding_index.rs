@@ -36,9 +36,7 @@ impl BindingIndex {
 
     /// The binding that is the same as this one.
     pub(super) fn get(&self, binding: &Binding) -> Option<&Arc<Binding>> {
-        self.numbers
-            .get_key_value(binding)
-            .map(|(binding, _)| binding)
+        self.numbers.get_key_value(binding).map(|(binding, _)| binding)
     }
 
     /// Whether an exchange is the source of any binding.
@@ -53,14 +51,8 @@ impl BindingIndex {
             self.bindings.push(None);
         }
         self.bindings[number as usize] = Some(Arc::clone(binding));
-        self.by_source
-            .entry(binding.source)
-            .or_default()
-            .insert(number);
-        self.by_target
-            .entry(binding.target)
-            .or_default()
-            .insert(number);
+        self.by_source.entry(binding.source).or_default().insert(number);
+        self.by_target.entry(binding.target).or_default().insert(number);
         self.numbers.insert(Arc::clone(binding), number);
     }
 
@@ -87,9 +79,7 @@ impl BindingIndex {
     }
 
     fn remove_numbers(&mut self, numbers: &BTreeSet<u32>) -> Vec<Arc<Binding>> {
-        let bindings = numbers
-            .iter()
-            .filter_map(|number| self.bindings[*number as usize].clone());
+        let bindings = numbers.iter().filter_map(|number| self.bindings[*number as usize].clone());
         let bindings: Vec<_> = bindings.collect();
         for binding in &bindings {
             self.remove(binding);

@@ -28,10 +28,7 @@ impl Control {
         arguments::check_not_default_exchange(&declared.name)?;
         let vhost = self.vhost_name(declared.vhost)?;
         let table = table_of(&declared.arguments);
-        if let Some(exchange) = self
-            .topology
-            .exchange(declared.vhost, declared.name.as_bytes())
-        {
+        if let Some(exchange) = self.topology.exchange(declared.vhost, declared.name.as_bytes()) {
             let redeclaration = ExchangeRedeclaration {
                 kind: declared.kind,
                 durable: declared.durable,
@@ -73,10 +70,7 @@ impl Control {
             self.delete_queue(gone);
         }
         let vhost = self.vhost_name(declared.vhost)?;
-        if let Some(queue) = self
-            .topology
-            .queue(declared.vhost, declared.name.as_bytes())
-        {
+        if let Some(queue) = self.topology.queue(declared.vhost, declared.name.as_bytes()) {
             let redeclaration = QueueRedeclaration {
                 durable: declared.durable,
                 exclusive: declared.exclusive,
@@ -85,11 +79,7 @@ impl Control {
             };
             equivalence::check_queue(queue, &vhost, redeclaration)?;
             let (queue, name) = (queue.id, queue.name.clone());
-            return Ok(Outcome::QueueDeclared {
-                queue,
-                name,
-                created: false,
-            });
+            return Ok(Outcome::QueueDeclared { queue, name, created: false });
         }
         let settings = arguments::check_queue(QueueProperties {
             vhost: &vhost,
@@ -119,11 +109,7 @@ impl Control {
             settings,
         })));
         self.remember_owner(id, declared);
-        Ok(Outcome::QueueDeclared {
-            queue: id,
-            name,
-            created: true,
-        })
+        Ok(Outcome::QueueDeclared { queue: id, name, created: true })
     }
 
     pub(super) fn bind(&mut self, change: &BindingChange) -> Result<Outcome, Exception> {
@@ -192,11 +178,7 @@ impl Control {
         }
         loop {
             let name = self.server_names.next();
-            if self
-                .topology
-                .queue(declared.vhost, name.as_bytes())
-                .is_none()
-            {
+            if self.topology.queue(declared.vhost, name.as_bytes()).is_none() {
                 return name;
             }
         }
@@ -213,26 +195,17 @@ impl Control {
         let private =
             declared.exclusive.is_some() || declared.auto_delete || declared.name.is_empty();
         let shards = self.topology.shards();
-        if private && asker.0 < shards {
-            asker
-        } else {
-            home_of(vhost, name, shards)
-        }
+        if private && asker.0 < shards { asker } else { home_of(vhost, name, shards) }
     }
 
     fn remember_owner(&mut self, queue: QueueId, declared: &QueueDeclaration) {
         if let Some(owner) = declared.exclusive {
-            self.exclusive_queues
-                .entry(owner)
-                .or_default()
-                .insert(queue);
+            self.exclusive_queues.entry(owner).or_default().insert(queue);
         }
     }
 
     fn source_of(&self, change: &BindingChange, vhost: &str) -> Result<&Exchange, Exception> {
-        let source = self
-            .topology
-            .exchange(change.vhost, change.source.as_bytes());
+        let source = self.topology.exchange(change.vhost, change.source.as_bytes());
         source.ok_or_else(|| equivalence::no_exchange(&change.source, vhost))
     }
 

@@ -51,10 +51,7 @@ impl Control {
             self.remove_pattern(binding);
         }
         let sources = bindings.iter().map(|binding| binding.source).collect();
-        self.emit(Change::QueueDeleted {
-            queue,
-            bindings: bindings.into(),
-        });
+        self.emit(Change::QueueDeleted { queue, bindings: bindings.into() });
         self.queue_slots.release(queue.slot);
         self.delete_unused(sources);
     }
@@ -97,10 +94,7 @@ impl Control {
             self.remove_pattern(binding);
         }
         let sources = bindings.iter().map(|binding| binding.source).collect();
-        self.emit(Change::ExchangeDeleted {
-            exchange,
-            bindings: bindings.into(),
-        });
+        self.emit(Change::ExchangeDeleted { exchange, bindings: bindings.into() });
         self.exchange_slots.release(exchange.slot);
         sources
     }

@@ -18,11 +18,7 @@ pub struct ControlMember {
 impl ControlMember {
     /// The control state of `shards` shards that all start from `topology`; see [`Control::new`].
     pub fn new(topology: Topology, shards: u16, seed: u64) -> Self {
-        Self {
-            control: Control::new(topology, shards, seed),
-            post: Post::new(shards),
-            shards,
-        }
+        Self { control: Control::new(topology, shards, seed), post: Post::new(shards), shards }
     }
 
     /// Takes requests from a shard.
@@ -41,13 +37,11 @@ impl ControlMember {
         self.control.finish_turn();
         while let Some(delta) = self.control.poll_delta() {
             for shard in 0..self.shards {
-                self.post
-                    .send(ShardId(shard), Lane::Reply, Mail::Delta(delta.clone()));
+                self.post.send(ShardId(shard), Lane::Reply, Mail::Delta(delta.clone()));
             }
         }
         while let Some((shard, answer)) = self.control.poll_answer() {
-            self.post
-                .send(shard, Lane::Reply, Mail::ControlAnswer(Box::new(answer)));
+            self.post.send(shard, Lane::Reply, Mail::ControlAnswer(Box::new(answer)));
         }
     }
 

@@ -92,20 +92,12 @@ impl Control {
             topology,
         };
         for exchange in control.topology.exchanges() {
-            control
-                .exchange_slots
-                .reserve(exchange.id.slot, exchange.id.generation);
+            control.exchange_slots.reserve(exchange.id.slot, exchange.id.generation);
         }
         for queue in control.topology.queues() {
-            control
-                .queue_slots
-                .reserve(queue.id.slot, queue.id.generation);
+            control.queue_slots.reserve(queue.id.slot, queue.id.generation);
             if let Some(owner) = queue.exclusive {
-                control
-                    .exclusive_queues
-                    .entry(owner)
-                    .or_default()
-                    .insert(queue.id);
+                control.exclusive_queues.entry(owner).or_default().insert(queue.id);
             }
         }
         control
@@ -118,12 +110,7 @@ impl Control {
                 let outcome = self.declare_exchange(&declaration);
                 self.progress.answer(asker, outcome);
             }
-            Request::DeleteExchange {
-                asker,
-                vhost,
-                name,
-                if_unused,
-            } => {
+            Request::DeleteExchange { asker, vhost, name, if_unused } => {
                 let outcome = self.delete_exchange(vhost, &name, if_unused);
                 self.progress.answer(asker, outcome);
             }
@@ -142,17 +129,12 @@ impl Control {
             Request::QueueGone { queue, asker } => {
                 self.delete_queue(queue);
                 if let Some((asker, messages)) = asker {
-                    self.progress
-                        .answer(asker, Ok(Outcome::QueueDeleted(messages)));
+                    self.progress.answer(asker, Ok(Outcome::QueueDeleted(messages)));
                 }
             }
             Request::OwnerGone(owner) => {
                 self.delete_queues_of(owner);
-                let asker = ChannelKey {
-                    owner,
-                    channel: 0,
-                    incarnation: 0,
-                };
+                let asker = ChannelKey { owner, channel: 0, incarnation: 0 };
                 self.progress.answer(asker, Ok(Outcome::OwnerReleased));
             }
             Request::Applied { shard, sequence } => self.progress.applied(shard, sequence),
@@ -204,25 +186,18 @@ impl Control {
     }
 
     fn emit(&mut self, change: Change) {
-        let delta = Delta {
-            sequence: self.topology.sequence() + 1,
-            change,
-        };
+        let delta = Delta { sequence: self.topology.sequence() + 1, change };
         self.topology.apply(&delta);
         self.deltas.push_back(Arc::new(delta));
     }
 
     /// A new exchange identity; `None` at the limit.
     fn take_exchange_id(&mut self) -> Option<ExchangeId> {
-        self.exchange_slots
-            .take()
-            .map(|(slot, generation)| ExchangeId { slot, generation })
+        self.exchange_slots.take().map(|(slot, generation)| ExchangeId { slot, generation })
     }
 
     /// A new queue identity; `None` at the limit.
     fn take_queue_id(&mut self) -> Option<QueueId> {
-        self.queue_slots
-            .take()
-            .map(|(slot, generation)| QueueId { slot, generation })
+        self.queue_slots.take().map(|(slot, generation)| QueueId { slot, generation })
     }
 }

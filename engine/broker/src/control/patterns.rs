@@ -37,21 +37,16 @@ impl Patterns {
 
     /// Whether an exchange can take no more patterns.
     pub(super) fn is_full(&self, exchange: ExchangeId) -> bool {
-        self.exchanges
-            .get(&exchange)
-            .is_some_and(|entry| entry.builder.len() >= BINDINGS_MAX)
+        self.exchanges.get(&exchange).is_some_and(|entry| entry.builder.len() >= BINDINGS_MAX)
     }
 
     /// Adds the pattern `key` that leads to `token`.
     pub(super) fn insert(&mut self, exchange: ExchangeId, key: &Arc<[u8]>, token: u32) {
         let seed = self.seed;
-        let entry = self
-            .exchanges
-            .entry(exchange)
-            .or_insert_with(|| ExchangePatterns {
-                builder: TopicBuilder::new(seed),
-                repeated: seeded_map(seed),
-            });
+        let entry = self.exchanges.entry(exchange).or_insert_with(|| ExchangePatterns {
+            builder: TopicBuilder::new(seed),
+            repeated: seeded_map(seed),
+        });
         match entry.builder.insert(key, token) {
             Ok(true) => self.mark(exchange),
             Ok(false) => *entry.repeated.entry((token, Arc::clone(key))).or_default() += 1,

@@ -15,9 +15,9 @@ pub(super) fn home_of(vhost: &str, name: &str, shards: u16) -> ShardId {
 }
 
 fn fnv_1a(start: u64, octets: &[u8]) -> u64 {
-    octets.iter().fold(start, |hash, octet| {
-        (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01B3)
-    })
+    octets
+        .iter()
+        .fold(start, |hash, octet| (hash ^ u64::from(*octet)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
 /// The finalizer of `MurmurHash3`: every input bit moves every output bit.
@@ -48,17 +48,13 @@ mod tests {
     #[test]
     fn one_more_shard_moves_few_queues() {
         let names = (0..8_000).map(|number| format!("queue-{number}"));
-        let moved = names
-            .filter(|name| home_of("/", name, 3) != home_of("/", name, 4))
-            .count();
+        let moved = names.filter(|name| home_of("/", name, 3) != home_of("/", name, 4)).count();
         assert!((1_600..2_400).contains(&moved), "{moved} of 8000 moved");
     }
 
     #[test]
     fn homes_outlive_the_process() {
-        let homes: Vec<_> = (0..8)
-            .map(|n| home_of("/", &format!("q{n}"), 4).0)
-            .collect();
+        let homes: Vec<_> = (0..8).map(|n| home_of("/", &format!("q{n}"), 4).0).collect();
         assert_eq!(homes, HOMES_OF_Q0_TO_Q7);
     }
 

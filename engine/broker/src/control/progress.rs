@@ -38,8 +38,7 @@ impl Progress {
 
     /// Lets the turn's answers wait for all deltas up to `sequence`.
     pub(super) fn finish_turn(&mut self, sequence: u64) {
-        self.waiting
-            .extend(self.turn.drain(..).map(|answer| (sequence, answer)));
+        self.waiting.extend(self.turn.drain(..).map(|answer| (sequence, answer)));
     }
 
     /// A shard has come this far.

@@ -22,10 +22,7 @@ impl ServerNames {
     /// hash tables.
     pub(super) fn new(seed: u64) -> Self {
         let digest = Sha256::digest(seed.to_be_bytes());
-        let state = digest
-            .iter()
-            .take(8)
-            .fold(0, |state, octet| state << 8 | u64::from(*octet));
+        let state = digest.iter().take(8).fold(0, |state, octet| state << 8 | u64::from(*octet));
         Self { state }
     }
 
@@ -62,11 +59,7 @@ mod tests {
         for name in made {
             let random = name.strip_prefix("amq.gen-").unwrap();
             assert_eq!(random.len(), 22);
-            assert!(
-                random
-                    .bytes()
-                    .all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_')
-            );
+            assert!(random.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-' || c == b'_'));
         }
         assert_eq!(ServerNames::new(1).next(), ServerNames::new(1).next());
     }

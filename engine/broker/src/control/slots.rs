@@ -15,11 +15,7 @@ pub(super) struct Slots {
 impl Slots {
     /// Slots 0 to `count_max` − 1, all free.
     pub(super) fn new(count_max: u32) -> Self {
-        Self {
-            generations: Vec::new(),
-            free: BinaryHeap::new(),
-            count_max,
-        }
+        Self { generations: Vec::new(), free: BinaryHeap::new(), count_max }
     }
 
     /// Marks a slot that is in use already. Slots are reserved in ascending order.
@@ -59,16 +55,10 @@ mod tests {
     #[test]
     fn slots_come_back_with_another_generation() {
         let mut slots = Slots::new(2);
-        assert_eq!(
-            (slots.take(), slots.take(), slots.take()),
-            (Some((0, 0)), Some((1, 0)), None)
-        );
+        assert_eq!((slots.take(), slots.take(), slots.take()), (Some((0, 0)), Some((1, 0)), None));
         slots.release(1);
         slots.release(0);
-        assert_eq!(
-            (slots.take(), slots.take(), slots.take()),
-            (Some((0, 1)), Some((1, 1)), None)
-        );
+        assert_eq!((slots.take(), slots.take(), slots.take()), (Some((0, 1)), Some((1, 1)), None));
     }
 
     #[test]

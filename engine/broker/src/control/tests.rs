@@ -12,18 +12,8 @@ const VHOST: VhostId = VhostId(0);
 const SHARDS: u16 = 3;
 
 fn channel(shard: u16, slot: u32, channel: u16) -> ChannelKey {
-    let connection = ConnectionId {
-        slot,
-        generation: 0,
-    };
-    ChannelKey {
-        owner: Owner {
-            shard: ShardId(shard),
-            connection,
-        },
-        channel,
-        incarnation: 0,
-    }
+    let connection = ConnectionId { slot, generation: 0 };
+    ChannelKey { owner: Owner { shard: ShardId(shard), connection }, channel, incarnation: 0 }
 }
 
 fn new_control() -> Control {
@@ -67,10 +57,7 @@ fn binding(source: &str, queue: &str, key: &str) -> BindingChange {
 }
 
 fn exchange_binding(source: &str, destination: &str, key: &str) -> BindingChange {
-    BindingChange {
-        target: BindingTarget::Exchange,
-        ..binding(source, destination, key)
-    }
+    BindingChange { target: BindingTarget::Exchange, ..binding(source, destination, key) }
 }
 
 /// Ends the turn and reports everything as applied; returns what came of it.
@@ -79,10 +66,7 @@ fn settle(control: &mut Control) -> (Vec<Arc<Delta>>, Vec<Answer>) {
     let deltas: Vec<_> = std::iter::from_fn(|| control.poll_delta()).collect();
     let sequence = control.topology().sequence();
     for shard in 0..SHARDS {
-        control.handle(Request::Applied {
-            shard: ShardId(shard),
-            sequence,
-        });
+        control.handle(Request::Applied { shard: ShardId(shard), sequence });
     }
     let answers = std::iter::from_fn(|| control.poll_answer()).map(|(_, answer)| answer);
     let answers = answers.collect();
@@ -101,16 +85,8 @@ fn ask(control: &mut Control, request: Request) -> Result<Outcome, String> {
 }
 
 fn ask_declare(control: &mut Control, declaration: QueueDeclaration) -> (QueueId, Name, bool) {
-    let outcome = ask(
-        control,
-        Request::DeclareQueue(channel(0, 0, 1), declaration),
-    );
-    let Ok(Outcome::QueueDeclared {
-        queue,
-        name,
-        created,
-    }) = outcome
-    else {
+    let outcome = ask(control, Request::DeclareQueue(channel(0, 0, 1), declaration));
+    let Ok(Outcome::QueueDeclared { queue, name, created }) = outcome else {
         panic!("{outcome:?}");
     };
     (queue, name, created)
@@ -130,22 +106,11 @@ fn ask_exchange(control: &mut Control, to: ExchangeDeclaration) -> Result<Outcom
 
 fn ask_delete(control: &mut Control, name: &str, if_unused: bool) -> Result<Outcome, String> {
     let (asker, name) = (channel(0, 0, 1), Name::from(name));
-    ask(
-        control,
-        Request::DeleteExchange {
-            asker,
-            vhost: VHOST,
-            name,
-            if_unused,
-        },
-    )
+    ask(control, Request::DeleteExchange { asker, vhost: VHOST, name, if_unused })
 }
 
 fn exists(control: &Control, exchange: &str) -> bool {
-    control
-        .topology()
-        .exchange(VHOST, exchange.as_bytes())
-        .is_some()
+    control.topology().exchange(VHOST, exchange.as_bytes()).is_some()
 }
 
 #[test]
@@ -157,14 +122,8 @@ fn answers_wait_until_every_shard_has_applied() {
     let delta = control.poll_delta().unwrap();
     assert_eq!(delta.sequence, 1);
     for shard in 0..SHARDS {
-        assert!(
-            control.poll_answer().is_none(),
-            "shard {shard} has not applied"
-        );
-        control.handle(Request::Applied {
-            shard: ShardId(shard),
-            sequence: 1,
-        });
+        assert!(control.poll_answer().is_none(), "shard {shard} has not applied");
+        control.handle(Request::Applied { shard: ShardId(shard), sequence: 1 });
     }
     let (to, answer) = control.poll_answer().unwrap();
     assert_eq!((to, answer.asker), (ShardId(1), channel(1, 0, 1)));
@@ -201,21 +160,12 @@ fn a_slow_shard_holds_only_what_it_has_not_seen() {
         control.finish_turn();
     }
     for (shard, sequence) in [(0, 2), (1, 1), (2, 2)] {
-        control.handle(Request::Applied {
-            shard: ShardId(shard),
-            sequence,
-        });
+        control.handle(Request::Applied { shard: ShardId(shard), sequence });
     }
     assert!(control.poll_answer().is_some() && control.poll_answer().is_none());
     // An old report changes nothing.
-    control.handle(Request::Applied {
-        shard: ShardId(0),
-        sequence: 1,
-    });
-    control.handle(Request::Applied {
-        shard: ShardId(1),
-        sequence: 2,
-    });
+    control.handle(Request::Applied { shard: ShardId(0), sequence: 1 });
+    control.handle(Request::Applied { shard: ShardId(1), sequence: 2 });
     assert!(control.poll_answer().is_some());
 }
 
@@ -227,10 +177,7 @@ fn patterns_are_compiled_once_per_turn() {
         let change = binding("amq.topic", "q", &format!("{number}.*"));
         control.handle(Request::Bind(channel(0, 0, 1), change));
     }
-    control.handle(Request::Bind(
-        channel(0, 0, 1),
-        binding("amq.topic", "q", "literal"),
-    ));
+    control.handle(Request::Bind(channel(0, 0, 1), binding("amq.topic", "q", "literal")));
     let (deltas, answers) = settle(&mut control);
     assert_eq!(answers.len(), 51);
     let tables: Vec<_> = deltas
@@ -238,11 +185,7 @@ fn patterns_are_compiled_once_per_turn() {
         .filter(|delta| matches!(delta.change, Change::TopicCompiled { .. }))
         .collect();
     assert_eq!((deltas.len(), tables.len()), (52, 1));
-    assert_eq!(
-        tables[0].sequence,
-        deltas.last().unwrap().sequence,
-        "answers wait for it too"
-    );
+    assert_eq!(tables[0].sequence, deltas.last().unwrap().sequence, "answers wait for it too");
     assert!(control.idle() && !control.idle());
 }
 
@@ -251,24 +194,13 @@ fn queues_are_declared_once() {
     let mut control = new_control();
     let (id, _, created) = ask_declare(&mut control, queue("q"));
     assert!(created);
+    assert_eq!(ask_declare(&mut control, queue("q")), (id, Name::from("q"), false));
+    let durable = QueueDeclaration { durable: true, ..queue("q") };
     assert_eq!(
-        ask_declare(&mut control, queue("q")),
-        (id, Name::from("q"), false)
-    );
-    let durable = QueueDeclaration {
-        durable: true,
-        ..queue("q")
-    };
-    assert_eq!(
-        ask(
-            &mut control,
-            Request::DeclareQueue(channel(0, 0, 1), durable)
-        ),
-        Err(
-            "406 inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but \
+        ask(&mut control, Request::DeclareQueue(channel(0, 0, 1), durable)),
+        Err("406 inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but \
              current is 'false'"
-                .to_owned()
-        )
+            .to_owned())
     );
 }
 
@@ -276,24 +208,14 @@ fn queues_are_declared_once() {
 fn a_queue_reported_gone_may_be_declared_again() {
     let mut control = new_control();
     let (old, ..) = ask_declare(&mut control, queue("q"));
-    let other = QueueDeclaration {
-        auto_delete: true,
-        gone: Some(old),
-        ..queue("q")
-    };
+    let other = QueueDeclaration { auto_delete: true, gone: Some(old), ..queue("q") };
     let (new, _, created) = ask_declare(&mut control, other);
     assert!(created && new != old);
     // The home's own notice comes late: its asker is answered, the new queue stays.
-    let late = Request::QueueGone {
-        queue: old,
-        asker: Some((channel(2, 0, 1), 7)),
-    };
+    let late = Request::QueueGone { queue: old, asker: Some((channel(2, 0, 1), 7)) };
     assert_eq!(ask(&mut control, late), Ok(Outcome::QueueDeleted(7)));
     assert!(control.topology().queue_by_id(new).is_some());
-    control.handle(Request::QueueGone {
-        queue: new,
-        asker: None,
-    });
+    control.handle(Request::QueueGone { queue: new, asker: None });
     assert!(settle(&mut control).1.is_empty());
     assert!(control.topology().queue(VHOST, b"q").is_none());
 }
@@ -303,14 +225,8 @@ fn private_queues_live_with_their_asker() {
     let mut control = new_control();
     let owner = channel(2, 5, 1).owner;
     let declarations = [
-        QueueDeclaration {
-            exclusive: Some(owner),
-            ..queue("exclusive")
-        },
-        QueueDeclaration {
-            auto_delete: true,
-            ..queue("auto-delete")
-        },
+        QueueDeclaration { exclusive: Some(owner), ..queue("exclusive") },
+        QueueDeclaration { auto_delete: true, ..queue("auto-delete") },
         queue(""),
     ];
     for declaration in declarations {
@@ -318,28 +234,14 @@ fn private_queues_live_with_their_asker() {
     }
     settle(&mut control);
     assert_eq!(control.topology().queues().count(), 3);
-    assert!(
-        control
-            .topology()
-            .queues()
-            .all(|queue| queue.home == ShardId(2))
-    );
-    assert!(
-        control
-            .topology()
-            .queues()
-            .any(|queue| queue.name.starts_with("amq.gen-"))
-    );
+    assert!(control.topology().queues().all(|queue| queue.home == ShardId(2)));
+    assert!(control.topology().queues().any(|queue| queue.name.starts_with("amq.gen-")));
     for number in 0..30 {
         let shared = queue(&format!("shared-{number}"));
         control.handle(Request::DeclareQueue(channel(2, 5, 1), shared));
     }
     settle(&mut control);
-    let homes: BTreeSet<_> = control
-        .topology()
-        .queues()
-        .map(|queue| queue.home)
-        .collect();
+    let homes: BTreeSet<_> = control.topology().queues().map(|queue| queue.home).collect();
     assert_eq!(homes.len(), usize::from(SHARDS));
 }
 
@@ -347,16 +249,8 @@ fn private_queues_live_with_their_asker() {
 fn exclusive_queues_go_with_their_owner() {
     let mut control = new_control();
     let (asker, stranger) = (channel(1, 4, 1), channel(1, 5, 1));
-    for (name, owner) in [
-        ("a", asker.owner),
-        ("b", asker.owner),
-        ("c", stranger.owner),
-    ] {
-        let declaration = QueueDeclaration {
-            exclusive: Some(owner),
-            durable: true,
-            ..queue(name)
-        };
+    for (name, owner) in [("a", asker.owner), ("b", asker.owner), ("c", stranger.owner)] {
+        let declaration = QueueDeclaration { exclusive: Some(owner), durable: true, ..queue(name) };
         control.handle(Request::DeclareQueue(asker, declaration));
     }
     settle(&mut control);
@@ -366,35 +260,18 @@ fn exclusive_queues_go_with_their_owner() {
     assert!(refusal.starts_with("405 cannot obtain exclusive access to locked queue 'a'"));
     // Unbinding looks at the binding first: there is none.
     assert_eq!(ask_unbind(&mut control, locked.clone()), Ok(Outcome::Done));
-    let own = BindingChange {
-        owner: asker.owner,
-        ..locked.clone()
-    };
+    let own = BindingChange { owner: asker.owner, ..locked.clone() };
     assert_eq!(ask_bind(&mut control, own), Ok(Outcome::Done));
-    assert!(
-        ask_unbind(&mut control, locked)
-            .unwrap_err()
-            .starts_with("405 ")
-    );
+    assert!(ask_unbind(&mut control, locked).unwrap_err().starts_with("405 "));
 
     control.handle(Request::OwnerGone(asker.owner));
     let (deltas, answers) = settle(&mut control);
     assert_eq!(deltas.len(), 2);
     assert_eq!(answers[0].outcome, Ok(Outcome::OwnerReleased));
-    assert_eq!(
-        (answers[0].asker.owner, answers[0].asker.channel),
-        (asker.owner, 0)
-    );
-    let left: Vec<_> = control
-        .topology()
-        .queues()
-        .map(|queue| queue.name.to_string())
-        .collect();
+    assert_eq!((answers[0].asker.owner, answers[0].asker.channel), (asker.owner, 0));
+    let left: Vec<_> = control.topology().queues().map(|queue| queue.name.to_string()).collect();
     assert_eq!((left, control.binding_count()), (vec!["c".to_owned()], 0));
-    assert_eq!(
-        ask(&mut control, Request::OwnerGone(asker.owner)),
-        Ok(Outcome::OwnerReleased)
-    );
+    assert_eq!(ask(&mut control, Request::OwnerGone(asker.owner)), Ok(Outcome::OwnerReleased));
 }
 
 #[test]
@@ -405,52 +282,23 @@ fn refusals_of_bindings() {
     let cases = [
         (binding("", "q", "k"), default),
         (exchange_binding("amq.direct", "", "k"), default),
-        (
-            binding("x", "missing", "k"),
-            "404 no exchange 'x' in vhost '/'",
-        ),
-        (
-            binding("amq.direct", "missing", "k"),
-            "404 no queue 'missing' in vhost '/'",
-        ),
-        (
-            exchange_binding("amq.direct", "x", "k"),
-            "404 no exchange 'x' in vhost '/'",
-        ),
+        (binding("x", "missing", "k"), "404 no exchange 'x' in vhost '/'"),
+        (binding("amq.direct", "missing", "k"), "404 no queue 'missing' in vhost '/'"),
+        (exchange_binding("amq.direct", "x", "k"), "404 no exchange 'x' in vhost '/'"),
     ];
     for (change, expected) in cases {
-        assert_eq!(
-            ask_bind(&mut control, change.clone()).unwrap_err(),
-            expected
-        );
+        assert_eq!(ask_bind(&mut control, change.clone()).unwrap_err(), expected);
         if !expected.starts_with("403") {
-            assert_eq!(
-                ask_unbind(&mut control, change),
-                Ok(Outcome::Done),
-                "idempotent"
-            );
+            assert_eq!(ask_unbind(&mut control, change), Ok(Outcome::Done), "idempotent");
         }
     }
-    let odd = TableBuilder::new()
-        .long_str("x-match", "foo")
-        .finish()
-        .as_bytes()
-        .clone();
-    let odd = |source, queue| BindingChange {
-        arguments: odd.clone(),
-        ..binding(source, queue, "")
-    };
-    assert!(
-        ask_bind(&mut control, odd("amq.headers", "missing"))
-            .unwrap_err()
-            .starts_with("404")
-    );
+    let odd = TableBuilder::new().long_str("x-match", "foo").finish().as_bytes().clone();
+    let odd =
+        |source, queue| BindingChange { arguments: odd.clone(), ..binding(source, queue, "") };
+    assert!(ask_bind(&mut control, odd("amq.headers", "missing")).unwrap_err().starts_with("404"));
     let refusal = ask_bind(&mut control, odd("amq.headers", "q")).unwrap_err();
     assert!(refusal.starts_with("406 Invalid x-match field value <<\"foo\">>"));
-    assert_eq!(
-        ask_bind(&mut control, odd("amq.direct", "q")),
-        Ok(Outcome::Done)
-    );
+    assert_eq!(ask_bind(&mut control, odd("amq.direct", "q")), Ok(Outcome::Done));
 }
 
 #[test]
@@ -475,38 +323,20 @@ fn binding_again_and_unbinding_nothing_are_fine() {
 fn refusals_of_exchanges() {
     let mut control = new_control();
     let reserved = "403 exchange name 'amq.x' contains reserved prefix 'amq.*'";
-    assert_eq!(
-        ask_exchange(&mut control, exchange("amq.x")).unwrap_err(),
-        reserved
-    );
+    assert_eq!(ask_exchange(&mut control, exchange("amq.x")).unwrap_err(), reserved);
     let default = "403 operation not permitted on the default exchange";
-    assert_eq!(
-        ask_exchange(&mut control, exchange("")).unwrap_err(),
-        default
-    );
+    assert_eq!(ask_exchange(&mut control, exchange("")).unwrap_err(), default);
     assert_eq!(ask_delete(&mut control, "", false).unwrap_err(), default);
     assert_eq!(
         ask_delete(&mut control, "amq.direct", false).unwrap_err(),
         "403 deletion of system exchange 'amq.direct' in vhost '/' not allowed"
     );
     // An existing one of that prefix may be declared, if it is the same.
-    let preset = ExchangeDeclaration {
-        durable: true,
-        ..exchange("amq.topic")
-    };
+    let preset = ExchangeDeclaration { durable: true, ..exchange("amq.topic") };
     assert_eq!(ask_exchange(&mut control, preset), Ok(Outcome::Done));
-    assert!(
-        ask_exchange(&mut control, exchange("amq.topic"))
-            .unwrap_err()
-            .starts_with("406 ")
-    );
-    let arguments = TableBuilder::new()
-        .bool("alternate-exchange", true)
-        .finish();
-    let odd = ExchangeDeclaration {
-        arguments: arguments.as_bytes().clone(),
-        ..exchange("x")
-    };
+    assert!(ask_exchange(&mut control, exchange("amq.topic")).unwrap_err().starts_with("406 "));
+    let arguments = TableBuilder::new().bool("alternate-exchange", true).finish();
+    let odd = ExchangeDeclaration { arguments: arguments.as_bytes().clone(), ..exchange("x") };
     assert_eq!(
         ask_exchange(&mut control, odd).unwrap_err(),
         "406 invalid type 'bool' for arg 'alternate-exchange' in exchange 'x' in vhost '/'"
@@ -538,10 +368,7 @@ fn auto_delete_exchanges_go_with_their_last_binding_and_take_others_along() {
     let mut control = new_control();
     ask_declare(&mut control, queue("q"));
     for name in ["a", "b", "c"] {
-        let auto_delete = ExchangeDeclaration {
-            auto_delete: true,
-            ..exchange(name)
-        };
+        let auto_delete = ExchangeDeclaration { auto_delete: true, ..exchange(name) };
         ask_exchange(&mut control, auto_delete).unwrap();
     }
     assert!(exists(&control, "a"), "never bound, never gone");
@@ -558,10 +385,7 @@ fn auto_delete_exchanges_go_with_their_last_binding_and_take_others_along() {
         assert!(!exists(&control, name), "{name}");
     }
     assert_eq!(control.binding_count(), 0);
-    assert!(
-        !control.idle(),
-        "patterns of deleted exchanges are forgotten"
-    );
+    assert!(!control.idle(), "patterns of deleted exchanges are forgotten");
 }
 
 #[test]
@@ -570,12 +394,7 @@ fn operators_change_users_and_virtual_hosts() {
     let vhost = control.add_vhost(&Name::from("second")).unwrap();
     assert_eq!(control.add_vhost(&Name::from("second")), Some(vhost));
     let password = None;
-    let user = User {
-        name: Name::from("u"),
-        password,
-        tags: Vec::new(),
-        loopback_only: false,
-    };
+    let user = User { name: Name::from("u"), password, tags: Vec::new(), loopback_only: false };
     control.put_user(user);
     let reader = Permissions::new("", "", "^mine").unwrap();
     control.set_permissions(&Name::from("u"), vhost, Some(reader));
@@ -591,13 +410,7 @@ fn operators_change_users_and_virtual_hosts() {
     assert!(control.topology().user("u").is_none());
     // The same name in two virtual hosts is two queues.
     let (first, ..) = ask_declare(&mut control, queue("q"));
-    let (second, ..) = ask_declare(
-        &mut control,
-        QueueDeclaration {
-            vhost,
-            ..queue("q")
-        },
-    );
+    let (second, ..) = ask_declare(&mut control, QueueDeclaration { vhost, ..queue("q") });
     assert_ne!(first, second);
 }
 
@@ -621,11 +434,7 @@ fn a_change_costs_the_same_however_much_exists() {
     for number in 0..20_000 {
         let name = format!("other-{number}");
         full.handle(Request::DeclareQueue(channel(0, 0, 1), queue(&name)));
-        for (source, key) in [
-            ("amq.direct", "k"),
-            ("amq.fanout", ""),
-            ("amq.topic", "a.#"),
-        ] {
+        for (source, key) in [("amq.direct", "k"), ("amq.fanout", ""), ("amq.topic", "a.#")] {
             full.handle(Request::Bind(channel(0, 0, 1), binding(source, &name, key)));
         }
     }
@@ -634,23 +443,13 @@ fn a_change_costs_the_same_however_much_exists() {
     let churn = |control: &mut Control| {
         let (id, ..) = ask_declare(control, queue("q"));
         let mut spent = Vec::new();
-        for (source, key) in [
-            ("amq.direct", "k"),
-            ("amq.fanout", ""),
-            ("amq.topic", "a.#"),
-        ] {
+        for (source, key) in [("amq.direct", "k"), ("amq.fanout", ""), ("amq.topic", "a.#")] {
             control.handle(Request::Bind(channel(0, 0, 1), binding(source, "q", key)));
             spent.push(work(&settle(control).0));
         }
-        control.handle(Request::Unbind(
-            channel(0, 0, 1),
-            binding("amq.fanout", "q", ""),
-        ));
+        control.handle(Request::Unbind(channel(0, 0, 1), binding("amq.fanout", "q", "")));
         spent.push(work(&settle(control).0));
-        control.handle(Request::QueueGone {
-            queue: id,
-            asker: None,
-        });
+        control.handle(Request::QueueGone { queue: id, asker: None });
         spent.push(work(&settle(control).0));
         spent
     };
@@ -668,17 +467,11 @@ fn nothing_is_left_of_what_came_and_went() {
         let owner = channel(0, round, 1).owner;
         let mut slots = Vec::new();
         for _ in 0..5 {
-            let exclusive = QueueDeclaration {
-                exclusive: Some(owner),
-                ..queue("")
-            };
+            let exclusive = QueueDeclaration { exclusive: Some(owner), ..queue("") };
             let (id, name, _) = ask_declare(&mut control, exclusive);
             slots.push(id.slot);
             for key in ["literal", "with.*", "#"] {
-                let change = BindingChange {
-                    owner,
-                    ..binding("amq.topic", &name, key)
-                };
+                let change = BindingChange { owner, ..binding("amq.topic", &name, key) };
                 ask_bind(&mut control, change).unwrap();
             }
         }
@@ -687,8 +480,5 @@ fn nothing_is_left_of_what_came_and_went() {
         settle(&mut control);
     }
     assert_eq!(control.topology().queues().count(), 0);
-    assert_eq!(
-        (control.binding_count(), control.exclusive_queues.len()),
-        (0, 0)
-    );
+    assert_eq!((control.binding_count(), control.exclusive_queues.len()), (0, 0));
 }

@@ -12,13 +12,7 @@ fn table() -> TableBuilder {
 }
 
 fn owner(slot: u32) -> Owner {
-    Owner {
-        shard: ShardId(0),
-        connection: ConnectionId {
-            slot,
-            generation: 0,
-        },
-    }
+    Owner { shard: ShardId(0), connection: ConnectionId { slot, generation: 0 } }
 }
 
 fn queue(arguments: &OwnedTable) -> QueueMeta {
@@ -36,12 +30,7 @@ fn queue(arguments: &OwnedTable) -> QueueMeta {
 }
 
 fn same(arguments: TableRef<'_>) -> QueueRedeclaration<'_> {
-    QueueRedeclaration {
-        durable: true,
-        exclusive: None,
-        auto_delete: false,
-        arguments,
-    }
+    QueueRedeclaration { durable: true, exclusive: None, auto_delete: false, arguments }
 }
 
 fn check_arguments(current: TableBuilder, received: TableBuilder) -> Result<(), String> {
@@ -49,9 +38,7 @@ fn check_arguments(current: TableBuilder, received: TableBuilder) -> Result<(), 
     check_queue(&queue(&current), "/", same(received.as_ref())).map_err(|error| {
         let text = error.explanation;
         let prefix = "inequivalent arg '";
-        text.strip_prefix(prefix)
-            .unwrap()
-            .replace(" for queue 'q' in vhost '/': received", " ←")
+        text.strip_prefix(prefix).unwrap().replace(" for queue 'q' in vhost '/': received", " ←")
     })
 }
 
@@ -120,24 +107,15 @@ fn different_arguments() {
 fn equivalent_arguments() {
     let cases = [
         (table(), table()),
-        (
-            table().int("x-expires", 60_000),
-            table().long("x-expires", 60_000),
-        ),
-        (
-            table().value("x-max-priority", Value::U8(5)),
-            table().int("x-max-priority", 5),
-        ),
+        (table().int("x-expires", 60_000), table().long("x-expires", 60_000)),
+        (table().value("x-max-priority", Value::U8(5)), table().int("x-max-priority", 5)),
         (table(), table().long_str("x-queue-type", "classic")),
         (table().long_str("x-queue-type", "classic"), table()),
         (table().int("x-unknown", 1), table().int("x-unknown", 2)),
         (table().int("x-unknown", 1), table()),
         // Known to quorum queues only, so a classic queue does not compare it.
         (table(), table().int("x-delivery-limit", 3)),
-        (
-            table().int("a", 1).int("x-expires", 5),
-            table().int("x-expires", 5),
-        ),
+        (table().int("a", 1).int("x-expires", 5), table().int("x-expires", 5)),
     ];
     for (current, received) in cases {
         check_arguments(current, received).unwrap();
@@ -150,48 +128,27 @@ fn different_properties() {
     let current = queue(&none);
     let declared = same(TableRef::EMPTY);
     check_queue(&current, "/", declared).unwrap();
-    let text = |declared| {
-        check_queue(&current, "/", declared)
-            .unwrap_err()
-            .explanation
-    };
+    let text = |declared| check_queue(&current, "/", declared).unwrap_err().explanation;
     assert_eq!(
-        text(QueueRedeclaration {
-            durable: false,
-            ..declared
-        }),
+        text(QueueRedeclaration { durable: false, ..declared }),
         "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'false' but current is \
          'true'"
     );
     assert_eq!(
-        text(QueueRedeclaration {
-            auto_delete: true,
-            ..declared
-        }),
+        text(QueueRedeclaration { auto_delete: true, ..declared }),
         "inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'true' but current \
          is 'false'"
     );
     // The first difference counts.
-    let both = QueueRedeclaration {
-        durable: false,
-        auto_delete: true,
-        ..declared
-    };
+    let both = QueueRedeclaration { durable: false, auto_delete: true, ..declared };
     assert!(text(both).starts_with("inequivalent arg 'durable'"));
 }
 
 #[test]
 fn exclusive_queues_belong_to_one_connection() {
     let none = OwnedTable::default();
-    let exclusive = QueueMeta {
-        exclusive: Some(owner(1)),
-        durable: false,
-        ..queue(&none)
-    };
-    let declared = |exclusive| QueueRedeclaration {
-        exclusive,
-        ..same(TableRef::EMPTY)
-    };
+    let exclusive = QueueMeta { exclusive: Some(owner(1)), durable: false, ..queue(&none) };
+    let declared = |exclusive| QueueRedeclaration { exclusive, ..same(TableRef::EMPTY) };
     // Durable and exclusive is stored as not durable, and so is equivalent to itself.
     check_queue(&exclusive, "/", declared(Some(owner(1)))).unwrap();
     let refusals = [
@@ -257,51 +214,31 @@ fn different_exchanges() {
     let direct = ExchangeKind::Direct;
     let cases = [
         (
-            ExchangeRedeclaration {
-                kind: direct,
-                durable: false,
-                ..same
-            },
+            ExchangeRedeclaration { kind: direct, durable: false, ..same },
             "'type' ← 'direct' but current is 'topic'",
         ),
         (
-            ExchangeRedeclaration {
-                durable: false,
-                internal: true,
-                ..same
-            },
+            ExchangeRedeclaration { durable: false, internal: true, ..same },
             "'durable' ← 'false' but current is 'true'",
         ),
         (
-            ExchangeRedeclaration {
-                auto_delete: true,
-                ..same
-            },
+            ExchangeRedeclaration { auto_delete: true, ..same },
             "'auto_delete' ← 'true' but current is 'false'",
         ),
         (
-            ExchangeRedeclaration {
-                internal: true,
-                ..same
-            },
+            ExchangeRedeclaration { internal: true, ..same },
             "'internal' ← 'true' but current is 'false'",
         ),
         (
             same_exchange(TableRef::EMPTY),
             "'alternate-exchange' ← none but current is the value 'ae' of type 'longstr'",
         ),
-        (
-            same_exchange(other.as_ref()),
-            "'alternate-exchange' ← 'other' but current is 'ae'",
-        ),
+        (same_exchange(other.as_ref()), "'alternate-exchange' ← 'other' but current is 'ae'"),
     ];
     for (declared, expected) in cases {
         let exception = check_exchange(&exchange(&alternate), "/", declared).unwrap_err();
         assert_eq!(exception.code.code(), 406);
         let expected = expected.replace('←', "for exchange 'x' in vhost '/': received");
-        assert_eq!(
-            exception.explanation,
-            format!("inequivalent arg {expected}")
-        );
+        assert_eq!(exception.explanation, format!("inequivalent arg {expected}"));
     }
 }

@@ -17,10 +17,7 @@ pub(crate) struct DirectBindings {
 impl DirectBindings {
     /// No bindings; keys hash with `seed`.
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            targets: seeded_map(seed),
-            seed,
-        }
+        Self { targets: seeded_map(seed), seed }
     }
 
     /// Adds a binding.
@@ -34,11 +31,7 @@ impl DirectBindings {
 
     /// Takes a binding away.
     pub(crate) fn unbind(&mut self, key: &[u8], target: Target) {
-        if self
-            .targets
-            .get_mut(key)
-            .is_some_and(|targets| targets.remove(target))
-        {
+        if self.targets.get_mut(key).is_some_and(|targets| targets.remove(target)) {
             self.targets.remove(key);
         }
     }

@@ -13,9 +13,7 @@ pub(crate) struct FanoutBindings {
 impl FanoutBindings {
     /// No bindings; targets hash with `seed`.
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            targets: TargetSet::new(seed),
-        }
+        Self { targets: TargetSet::new(seed) }
     }
 
     /// Adds a binding.

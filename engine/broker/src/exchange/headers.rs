@@ -33,17 +33,13 @@ struct MatchMode {
 impl HeadersBindings {
     /// No bindings; they hash with `seed`.
     pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            bindings: Vec::new(),
-            positions: seeded_map(seed),
-        }
+        Self { bindings: Vec::new(), positions: seeded_map(seed) }
     }
 
     /// Adds a binding.
     pub(crate) fn bind(&mut self, binding: &Arc<Binding>) {
         let mode = MatchMode::of(TableRef::trusted(&binding.canonical));
-        self.positions
-            .insert(Arc::clone(binding), self.bindings.len() as u32);
+        self.positions.insert(Arc::clone(binding), self.bindings.len() as u32);
         self.bindings.push((mode, Arc::clone(binding)));
     }
 
@@ -70,9 +66,7 @@ impl HeadersBindings {
 
 impl MatchMode {
     fn of(arguments: TableRef<'_>) -> Self {
-        let mode = arguments
-            .get("x-match")
-            .and_then(|value| value.as_long_str());
+        let mode = arguments.get("x-match").and_then(|value| value.as_long_str());
         Self {
             any: matches!(mode, Some(b"any" | b"any-with-x")),
             with_x: matches!(mode, Some(b"all-with-x" | b"any-with-x")),
@@ -83,10 +77,7 @@ impl MatchMode {
     /// in mode `all` and nothing in mode `any`.
     fn matches(self, conditions: TableRef<'_>, headers: &SortedHeaders<'_>) -> bool {
         let mut headers = headers.iter().peekable();
-        for (name, expected) in conditions
-            .iter()
-            .filter(|(name, _)| self.is_condition(name))
-        {
+        for (name, expected) in conditions.iter().filter(|(name, _)| self.is_condition(name)) {
             while headers.next_if(|(header, _)| *header < name).is_some() {}
             // Taken from the list: a second condition on the name meets the second such header.
             let met = headers
@@ -149,10 +140,7 @@ mod tests {
         assert!(matches(mode("all-with-x"), table().int("x-a", 1)));
         assert!(!matches(mode("any"), table().int("x-a", 1)));
         assert!(matches(mode("any-with-x"), table().int("x-a", 1)));
-        assert!(!matches(
-            mode("any-with-x"),
-            table().long_str("x-match", "any-with-x")
-        ));
+        assert!(!matches(mode("any-with-x"), table().long_str("x-match", "any-with-x")));
     }
 
     #[test]
@@ -160,10 +148,7 @@ mod tests {
         let present = || table().value("a", Value::Void);
         assert!(matches(present(), table().long_str("a", "whatever")));
         assert!(!matches(present(), table().int("b", 1)));
-        assert!(matches(
-            table().int("a", 1),
-            table().value("a", Value::U8(1))
-        ));
+        assert!(matches(table().int("a", 1), table().value("a", Value::U8(1))));
         assert!(!matches(table().int("a", 1), table().long_str("a", "1")));
     }
 
@@ -171,13 +156,7 @@ mod tests {
     fn order_and_duplicates() {
         let conditions = || table().int("b", 2).int("a", 1);
         assert!(matches(conditions(), table().int("a", 1).int("b", 2)));
-        assert!(!matches(
-            table().int("a", 2),
-            table().int("a", 1).int("a", 2)
-        ));
-        assert!(matches(
-            table().int("a", 1).int("a", 2),
-            table().int("a", 1).int("a", 2)
-        ));
+        assert!(!matches(table().int("a", 2), table().int("a", 1).int("a", 2)));
+        assert!(matches(table().int("a", 1).int("a", 2), table().int("a", 1).int("a", 2)));
     }
 }

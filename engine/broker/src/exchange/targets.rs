@@ -80,10 +80,7 @@ pub(crate) struct TargetSet {
 impl TargetSet {
     /// An empty set that hashes with `seed`.
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            entries: Vec::new(),
-            positions: seeded_map(seed),
-        }
+        Self { entries: Vec::new(), positions: seeded_map(seed) }
     }
 
     /// Adds a binding to `target`; true if it is the first to it.
@@ -98,8 +95,7 @@ impl TargetSet {
             self.positions.insert(target, count as u32 - 1);
         } else if count >= INDEX_FROM {
             let numbered = self.entries.iter().enumerate();
-            self.positions
-                .extend(numbered.map(|(at, (target, _))| (*target, at as u32)));
+            self.positions.extend(numbered.map(|(at, (target, _))| (*target, at as u32)));
         }
         true
     }
@@ -140,8 +136,6 @@ impl TargetSet {
         if self.positions.is_empty() {
             return self.entries.iter().position(|(entry, _)| *entry == target);
         }
-        self.positions
-            .get(&target)
-            .map(|position| *position as usize)
+        self.positions.get(&target).map(|position| *position as usize)
     }
 }

@@ -54,11 +54,7 @@ pub(super) fn log_in(
             may_be_told: capabilities.authentication_failure_close,
         }
     })?;
-    Ok(Client {
-        user,
-        mechanism,
-        properties: OwnedTable::from(start_ok.client_properties),
-    })
+    Ok(Client { user, mechanism, properties: OwnedTable::from(start_ok.client_properties) })
 }
 
 fn parse<'a>(
@@ -91,9 +87,7 @@ fn authenticate(
 ) -> Result<Name, String> {
     let Credentials { username, password } = credentials;
     let shown = String::from_utf8_lossy(username);
-    let user = str::from_utf8(username)
-        .ok()
-        .and_then(|name| topology.user(name));
+    let user = str::from_utf8(username).ok().and_then(|name| topology.user(name));
     let Some(user) = user.filter(|user| user.authenticate(password)) else {
         if user.is_none() {
             // As much work as for a known user, so that names cannot be told by the time taken.

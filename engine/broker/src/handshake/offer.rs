@@ -45,10 +45,7 @@ impl fmt::Display for HeaderFault {
             Self::Http => f.write_str("HTTP request received instead of an AMQP header"),
             Self::Tls => f.write_str("TLS client detected on a port without TLS"),
             Self::Version([id, major, minor, revision]) => {
-                write!(
-                    f,
-                    "AMQP version {id} {major} {minor} {revision} is not 0-9-1"
-                )
+                write!(f, "AMQP version {id} {major} {minor} {revision} is not 0-9-1")
             }
             Self::Unknown(bytes) => write!(f, "no AMQP header: \"{}\"", bytes.escape_ascii()),
         }
@@ -78,24 +75,15 @@ pub(super) fn check(bytes: [u8; 8]) -> Result<(), HeaderFault> {
 }
 
 fn is_http(bytes: &[u8]) -> bool {
-    const METHODS: [&[u8]; 8] = [
-        b"GET ",
-        b"HEAD ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"OPTIONS ",
-        b"CONNECT ",
-        b"PATCH ",
-    ];
+    const METHODS: [&[u8]; 8] =
+        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"PATCH "];
     METHODS.iter().any(|method| bytes.starts_with(method))
 }
 
 /// Writes `connection.start`. For a 0-9 client too it says 0-9: the field has no room for more.
 pub(super) fn write_start(settings: &Settings, out: &mut Vec<u8>) {
-    let capabilities = CAPABILITIES
-        .iter()
-        .fold(TableBuilder::new(), |table, name| table.bool(name, true));
+    let capabilities =
+        CAPABILITIES.iter().fold(TableBuilder::new(), |table, name| table.bool(name, true));
     let properties = TableBuilder::new().table("capabilities", &capabilities.finish());
     let properties = settings
         .server_properties()

@@ -35,10 +35,7 @@ impl Peer {
             tags: Vec::new(),
             loopback_only: false,
         };
-        topology.apply(&Delta {
-            sequence: 1,
-            change: Change::UserPut(Arc::new(user)),
-        });
+        topology.apply(&Delta { sequence: 1, change: Change::UserPut(Arc::new(user)) });
         Self {
             topology,
             settings: Settings::for_host("test"),
@@ -64,8 +61,7 @@ impl Peer {
         self.out.clear();
         let method = method.into();
         let (topology, settings) = (&self.topology, &self.settings);
-        self.handshake
-            .method(channel, &method, topology, settings, &mut self.out)
+        self.handshake.method(channel, &method, topology, settings, &mut self.out)
     }
 
     /// Goes on to a state without a fault.
@@ -75,17 +71,11 @@ impl Peer {
         if state == "starting" {
             return peer;
         }
-        assert!(matches!(
-            peer.send(start_ok("PLAIN", b"\0guest\0guest")),
-            Step::Continue
-        ));
+        assert!(matches!(peer.send(start_ok("PLAIN", b"\0guest\0guest")), Step::Continue));
         if state == "tuning" {
             return peer;
         }
-        assert!(matches!(
-            peer.send(tune_ok(2047, 131_072, 60)),
-            Step::Continue
-        ));
+        assert!(matches!(peer.send(tune_ok(2047, 131_072, 60)), Step::Continue));
         assert_eq!(state, "opening");
         peer
     }
@@ -93,20 +83,11 @@ impl Peer {
 
 fn start_ok<'a>(mechanism: &'a str, response: &'a [u8]) -> ConnectionStartOk<'a> {
     let client_properties = TableRef::EMPTY;
-    ConnectionStartOk {
-        client_properties,
-        mechanism,
-        response,
-        locale: "en_US",
-    }
+    ConnectionStartOk { client_properties, mechanism, response, locale: "en_US" }
 }
 
 fn tune_ok(channel_max: u16, frame_max: u32, heartbeat: u16) -> ConnectionTuneOk {
-    ConnectionTuneOk {
-        channel_max,
-        frame_max,
-        heartbeat,
-    }
+    ConnectionTuneOk { channel_max, frame_max, heartbeat }
 }
 
 fn open(virtual_host: &str) -> ConnectionOpen<'_> {
@@ -131,11 +112,7 @@ fn capable() -> OwnedTable {
 fn show(step: &Step) -> String {
     let told = |kind: &str, error: &Exception| {
         let (class, method) = error.method;
-        format!(
-            "{kind} {} ({class},{method}) {}",
-            error.code.code(),
-            error.explanation
-        )
+        format!("{kind} {} ({class},{method}) {}", error.code.code(), error.explanation)
     };
     match step {
         Step::Continue => "Continue".into(),
@@ -156,42 +133,21 @@ fn protocol_headers() {
         (b"AMQP\0\0\x09\x02", "Cut AMQP version 0 0 9 2 is not 0-9-1"),
         (b"AMQP\0\0\x0a\0", "Cut AMQP version 0 0 10 0 is not 0-9-1"),
         (b"AMQP\0\0\x08\0", "Cut AMQP version 0 0 8 0 is not 0-9-1"),
-        (
-            b"AMQP\x01\x01\x08\0",
-            "Cut AMQP version 1 1 8 0 is not 0-9-1",
-        ),
-        (
-            b"AMQP\x01\x01\x09\x01",
-            "Cut AMQP version 1 1 9 1 is not 0-9-1",
-        ),
+        (b"AMQP\x01\x01\x08\0", "Cut AMQP version 1 1 8 0 is not 0-9-1"),
+        (b"AMQP\x01\x01\x09\x01", "Cut AMQP version 1 1 9 1 is not 0-9-1"),
         (b"AMQP\x03\x01\0\0", "Cut AMQP version 3 1 0 0 is not 0-9-1"),
         (b"AMQP\0\x01\0\0", "Cut AMQP version 0 1 0 0 is not 0-9-1"),
         (b"garbage\xff", "Cut no AMQP header: \"garbage\\xff\""),
-        (
-            b"amqp\0\0\x09\x01",
-            "Cut no AMQP header: \"amqp\\x00\\x00\\t\\x01\"",
-        ),
-        (
-            b"GET / HT",
-            "Cut HTTP request received instead of an AMQP header",
-        ),
-        (
-            b"OPTIONS ",
-            "Cut HTTP request received instead of an AMQP header",
-        ),
-        (
-            b"\x16\x03\x01\x02\0\x01\0\x01",
-            "Cut TLS client detected on a port without TLS",
-        ),
+        (b"amqp\0\0\x09\x01", "Cut no AMQP header: \"amqp\\x00\\x00\\t\\x01\""),
+        (b"GET / HT", "Cut HTTP request received instead of an AMQP header"),
+        (b"OPTIONS ", "Cut HTTP request received instead of an AMQP header"),
+        (b"\x16\x03\x01\x02\0\x01\0\x01", "Cut TLS client detected on a port without TLS"),
     ];
     for (bytes, expected) in cases {
         let mut peer = Peer::local();
         assert_eq!(show(&peer.header(*bytes)), expected);
         if expected != "Continue" {
-            assert_eq!(
-                peer.out, PROTOCOL_HEADER,
-                "the answer is the version we speak"
-            );
+            assert_eq!(peer.out, PROTOCOL_HEADER, "the answer is the version we speak");
         }
     }
 }
@@ -199,20 +155,14 @@ fn protocol_headers() {
 #[test]
 fn a_second_header_is_no_frame() {
     let mut peer = Peer::reach(LOCAL, "starting");
-    assert_eq!(
-        show(&peer.header(*PROTOCOL_HEADER)),
-        "CutLater 501 (0,0) second protocol header"
-    );
+    assert_eq!(show(&peer.header(*PROTOCOL_HEADER)), "CutLater 501 (0,0) second protocol header");
 }
 
 #[test]
 fn start_says_what_we_can() {
     let mut peer = Peer::local();
     peer.header(*PROTOCOL_HEADER);
-    assert!(
-        peer.out.len() < 4096,
-        "fits the smallest frame a client must take"
-    );
+    assert!(peer.out.len() < 4096, "fits the smallest frame a client must take");
     let start = read::<1>(&peer.out);
     let Method::ConnectionStart(ConnectionStart {
         version_major: 0,
@@ -224,29 +174,16 @@ fn start_says_what_we_can() {
     else {
         panic!("{start:?}");
     };
-    assert_eq!(
-        server_properties.get("product"),
-        Some(Value::LongStr(b"Leveret"))
-    );
-    assert_eq!(
-        server_properties.get("cluster_name"),
-        Some(Value::LongStr(b"leveret@test"))
-    );
+    assert_eq!(server_properties.get("product"), Some(Value::LongStr(b"Leveret")));
+    assert_eq!(server_properties.get("cluster_name"), Some(Value::LongStr(b"leveret@test")));
     let version = env!("CARGO_PKG_VERSION").as_bytes();
-    assert_eq!(
-        server_properties.get("version"),
-        Some(Value::LongStr(version))
-    );
+    assert_eq!(server_properties.get("version"), Some(Value::LongStr(version)));
     let Some(Value::Table(capabilities)) = server_properties.get("capabilities") else {
         panic!("{server_properties:?}");
     };
     let names: Vec<_> = capabilities.iter().map(|(name, _)| name).collect();
     assert_eq!(names, CAPABILITIES.map(str::as_bytes));
-    assert!(
-        capabilities
-            .iter()
-            .all(|(_, value)| value == Value::Bool(true))
-    );
+    assert!(capabilities.iter().all(|(_, value)| value == Value::Bool(true)));
     let keys: Vec<_> = server_properties.iter().map(|(name, _)| name).collect();
     assert!(keys.is_sorted(), "RabbitMQ sorts them");
 }
@@ -269,18 +206,11 @@ fn start_is_bounded() {
 
 #[test]
 fn the_whole_way() {
-    let amqplain = encode_amqplain(Credentials {
-        username: b"guest",
-        password: b"guest",
-    });
-    let plain = encode_plain(Credentials {
-        username: b"guest",
-        password: b"guest",
-    });
-    for (header, mechanism, response) in [
-        (b"AMQP\0\0\x09\x01", "PLAIN", plain),
-        (b"AMQP\x01\x01\0\x09", "AMQPLAIN", amqplain),
-    ] {
+    let amqplain = encode_amqplain(Credentials { username: b"guest", password: b"guest" });
+    let plain = encode_plain(Credentials { username: b"guest", password: b"guest" });
+    for (header, mechanism, response) in
+        [(b"AMQP\0\0\x09\x01", "PLAIN", plain), (b"AMQP\x01\x01\0\x09", "AMQPLAIN", amqplain)]
+    {
         let mut peer = Peer::local();
         assert_eq!(show(&peer.header(*header)), "Continue");
         assert!(matches!(peer.handshake.heartbeat(), Step::Continue));
@@ -290,28 +220,18 @@ fn the_whole_way() {
         assert_eq!(show(&peer.send(login)), "Continue");
         assert_eq!(
             read::<1>(&peer.out),
-            [Method::from(ConnectionTune {
-                channel_max: 2047,
-                frame_max: 131_072,
-                heartbeat: 60
-            })]
+            [Method::from(ConnectionTune { channel_max: 2047, frame_max: 131_072, heartbeat: 60 })]
         );
         assert_eq!(show(&peer.send(tune_ok(7, 4096, 65_535))), "Continue");
         assert!(peer.out.is_empty());
-        let Step::Opened(opened) = peer.send(open("/")) else {
-            panic!("not opened")
-        };
+        let Step::Opened(opened) = peer.send(open("/")) else { panic!("not opened") };
         assert_eq!(read::<1>(&peer.out), [Method::from(ConnectionOpenOk {})]);
         assert_eq!(opened.user, "guest");
         assert_eq!(opened.mechanism, mechanism);
         assert_eq!(opened.vhost, peer.topology.vhost_id("/").unwrap());
         assert_eq!(opened.vhost_name, "/");
         assert_eq!(
-            (
-                opened.channel_max,
-                opened.frame_size_max,
-                opened.heartbeat_s
-            ),
+            (opened.channel_max, opened.frame_size_max, opened.heartbeat_s),
             (7, 4096, 65_535)
         );
         assert_eq!(
@@ -337,11 +257,7 @@ const WRONG: &str = "PLAIN login refused: user 'guest' - invalid credentials";
 /// Logs in with `PLAIN` and gives back the step and what the log is told.
 fn log_in_from(address: &str, is_capable: bool, response: &[u8]) -> (String, Option<String>) {
     let mut peer = Peer::reach(address, "starting");
-    let properties = if is_capable {
-        capable()
-    } else {
-        OwnedTable::default()
-    };
+    let properties = if is_capable { capable() } else { OwnedTable::default() };
     let mut login = start_ok("PLAIN", response);
     login.client_properties = properties.as_ref();
     let step = show(&peer.send(login));
@@ -362,10 +278,7 @@ fn wrong_passwords() {
         assert_eq!(log_in_from(LOCAL, false, response), untold);
     }
     for (name, shown) in [(&b"nobody"[..], "nobody"), (b"\xff", "\u{fffd}"), (b"", "")] {
-        let response = encode_plain(Credentials {
-            username: name,
-            password: b"guest",
-        });
+        let response = encode_plain(Credentials { username: name, password: b"guest" });
         let told = (TOLD.to_owned(), Some(WRONG.replace("guest", shown)));
         assert_eq!(log_in_from(LOCAL, true, &response), told);
     }
@@ -404,47 +317,20 @@ fn loopback_through_an_ipv6_socket_is_loopback() {
 fn logins_that_make_no_sense() {
     let too_long = [b'x'; RESPONSE_SIZE_MAX_BYTES + 1];
     let login_only = TableBuilder::new().long_str("LOGIN", "guest").finish();
-    let number = TableBuilder::new()
-        .long_str("LOGIN", "guest")
-        .int("PASSWORD", 1)
-        .finish();
+    let number = TableBuilder::new().long_str("LOGIN", "guest").int("PASSWORD", 1).finish();
     let cases: [(&str, &[u8], &str); 10] = [
-        (
-            "FOO",
-            b"",
-            "503 (10,11) unknown authentication mechanism 'FOO'",
-        ),
-        (
-            "plain",
-            b"\0guest\0guest",
-            "503 (10,11) unknown authentication mechanism 'plain'",
-        ),
-        (
-            "EXTERNAL",
-            b"",
-            "503 (10,11) unknown authentication mechanism 'EXTERNAL'",
-        ),
-        (
-            "PLAIN",
-            b"guestguest",
-            "502 (10,11) PLAIN response is malformed",
-        ),
+        ("FOO", b"", "503 (10,11) unknown authentication mechanism 'FOO'"),
+        ("plain", b"\0guest\0guest", "503 (10,11) unknown authentication mechanism 'plain'"),
+        ("EXTERNAL", b"", "503 (10,11) unknown authentication mechanism 'EXTERNAL'"),
+        ("PLAIN", b"guestguest", "502 (10,11) PLAIN response is malformed"),
         ("PLAIN", b"", "502 (10,11) PLAIN response is malformed"),
-        (
-            "PLAIN",
-            b"\0guest\0guest\0",
-            "502 (10,11) PLAIN response is malformed",
-        ),
+        ("PLAIN", b"\0guest\0guest\0", "502 (10,11) PLAIN response is malformed"),
         (
             "PLAIN",
             b"other\0guest\0guest",
             "502 (10,11) PLAIN response asks for another authorization identity",
         ),
-        (
-            "PLAIN",
-            &too_long,
-            "502 (10,11) response of 4097 bytes is too large",
-        ),
+        ("PLAIN", &too_long, "502 (10,11) response of 4097 bytes is too large"),
         (
             "AMQPLAIN",
             login_only.as_bytes(),
@@ -464,10 +350,7 @@ fn logins_that_make_no_sense() {
     }
     let mut peer = Peer::reach(LOCAL, "starting");
     let step = show(&peer.send(start_ok("AMQPLAIN", b"\xff\xff")));
-    assert!(
-        step.starts_with("CloseLater 502 (10,11) AMQPLAIN response is malformed"),
-        "{step}"
-    );
+    assert!(step.starts_with("CloseLater 502 (10,11) AMQPLAIN response is malformed"), "{step}");
 }
 
 /// Bad inputs 47 to 50 of the list.
@@ -510,10 +393,7 @@ fn tuning() {
     ];
     for ((channel_max, frame_max, heartbeat), expected) in cases {
         let mut peer = Peer::reach(LOCAL, "tuning");
-        assert_eq!(
-            show(&peer.send(tune_ok(channel_max, frame_max, heartbeat))),
-            expected
-        );
+        assert_eq!(show(&peer.send(tune_ok(channel_max, frame_max, heartbeat))), expected);
         assert!(peer.out.is_empty());
     }
 }
@@ -523,17 +403,9 @@ fn tuning() {
 fn virtual_hosts() {
     for (user, vhost, expected) in [
         (b"\0guest\0guest".as_slice(), "/", "Opened"),
-        (
-            b"\0guest\0guest",
-            "nope",
-            "Close 530 (10,40) vhost nope not found",
-        ),
+        (b"\0guest\0guest", "nope", "Close 530 (10,40) vhost nope not found"),
         (b"\0guest\0guest", "", "Close 530 (10,40) vhost  not found"),
-        (
-            b"\0stranger\0secret",
-            "nope",
-            "Close 530 (10,40) vhost nope not found",
-        ),
+        (b"\0stranger\0secret", "nope", "Close 530 (10,40) vhost nope not found"),
         (
             b"\0stranger\0secret",
             "/",
@@ -555,49 +427,13 @@ fn methods_out_of_turn() {
         ("", ConnectionSecureOk { response: b"" }.into()),
         ("tuning", tune_ok(2047, 131_072, 60).into()),
         ("opening", open("/").into()),
-        (
-            "",
-            ConnectionTune {
-                channel_max: 0,
-                frame_max: 0,
-                heartbeat: 0,
-            }
-            .into(),
-        ),
-        (
-            "",
-            ConnectionUpdateSecret {
-                new_secret: b"x",
-                reason: "",
-            }
-            .into(),
-        ),
-        (
-            "",
-            ConnectionClose {
-                reply_code: 200,
-                reply_text: "",
-                class_id: 0,
-                method_id: 0,
-            }
-            .into(),
-        ),
+        ("", ConnectionTune { channel_max: 0, frame_max: 0, heartbeat: 0 }.into()),
+        ("", ConnectionUpdateSecret { new_secret: b"x", reason: "" }.into()),
+        ("", ConnectionClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 }.into()),
         ("", ChannelOpen {}.into()),
-        (
-            "",
-            BasicQos {
-                prefetch_size: 0,
-                prefetch_count: 1,
-                global: false,
-            }
-            .into(),
-        ),
+        ("", BasicQos { prefetch_size: 0, prefetch_count: 1, global: false }.into()),
     ];
-    for (state, kind) in [
-        ("starting", "CloseLater"),
-        ("tuning", "Close"),
-        ("opening", "Close"),
-    ] {
+    for (state, kind) in [("starting", "CloseLater"), ("tuning", "Close"), ("opening", "Close")] {
         for (fits, method) in &methods {
             let mut peer = Peer::reach(LOCAL, state);
             let step = show(&peer.send(*method));
@@ -615,29 +451,18 @@ fn methods_out_of_turn() {
 /// Bad inputs 39, 36 and 38 of the list.
 #[test]
 fn frames_out_of_turn() {
-    for (state, kind) in [
-        ("starting", "CloseLater"),
-        ("tuning", "Close"),
-        ("opening", "Close"),
-    ] {
+    for (state, kind) in [("starting", "CloseLater"), ("tuning", "Close"), ("opening", "Close")] {
         let step = Peer::reach(LOCAL, state).send_on(1, ChannelOpen {});
         let text = "type 1, all octets = <<0,20,0,10,0>>";
         assert_eq!(show(&step), format!("{kind} 505 (0,0) {text}"));
         // What is right on channel 0 is wrong on another.
         let step = Peer::reach(LOCAL, state).send_on(1, open("/"));
         assert!(show(&step).starts_with(&format!("{kind} 505")));
-        let step = Peer::reach(LOCAL, state)
-            .handshake
-            .unexpected_frame(FRAME_BODY, b"abc");
+        let step = Peer::reach(LOCAL, state).handshake.unexpected_frame(FRAME_BODY, b"abc");
         let text = "type 3, all octets = <<\"abc\">>";
         assert_eq!(show(&step), format!("{kind} 505 (0,0) {text}"));
-        let step = Peer::reach(LOCAL, state)
-            .handshake
-            .unexpected_frame(FRAME_HEARTBEAT, b"");
-        assert_eq!(
-            show(&step),
-            format!("{kind} 505 (0,0) type 8, all octets = <<>>")
-        );
+        let step = Peer::reach(LOCAL, state).handshake.unexpected_frame(FRAME_HEARTBEAT, b"");
+        assert_eq!(show(&step), format!("{kind} 505 (0,0) type 8, all octets = <<>>"));
     }
 }
 
@@ -654,11 +479,9 @@ fn bytes_that_are_no_frame() {
         (&bad_end, "wrong end octet"),
     ];
     for (stream, what) in streams {
-        for (state, kind) in [
-            ("starting", "CutLater 501"),
-            ("tuning", "CutLater 501"),
-            ("opening", "Close 501"),
-        ] {
+        for (state, kind) in
+            [("starting", "CutLater 501"), ("tuning", "CutLater 501"), ("opening", "Close 501")]
+        {
             let mut decoder = Decoder::new(HANDSHAKE_FRAME_SIZE_MAX);
             let error = decoder.next(stream, &mut 0).unwrap_err();
             let error = Exception::new(error.reply_code(), error.to_string());
@@ -680,14 +503,8 @@ fn heartbeats_are_borne_but_not_for_ever() {
     for _ in 0..HANDSHAKE_HEARTBEAT_COUNT_MAX {
         assert!(matches!(peer.handshake.heartbeat(), Step::Continue));
     }
-    assert_eq!(
-        show(&peer.send(start_ok("PLAIN", b"\0guest\0guest"))),
-        "Continue"
-    );
-    assert_eq!(
-        show(&peer.handshake.heartbeat()),
-        "Close 505 (0,0) type 8, all octets = <<>>"
-    );
+    assert_eq!(show(&peer.send(start_ok("PLAIN", b"\0guest\0guest"))), "Continue");
+    assert_eq!(show(&peer.handshake.heartbeat()), "Close 505 (0,0) type 8, all octets = <<>>");
 }
 
 #[test]
@@ -699,11 +516,7 @@ fn a_secret_is_renewed_for_those_who_may_still_enter() {
     out.clear();
     for (user, vhost, text) in [
         ("gone", "/", "New secret was refused by one of the backends"),
-        (
-            "stranger",
-            "/",
-            "access to vhost '/' refused for user 'stranger'",
-        ),
+        ("stranger", "/", "access to vhost '/' refused for user 'stranger'"),
         ("guest", "gone", "vhost gone not found"),
     ] {
         let error = update_secret(user, vhost, &topology, &mut out).unwrap_err();

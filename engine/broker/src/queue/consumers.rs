@@ -156,8 +156,12 @@ impl Consumers {
     #[inline]
     pub fn took(&mut self, taker: &Taker) {
         let Holder(place) = taker.holder;
-        let Some(holder) = &mut self.holders[place as usize] else { return };
-        let Some(subscription) = holder.subscription else { return };
+        let Some(holder) = &mut self.holders[place as usize] else {
+            return;
+        };
+        let Some(subscription) = holder.subscription else {
+            return;
+        };
         if !taker.no_ack {
             holder.unsettled += 1;
             holder.grants -= u32::from(taker.granted);
@@ -177,22 +181,21 @@ impl Consumers {
 
     /// Counts a message given to `basic.get` that is to be settled.
     pub fn got(&mut self, channel: ChannelKey) -> Holder {
-        let place = match self.getters.get(&channel) {
-            Some(place) => *place,
-            None => {
-                let place = self.occupy(HolderState {
-                    channel,
-                    subscription: None,
-                    unsettled: 0,
-                    active: false,
-                    in_ring: false,
-                    stopped: 0,
-                    grants: 0,
-                    asked: false,
-                });
-                self.getters.insert(channel, place);
-                place
-            }
+        let place = if let Some(place) = self.getters.get(&channel) {
+            *place
+        } else {
+            let place = self.occupy(HolderState {
+                channel,
+                subscription: None,
+                unsettled: 0,
+                active: false,
+                in_ring: false,
+                stopped: 0,
+                grants: 0,
+                asked: false,
+            });
+            self.getters.insert(channel, place);
+            place
         };
         if let Some(holder) = &mut self.holders[place as usize] {
             holder.unsettled += 1;
@@ -203,7 +206,9 @@ impl Consumers {
     /// Counts a settled or requeued delivery.
     #[inline]
     pub fn settled(&mut self, Holder(place): Holder) {
-        let Some(holder) = self.holders[place as usize].as_mut() else { return };
+        let Some(holder) = self.holders[place as usize].as_mut() else {
+            return;
+        };
         holder.unsettled -= 1;
         if !holder.active {
             self.forget_if_done(place);
@@ -232,8 +237,12 @@ impl Consumers {
     /// A word from the consumer's channel. True where a grant came in: if it finds nothing to
     /// deliver, it goes back by [`Self::return_grants`].
     pub fn signal(&mut self, key: &ConsumerKey, signal: Signal) -> bool {
-        let Some(place) = self.by_consumer.get(key).copied() else { return false };
-        let Some(holder) = &mut self.holders[place as usize] else { return false };
+        let Some(place) = self.by_consumer.get(key).copied() else {
+            return false;
+        };
+        let Some(holder) = &mut self.holders[place as usize] else {
+            return false;
+        };
         match signal {
             Signal::Stop => holder.stopped |= STOPPED_BY_CHANNEL,
             Signal::Start => holder.stopped &= !STOPPED_BY_CHANNEL,
@@ -254,14 +263,20 @@ impl Consumers {
 
     /// Takes back the unused grants of a consumer that has nothing to use them for.
     pub fn return_grants(&mut self, key: &ConsumerKey) -> u32 {
-        let Some(place) = self.by_consumer.get(key).copied() else { return 0 };
-        let Some(holder) = &mut self.holders[place as usize] else { return 0 };
+        let Some(place) = self.by_consumer.get(key).copied() else {
+            return 0;
+        };
+        let Some(holder) = &mut self.holders[place as usize] else {
+            return 0;
+        };
         std::mem::take(&mut holder.grants)
     }
 
     /// Ends a consumer; its unsettled deliveries stay valid. False if it was not there.
     pub fn cancel(&mut self, key: &ConsumerKey) -> bool {
-        let Some(place) = self.by_consumer.remove(key) else { return false };
+        let Some(place) = self.by_consumer.remove(key) else {
+            return false;
+        };
         self.active -= 1;
         if let Some(holder) = &mut self.holders[place as usize] {
             holder.active = false;
@@ -330,7 +345,9 @@ impl Consumers {
     }
 
     fn enter_ring(&mut self, place: u32) {
-        let Some(holder) = &mut self.holders[place as usize] else { return };
+        let Some(holder) = &mut self.holders[place as usize] else {
+            return;
+        };
         if holder.in_ring || holder.asked || !holder.has_credit() {
             return;
         }

@@ -121,8 +121,12 @@ impl State {
 
     #[inline]
     fn check_out(&mut self, holder: Option<Holder>) -> Effect {
-        let Some(entry) = self.ready.pop() else { return Effect::None };
-        let Some(holder) = holder else { return Effect::Left { entry, delivery: None } };
+        let Some(entry) = self.ready.pop() else {
+            return Effect::None;
+        };
+        let Some(holder) = holder else {
+            return Effect::Left { entry, delivery: None };
+        };
         let delivery = self.next_delivery;
         self.next_delivery += 1;
         let Entry { message, position, .. } = entry;
@@ -131,7 +135,9 @@ impl State {
     }
 
     fn requeue(&mut self, delivery: u64, ready_at: Instant) -> Effect {
-        let Some(checkout) = self.checked_out.remove(delivery) else { return Effect::None };
+        let Some(checkout) = self.checked_out.remove(delivery) else {
+            return Effect::None;
+        };
         let Checkout { message, position, .. } = checkout;
         self.ready.put_back(Entry { message, redelivered: true, position, ready_at });
         Effect::Returned(checkout)

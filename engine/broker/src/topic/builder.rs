@@ -93,11 +93,7 @@ impl TopicBuilder {
             }
         } else {
             let entry = self.levels.insert(&pattern, destination);
-            let bound = Bound {
-                entry,
-                normal,
-                aliases: u32::from(!normal),
-            };
+            let bound = Bound { entry, normal, aliases: u32::from(!normal) };
             self.bound.insert(identity, bound);
         }
         self.len += 1;
@@ -143,12 +139,7 @@ impl TopicBuilder {
     /// The table as it is now, to be given to the shards: call it once after each batch of changes.
     /// Without a change since the last call, it is the same table.
     pub fn snapshot(&mut self) -> Arc<TopicTable> {
-        let Self {
-            snapshot,
-            levels,
-            len,
-            ..
-        } = self;
+        let Self { snapshot, levels, len, .. } = self;
         Arc::clone(snapshot.get_or_insert_with(|| Arc::new(levels.table(*len))))
     }
 

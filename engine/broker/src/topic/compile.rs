@@ -47,11 +47,7 @@ pub(super) fn compile<'key>(
     let mut destinations = Vec::with_capacity(entries.len());
     let mut previous: &[Token] = &[];
     for (tokens, destination) in entries {
-        let shared = tokens
-            .iter()
-            .zip(previous)
-            .take_while(|(a, b)| a == b)
-            .count();
+        let shared = tokens.iter().zip(previous).take_while(|(a, b)| a == b).count();
         compiler.path.truncate(shared + 1);
         for &token in &tokens[shared..] {
             compiler.add_child(token);
@@ -93,11 +89,7 @@ impl Compiler {
             }
             STAR => self.nodes[parent as usize].star = child,
             word => {
-                self.edges.push(ParentEdge {
-                    parent,
-                    word,
-                    child,
-                });
+                self.edges.push(ParentEdge { parent, word, child });
                 self.nodes[parent as usize].edges_len += 1;
             }
         }
@@ -123,12 +115,7 @@ fn place_edges(seed: Seed, nodes: &mut [Node], unplaced: &[ParentEdge]) -> Box<[
         length += node.edges_len;
     }
     let mut edges = vec![Edge::default(); length as usize];
-    for &ParentEdge {
-        parent,
-        word,
-        child,
-    } in unplaced
-    {
+    for &ParentEdge { parent, word, child } in unplaced {
         let node = &mut nodes[parent as usize];
         let count = node.edges_len as usize;
         if count == 1 {
@@ -138,11 +125,7 @@ fn place_edges(seed: Seed, nodes: &mut [Node], unplaced: &[ParentEdge]) -> Box<[
         }
         let start = node.edges_at as usize;
         let span = &mut edges[start..start + count];
-        let mut at = if count <= SCANNED_EDGES_MAX {
-            0
-        } else {
-            edge_home(seed, word)
-        };
+        let mut at = if count <= SCANNED_EDGES_MAX { 0 } else { edge_home(seed, word) };
         while span[at % count].child != ROOT {
             at += 1;
         }

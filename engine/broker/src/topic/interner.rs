@@ -30,12 +30,7 @@ struct Interned {
 impl Interner {
     pub(super) fn new(seed: u64) -> Self {
         let ids = HashMap::with_hasher(FixedState::with_seed(seed));
-        Self {
-            ids,
-            words: Vec::new(),
-            free: Vec::new(),
-            collection: 0,
-        }
+        Self { ids, words: Vec::new(), free: Vec::new(), collection: 0 }
     }
 
     /// The number of `bytes`, used once more.
@@ -45,11 +40,7 @@ impl Interner {
             return id;
         }
         let bytes: Arc<[u8]> = bytes.into();
-        let word = Interned {
-            bytes: Arc::clone(&bytes),
-            uses: 1,
-            collection: 0,
-        };
+        let word = Interned { bytes: Arc::clone(&bytes), uses: 1, collection: 0 };
         let id = if let Some(id) = self.free.pop() {
             self.words[index(id)] = word;
             id

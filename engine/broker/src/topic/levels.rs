@@ -84,12 +84,7 @@ impl Levels {
             literal => self.words.acquire(literal),
         });
         let slot = self.pending.len() as u32;
-        let entry = Entry {
-            tokens: tokens.collect(),
-            destination,
-            level: None,
-            slot,
-        };
+        let entry = Entry { tokens: tokens.collect(), destination, level: None, slot };
         let id = if let Some(id) = self.free.pop() {
             self.entries[id as usize] = entry;
             id
@@ -130,24 +125,15 @@ impl Levels {
         self.settle();
         let compiled = self.compiled.iter().flatten();
         let levels = compiled
-            .map(|level| Level {
-                trie: Arc::clone(&level.trie),
-                removed: level.removed.clone(),
-            })
+            .map(|level| Level { trie: Arc::clone(&level.trie), removed: level.removed.clone() })
             .collect();
-        TopicTable {
-            seed: self.seed,
-            levels,
-            len,
-        }
+        TopicTable { seed: self.seed, levels, len }
     }
 
     /// Merges everything into one trie without removed slots. Returns whether anything was to do.
     pub(super) fn compact(&mut self) -> bool {
         let mut levels = self.compiled.iter().flatten();
-        let one_is_clean = levels
-            .next()
-            .is_none_or(|level| level.live == level.order.len());
+        let one_is_clean = levels.next().is_none_or(|level| level.live == level.order.len());
         if self.pending.is_empty() && one_is_clean && levels.next().is_none() {
             return false;
         }
@@ -196,11 +182,7 @@ impl Levels {
     fn merge(&mut self, bottom: usize, top: usize) {
         // Each level is sorted already, largest first, which the stable sort makes use of.
         let mut order = Vec::new();
-        for level in self.compiled[bottom..=top]
-            .iter_mut()
-            .rev()
-            .filter_map(Option::take)
-        {
+        for level in self.compiled[bottom..=top].iter_mut().rev().filter_map(Option::take) {
             let slots = level.order.iter().zip(0..);
             let live = slots.filter(|&(_, slot)| !level.removed.contains(slot));
             order.extend(live.map(|(&id, _)| id));
@@ -214,9 +196,7 @@ impl Levels {
         let entries = &mut self.entries;
         order.sort_by(|&a, &b| {
             let (a, b) = (&entries[a as usize], &entries[b as usize]);
-            a.tokens
-                .cmp(&b.tokens)
-                .then(a.destination.cmp(&b.destination))
+            a.tokens.cmp(&b.tokens).then(a.destination.cmp(&b.destination))
         });
         for (slot, &id) in order.iter().enumerate() {
             let entry = &mut entries[id as usize];
@@ -224,26 +204,14 @@ impl Levels {
             entry.slot = slot as u32;
         }
         let sorted = order.iter().map(|&id| &self.entries[id as usize]);
-        let tokens = sorted
-            .clone()
-            .flat_map(|entry| entry.tokens.iter().copied());
-        let ids = self
-            .words
-            .collect(tokens.filter(|&token| token >= FIRST_WORD));
+        let tokens = sorted.clone().flat_map(|entry| entry.tokens.iter().copied());
+        let ids = self.words.collect(tokens.filter(|&token| token >= FIRST_WORD));
         let words = ids.iter().map(|&id| (id, self.words.bytes(id)));
-        let trie = compile(
-            self.seed,
-            words,
-            sorted.map(|entry| (&*entry.tokens, entry.destination)),
-        );
+        let trie =
+            compile(self.seed, words, sorted.map(|entry| (&*entry.tokens, entry.destination)));
         self.work += trie.nodes.len() as u64;
         let live = order.len();
         let removed = Removed::default();
-        self.compiled[top] = Some(Compiled {
-            trie: Arc::new(trie),
-            removed,
-            order,
-            live,
-        });
+        self.compiled[top] = Some(Compiled { trie: Arc::new(trie), removed, order, live });
     }
 }

@@ -55,10 +55,5 @@ fn position(slot: u32) -> (usize, usize, usize, u64) {
     let slot = slot as usize;
     let leaf = slot / LEAF_SLOTS;
     let bit = 1 << (slot % 64);
-    (
-        leaf / BRANCH_LEAVES,
-        leaf % BRANCH_LEAVES,
-        slot % LEAF_SLOTS / 64,
-        bit,
-    )
+    (leaf / BRANCH_LEAVES, leaf % BRANCH_LEAVES, slot % LEAF_SLOTS / 64, bit)
 }

@@ -4,17 +4,8 @@ use super::word::split_mix;
 
 /// Few and short, so that random keys meet; two are longer than 8 and 16 bytes, where the packing
 /// of words changes, and two only look like wildcards.
-const WORDS: [&[u8]; 9] = [
-    b"",
-    b"a",
-    b"b",
-    b"ab",
-    b"abcd",
-    b"nine-byte",
-    b"more-than-16-bytes",
-    b"a*",
-    b"#b",
-];
+const WORDS: [&[u8]; 9] =
+    [b"", b"a", b"b", b"ab", b"abcd", b"nine-byte", b"more-than-16-bytes", b"a*", b"#b"];
 
 /// An endless, repeatable source of binding keys, and of routing keys that match some of them.
 ///
@@ -53,19 +44,12 @@ impl TopicSamples {
 
     fn key(&mut self, mut word: impl FnMut(&mut Self) -> &'static [u8]) -> Vec<u8> {
         let count = self.below(8);
-        (0..count)
-            .map(|_| word(self))
-            .collect::<Vec<_>>()
-            .join(&b'.')
+        (0..count).map(|_| word(self)).collect::<Vec<_>>().join(&b'.')
     }
 
     fn word(&mut self) -> &'static [u8] {
         // The first three are half of all words.
-        let at = if self.below(2) == 0 {
-            self.below(3)
-        } else {
-            self.below(WORDS.len())
-        };
+        let at = if self.below(2) == 0 { self.below(3) } else { self.below(WORDS.len()) };
         WORDS[at]
     }
 

@@ -88,19 +88,12 @@ impl Trie {
     pub(super) fn child(&self, node: &Node, word: WordId) -> NodeId {
         let length = node.edges_len as usize;
         if length <= 1 {
-            return if length == 1 && node.edges_at == word {
-                node.only_child
-            } else {
-                ROOT
-            };
+            return if length == 1 && node.edges_at == word { node.only_child } else { ROOT };
         }
         let start = node.edges_at as usize;
         let edges = &self.edges[start..start + length];
         if length <= SCANNED_EDGES_MAX {
-            return edges
-                .iter()
-                .find(|edge| edge.word == word)
-                .map_or(ROOT, |edge| edge.child);
+            return edges.iter().find(|edge| edge.word == word).map_or(ROOT, |edge| edge.child);
         }
         let mask = length - 1;
         let mut at = edge_home(self.seed, word) & mask;

@@ -13,10 +13,7 @@ pub(super) struct Seed {
 impl Seed {
     pub(super) fn new(seed: u64) -> Self {
         let mut state = seed;
-        Self {
-            low: split_mix(&mut state),
-            high: split_mix(&mut state),
-        }
+        Self { low: split_mix(&mut state), high: split_mix(&mut state) }
     }
 
     /// 64 well mixed bits of 128: the halves of a 128-bit product, folded.
@@ -64,13 +61,7 @@ impl Word {
         let length = bytes.len() as u32;
         let (low, high) = pack(seed, bytes);
         let hash = seed.fold(low, high ^ u64::from(length) << 56);
-        Self {
-            low,
-            high,
-            hash,
-            start: start as u32,
-            length,
-        }
+        Self { low, high, hash, start: start as u32, length }
     }
 
     fn bytes(self, key: &[u8]) -> &[u8] {
@@ -88,10 +79,7 @@ fn pack(seed: Seed, bytes: &[u8]) -> (u64, u64) {
         return (u64::from_le_bytes(first), u64::from_le_bytes(last));
     }
     if let (Some(&first), Some(&last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return (
-            u32::from_le_bytes(first).into(),
-            u32::from_le_bytes(last).into(),
-        );
+        return (u32::from_le_bytes(first).into(), u32::from_le_bytes(last).into());
     }
     if length == 0 {
         return (0, 0);
@@ -164,12 +152,7 @@ struct Slot {
     length: u32,
 }
 
-const EMPTY: Slot = Slot {
-    low: 0,
-    high: 0,
-    id: UNKNOWN,
-    length: 0,
-};
+const EMPTY: Slot = Slot { low: 0, high: 0, id: UNKNOWN, length: 0 };
 
 /// Immutable map of the words of one trie to their numbers: open addressing, linear probing,
 /// at most half full.
@@ -186,10 +169,7 @@ impl WordTable {
         words: impl ExactSizeIterator<Item = (WordId, &'word [u8])>,
     ) -> Self {
         let slots = vec![EMPTY; (words.len() * 2).next_power_of_two().max(2)];
-        let mut table = Self {
-            slots: slots.into(),
-            long_words: Box::default(),
-        };
+        let mut table = Self { slots: slots.into(), long_words: Box::default() };
         let mut long_words = Vec::new();
         for (id, bytes) in words {
             let word = Word::new(seed, bytes, 0, bytes.len());
@@ -202,12 +182,7 @@ impl WordTable {
             while table.slots[at].id != UNKNOWN {
                 at = (at + 1) & table.mask();
             }
-            table.slots[at] = Slot {
-                low: word.low,
-                high,
-                id,
-                length: word.length,
-            };
+            table.slots[at] = Slot { low: word.low, high, id, length: word.length };
         }
         table.long_words = long_words.into();
         table
@@ -251,14 +226,11 @@ impl WordTable {
 mod tests {
     use super::{Seed, UNKNOWN, Word, WordTable};
 
-    /// A chunk that equals half of the seed makes the hash forget what was before it, so these words
-    /// collide in all 64 bits: their bytes must decide.
+    /// A chunk that equals half of the seed makes the hash forget what was before it, so these
+    /// words collide in all 64 bits: their bytes must decide.
     #[test]
     fn long_words_with_one_hash_are_told_apart() {
-        let seed = Seed {
-            low: u64::from_le_bytes(*b"collides"),
-            high: 3,
-        };
+        let seed = Seed { low: u64::from_le_bytes(*b"collides"), high: 3 };
         let find =
             |table: &WordTable, word: &[u8]| table.find(Word::new(seed, word, 0, word.len()), word);
         let [known, other] = [b"a-word--collides-end", b"another-collides-end"];

@@ -179,10 +179,7 @@ impl Topology {
 
     /// All virtual hosts with their names.
     pub fn vhosts(&self) -> impl Iterator<Item = (VhostId, &Name)> {
-        self.vhosts
-            .iter()
-            .enumerate()
-            .map(|(id, vhost)| (VhostId(id as u16), &vhost.name))
+        self.vhosts.iter().enumerate().map(|(id, vhost)| (VhostId(id as u16), &vhost.name))
     }
 
     /// Whether the headers of a message may matter for its way from here. False is certain, true
@@ -230,15 +227,9 @@ impl Topology {
                 self.users.insert(user.name.clone(), Arc::clone(user));
             }
             Change::UserRemoved(name) => self.remove_user(name),
-            Change::PermissionsPut {
-                user,
-                vhost,
-                permissions,
-            } => {
+            Change::PermissionsPut { user, vhost, permissions } => {
                 if let Some(vhost) = self.vhosts.get_mut(usize::from(vhost.0)) {
-                    vhost
-                        .permissions
-                        .insert(user.clone(), Arc::clone(permissions));
+                    vhost.permissions.insert(user.clone(), Arc::clone(permissions));
                 }
             }
             Change::PermissionsCleared { user, vhost } => {
@@ -268,11 +259,7 @@ impl Topology {
     }
 
     fn add_vhost(&mut self, id: VhostId, name: &Name) {
-        debug_assert_eq!(
-            usize::from(id.0),
-            self.vhosts.len(),
-            "numbers are given in order"
-        );
+        debug_assert_eq!(usize::from(id.0), self.vhosts.len(), "numbers are given in order");
         self.vhosts.push(Vhost {
             name: name.clone(),
             exchanges: seeded_map(self.seed),
@@ -299,11 +286,7 @@ impl Topology {
         } else {
             Bindings::new(exchange.kind, self.seed)
         };
-        let entry = ExchangeEntry {
-            meta: Arc::clone(exchange),
-            bindings,
-            exchange_bindings: 0,
-        };
+        let entry = ExchangeEntry { meta: Arc::clone(exchange), bindings, exchange_bindings: 0 };
         *slot_mut(&mut self.exchanges, exchange.id.slot) = Some(entry);
     }
 
@@ -323,10 +306,7 @@ impl Topology {
         let Some(vhost) = self.vhosts.get_mut(usize::from(queue.vhost.0)) else {
             return;
         };
-        let entry = QueueEntry {
-            destination: queue.destination(),
-            meta: Arc::clone(queue),
-        };
+        let entry = QueueEntry { destination: queue.destination(), meta: Arc::clone(queue) };
         vhost.queues.insert(queue.name.clone(), entry);
         *slot_mut(&mut self.queues, queue.id.slot) = Some(Arc::clone(queue));
     }
@@ -374,11 +354,8 @@ pub(crate) fn canonical_arguments(arguments: &OwnedTable) -> Bytes {
         return arguments.as_bytes().clone();
     }
     fields.sort_by_key(|(name, _)| *name);
-    let sorted = fields
-        .iter()
-        .fold(TableBuilder::new(), |table, (name, value)| {
-            table.value(name, *value)
-        });
+    let sorted =
+        fields.iter().fold(TableBuilder::new(), |table, (name, value)| table.value(name, *value));
     sorted.finish().as_bytes().clone()
 }
 

@@ -111,10 +111,7 @@ pub struct QueueMeta {
 impl QueueMeta {
     /// Where messages for this queue go.
     pub fn destination(&self) -> Destination {
-        Destination {
-            queue: self.id,
-            home: self.home,
-        }
+        Destination { queue: self.id, home: self.home }
     }
 }
 

@@ -30,14 +30,8 @@ impl Topology {
         let vhost = VhostId(0);
         topology.apply_change(&Change::VhostAdded(vhost, Name::from("/")));
         for (slot, exchange) in (0..).zip(preset_exchanges(vhost)) {
-            let id = ExchangeId {
-                slot,
-                generation: 0,
-            };
-            topology.apply_change(&Change::ExchangeDeclared(Arc::new(Exchange {
-                id,
-                ..exchange
-            })));
+            let id = ExchangeId { slot, generation: 0 };
+            topology.apply_change(&Change::ExchangeDeclared(Arc::new(Exchange { id, ..exchange })));
         }
         let guest = User {
             name: Name::from("guest"),
@@ -57,19 +51,17 @@ impl Topology {
 
 /// The exchanges of a new virtual host, all of which need an identity yet.
 pub(crate) fn preset_exchanges(vhost: VhostId) -> impl Iterator<Item = Exchange> {
-    EXCHANGES
-        .into_iter()
-        .map(move |(name, kind, internal)| Exchange {
-            id: ExchangeId::default(),
-            vhost,
-            name: Name::from(name),
-            kind,
-            durable: true,
-            auto_delete: false,
-            internal,
-            arguments: Bytes::new(),
-            alternate: None,
-        })
+    EXCHANGES.into_iter().map(move |(name, kind, internal)| Exchange {
+        id: ExchangeId::default(),
+        vhost,
+        name: Name::from(name),
+        kind,
+        durable: true,
+        auto_delete: false,
+        internal,
+        arguments: Bytes::new(),
+        alternate: None,
+    })
 }
 
 #[cfg(test)]

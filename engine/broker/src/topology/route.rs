@@ -77,11 +77,8 @@ impl RouteScratch {
 /// Whether a message must be routed by itself because of its `CC` or `BCC` header.
 #[inline]
 pub fn has_extra_keys(properties: &[u8]) -> bool {
-    headers_of(properties).is_some_and(|headers| {
-        headers
-            .iter()
-            .any(|(name, _)| matches!(name, b"CC" | b"BCC"))
-    })
+    headers_of(properties)
+        .is_some_and(|headers| headers.iter().any(|(name, _)| matches!(name, b"CC" | b"BCC")))
 }
 
 impl Topology {
@@ -110,10 +107,7 @@ impl Topology {
             && let Some(entry) = self.exchange_entry(exchange)
             && self.route_simply(entry, routing_key, out)
         {
-            return Ok(Routed {
-                cacheable: true,
-                strip_bcc: false,
-            });
+            return Ok(Routed { cacheable: true, strip_bcc: false });
         }
         self.route_graph(scratch, exchange, routing_key, properties, out)
     }
@@ -174,10 +168,7 @@ impl Topology {
             walk.scratch.headers = recycle_headers(sorted);
         }
         scratch.keys = recycle(keys);
-        Ok(Routed {
-            cacheable,
-            strip_bcc,
-        })
+        Ok(Routed { cacheable, strip_bcc })
     }
 }
 
@@ -216,12 +207,7 @@ impl Walk<'_, '_> {
         if matches!(entry.bindings, Bindings::Headers(_)) {
             self.sort_headers();
         }
-        let RouteScratch {
-            matcher,
-            stamps,
-            work,
-            ..
-        } = &mut *self.scratch;
+        let RouteScratch { matcher, stamps, work, .. } = &mut *self.scratch;
         let out = &mut *self.out;
         let mut matched = false;
         let mut found = |target| {
@@ -248,15 +234,11 @@ impl Walk<'_, '_> {
                 }
             }
             Bindings::Direct(bindings) => {
-                self.keys
-                    .iter()
-                    .for_each(|key| bindings.route(key, &mut found));
+                self.keys.iter().for_each(|key| bindings.route(key, &mut found));
             }
             Bindings::Fanout(bindings) => bindings.route(&mut found),
             Bindings::Topic(bindings) => {
-                self.keys
-                    .iter()
-                    .for_each(|key| bindings.route(matcher, key, &mut found));
+                self.keys.iter().for_each(|key| bindings.route(matcher, key, &mut found));
             }
             Bindings::Headers(bindings) => {
                 bindings.route(self.sorted.as_deref().unwrap_or_default(), &mut found);
@@ -375,8 +357,5 @@ fn recycle<'a>(mut keys: Vec<&[u8]>) -> Vec<&'a [u8]> {
 /// As [`recycle`].
 fn recycle_headers<'a>(mut headers: Vec<(&[u8], Value<'_>)>) -> Vec<(&'a [u8], Value<'a>)> {
     headers.clear();
-    headers
-        .into_iter()
-        .map(|_| -> (&'a [u8], Value<'a>) { (&[], Value::Void) })
-        .collect()
+    headers.into_iter().map(|_| -> (&'a [u8], Value<'a>) { (&[], Value::Void) }).collect()
 }

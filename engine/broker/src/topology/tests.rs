@@ -13,12 +13,8 @@ use crate::control::{BindingChange, Control, ExchangeDeclaration, QueueDeclarati
 use crate::id::{ChannelKey, Owner, ShardId};
 
 const VHOST: VhostId = VhostId(0);
-const KINDS: [ExchangeKind; 4] = [
-    ExchangeKind::Direct,
-    ExchangeKind::Fanout,
-    ExchangeKind::Topic,
-    ExchangeKind::Headers,
-];
+const KINDS: [ExchangeKind; 4] =
+    [ExchangeKind::Direct, ExchangeKind::Fanout, ExchangeKind::Topic, ExchangeKind::Headers];
 
 /// A control state and one replica that follows it.
 struct World {
@@ -75,28 +71,17 @@ impl World {
     }
 
     fn bind(&mut self, source: &str, target: (BindingTarget, &str), key: &str, arguments: &Bytes) {
-        self.ask(Request::Bind(
-            ChannelKey::default(),
-            change(source, target, key, arguments),
-        ));
+        self.ask(Request::Bind(ChannelKey::default(), change(source, target, key, arguments)));
     }
 
     fn unbind(&mut self, source: &str, target: (BindingTarget, &str), key: &str, args: &Bytes) {
-        self.ask(Request::Unbind(
-            ChannelKey::default(),
-            change(source, target, key, args),
-        ));
+        self.ask(Request::Unbind(ChannelKey::default(), change(source, target, key, args)));
     }
 
     fn delete_exchange(&mut self, name: &str) {
         let asker = ChannelKey::default();
         let name = Name::from(name);
-        self.ask(Request::DeleteExchange {
-            asker,
-            vhost: VHOST,
-            name,
-            if_unused: false,
-        });
+        self.ask(Request::DeleteExchange { asker, vhost: VHOST, name, if_unused: false });
     }
 
     fn delete_queue(&mut self, name: &str) {
@@ -115,16 +100,10 @@ impl World {
 
     /// The names of the queues reached, each once.
     fn route(&mut self, exchange: &str, key: &str, properties: &[u8]) -> (Vec<String>, Routed) {
-        let exchange = self
-            .replica
-            .exchange(VHOST, exchange.as_bytes())
-            .unwrap()
-            .id;
+        let exchange = self.replica.exchange(VHOST, exchange.as_bytes()).unwrap().id;
         let mut out = vec![Destination::default()];
         let scratch = &mut self.scratch;
-        let routed = self
-            .replica
-            .route(scratch, exchange, key.as_bytes(), properties, &mut out);
+        let routed = self.replica.route(scratch, exchange, key.as_bytes(), properties, &mut out);
         let names = out.iter().map(|destination| {
             let queue = self.replica.queue_by_id(destination.queue).unwrap();
             assert_eq!(queue.destination(), *destination);
@@ -167,11 +146,7 @@ fn no_properties() -> Vec<u8> {
 
 fn with_headers(headers: TableBuilder) -> Vec<u8> {
     let headers = headers.finish();
-    PropertiesBuilder {
-        headers: Some(headers.as_ref()),
-        ..PropertiesBuilder::default()
-    }
-    .finish()
+    PropertiesBuilder { headers: Some(headers.as_ref()), ..PropertiesBuilder::default() }.finish()
 }
 
 #[test]
@@ -179,10 +154,7 @@ fn the_default_exchange_routes_by_queue_name() {
     let mut world = World::new();
     world.queue("q");
     let (names, routed) = world.route("", "q", &no_properties());
-    assert_eq!(
-        (names, routed.cacheable, routed.strip_bcc),
-        (vec!["q".to_owned()], true, false)
-    );
+    assert_eq!((names, routed.cacheable, routed.strip_bcc), (vec!["q".to_owned()], true, false));
     assert!(world.route("", "other", &no_properties()).0.is_empty());
     world.delete_queue("q");
     assert!(world.route("", "q", &no_properties()).0.is_empty());
@@ -232,22 +204,12 @@ fn extra_keys_come_from_cc_and_bcc() {
     let array = |name: &str| ArrayBuilder::new().long_str(name).value(Value::I32(7));
     let cc = with_headers(TableBuilder::new().array("CC", &array("copy")));
     let (names, routed) = world.route("", "main", &cc);
-    assert_eq!(
-        (names.len(), routed.cacheable, routed.strip_bcc),
-        (2, false, false)
-    );
-    let bcc = TableBuilder::new()
-        .array("CC", &array("copy"))
-        .array("BCC", &array("blind"));
+    assert_eq!((names.len(), routed.cacheable, routed.strip_bcc), (2, false, false));
+    let bcc = TableBuilder::new().array("CC", &array("copy")).array("BCC", &array("blind"));
     let (names, routed) = world.route("", "main", &with_headers(bcc));
-    assert_eq!(
-        (names.len(), routed.cacheable, routed.strip_bcc),
-        (3, false, true)
-    );
+    assert_eq!((names.len(), routed.cacheable, routed.strip_bcc), (3, false, true));
     assert!(has_extra_keys(&cc) && !has_extra_keys(&no_properties()));
-    assert!(!has_extra_keys(&with_headers(
-        TableBuilder::new().int("cc", 1)
-    )));
+    assert!(!has_extra_keys(&with_headers(TableBuilder::new().int("cc", 1))));
     // The same key twice is one delivery.
     let twice = with_headers(TableBuilder::new().array("CC", &array("main")));
     assert_eq!(world.route("", "main", &twice).0, ["main"]);
@@ -260,22 +222,14 @@ fn extra_keys_must_be_an_array_and_few() {
     let refusal = |headers: TableBuilder| {
         let (properties, mut out) = (with_headers(headers), Vec::new());
         let mut scratch = RouteScratch::new();
-        let routed = world
-            .replica
-            .route(&mut scratch, exchange, b"k", &properties, &mut out);
+        let routed = world.replica.route(&mut scratch, exchange, b"k", &properties, &mut out);
         routed.map_err(|exception| (exception.code.code(), exception.explanation))
     };
     // Observed on RabbitMQ 3.10.8.
     let text = "invalid message: {unacceptable_type_in_header,\"CC\",longstr}";
-    assert_eq!(
-        refusal(TableBuilder::new().long_str("CC", "x")),
-        Err((406, text.to_owned()))
-    );
+    assert_eq!(refusal(TableBuilder::new().long_str("CC", "x")), Err((406, text.to_owned())));
     let text = "invalid message: {unacceptable_type_in_header,\"BCC\",signedint}";
-    assert_eq!(
-        refusal(TableBuilder::new().int("BCC", 1)),
-        Err((406, text.to_owned()))
-    );
+    assert_eq!(refusal(TableBuilder::new().int("BCC", 1)), Err((406, text.to_owned())));
     let many = |count| {
         let array = (0..count).fold(ArrayBuilder::new(), |array, _| array.long_str("k"));
         TableBuilder::new().array("CC", &array)
@@ -286,18 +240,8 @@ fn extra_keys_must_be_an_array_and_few() {
 
 #[test]
 fn bindings_that_differ_in_arguments_count_separately() {
-    let one = TableBuilder::new()
-        .int("a", 1)
-        .int("b", 2)
-        .finish()
-        .as_bytes()
-        .clone();
-    let reordered = TableBuilder::new()
-        .int("b", 2)
-        .int("a", 1)
-        .finish()
-        .as_bytes()
-        .clone();
+    let one = TableBuilder::new().int("a", 1).int("b", 2).finish().as_bytes().clone();
+    let reordered = TableBuilder::new().int("b", 2).int("a", 1).finish().as_bytes().clone();
     for (kind, key) in [
         (ExchangeKind::Direct, "k"),
         (ExchangeKind::Fanout, "k"),
@@ -310,11 +254,7 @@ fn bindings_that_differ_in_arguments_count_separately() {
         world.bind("x", queue("q"), key, &Bytes::new());
         world.bind("x", queue("q"), key, &one);
         world.bind("x", queue("q"), key, &reordered);
-        assert_eq!(
-            world.control.binding_count(),
-            2,
-            "order of arguments does not matter"
-        );
+        assert_eq!(world.control.binding_count(), 2, "order of arguments does not matter");
         world.unbind("x", queue("q"), key, &Bytes::new());
         assert_eq!(world.route("x", "k", &no_properties()).0, ["q"]);
         world.unbind("x", queue("q"), key, &reordered);
@@ -350,14 +290,8 @@ fn tokens_of_old_tables_are_not_reused() {
     world.bind("x", queue("old"), "old.*", &Bytes::new());
     let asker = ChannelKey::default();
     let mut turn = Vec::new();
-    world.control.handle(Request::Unbind(
-        asker,
-        change("x", queue("old"), "old.*", &Bytes::new()),
-    ));
-    world.control.handle(Request::Bind(
-        asker,
-        change("x", queue("new"), "new.*", &Bytes::new()),
-    ));
+    world.control.handle(Request::Unbind(asker, change("x", queue("old"), "old.*", &Bytes::new())));
+    world.control.handle(Request::Bind(asker, change("x", queue("new"), "new.*", &Bytes::new())));
     world.control.finish_turn();
     turn.extend(std::iter::from_fn(|| world.control.poll_delta()));
     for delta in &turn {
@@ -375,20 +309,9 @@ fn tokens_of_old_tables_are_not_reused() {
 fn versions_tell_routing_from_permissions() {
     let mut topology = Topology::with_presets(1, 1);
     let (version, permissions) = (topology.version(), topology.permission_version());
-    let user = User {
-        name: Name::from("u"),
-        password: None,
-        tags: vec![],
-        loopback_only: false,
-    };
-    topology.apply(&Delta {
-        sequence: 1,
-        change: Change::UserPut(Arc::new(user)),
-    });
-    assert_eq!(
-        (topology.version(), topology.permission_version()),
-        (version, permissions + 1)
-    );
+    let user = User { name: Name::from("u"), password: None, tags: vec![], loopback_only: false };
+    topology.apply(&Delta { sequence: 1, change: Change::UserPut(Arc::new(user)) });
+    assert_eq!((topology.version(), topology.permission_version()), (version, permissions + 1));
     let queue = QueueMeta {
         id: QueueId::default(),
         vhost: VHOST,
@@ -400,46 +323,23 @@ fn versions_tell_routing_from_permissions() {
         arguments: Bytes::new(),
         settings: QueueArguments::default(),
     };
-    topology.apply(&Delta {
-        sequence: 2,
-        change: Change::QueueDeclared(Arc::new(queue)),
-    });
-    assert_eq!(
-        (topology.version(), topology.permission_version()),
-        (version + 1, permissions + 1)
-    );
-    topology.apply(&Delta {
-        sequence: 3,
-        change: Change::UserRemoved(Name::from("u")),
-    });
+    topology.apply(&Delta { sequence: 2, change: Change::QueueDeclared(Arc::new(queue)) });
+    assert_eq!((topology.version(), topology.permission_version()), (version + 1, permissions + 1));
+    topology.apply(&Delta { sequence: 3, change: Change::UserRemoved(Name::from("u")) });
     assert!(topology.user("u").is_none());
 }
 
 /// A step of a random history. Numbers choose among few names, so that steps meet.
 #[derive(Clone, Debug)]
 enum Step {
-    DeclareExchange {
-        name: u8,
-        kind: usize,
-        alternate: Option<u8>,
-    },
+    DeclareExchange { name: u8, kind: usize, alternate: Option<u8> },
     DeleteExchange(u8),
     DeclareQueue(u8),
     DeleteQueue(u8),
-    Bind {
-        source: u8,
-        target: ModelTarget,
-        key: String,
-        arguments: Vec<(u8, u8)>,
-        any: bool,
-    },
+    Bind { source: u8, target: ModelTarget, key: String, arguments: Vec<(u8, u8)>, any: bool },
     Unbind(usize),
     Compact,
-    Publish {
-        exchange: u8,
-        keys: Vec<String>,
-        headers: Vec<(u8, u8)>,
-    },
+    Publish { exchange: u8, keys: Vec<String>, headers: Vec<(u8, u8)> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -558,20 +458,13 @@ impl ModelBinding {
     fn arguments(&self) -> Bytes {
         let mode = if self.any { "any" } else { "all" };
         let mode = TableBuilder::new().long_str("x-match", mode);
-        pairs_table(mode, &self.arguments)
-            .finish()
-            .as_bytes()
-            .clone()
+        pairs_table(mode, &self.arguments).finish().as_bytes().clone()
     }
 }
 
 fn topic_matches(pattern: &str, key: &str) -> bool {
     fn words(text: &str) -> Vec<&str> {
-        if text.is_empty() {
-            Vec::new()
-        } else {
-            text.split('.').collect()
-        }
+        if text.is_empty() { Vec::new() } else { text.split('.').collect() }
     }
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern, key) {
@@ -587,9 +480,9 @@ fn topic_matches(pattern: &str, key: &str) -> bool {
 }
 
 fn pairs_table(table: TableBuilder, pairs: &[(u8, u8)]) -> TableBuilder {
-    pairs.iter().fold(table, |table, (name, value)| {
-        table.int(format!("h{name}"), i32::from(*value))
-    })
+    pairs
+        .iter()
+        .fold(table, |table, (name, value)| table.int(format!("h{name}"), i32::from(*value)))
 }
 
 fn queue_name(name: u8) -> String {
@@ -603,11 +496,7 @@ fn exchange_name(name: u8) -> String {
 /// Runs one step in both worlds, and compares where it publishes.
 fn run(step: &Step, model: &mut Model, world: &mut World) {
     match step {
-        Step::DeclareExchange {
-            name,
-            kind,
-            alternate,
-        } => {
+        Step::DeclareExchange { name, kind, alternate } => {
             let kind = KINDS[*kind];
             model.exchanges.entry(*name).or_insert((kind, *alternate));
             let alternate = alternate.map(exchange_name);
@@ -627,22 +516,10 @@ fn run(step: &Step, model: &mut Model, world: &mut World) {
             model.forget(ModelTarget::Queue(*name));
             world.delete_queue(&queue_name(*name));
         }
-        Step::Bind {
-            source,
-            target,
-            key,
-            arguments,
-            any,
-        } => {
+        Step::Bind { source, target, key, arguments, any } => {
             let (source, target, any) = (*source, *target, *any);
             let (key, arguments) = (key.clone(), arguments.clone());
-            let binding = ModelBinding {
-                source,
-                target,
-                key,
-                arguments,
-                any,
-            };
+            let binding = ModelBinding { source, target, key, arguments, any };
             change_both(world, &binding, true);
             let possible = model.exchanges.contains_key(&source) && model.exists(target);
             if possible && !model.bindings.contains(&binding) {
@@ -656,11 +533,7 @@ fn run(step: &Step, model: &mut Model, world: &mut World) {
             }
         }
         Step::Compact => world.compact(),
-        Step::Publish {
-            exchange,
-            keys,
-            headers,
-        } => {
+        Step::Publish { exchange, keys, headers } => {
             if model.exchanges.contains_key(exchange) {
                 publish_both(model, world, *exchange, keys, headers);
             }
@@ -689,18 +562,13 @@ fn publish_both(
     keys: &[String],
     headers: &[(u8, u8)],
 ) {
-    let expected: Vec<_> = model
-        .route(exchange, keys, headers)
-        .into_iter()
-        .map(queue_name)
-        .collect();
+    let expected: Vec<_> =
+        model.route(exchange, keys, headers).into_iter().map(queue_name).collect();
     let mut table = pairs_table(TableBuilder::new(), headers);
     if let [_, copies @ ..] = keys
         && !copies.is_empty()
     {
-        let copies = copies
-            .iter()
-            .fold(ArrayBuilder::new(), ArrayBuilder::long_str);
+        let copies = copies.iter().fold(ArrayBuilder::new(), ArrayBuilder::long_str);
         table = table.array("CC", &copies);
     }
     let name = exchange_name(exchange);

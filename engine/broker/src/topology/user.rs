@@ -28,11 +28,7 @@ impl User {
     /// Whether `password` is this user's. Takes the same time wherever it differs.
     pub fn authenticate(&self, password: &[u8]) -> bool {
         // RabbitMQ refuses blank passwords, whatever hash is stored.
-        !password.is_empty()
-            && self
-                .password
-                .as_ref()
-                .is_some_and(|hash| hash.matches(password))
+        !password.is_empty() && self.password.as_ref().is_some_and(|hash| hash.matches(password))
     }
 
     /// Whether the user carries the tag `administrator`.
@@ -55,10 +51,7 @@ impl PasswordHash {
     /// Hashes `password` with `salt`.
     pub fn new(salt: [u8; SALT_SIZE], password: &[u8]) -> Self {
         let mut hash = [0; SALT_SIZE + DIGEST_SIZE];
-        let digest = Sha256::new()
-            .chain_update(salt)
-            .chain_update(password)
-            .finalize();
+        let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
         hash[..SALT_SIZE].copy_from_slice(&salt);
         hash[SALT_SIZE..].copy_from_slice(&digest);
         Self(hash)
@@ -74,11 +67,7 @@ impl PasswordHash {
         let mut salt = [0; SALT_SIZE];
         salt.copy_from_slice(&self.0[..SALT_SIZE]);
         let other = Self::new(salt, password);
-        self.0
-            .iter()
-            .zip(other.0)
-            .fold(0, |difference, (a, b)| difference | (a ^ b))
-            == 0
+        self.0.iter().zip(other.0).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
     }
 }
 
@@ -100,22 +89,14 @@ mod tests {
     use super::*;
 
     fn user(password: Option<PasswordHash>) -> User {
-        User {
-            name: Name::from("u"),
-            password,
-            tags: Vec::new(),
-            loopback_only: false,
-        }
+        User { name: Name::from("u"), password, tags: Vec::new(), loopback_only: false }
     }
 
     /// The example of `RabbitMQ`'s documentation of its hashing ("test12", salt 908D C60A).
     #[test]
     fn hashes_like_rabbitmq() {
         let hash = PasswordHash::new([0x90, 0x8D, 0xC6, 0x0A], b"test12");
-        assert_eq!(
-            hash.to_string(),
-            "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
-        );
+        assert_eq!(hash.to_string(), "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
         assert_eq!(PasswordHash::parse(&hash.to_string()), Some(hash));
     }
 

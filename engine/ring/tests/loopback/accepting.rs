@@ -16,25 +16,18 @@ fn every_client_is_accepted_once_and_can_be_adopted() {
     let address = listener.local_addr().unwrap();
     let id = world.ring.listen(listener).unwrap();
     let clients = thread::spawn(move || {
-        (0..200)
-            .map(|_| TcpStream::connect(address).unwrap())
-            .collect::<Vec<_>>()
+        (0..200).map(|_| TcpStream::connect(address).unwrap()).collect::<Vec<_>>()
     });
     let mut peers = HashSet::new();
     for _ in 0..200 {
         let accepted = world.until(|seen| matches!(seen, Completion::Accepted { .. }));
-        let Completion::Accepted { listener, stream } = accepted else {
-            unreachable!()
-        };
+        let Completion::Accepted { listener, stream } = accepted else { unreachable!() };
         assert_eq!(listener, id);
         peers.insert(stream.peer_addr().unwrap());
         world.ring.adopt(stream).unwrap();
     }
     let clients = clients.join().unwrap();
-    let expected: HashSet<_> = clients
-        .iter()
-        .map(|client| client.local_addr().unwrap())
-        .collect();
+    let expected: HashSet<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();
     assert_eq!(peers, expected);
     assert_eq!(world.ring.open_sockets(), 200);
 }
@@ -66,10 +59,7 @@ fn listeners_have_a_limit() {
         world.ring.listen(listener()).unwrap();
     }
     let error = world.ring.listen(listener()).unwrap_err();
-    assert!(matches!(
-        error,
-        RingError::ListenersExhausted { listeners_max: 64 }
-    ));
+    assert!(matches!(error, RingError::ListenersExhausted { listeners_max: 64 }));
 }
 
 #[test]
@@ -94,20 +84,11 @@ fn a_turn_without_anything_to_do_makes_no_system_call() {
     let before = world.ring.counters().enters;
     for _ in 0..1_000 {
         world.ring.turn(Wait::No, &mut world.seen).unwrap();
-        world
-            .ring
-            .turn(Wait::Until(Duration::ZERO), &mut world.seen)
-            .unwrap();
+        world.ring.turn(Wait::Until(Duration::ZERO), &mut world.seen).unwrap();
     }
     assert_eq!(world.ring.counters().enters, before);
     let start = Instant::now();
-    world
-        .ring
-        .turn(Wait::Until(Duration::from_millis(20)), &mut world.seen)
-        .unwrap();
-    assert!(
-        start.elapsed() >= Duration::from_millis(20),
-        "a turn waits as long as it is told"
-    );
+    world.ring.turn(Wait::Until(Duration::from_millis(20)), &mut world.seen).unwrap();
+    assert!(start.elapsed() >= Duration::from_millis(20), "a turn waits as long as it is told");
     assert_eq!(world.ring.counters().enters, before + 1);
 }

@@ -49,18 +49,13 @@ fn held_leases_starve_the_ring_and_leases_dropped_elsewhere_feed_it_again() {
         while held.len() < 4 && all.len() + held.iter().map(Bytes::len).sum::<usize>() < sent.len()
         {
             let received = world.until(|seen| is_received(seen, socket));
-            let Completion::Received { bytes, .. } = received else {
-                unreachable!()
-            };
+            let Completion::Received { bytes, .. } = received else { unreachable!() };
             held.push(bytes);
         }
         if held.len() == 4 {
             assert_eq!((world.ring.free_buffers(), world.ring.leases_out()), (0, 4));
             world.turn_for(Duration::from_millis(2));
-            assert!(
-                take_received(&mut world, socket).is_empty(),
-                "a fifth buffer of four"
-            );
+            assert!(take_received(&mut world, socket).is_empty(), "a fifth buffer of four");
         }
         for bytes in &held {
             all.extend_from_slice(bytes);
@@ -73,15 +68,9 @@ fn held_leases_starve_the_ring_and_leases_dropped_elsewhere_feed_it_again() {
         if all.len() < sent.len() {
             let before = Instant::now();
             while !world.seen.iter().any(|seen| is_received(seen, socket)) {
-                world
-                    .ring
-                    .turn(Wait::Until(DEADLINE), &mut world.seen)
-                    .unwrap();
+                world.ring.turn(Wait::Until(DEADLINE), &mut world.seen).unwrap();
             }
-            assert!(
-                before.elapsed() < DEADLINE,
-                "only the timeout woke the ring"
-            );
+            assert!(before.elapsed() < DEADLINE, "only the timeout woke the ring");
         }
         dropper.join().unwrap();
     }
@@ -90,10 +79,7 @@ fn held_leases_starve_the_ring_and_leases_dropped_elsewhere_feed_it_again() {
     world.turn_for(Duration::from_millis(1));
     assert_eq!((world.ring.free_buffers(), world.ring.leases_out()), (3, 0));
     let counters = world.ring.counters();
-    assert!(
-        counters.starvations > 0 && counters.reserve_receives > 0,
-        "{counters:?}"
-    );
+    assert!(counters.starvations > 0 && counters.reserve_receives > 0, "{counters:?}");
 }
 
 #[test]
@@ -120,9 +106,7 @@ fn the_reserve_serves_the_others_while_one_holds_all_common_buffers() {
     let mut held = Vec::new();
     while held.len() < 3 {
         let received = world.until(|seen| is_received(seen, greedy_socket));
-        let Completion::Received { bytes, .. } = received else {
-            unreachable!()
-        };
+        let Completion::Received { bytes, .. } = received else { unreachable!() };
         held.push(bytes);
     }
     assert_eq!(world.ring.free_buffers(), 0);
@@ -199,10 +183,7 @@ fn pausing_and_resuming_at_any_time_loses_nothing() {
                 world.ring.pause(socket);
             }
         }
-        world
-            .ring
-            .turn(Wait::Until(Duration::from_micros(200)), &mut world.seen)
-            .unwrap();
+        world.ring.turn(Wait::Until(Duration::from_micros(200)), &mut world.seen).unwrap();
         for bytes in take_received(&mut world, socket) {
             all.extend_from_slice(&bytes);
         }
@@ -222,10 +203,7 @@ fn a_starved_socket_can_be_paused_and_closed() {
     let mut held = Vec::new();
     while held.len() < 4 {
         assert!(Instant::now() < deadline);
-        world
-            .ring
-            .turn(Wait::Until(Duration::from_millis(10)), &mut world.seen)
-            .unwrap();
+        world.ring.turn(Wait::Until(Duration::from_millis(10)), &mut world.seen).unwrap();
         held.extend(take_received(&mut world, socket));
     }
     world.turn_for(Duration::from_millis(2));
@@ -251,9 +229,7 @@ fn leases_outlive_their_socket_and_their_ring() {
         world.ring.receive(socket);
         client.write_all(b"kept").unwrap();
         let received = world.until(|seen| is_received(seen, socket));
-        let Completion::Received { bytes, .. } = received else {
-            unreachable!()
-        };
+        let Completion::Received { bytes, .. } = received else { unreachable!() };
         world.close(socket);
         bytes
     })

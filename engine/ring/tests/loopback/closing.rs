@@ -12,18 +12,12 @@ use leveret_ring::{Completion, Outgoing, Ring, RingConfig, RingError, SocketId, 
 use crate::world::{DEADLINE, World, pair, small};
 
 fn scratch(length: usize) -> Outgoing {
-    Outgoing {
-        scratch: vec![5; length],
-        bodies: Vec::new(),
-    }
+    Outgoing { scratch: vec![5; length], bodies: Vec::new() }
 }
 
 /// Makes the next drop of the stream a reset instead of an orderly end.
 fn linger_zero(stream: &TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     // SAFETY: passes one linger that lives over the call.
     let result = unsafe {
         libc::setsockopt(
@@ -52,11 +46,7 @@ fn the_peer_ends_its_stream_and_is_still_answered() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, [5; 3]);
-    assert_eq!(
-        world.ring.free_buffers(),
-        62,
-        "an end of stream keeps no buffer"
-    );
+    assert_eq!(world.ring.free_buffers(), 62, "an end of stream keeps no buffer");
 }
 
 #[test]
@@ -90,19 +80,12 @@ fn a_reset_by_the_peer_is_reported_once() {
         linger_zero(&client);
         drop(client);
         let failed = world.until(|seen| matches!(seen, Completion::Failed { .. }));
-        let Completion::Failed { error, .. } = failed else {
-            unreachable!()
-        };
+        let Completion::Failed { error, .. } = failed else { unreachable!() };
         let code = error.raw_os_error();
-        assert!(
-            matches!(code, Some(libc::ECONNRESET | libc::EPIPE)),
-            "{error}"
-        );
+        assert!(matches!(code, Some(libc::ECONNRESET | libc::EPIPE)), "{error}");
         world.turn_for(Duration::from_millis(10));
         // The kernel tells its error once: if the send got it, the receive sees a mere end.
-        world
-            .seen
-            .retain(|seen| !sending || !matches!(seen, Completion::EndOfStream { .. }));
+        world.seen.retain(|seen| !sending || !matches!(seen, Completion::EndOfStream { .. }));
         // Whatever is asked of a broken socket changes nothing.
         world.ring.receive(socket);
         world.ring.send(socket, scratch(1));
@@ -145,10 +128,7 @@ fn a_closed_id_is_dead_for_every_call() {
     world.ring.send(socket, scratch(1));
     world.ring.shutdown_send(socket);
     world.ring.close(socket);
-    world.ring.close(SocketId {
-        slot: u32::MAX,
-        generation: 0,
-    });
+    world.ring.close(SocketId { slot: u32::MAX, generation: 0 });
     world.turn_for(Duration::from_millis(2));
     assert!(world.seen.is_empty(), "{:?}", world.seen);
     assert_eq!(world.ring.open_sockets(), 1);
@@ -162,15 +142,8 @@ fn a_full_table_refuses_and_recovers() {
     let pairs: Vec<_> = (0..3).map(|_| world.connect()).collect();
     let (mut refused, server) = pair();
     let error = world.ring.adopt(server).unwrap_err();
-    assert!(matches!(
-        error,
-        RingError::SocketsExhausted { sockets_max: 3 }
-    ));
-    assert_eq!(
-        refused.read(&mut [0]).unwrap(),
-        0,
-        "the refused connection is closed"
-    );
+    assert!(matches!(error, RingError::SocketsExhausted { sockets_max: 3 }));
+    assert_eq!(refused.read(&mut [0]).unwrap(), 0, "the refused connection is closed");
     world.close(pairs[1].1);
     world.connect();
 }
@@ -209,19 +182,12 @@ fn two_thousand_sockets_come_and_go_without_a_stale_report() {
             world.ring.close(socket);
             closing.insert(socket);
         }
-        world
-            .ring
-            .turn(Wait::Until(Duration::from_millis(1)), &mut world.seen)
-            .unwrap();
+        world.ring.turn(Wait::Until(Duration::from_millis(1)), &mut world.seen).unwrap();
         for seen in world.seen.drain(..) {
             match seen {
                 Completion::Received { socket, bytes } => {
                     assert!(!closing.contains(&socket) && !closed.contains(&socket));
-                    assert_eq!(
-                        bytes,
-                        &socket.generation.to_be_bytes()[..],
-                        "another one's bytes"
-                    );
+                    assert_eq!(bytes, &socket.generation.to_be_bytes()[..], "another one's bytes");
                 }
                 Completion::Closed { socket } => {
                     assert!(closing.remove(&socket) && closed.insert(socket));

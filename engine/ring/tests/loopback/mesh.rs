@@ -40,11 +40,7 @@ impl Participant {
 
     /// One turn, asleep when there is no mail.
     fn turn(&mut self) {
-        let wait = if self.endpoint.prepare_sleep() {
-            Wait::Until(LOST)
-        } else {
-            Wait::No
-        };
+        let wait = if self.endpoint.prepare_sleep() { Wait::Until(LOST) } else { Wait::No };
         let before = Instant::now();
         self.ring.turn(wait, &mut self.completions).unwrap();
         assert!(before.elapsed() < LOST, "slept through a call");
@@ -67,13 +63,7 @@ fn start(run: [fn(&mut Participant); 2]) -> [u64; 2] {
             give.send(ring.wake_target()).unwrap();
             let other = take.recv().unwrap();
             let completions = Vec::new();
-            let mut participant = Participant {
-                ring,
-                endpoint,
-                other,
-                completions,
-                wakes: 0,
-            };
+            let mut participant = Participant { ring, endpoint, other, completions, wakes: 0 };
             run(&mut participant);
             participant.wakes
         })
@@ -159,8 +149,5 @@ fn ping_and_pong_between_two_sleepers() {
         me.ring.turn(Wait::No, &mut me.completions).unwrap();
     };
     let wakes = start([first, second]);
-    assert!(
-        wakes.iter().all(|wakes| *wakes > ROUNDS / 10),
-        "{wakes:?}: hardly ever asleep"
-    );
+    assert!(wakes.iter().all(|wakes| *wakes > ROUNDS / 10), "{wakes:?}: hardly ever asleep");
 }

@@ -46,27 +46,11 @@ fn read_all(
 
 #[test]
 fn echo_of_many_sizes_copied_and_by_reference() {
-    let mut world = World::new(&RingConfig {
-        sockets_max: 8,
-        ..RingConfig::default()
-    });
+    let mut world = World::new(&RingConfig { sockets_max: 8, ..RingConfig::default() });
     let (client, socket) = world.connect();
     world.ring.receive(socket);
-    let sizes = [
-        1,
-        2,
-        3,
-        100,
-        4_095,
-        4_096,
-        4_097,
-        65_535,
-        65_536,
-        65_537,
-        200_000,
-        1 << 20,
-        5_000_000,
-    ];
+    let sizes =
+        [1, 2, 3, 100, 4_095, 4_096, 4_097, 65_535, 65_536, 65_537, 200_000, 1 << 20, 5_000_000];
     for (round, size) in sizes.into_iter().enumerate() {
         let sent = pattern(size, round as u64);
         let writer = write_all(&client, sent.clone());
@@ -74,32 +58,19 @@ fn echo_of_many_sizes_copied_and_by_reference() {
         let mut echoed = 0;
         while echoed < size {
             let received = world.until(|seen| matches!(seen, Completion::Received { .. }));
-            let Completion::Received { bytes, .. } = received else {
-                unreachable!()
-            };
+            let Completion::Received { bytes, .. } = received else { unreachable!() };
             echoed += bytes.len();
             let outgoing = if round % 2 == 0 {
-                Outgoing {
-                    scratch: bytes.to_vec(),
-                    bodies: Vec::new(),
-                }
+                Outgoing { scratch: bytes.to_vec(), bodies: Vec::new() }
             } else {
-                Outgoing {
-                    scratch: Vec::new(),
-                    bodies: vec![(0, bytes)],
-                }
+                Outgoing { scratch: Vec::new(), bodies: vec![(0, bytes)] }
             };
             world.ring.send(socket, outgoing);
-            let Completion::Sent { outgoing, .. } = world.until(is_sent) else {
-                unreachable!()
-            };
+            let Completion::Sent { outgoing, .. } = world.until(is_sent) else { unreachable!() };
             assert!(outgoing.bodies.is_empty());
         }
         writer.join().unwrap();
-        assert!(
-            reader.join().unwrap() == sent,
-            "{size} bytes came back changed"
-        );
+        assert!(reader.join().unwrap() == sent, "{size} bytes came back changed");
     }
     world.close(socket);
     assert_eq!(world.ring.leases_out(), 0);
@@ -113,20 +84,9 @@ fn a_reader_of_a_few_bytes_at_a_time_gets_everything_in_order() {
     for step in [1, 3, 7] {
         let scratch = pattern(30_000, step as u64);
         let reader = read_all(&client, scratch.len(), step, Duration::ZERO);
-        world.ring.send(
-            socket,
-            Outgoing {
-                scratch: scratch.clone(),
-                bodies: Vec::new(),
-            },
-        );
-        let Completion::Sent { outgoing, .. } = world.until(is_sent) else {
-            unreachable!()
-        };
-        assert!(
-            outgoing.scratch == scratch,
-            "the scratch comes back as it was sent"
-        );
+        world.ring.send(socket, Outgoing { scratch: scratch.clone(), bodies: Vec::new() });
+        let Completion::Sent { outgoing, .. } = world.until(is_sent) else { unreachable!() };
+        assert!(outgoing.scratch == scratch, "the scratch comes back as it was sent");
         assert!(reader.join().unwrap() == scratch);
     }
 }
@@ -200,13 +160,7 @@ fn one_large_scratch_to_a_slow_reader() {
     let (client, socket) = world.connect();
     let scratch = pattern(20 << 20, 3);
     let reader = read_all(&client, scratch.len(), 200_000, Duration::from_micros(100));
-    world.ring.send(
-        socket,
-        Outgoing {
-            scratch: scratch.clone(),
-            bodies: Vec::new(),
-        },
-    );
+    world.ring.send(socket, Outgoing { scratch: scratch.clone(), bodies: Vec::new() });
     world.until(is_sent);
     assert!(reader.join().unwrap() == scratch);
 }
@@ -215,16 +169,8 @@ fn one_large_scratch_to_a_slow_reader() {
 fn an_empty_send_completes_in_the_next_turn() {
     let mut world = World::small();
     let (_client, socket) = world.connect();
-    world.ring.send(
-        socket,
-        Outgoing {
-            scratch: Vec::new(),
-            bodies: vec![(0, Bytes::new())],
-        },
-    );
-    let Completion::Sent { outgoing, .. } = world.until(is_sent) else {
-        unreachable!()
-    };
+    world.ring.send(socket, Outgoing { scratch: Vec::new(), bodies: vec![(0, Bytes::new())] });
+    let Completion::Sent { outgoing, .. } = world.until(is_sent) else { unreachable!() };
     assert!(outgoing.bodies.is_empty());
 }
 
@@ -233,10 +179,7 @@ fn an_empty_send_completes_in_the_next_turn() {
 fn a_second_send_before_the_first_completed_is_a_bug() {
     let mut world = World::small();
     let (_client, socket) = world.connect();
-    let outgoing = || Outgoing {
-        scratch: vec![1],
-        bodies: Vec::new(),
-    };
+    let outgoing = || Outgoing { scratch: vec![1], bodies: Vec::new() };
     world.ring.send(socket, outgoing());
     world.ring.send(socket, outgoing());
 }
@@ -254,13 +197,7 @@ fn hundreds_of_sockets_through_queues_that_are_much_too_small() {
     for (mut client, socket) in pairs.iter().map(|(client, socket)| (client, *socket)) {
         world.ring.receive(socket);
         client.write_all(&socket.slot.to_be_bytes()).unwrap();
-        world.ring.send(
-            socket,
-            Outgoing {
-                scratch: vec![7; 3],
-                bodies: Vec::new(),
-            },
-        );
+        world.ring.send(socket, Outgoing { scratch: vec![7; 3], bodies: Vec::new() });
     }
     for (mut client, socket) in pairs.iter().map(|(client, socket)| (client, *socket)) {
         assert_eq!(world.read(socket, 4), socket.slot.to_be_bytes());
@@ -277,9 +214,5 @@ fn hundreds_of_sockets_through_queues_that_are_much_too_small() {
     }
     let counters = world.ring.counters();
     assert!(counters.submission_queue_full > 0, "{counters:?}");
-    assert_eq!(
-        (world.ring.open_sockets(), counters.stale_completions),
-        (0, 0),
-        "{counters:?}"
-    );
+    assert_eq!((world.ring.open_sockets(), counters.stale_completions), (0, 0), "{counters:?}");
 }

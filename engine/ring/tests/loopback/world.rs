@@ -16,10 +16,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: &RingConfig) -> Self {
-        Self {
-            ring: Ring::new(config).unwrap(),
-            seen: Vec::new(),
-        }
+        Self { ring: Ring::new(config).unwrap(), seen: Vec::new() }
     }
 
     /// A small ring, for tests do not need 16 MiB each.
@@ -63,9 +60,7 @@ impl World {
         let mut all = Vec::new();
         while all.len() < length {
             let received = self.until(|completion| is_received(completion, socket));
-            let Completion::Received { bytes, .. } = received else {
-                unreachable!()
-            };
+            let Completion::Received { bytes, .. } = received else { unreachable!() };
             all.extend_from_slice(&bytes);
         }
         assert_eq!(all.len(), length);

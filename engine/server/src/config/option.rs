@@ -122,10 +122,7 @@ impl Value for Addresses {
     }
 
     fn to_toml(&self) -> Option<String> {
-        let texts: Vec<String> = self
-            .iter()
-            .map(|address| format!("\"{address}\""))
-            .collect();
+        let texts: Vec<String> = self.iter().map(|address| format!("\"{address}\"")).collect();
         Some(format!("[{}]", texts.join(", ")))
     }
 }

@@ -18,19 +18,13 @@ fn an_empty_file_is_the_default() {
     config.validate().unwrap();
     assert_eq!(config.listen.to_vec(), ["127.0.0.1:5672".parse().unwrap()]);
     assert_eq!(config.http.to_vec(), ["127.0.0.1:15672".parse().unwrap()]);
-    assert_eq!(
-        config.metrics.to_vec(),
-        ["127.0.0.1:15692".parse().unwrap()]
-    );
+    assert_eq!(config.metrics.to_vec(), ["127.0.0.1:15692".parse().unwrap()]);
     assert_eq!(config.data_dir, Path::new("leveret-data"));
 }
 
 #[test]
 fn the_defaults_are_those_of_the_broker() {
-    assert_eq!(
-        Config::default().settings("alpha"),
-        Settings::for_host("alpha")
-    );
+    assert_eq!(Config::default().settings("alpha"), Settings::for_host("alpha"));
     let ring = RingConfig::default();
     let ours = Config::default().ring(1, 4_095);
     assert_eq!(ours, ring, "65 KiB buffers and 4,096 sockets");
@@ -47,14 +41,8 @@ fn every_value_reaches_its_place() {
          product = 'RabbitMQ'\nversion = '3.13.7'\ncluster_name = 'c'\nlog = 'warn,leveret=debug'",
     );
     config.validate().unwrap();
-    assert_eq!(
-        (config.listen.len(), config.http.len(), config.metrics.len()),
-        (2, 1, 0)
-    );
-    assert_eq!(
-        (config.shards, config.spin_us(true), config.spin_us(false)),
-        (Some(3), 17, 17)
-    );
+    assert_eq!((config.listen.len(), config.http.len(), config.metrics.len()), (2, 1, 0));
+    assert_eq!((config.shards, config.spin_us(true), config.spin_us(false)), (Some(3), 17, 17));
     let settings = config.settings("alpha");
     let expected = Settings {
         channel_max: 9,
@@ -71,27 +59,18 @@ fn every_value_reaches_its_place() {
     };
     assert_eq!(settings, expected);
     let ring = config.ring(3, 7);
-    assert_eq!(
-        (ring.sockets_max, ring.buffer_count, ring.buffer_size_bytes),
-        (4, 8, 4096)
-    );
+    assert_eq!((ring.sockets_max, ring.buffer_count, ring.buffer_size_bytes), (4, 8, 4096));
     assert_eq!(config.mesh_lane_batches, 16);
 }
 
 #[test]
 fn unknown_keys_and_wrong_types_name_line_and_key() {
     let unknown = refusal("shards = 1\nheartbeat = 60");
-    assert!(
-        unknown.contains("line 2") && unknown.contains("heartbeat_s"),
-        "{unknown}"
-    );
+    assert!(unknown.contains("line 2") && unknown.contains("heartbeat_s"), "{unknown}");
     let wrong = refusal("\nshards = 'two'");
     assert!(wrong.contains("line 2") && wrong.contains("two"), "{wrong}");
     let address = refusal("listen = 'localhost'");
-    assert!(
-        address.contains("`localhost` is not ADDR:PORT"),
-        "{address}"
-    );
+    assert!(address.contains("`localhost` is not ADDR:PORT"), "{address}");
     let table = refusal("listen = 5672");
     assert!(table.contains("ADDR:PORT"), "{table}");
 }
@@ -99,28 +78,16 @@ fn unknown_keys_and_wrong_types_name_line_and_key() {
 #[test]
 fn values_outside_of_their_limit_are_refused_with_the_limit() {
     let cases = [
-        (
-            "shards = 0",
-            "shards: 0 is not allowed; it must be 1 to 1024",
-        ),
+        ("shards = 0", "shards: 0 is not allowed; it must be 1 to 1024"),
         ("frame_max_bytes = 8191", "8192 to 16777216"),
         ("channel_max = 0", "1 to 65535"),
         ("message_size_max_bytes = 536870913", "1 to 536870912"),
         ("receive_buffers = 100", "a power of two, 4 to 32768"),
-        (
-            "receive_buffer_bytes = 5000",
-            "a multiple of 4096, 4096 to 16777216",
-        ),
+        ("receive_buffer_bytes = 5000", "a multiple of 4096, 4096 to 16777216"),
         ("listen = []", "1 to 16 addresses"),
-        (
-            "http = ['0.0.0.0:1','0.0.0.0:2','0.0.0.0:3','0.0.0.0:4','0.0.0.0:5']",
-            "at most 4",
-        ),
+        ("http = ['0.0.0.0:1','0.0.0.0:2','0.0.0.0:3','0.0.0.0:4','0.0.0.0:5']", "at most 4"),
         ("product = ''", "1 to 512 bytes"),
-        (
-            "outbox_low_bytes = 1048576",
-            "must be less than outbox_high_bytes",
-        ),
+        ("outbox_low_bytes = 1048576", "must be less than outbox_high_bytes"),
         ("log = 'a=b=c'", "is not a log filter"),
     ];
     for (text, expected) in cases {
@@ -143,35 +110,21 @@ fn both_ends_of_every_limit_are_good_for_the_broker_and_the_ring() {
         let config = parse(text);
         config.validate().unwrap();
         let shards = usize::from(config.shards.unwrap());
-        config
-            .ring(shards, config.connections_max.unwrap())
-            .validate()
-            .unwrap();
+        config.ring(shards, config.connections_max.unwrap()).validate().unwrap();
     }
 }
 
 #[test]
 fn the_printed_configuration_reads_back() {
-    for text in [
-        "",
-        "shards = 3\nspin_us = 0\nhttp = 'none'\nproduct = 'a \"b\"'\nlog='debug'",
-    ] {
+    for text in ["", "shards = 3\nspin_us = 0\nhttp = 'none'\nproduct = 'a \"b\"'\nlog='debug'"] {
         let config = parse(text);
         let printed = config.to_toml();
         assert_eq!(parse(&printed), config, "{printed}");
         for row in config.rows() {
             let commented = format!("# {} =", row.name);
             let set = format!("\n{} = ", row.name);
-            assert!(
-                printed.contains(&commented) || printed.contains(&set),
-                "{}",
-                row.name
-            );
-            assert!(
-                printed.contains(row.doc) && row.doc.ends_with('.'),
-                "{}",
-                row.name
-            );
+            assert!(printed.contains(&commented) || printed.contains(&set), "{}", row.name);
+            assert!(printed.contains(row.doc) && row.doc.ends_with('.'), "{}", row.name);
         }
     }
 }
@@ -183,16 +136,10 @@ fn the_limit_of_connections_follows_the_limit_of_files() {
     assert_eq!(config.connections_max(10_000_000).unwrap(), 65_536);
     let none = config.connections_max(256).unwrap_err().to_string();
     assert!(none.contains("ulimit -n"), "{none}");
-    let wanted = Config {
-        connections_max: Some(1_000),
-        ..Config::default()
-    };
+    let wanted = Config { connections_max: Some(1_000), ..Config::default() };
     assert_eq!(wanted.connections_max(1_256).unwrap(), 1_000);
     let error = wanted.connections_max(1_255).unwrap_err().to_string();
-    assert!(
-        error.contains("limit of 1256") && error.contains("LimitNOFILE"),
-        "{error}"
-    );
+    assert!(error.contains("limit of 1256") && error.contains("LimitNOFILE"), "{error}");
 }
 
 #[test]
@@ -204,8 +151,5 @@ fn shards_that_share_a_core_do_not_spin() {
 #[test]
 fn an_unreadable_file_is_named() {
     let error = Config::from_file(Path::new("/nonexistent/leveret.toml")).unwrap_err();
-    assert!(
-        error.to_string().contains("/nonexistent/leveret.toml"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("/nonexistent/leveret.toml"), "{error}");
 }

@@ -1,14 +1,12 @@
+#![allow(clippy::float_cmp, reason = "counts are whole, and kept exactly")]
+
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::pages::tests::{busy_look, look};
 
 fn identity() -> Identity<'static> {
-    Identity {
-        cluster_name: "leveret@alpha",
-        uptime_s: 1.5,
-        connections_refused: 3,
-    }
+    Identity { cluster_name: "leveret@alpha", uptime_s: 1.5, connections_refused: 3 }
 }
 
 /// Checks the format of every line; returns the samples.
@@ -32,12 +30,7 @@ fn parse(text: &str) -> Vec<(String, f64)> {
         let (series, value) = line.rsplit_once(' ').unwrap();
         let name = series.split('{').next().unwrap();
         let suffixes = ["", "_bucket", "_sum", "_count"];
-        assert!(
-            suffixes
-                .iter()
-                .any(|suffix| name == format!("{family}{suffix}")),
-            "{line}"
-        );
+        assert!(suffixes.iter().any(|suffix| name == format!("{family}{suffix}")), "{line}");
         samples.push((series.to_owned(), value.parse().unwrap()));
     }
     let series: BTreeSet<_> = samples.iter().map(|(series, _)| series).collect();
@@ -52,10 +45,7 @@ fn value(samples: &[(String, f64)], series: &str) -> f64 {
 
 #[test]
 fn the_broker_is_described_per_shard_and_as_rabbitmq() {
-    let looks = [
-        busy_look(0, &[("a", 1)]),
-        busy_look(1, &[("b", 1), ("c", 1)]),
-    ];
+    let looks = [busy_look(0, &[("a", 1)]), busy_look(1, &[("b", 1), ("c", 1)])];
     let samples = parse(&broker(&looks, &identity(), false));
     for (series, expected) in [
         ("leveret_connections{shard=\"0\"}", 2.0),
@@ -64,21 +54,12 @@ fn the_broker_is_described_per_shard_and_as_rabbitmq() {
         ("leveret_receive_buffers_free{shard=\"0\"}", 248.0),
         ("leveret_connections_refused_total", 3.0),
         ("leveret_publish_to_deliver_seconds_count{shard=\"1\"}", 3.0),
-        (
-            "leveret_publish_to_deliver_seconds_bucket{shard=\"1\",le=\"0.000005\"}",
-            2.0,
-        ),
-        (
-            "leveret_time_in_queue_seconds_bucket{shard=\"0\",le=\"+Inf\"}",
-            3.0,
-        ),
+        ("leveret_publish_to_deliver_seconds_bucket{shard=\"1\",le=\"0.000005\"}", 2.0),
+        ("leveret_time_in_queue_seconds_bucket{shard=\"0\",le=\"+Inf\"}", 3.0),
         ("leveret_shard_answered{shard=\"1\"}", 1.0),
         ("rabbitmq_connections", 4.0),
         ("rabbitmq_queues", 3.0),
-        (
-            "rabbitmq_global_messages_received_total{protocol=\"amqp091\"}",
-            200.0,
-        ),
+        ("rabbitmq_global_messages_received_total{protocol=\"amqp091\"}", 200.0),
         ("rabbitmq_erlang_uptime_seconds", 1.5),
     ] {
         assert_eq!(value(&samples, series), expected, "{series}");
@@ -130,14 +111,8 @@ fn every_family_of_rabbitmqs_overview_is_there_before_any_traffic() {
 
 #[test]
 fn a_silent_shard_is_marked_and_does_not_vanish() {
-    let old = Look {
-        answered: false,
-        ..busy_look(1, &[])
-    };
-    let never = Look {
-        answered: false,
-        report: None,
-    };
+    let old = Look { answered: false, ..busy_look(1, &[]) };
+    let never = Look { answered: false, report: None };
     let samples = parse(&broker(&[look(0), old, never], &identity(), false));
     assert_eq!(value(&samples, "leveret_shard_answered{shard=\"0\"}"), 1.0);
     assert_eq!(value(&samples, "leveret_shard_answered{shard=\"1\"}"), 0.0);
@@ -152,15 +127,9 @@ fn queues_are_described_under_their_names() {
     let samples = parse(&text);
     let labels = "vhost=\"/\",queue=\"or\\\"ders\\n\"";
     for (series, expected) in [
-        (
-            format!("leveret_queue_messages_published_total{{{labels}}}"),
-            42.0,
-        ),
+        (format!("leveret_queue_messages_published_total{{{labels}}}"), 42.0),
         (format!("rabbitmq_queue_messages_ready{{{labels}}}"), 4.0),
-        (
-            format!("leveret_queue_time_in_queue_seconds_count{{{labels}}}"),
-            2.0,
-        ),
+        (format!("leveret_queue_time_in_queue_seconds_count{{{labels}}}"), 2.0),
         ("leveret_queues_not_described".to_owned(), 0.0),
     ] {
         assert_eq!(value(&samples, &series), expected, "{series}");

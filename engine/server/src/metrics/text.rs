@@ -102,19 +102,11 @@ impl Text {
         histogram: &leveret_broker::histogram::Histogram,
     ) {
         let labels = join(labels);
-        let buckets = histogram
-            .buckets()
-            .skip(COMPACT_STEP - 1)
-            .step_by(COMPACT_STEP);
+        let buckets = histogram.buckets().skip(COMPACT_STEP - 1).step_by(COMPACT_STEP);
         for (bound, count) in buckets.filter(|(bound, _)| bound.is_finite()) {
             self.bucket(name, &labels, bound, count);
         }
-        self.end_histogram(
-            name,
-            &labels,
-            histogram.count(),
-            histogram.sum_ns() as f64 / 1e9,
-        );
+        self.end_histogram(name, &labels, histogram.count(), histogram.sum_ns() as f64 / 1e9);
     }
 
     fn bucket(&mut self, name: &str, labels: &str, bound_s: f64, count: u64) {
@@ -129,10 +121,8 @@ impl Text {
 }
 
 fn join(labels: &[(&str, &str)]) -> String {
-    let pairs: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", escape(value)))
-        .collect();
+    let pairs: Vec<String> =
+        labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
     pairs.join(",")
 }
 
@@ -162,10 +152,7 @@ mod tests {
     fn labels_are_escaped() {
         let mut text = Text::default();
         text.sample("m", &[("queue", "a\"b\\c\nd\u{1b}e"), ("vhost", "/")], 7);
-        assert_eq!(
-            text.finish(),
-            "m{queue=\"a\\\"b\\\\c\\nd\\\\u{1b}e\",vhost=\"/\"} 7\n"
-        );
+        assert_eq!(text.finish(), "m{queue=\"a\\\"b\\\\c\\nd\\\\u{1b}e\",vhost=\"/\"} 7\n");
     }
 
     #[test]
@@ -191,15 +178,9 @@ mod tests {
             "h_bucket{shard=\"0\",le=\"+Inf\"} 4",
             "h_count{shard=\"0\"} 4",
         ] {
-            assert!(
-                text.lines().any(|found| found == line),
-                "{line}\nis missing in\n{text}"
-            );
+            assert!(text.lines().any(|found| found == line), "{line}\nis missing in\n{text}");
         }
-        let sum = text
-            .lines()
-            .find_map(|line| line.strip_prefix("h_sum{shard=\"0\"} "))
-            .unwrap();
+        let sum = text.lines().find_map(|line| line.strip_prefix("h_sum{shard=\"0\"} ")).unwrap();
         assert!((sum.parse::<f64>().unwrap() - 60.0).abs() < 0.6, "{sum}");
     }
 
@@ -211,16 +192,9 @@ mod tests {
         let mut text = Text::default();
         text.compact_histogram("h", &[("queue", "q")], &histogram);
         let text = text.finish();
-        let buckets: Vec<&str> = text
-            .lines()
-            .filter(|line| line.contains("_bucket"))
-            .collect();
+        let buckets: Vec<&str> = text.lines().filter(|line| line.contains("_bucket")).collect();
         assert_eq!(buckets.len(), 16);
-        assert!(
-            buckets[0].ends_with("le=\"0.000004096\"} 1"),
-            "{}",
-            buckets[0]
-        );
+        assert!(buckets[0].ends_with("le=\"0.000004096\"} 1"), "{}", buckets[0]);
         assert!(buckets[14].ends_with("} 1") && buckets[15].ends_with("le=\"+Inf\"} 2"));
     }
 }

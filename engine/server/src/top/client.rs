@@ -23,14 +23,9 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut response = Vec::new();
-    stream
-        .take(RESPONSE_SIZE_MAX_BYTES)
-        .read_to_end(&mut response)?;
+    stream.take(RESPONSE_SIZE_MAX_BYTES).read_to_end(&mut response)?;
     Ok(response)
 }
 
@@ -61,10 +56,7 @@ mod tests {
             (b"", "not HTTP"),
             (b"AMQP\x00\x00\x09\x01", "not HTTP"),
             (b"HTTP/1.0 404 Not Found\r\n\r\n{}", "404 Not Found"),
-            (
-                b"HTTP/1.0 200 OK\r\n\r\n{\"node\":1}",
-                "not that of a Leveret broker",
-            ),
+            (b"HTTP/1.0 200 OK\r\n\r\n{\"node\":1}", "not that of a Leveret broker"),
         ];
         for (response, expected) in cases {
             let reason = parse(response).unwrap_err();

@@ -8,15 +8,8 @@ const NAME_COLUMNS: usize = 26;
 /// The view, at most 100 columns wide.
 pub(super) fn lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
     // After a restart of the broker there is nothing to compare with.
-    let fresh = Snapshot {
-        uptime_ns: 0,
-        ..Snapshot::default()
-    };
-    let before = if before.uptime_ns < now.uptime_ns {
-        before
-    } else {
-        &fresh
-    };
+    let fresh = Snapshot { uptime_ns: 0, ..Snapshot::default() };
+    let before = if before.uptime_ns < now.uptime_ns { before } else { &fresh };
     let seconds = (now.uptime_ns - before.uptime_ns) as f64 / 1e9;
     let mut lines = vec![
         format!(
@@ -34,10 +27,7 @@ pub(super) fn lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
         .shards
         .iter()
         .map(|shard| {
-            Change::of_shard(
-                shard,
-                before.shards.iter().find(|of| of.shard == shard.shard),
-            )
+            Change::of_shard(shard, before.shards.iter().find(|of| of.shard == shard.shard))
         })
         .collect();
     for change in &changes {
@@ -50,10 +40,8 @@ pub(super) fn lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
         lines.push(String::new());
         lines.push(heading("busiest queues"));
         for queue in &now.queues {
-            let earlier = before
-                .queues
-                .iter()
-                .find(|of| of.name == queue.name && of.vhost == queue.vhost);
+            let earlier =
+                before.queues.iter().find(|of| of.name == queue.name && of.vhost == queue.vhost);
             lines.push(Change::of_queue(queue, earlier).line(seconds));
         }
     }
@@ -78,10 +66,7 @@ fn objects(now: &Snapshot) -> Vec<String> {
         .map(|shard| shard.shard.to_string())
         .collect();
     if !silent.is_empty() {
-        lines.push(format!(
-            "no answer in time from shard {}: old figures",
-            silent.join(", ")
-        ));
+        lines.push(format!("no answer in time from shard {}: old figures", silent.join(", ")));
     }
     lines
 }
@@ -113,30 +98,19 @@ impl Change {
         Self::new(
             format!("{} ({} connections)", now.shard, now.connections),
             (now.flow, &now.publish_to_deliver, &now.time_in_queue),
-            (
-                before.flow,
-                &before.publish_to_deliver,
-                &before.time_in_queue,
-            ),
+            (before.flow, &before.publish_to_deliver, &before.time_in_queue),
         )
     }
 
     fn of_queue(now: &QueueSnapshot, before: Option<&QueueSnapshot>) -> Self {
         // A queue that was not among the busiest before shows its rates from the next look on.
         let before = before.unwrap_or(now);
-        let name = if now.vhost == "/" {
-            now.name.clone()
-        } else {
-            format!("{}/{}", now.vhost, now.name)
-        };
+        let name =
+            if now.vhost == "/" { now.name.clone() } else { format!("{}/{}", now.vhost, now.name) };
         Self::new(
             cut(&name.escape_debug().to_string()),
             (now.flow, &now.publish_to_deliver, &now.time_in_queue),
-            (
-                before.flow,
-                &before.publish_to_deliver,
-                &before.time_in_queue,
-            ),
+            (before.flow, &before.publish_to_deliver, &before.time_in_queue),
         )
     }
 
@@ -205,17 +179,10 @@ fn duration(nanoseconds: u64) -> String {
     }
     let units = [(1e3, "us"), (1e6, "ms"), (1e9, "s")];
     let value = nanoseconds as f64;
-    let (scale, unit) = units
-        .into_iter()
-        .rev()
-        .find(|(scale, _)| value >= *scale)
-        .unwrap_or(units[0]);
+    let (scale, unit) =
+        units.into_iter().rev().find(|(scale, _)| value >= *scale).unwrap_or(units[0]);
     let scaled = value / scale;
-    if scaled < 10.0 {
-        format!("{scaled:.1}{unit}")
-    } else {
-        format!("{scaled:.0}{unit}")
-    }
+    if scaled < 10.0 { format!("{scaled:.1}{unit}") } else { format!("{scaled:.0}{unit}") }
 }
 
 /// At most six columns: `99999`, `12.3M`.
@@ -251,13 +218,8 @@ mod tests {
     use super::*;
 
     fn shard(shard: u16, published: u64, latency: &[(u64, u64)]) -> ShardSnapshot {
-        let flow = Flow {
-            ready: 7,
-            unacked: 3,
-            published,
-            delivered: published / 2,
-            acknowledged: 0,
-        };
+        let flow =
+            Flow { ready: 7, unacked: 3, published, delivered: published / 2, acknowledged: 0 };
         ShardSnapshot {
             shard,
             answered: shard == 0,
@@ -269,11 +231,7 @@ mod tests {
     }
 
     fn snapshot(uptime_s: u64, shards: Vec<ShardSnapshot>) -> Snapshot {
-        Snapshot {
-            uptime_ns: uptime_s * 1_000_000_000,
-            shards,
-            ..Snapshot::default()
-        }
+        Snapshot { uptime_ns: uptime_s * 1_000_000_000, shards, ..Snapshot::default() }
     }
 
     #[test]
@@ -281,25 +239,15 @@ mod tests {
         let before = snapshot(10, vec![shard(0, 1_000, &[(1_000, 900)]), shard(1, 0, &[])]);
         let now = snapshot(
             12,
-            vec![
-                shard(0, 5_000, &[(1_000, 900), (3_072, 98), (1_500_000, 2)]),
-                shard(1, 40, &[]),
-            ],
+            vec![shard(0, 5_000, &[(1_000, 900), (3_072, 98), (1_500_000, 2)]), shard(1, 40, &[])],
         );
         let lines = lines(&before, &now);
         let line = |start: &str| lines.iter().find(|line| line.starts_with(start)).unwrap();
-        let words: Vec<&str> = line("0 (2 connections)")
-            .split_whitespace()
-            .skip(3)
-            .collect();
+        let words: Vec<&str> = line("0 (2 connections)").split_whitespace().skip(3).collect();
         assert_eq!(words, ["7", "3", "2000", "1000", "0", "3.1us/1.5ms", "-"]);
         let words: Vec<&str> = line("all").split_whitespace().skip(1).collect();
         assert_eq!(words, ["14", "6", "2020", "1010", "0", "3.1us/1.5ms", "-"]);
-        assert!(
-            lines
-                .iter()
-                .any(|line| line.contains("no answer in time from shard 1"))
-        );
+        assert!(lines.iter().any(|line| line.contains("no answer in time from shard 1")));
         assert!(lines.iter().any(|line| line.starts_with("4 connections, ")));
         assert!(lines.iter().all(|line| line.len() <= 100), "{lines:#?}");
     }
@@ -320,16 +268,9 @@ mod tests {
             vhost: "v".into(),
             ..QueueSnapshot::default()
         };
-        let now = Snapshot {
-            queues: vec![queue],
-            uptime_ns: 1,
-            ..Snapshot::default()
-        };
+        let now = Snapshot { queues: vec![queue], uptime_ns: 1, ..Snapshot::default() };
         let text = lines(&now, &now).join("\n");
-        assert!(
-            !text.contains('\u{1b}') && text.contains("v/\\u{1b}[2Jxx"),
-            "{text}"
-        );
+        assert!(!text.contains('\u{1b}') && text.contains("v/\\u{1b}[2Jxx"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }
 

@@ -12,12 +12,7 @@ use crate::row::Row;
 use crate::wire::{Wire, frame};
 
 const fn same(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: None,
-    }
+    Row { name, script, ours, rabbit: None }
 }
 
 const GOES_ON: Outcome = Reply("channel.flow-ok", "");
@@ -31,10 +26,7 @@ pub(crate) const ORDER_ROWS: &[Row] = &[
             begin(wire);
             wire.ask();
         },
-        Close(
-            505,
-            "expected content header for class 60, got non content header frame instead",
-        ),
+        Close(505, "expected content header for class 60, got non content header frame instead"),
     ),
     same(
         "65: a header without a publish",
@@ -48,11 +40,7 @@ pub(crate) const ORDER_ROWS: &[Row] = &[
         "66: a header of class queue",
         |wire| {
             begin(wire);
-            wire.send(frame(
-                FRAME_HEADER,
-                1,
-                &[0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ));
+            wire.send(frame(FRAME_HEADER, 1, &[0, 50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         },
         UNEXPECTED,
     ),
@@ -60,11 +48,7 @@ pub(crate) const ORDER_ROWS: &[Row] = &[
         "67: weight 1",
         |wire| {
             begin(wire);
-            wire.send(frame(
-                FRAME_HEADER,
-                1,
-                &[0, 60, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
-            ));
+            wire.send(frame(FRAME_HEADER, 1, &[0, 60, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
         },
         UNEXPECTED,
     ),
@@ -116,10 +100,7 @@ pub(crate) const ORDER_ROWS: &[Row] = &[
             wire.send(frame(FRAME_BODY, 1, b"four"));
             wire.ask();
         },
-        Close(
-            505,
-            "expected content body, got non content body frame instead",
-        ),
+        Close(505, "expected content body, got non content body frame instead"),
     ),
     same(
         "73: empty body frames inside a body",
@@ -179,52 +160,23 @@ pub(crate) const PROPERTY_ROWS: &[Row] = &[
         name: "77: delivery mode 0",
         script: |wire| with_properties(wire, b"\x10\x00\x00"),
         ours: GOES_ON,
-        rabbit: Some(ChannelClose(
-            406,
-            "invalid message: {delivery_mode_unknown,0}",
-        )),
+        rabbit: Some(ChannelClose(406, "invalid message: {delivery_mode_unknown,0}")),
     },
     Row {
         name: "77: delivery mode 255",
         script: |wire| with_properties(wire, b"\x10\x00\xff"),
         ours: GOES_ON,
-        rabbit: Some(ChannelClose(
-            406,
-            "invalid message: {delivery_mode_unknown,255}",
-        )),
+        rabbit: Some(ChannelClose(406, "invalid message: {delivery_mode_unknown,255}")),
     },
-    same(
-        "77: priority 255",
-        |wire| with_properties(wire, b"\x08\x00\xff"),
-        GOES_ON,
-    ),
-    same(
-        "78: expiration of letters",
-        |wire| expiring(wire, b"abc"),
-        INVALID_EXPIRATION,
-    ),
-    same(
-        "78: negative expiration",
-        |wire| expiring(wire, b"-1"),
-        INVALID_EXPIRATION,
-    ),
-    same(
-        "78: expiration with a fraction",
-        |wire| expiring(wire, b"1.5"),
-        INVALID_EXPIRATION,
-    ),
-    same(
-        "78: expiration in 35 years",
-        |wire| expiring(wire, b"1099511627776"),
-        INVALID_EXPIRATION,
-    ),
+    same("77: priority 255", |wire| with_properties(wire, b"\x08\x00\xff"), GOES_ON),
+    same("78: expiration of letters", |wire| expiring(wire, b"abc"), INVALID_EXPIRATION),
+    same("78: negative expiration", |wire| expiring(wire, b"-1"), INVALID_EXPIRATION),
+    same("78: expiration with a fraction", |wire| expiring(wire, b"1.5"), INVALID_EXPIRATION),
+    same("78: expiration in 35 years", |wire| expiring(wire, b"1099511627776"), INVALID_EXPIRATION),
     same(
         "79: the name of another user",
         |wire| {
-            let properties = PropertiesBuilder {
-                user_id: Some(b"mallory"),
-                ..Default::default()
-            };
+            let properties = PropertiesBuilder { user_id: Some(b"mallory"), ..Default::default() };
             with_properties(wire, &properties.finish());
         },
         ChannelClose(
@@ -237,13 +189,7 @@ pub(crate) const PROPERTY_ROWS: &[Row] = &[
         "81: immediate",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicPublish {
-                    immediate: true,
-                    ..publish(b"nowhere")
-                },
-            );
+            wire.method(1, &BasicPublish { immediate: true, ..publish(b"nowhere") });
             wire.send(content_header(0));
         },
         Close(540, "NOT_IMPLEMENTED - immediate=true"),
@@ -252,13 +198,7 @@ pub(crate) const PROPERTY_ROWS: &[Row] = &[
         "82: an exchange that is missing",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicPublish {
-                    exchange: b"bad.missing",
-                    ..publish(b"nowhere")
-                },
-            );
+            wire.method(1, &BasicPublish { exchange: b"bad.missing", ..publish(b"nowhere") });
             wire.send(content_header(0));
         },
         ChannelClose(404, "NOT_FOUND - no exchange 'bad.missing' in vhost '/'"),
@@ -281,13 +221,7 @@ pub(crate) const PROPERTY_ROWS: &[Row] = &[
                 },
             );
             wire.expect("exchange.declare-ok");
-            wire.method(
-                1,
-                &BasicPublish {
-                    exchange: b"bad.83",
-                    ..publish(b"nowhere")
-                },
-            );
+            wire.method(1, &BasicPublish { exchange: b"bad.83", ..publish(b"nowhere") });
             wire.send(content_header(0));
         },
         ChannelClose(
@@ -299,10 +233,8 @@ pub(crate) const PROPERTY_ROWS: &[Row] = &[
         "a table of headers that is fine",
         |wire| {
             let headers = TableBuilder::new().int("n", 1).finish();
-            let properties = PropertiesBuilder {
-                headers: Some(headers.as_ref()),
-                ..Default::default()
-            };
+            let properties =
+                PropertiesBuilder { headers: Some(headers.as_ref()), ..Default::default() };
             with_properties(wire, &properties.finish());
         },
         GOES_ON,
@@ -327,9 +259,6 @@ fn with_properties(wire: &mut Wire, properties: &[u8]) {
 }
 
 fn expiring(wire: &mut Wire, expiration: &[u8]) {
-    let properties = PropertiesBuilder {
-        expiration: Some(expiration),
-        ..Default::default()
-    };
+    let properties = PropertiesBuilder { expiration: Some(expiration), ..Default::default() };
     with_properties(wire, &properties.finish());
 }

@@ -14,22 +14,12 @@ use crate::wire::{Wire, frame, method_frame};
 
 /// What the two brokers agree on.
 const fn same(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: None,
-    }
+    Row { name, script, ours, rabbit: None }
 }
 
 /// `RabbitMQ`'s reader crashes and cuts the connection; Leveret says why.
 const fn instead_of_a_crash(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: Some(Cut(AT_ONCE)),
-    }
+    Row { name, script, ours, rabbit: Some(Cut(AT_ONCE)) }
 }
 
 const FRAME_ERROR: Outcome = Close(501, "FRAME_ERROR");
@@ -37,26 +27,10 @@ const GOES_ON: Outcome = Reply("channel.flow-ok", "");
 
 /// Frames on a connection that is open.
 pub(crate) const FRAME_ROWS: &[Row] = &[
-    same(
-        "14: type 0",
-        |wire| after_open(wire, &frame(0, 1, b"")),
-        FRAME_ERROR,
-    ),
-    same(
-        "14: type 4",
-        |wire| after_open(wire, &frame(4, 1, b"")),
-        FRAME_ERROR,
-    ),
-    same(
-        "14: type 9",
-        |wire| after_open(wire, &frame(9, 1, b"")),
-        FRAME_ERROR,
-    ),
-    same(
-        "14: type 255",
-        |wire| after_open(wire, &frame(255, 0, b"x")),
-        FRAME_ERROR,
-    ),
+    same("14: type 0", |wire| after_open(wire, &frame(0, 1, b"")), FRAME_ERROR),
+    same("14: type 4", |wire| after_open(wire, &frame(4, 1, b"")), FRAME_ERROR),
+    same("14: type 9", |wire| after_open(wire, &frame(9, 1, b"")), FRAME_ERROR),
+    same("14: type 255", |wire| after_open(wire, &frame(255, 0, b"x")), FRAME_ERROR),
     same(
         "15: wrong frame end",
         |wire| {
@@ -120,11 +94,7 @@ pub(crate) const FRAME_ROWS: &[Row] = &[
 
 /// Methods that cannot be read.
 pub(crate) const METHOD_ROWS: &[Row] = &[
-    same(
-        "21: empty",
-        |wire| after_channel(wire, &frame(FRAME_METHOD, 1, b"")),
-        FRAME_ERROR,
-    ),
+    same("21: empty", |wire| after_channel(wire, &frame(FRAME_METHOD, 1, b"")), FRAME_ERROR),
     same(
         "21: 3 octets",
         |wire| after_channel(wire, &frame(FRAME_METHOD, 1, b"\0\x32\0")),
@@ -188,10 +158,7 @@ pub(crate) const METHOD_ROWS: &[Row] = &[
     Row {
         name: "30: a table beyond the frame",
         script: |wire| {
-            after_channel(
-                wire,
-                &frame(FRAME_METHOD, 1, b"\0\x32\0\x0a\0\0\x01q\0\0\0\0\xff\x01k"),
-            );
+            after_channel(wire, &frame(FRAME_METHOD, 1, b"\0\x32\0\x0a\0\0\x01q\0\0\0\0\xff\x01k"));
         },
         ours: Close(502, "SYNTAX_ERROR"),
         rabbit: Some(FRAME_ERROR),
@@ -203,21 +170,14 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
     same(
         "54: open twice",
         |wire| {
-            after_open(
-                wire,
-                &method_frame(0, &ConnectionOpen { virtual_host: "/" }),
-            );
+            after_open(wire, &method_frame(0, &ConnectionOpen { virtual_host: "/" }));
         },
         Close(504, "unexpected method in connection state running"),
     ),
     same(
         "54: tune-ok twice",
         |wire| {
-            let tune = ConnectionTuneOk {
-                channel_max: 10,
-                frame_max: 4096,
-                heartbeat: 0,
-            };
+            let tune = ConnectionTuneOk { channel_max: 10, frame_max: 4096, heartbeat: 0 };
             after_open(wire, &method_frame(0, &tune));
         },
         Close(504, "unexpected method in connection state running"),
@@ -244,10 +204,7 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
     same(
         "56: a connection's method on a channel",
         |wire| {
-            after_channel(
-                wire,
-                &method_frame(1, &ConnectionOpen { virtual_host: "/" }),
-            );
+            after_channel(wire, &method_frame(1, &ConnectionOpen { virtual_host: "/" }));
         },
         Close(503, "COMMAND_INVALID - unimplemented method"),
     ),
@@ -284,11 +241,7 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
     same(
         "63: declare-ok by the client",
         |wire| {
-            let ok = QueueDeclareOk {
-                queue: "q",
-                message_count: 0,
-                consumer_count: 0,
-            };
+            let ok = QueueDeclareOk { queue: "q", message_count: 0, consumer_count: 0 };
             after_channel(wire, &method_frame(1, &ok));
         },
         Close(503, "COMMAND_INVALID - unimplemented method"),
@@ -296,10 +249,7 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
     same(
         "63: blocked by the client",
         |wire| {
-            after_open(
-                wire,
-                &method_frame(0, &ConnectionBlocked { reason: "tired" }),
-            );
+            after_open(wire, &method_frame(0, &ConnectionBlocked { reason: "tired" }));
         },
         Close(504, "unexpected method in connection state running"),
     ),
@@ -317,13 +267,7 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
         "61: frames after the server's channel.close",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &leveret_amqp::method::BasicGet {
-                    queue: "bad.missing",
-                    no_ack: true,
-                },
-            );
+            wire.method(1, &leveret_amqp::method::BasicGet { queue: "bad.missing", no_ack: true });
             for _ in 0..3 {
                 wire.method(1, &publish(b"swallowed"));
                 wire.send(content_header(0));
@@ -336,12 +280,7 @@ pub(crate) const PLACE_ROWS: &[Row] = &[
 
 /// A publish to the default exchange, without its content.
 pub(crate) const fn publish(routing_key: &[u8]) -> BasicPublish<'_> {
-    BasicPublish {
-        exchange: b"",
-        routing_key,
-        mandatory: false,
-        immediate: false,
-    }
+    BasicPublish { exchange: b"", routing_key, mandatory: false, immediate: false }
 }
 
 /// A content header frame without properties.

@@ -19,75 +19,33 @@ const OUR_HEADER: Outcome = Header(PROTOCOL_HEADER);
 
 /// What the two brokers agree on.
 const fn same(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: None,
-    }
+    Row { name, script, ours, rabbit: None }
 }
 
 /// `RabbitMQ` waits in silence and cuts; Leveret waits as long, and says why.
 const fn explained(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: Some(Cut(SILENT)),
-    }
+    Row { name, script, ours, rabbit: Some(Cut(SILENT)) }
 }
 
 /// Protocol headers.
 pub(crate) const HEADER_ROWS: &[Row] = &[
     same("1", |wire| wire.send(PROTOCOL_HEADER), START),
     same("2: 0-9", |wire| wire.send(b"AMQP\x01\x01\x00\x09"), START),
-    same(
-        "3: 0-9-2",
-        |wire| wire.send(b"AMQP\x00\x00\x09\x02"),
-        OUR_HEADER,
-    ),
-    same(
-        "3: 0-10",
-        |wire| wire.send(b"AMQP\x00\x00\x0a\x00"),
-        OUR_HEADER,
-    ),
-    same(
-        "4: 0-8",
-        |wire| wire.send(b"AMQP\x00\x00\x08\x00"),
-        OUR_HEADER,
-    ),
+    same("3: 0-9-2", |wire| wire.send(b"AMQP\x00\x00\x09\x02"), OUR_HEADER),
+    same("3: 0-10", |wire| wire.send(b"AMQP\x00\x00\x0a\x00"), OUR_HEADER),
+    same("4: 0-8", |wire| wire.send(b"AMQP\x00\x00\x08\x00"), OUR_HEADER),
     Row {
         name: "4: 0-8 of old clients",
         script: |wire| wire.send(b"AMQP\x01\x01\x08\x00"),
         ours: OUR_HEADER,
         rabbit: Some(Reply("connection.start", "version_major: 8")),
     },
-    same(
-        "5: 1.0 with SASL",
-        |wire| wire.send(b"AMQP\x03\x01\x00\x00"),
-        OUR_HEADER,
-    ),
-    same(
-        "6: 1.0",
-        |wire| wire.send(b"AMQP\x00\x01\x00\x00"),
-        OUR_HEADER,
-    ),
+    same("5: 1.0 with SASL", |wire| wire.send(b"AMQP\x03\x01\x00\x00"), OUR_HEADER),
+    same("6: 1.0", |wire| wire.send(b"AMQP\x00\x01\x00\x00"), OUR_HEADER),
     same("7: garbage", |wire| wire.send(b"garbage!"), OUR_HEADER),
-    same(
-        "8: HTTP",
-        |wire| wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
-        OUR_HEADER,
-    ),
-    same(
-        "9: TLS",
-        |wire| wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
-        OUR_HEADER,
-    ),
-    same(
-        "10: a part of the header",
-        |wire| wire.send(b"AMQP"),
-        Cut(HANDSHAKE),
-    ),
+    same("8: HTTP", |wire| wire.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"), OUR_HEADER),
+    same("9: TLS", |wire| wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), OUR_HEADER),
+    same("10: a part of the header", |wire| wire.send(b"AMQP"), Cut(HANDSHAKE)),
     same("11: nothing", Wire::finish_sending, Cut(AT_ONCE)),
     same("12: only the header", Wire::start, Cut(HANDSHAKE)),
     same(
@@ -129,10 +87,7 @@ pub(crate) const LOGIN_ROWS: &[Row] = &[
                 "PLAIN",
                 &guest(),
             );
-            let letter = frame
-                .windows(7)
-                .position(|part| part == b"markedt")
-                .expect("a field");
+            let letter = frame.windows(7).position(|part| part == b"markedt").expect("a field");
             frame[letter + 6] = b'?';
             wire.send(frame);
         },
@@ -218,72 +173,40 @@ pub(crate) const TUNE_ROWS: &[Row] = &[
         },
         Close(504, "CHANNEL_ERROR"),
     ),
-    same(
-        "47: frame_max 4096",
-        |wire| tune(wire, 2047, 4096, 0),
-        OPENED,
-    ),
+    same("47: frame_max 4096", |wire| tune(wire, 2047, 4096, 0), OPENED),
     explained(
         "47: frame_max 4095",
         |wire| tune(wire, 2047, 4095, 0),
-        Close(
-            530,
-            "negotiated frame_max = 4095 is lower than the minimum allowed value (4096)",
-        ),
+        Close(530, "negotiated frame_max = 4095 is lower than the minimum allowed value (4096)"),
     ),
     explained(
         "48: frame_max above ours",
         |wire| tune(wire, 2047, 200_000, 0),
-        Close(
-            530,
-            "frame_max = 200000 is higher than the maximum allowed value (131072)",
-        ),
+        Close(530, "frame_max = 200000 is higher than the maximum allowed value (131072)"),
     ),
     explained(
         "48: frame_max 0",
         |wire| tune(wire, 2047, 0, 0),
-        Close(
-            530,
-            "frame_max = 0 is higher than the maximum allowed value (131072)",
-        ),
+        Close(530, "frame_max = 0 is higher than the maximum allowed value (131072)"),
     ),
     explained(
         "49: channel_max 0",
         |wire| tune(wire, 0, 131_072, 0),
-        Close(
-            530,
-            "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)",
-        ),
+        Close(530, "channel_max = 0 (no limit) is higher than the maximum allowed value (2047)"),
     ),
     explained(
         "49: channel_max above ours",
         |wire| tune(wire, 3000, 131_072, 0),
-        Close(
-            530,
-            "channel_max = 3000 is higher than the maximum allowed value (2047)",
-        ),
+        Close(530, "channel_max = 3000 is higher than the maximum allowed value (2047)"),
     ),
-    same(
-        "50: no heartbeat",
-        |wire| tune(wire, 2047, 131_072, 0),
-        OPENED,
-    ),
-    same(
-        "50: a heartbeat in 18 hours",
-        |wire| tune(wire, 2047, 131_072, 65_535),
-        OPENED,
-    ),
+    same("50: no heartbeat", |wire| tune(wire, 2047, 131_072, 0), OPENED),
+    same("50: a heartbeat in 18 hours", |wire| tune(wire, 2047, 131_072, 65_535), OPENED),
     same(
         "51: unknown vhost",
         |wire| {
             wire.log_in();
             wire.method(0, &TUNE_OK);
-            wire.method(
-                0,
-                &ConnectionOpen {
-                    virtual_host: "nowhere",
-                },
-            );
+            wire.method(0, &ConnectionOpen { virtual_host: "nowhere" });
         },
         Close(530, "NOT_ALLOWED - vhost nowhere not found"),
     ),
@@ -307,10 +230,7 @@ pub(crate) const TUNE_ROWS: &[Row] = &[
             wire.expect("connection.start");
             wire.send_slowly(&start_ok("PLAIN", &guest()), pause);
             wire.send_slowly(&method_frame(0, &TUNE_OK), pause);
-            wire.send_slowly(
-                &method_frame(0, &ConnectionOpen { virtual_host: "/" }),
-                pause,
-            );
+            wire.send_slowly(&method_frame(0, &ConnectionOpen { virtual_host: "/" }), pause);
             wire.send_slowly(&method_frame(1, &ChannelOpen {}), pause);
         },
         Reply("channel.open-ok", ""),
@@ -319,13 +239,7 @@ pub(crate) const TUNE_ROWS: &[Row] = &[
         "112: a new secret",
         |wire| {
             wire.open();
-            wire.method(
-                0,
-                &ConnectionUpdateSecret {
-                    new_secret: b"wrong",
-                    reason: "test",
-                },
-            );
+            wire.method(0, &ConnectionUpdateSecret { new_secret: b"wrong", reason: "test" });
         },
         // A password does not expire, so it is not looked at.
         Reply("connection.update-secret-ok", ""),
@@ -342,21 +256,11 @@ pub(crate) const TUNE_ROWS: &[Row] = &[
     ),
 ];
 
-const TUNE_OK: ConnectionTuneOk = ConnectionTuneOk {
-    channel_max: 2047,
-    frame_max: 131_072,
-    heartbeat: 0,
-};
+const TUNE_OK: ConnectionTuneOk =
+    ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
 
 fn tune(wire: &mut Wire, channel_max: u16, frame_max: u32, heartbeat: u16) {
     wire.log_in();
-    wire.method(
-        0,
-        &ConnectionTuneOk {
-            channel_max,
-            frame_max,
-            heartbeat,
-        },
-    );
+    wire.method(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
     wire.method(0, &ConnectionOpen { virtual_host: "/" });
 }

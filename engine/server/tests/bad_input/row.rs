@@ -57,11 +57,7 @@ pub(crate) fn check(address: SocketAddr, is_rabbit: bool, rows: &[Row]) {
             // A row that panics names itself by its thread.
             let thread = thread::Builder::new().name(format!("row {}", row.name));
             let check = move || {
-                let expected = if is_rabbit {
-                    row.rabbit.unwrap_or(row.ours)
-                } else {
-                    row.ours
-                };
+                let expected = if is_rabbit { row.rabbit.unwrap_or(row.ours) } else { row.ours };
                 let mut wire = Wire::connect(address);
                 (row.script)(&mut wire);
                 if let Err(text) = expected.check(&mut wire) {
@@ -74,12 +70,7 @@ pub(crate) fn check(address: SocketAddr, is_rabbit: bool, rows: &[Row]) {
     });
     let mut failures = failures.into_inner().expect("all rows were checked");
     failures.sort();
-    assert!(
-        failures.is_empty(),
-        "{} rows:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} rows:\n{}", failures.len(), failures.join("\n"));
 }
 
 impl Outcome {
@@ -92,18 +83,14 @@ impl Outcome {
         let seen = wire.wait_for(awaited);
         if !self.is(&seen) {
             let Seen { end, after, before } = seen;
-            return Err(format!(
-                "{self:?} expected, but {end:?} {after:?} after {before:?}"
-            ));
+            return Err(format!("{self:?} expected, but {end:?} {after:?} after {before:?}"));
         }
         let goes_on = match seen.end {
             End::Close { .. } => {
                 let seen = wire.answer_close();
                 return match seen.end {
                     End::Cut => Ok(()),
-                    _ => Err(format!(
-                        "the end of the stream after close-ok expected: {seen:?}"
-                    )),
+                    _ => Err(format!("the end of the stream after close-ok expected: {seen:?}")),
                 };
             }
             End::ChannelClose { .. } => true,

@@ -14,12 +14,7 @@ use crate::row::Row;
 use crate::wire::Wire;
 
 const fn same(name: &'static str, script: fn(&mut Wire), ours: Outcome) -> Row {
-    Row {
-        name,
-        script,
-        ours,
-        rabbit: None,
-    }
+    Row { name, script, ours, rabbit: None }
 }
 
 const GOES_ON: Outcome = Reply("channel.flow-ok", "");
@@ -34,22 +29,13 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
             wire.channel();
             wire.method(1, &queue("amq.bad"));
         },
-        ChannelClose(
-            403,
-            "ACCESS_REFUSED - queue name 'amq.bad' contains reserved prefix 'amq.*'",
-        ),
+        ChannelClose(403, "ACCESS_REFUSED - queue name 'amq.bad' contains reserved prefix 'amq.*'"),
     ),
     same(
         "86: declared otherwise before",
         |wire| {
             declared(wire, "bad.86");
-            wire.method(
-                1,
-                &QueueDeclare {
-                    auto_delete: true,
-                    ..queue("bad.86")
-                },
-            );
+            wire.method(1, &QueueDeclare { auto_delete: true, ..queue("bad.86") });
         },
         ChannelClose(
             406,
@@ -74,13 +60,7 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
         "88: passive declare",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &QueueDeclare {
-                    passive: true,
-                    ..queue("bad.missing")
-                },
-            );
+            wire.method(1, &QueueDeclare { passive: true, ..queue("bad.missing") });
         },
         MISSING,
     ),
@@ -96,13 +76,7 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
         "88: purge",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &QueuePurge {
-                    queue: "bad.missing",
-                    nowait: false,
-                },
-            );
+            wire.method(1, &QueuePurge { queue: "bad.missing", nowait: false });
         },
         MISSING,
     ),
@@ -128,18 +102,9 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
             declared(wire, "bad.90");
             wire.method(1, &consume("bad.90", "t"));
             wire.expect("basic.consume-ok");
-            wire.method(
-                1,
-                &QueueDelete {
-                    if_unused: true,
-                    ..delete("bad.90")
-                },
-            );
+            wire.method(1, &QueueDelete { if_unused: true, ..delete("bad.90") });
         },
-        ChannelClose(
-            406,
-            "PRECONDITION_FAILED - queue 'bad.90' in vhost '/' in use",
-        ),
+        ChannelClose(406, "PRECONDITION_FAILED - queue 'bad.90' in vhost '/' in use"),
     ),
     same(
         "90: delete if empty, with a message",
@@ -147,28 +112,14 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
             declared(wire, "bad.90.full");
             wire.method(1, &publish(b"bad.90.full"));
             wire.send(content_header(0));
-            wire.method(
-                1,
-                &QueueDelete {
-                    if_empty: true,
-                    ..delete("bad.90.full")
-                },
-            );
+            wire.method(1, &QueueDelete { if_empty: true, ..delete("bad.90.full") });
         },
-        ChannelClose(
-            406,
-            "PRECONDITION_FAILED - queue 'bad.90.full' in vhost '/' not empty",
-        ),
+        ChannelClose(406, "PRECONDITION_FAILED - queue 'bad.90.full' in vhost '/' not empty"),
     ),
     same(
         "91: TTL of letters",
         |wire| {
-            invalid(
-                wire,
-                &TableBuilder::new()
-                    .long_str("x-message-ttl", "soon")
-                    .finish(),
-            );
+            invalid(wire, &TableBuilder::new().long_str("x-message-ttl", "soon").finish());
         },
         INVALID,
     ),
@@ -189,32 +140,21 @@ pub(crate) const DECLARATION_ROWS: &[Row] = &[
     same(
         "91: 256 priorities",
         |wire| {
-            invalid(
-                wire,
-                &TableBuilder::new().int("x-max-priority", 256).finish(),
-            );
+            invalid(wire, &TableBuilder::new().int("x-max-priority", 256).finish());
         },
         INVALID,
     ),
     same(
         "91: unknown overflow",
         |wire| {
-            invalid(
-                wire,
-                &TableBuilder::new().long_str("x-overflow", "foo").finish(),
-            );
+            invalid(wire, &TableBuilder::new().long_str("x-overflow", "foo").finish());
         },
         INVALID,
     ),
     same(
         "91: dead letter key without exchange",
         |wire| {
-            invalid(
-                wire,
-                &TableBuilder::new()
-                    .long_str("x-dead-letter-routing-key", "k")
-                    .finish(),
-            );
+            invalid(wire, &TableBuilder::new().long_str("x-dead-letter-routing-key", "k").finish());
         },
         INVALID,
     ),
@@ -239,14 +179,8 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
             wire.channel();
             wire.method(1, &exchange("bad.93", "nonsense"));
         },
-        ours: ChannelClose(
-            406,
-            "PRECONDITION_FAILED - unknown exchange type 'nonsense'",
-        ),
-        rabbit: Some(Close(
-            503,
-            "COMMAND_INVALID - unknown exchange type 'nonsense'",
-        )),
+        ours: ChannelClose(406, "PRECONDITION_FAILED - unknown exchange type 'nonsense'"),
+        rabbit: Some(Close(503, "COMMAND_INVALID - unknown exchange type 'nonsense'")),
     },
     same(
         "94: declaring the default exchange",
@@ -260,14 +194,7 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
         "94: deleting the default exchange",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &ExchangeDelete {
-                    exchange: "",
-                    if_unused: false,
-                    nowait: false,
-                },
-            );
+            wire.method(1, &ExchangeDelete { exchange: "", if_unused: false, nowait: false });
         },
         DEFAULT_EXCHANGE,
     ),
@@ -283,11 +210,7 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
         "94: deleting a predeclared exchange",
         |wire| {
             wire.channel();
-            let delete = ExchangeDelete {
-                exchange: "amq.direct",
-                if_unused: false,
-                nowait: false,
-            };
+            let delete = ExchangeDelete { exchange: "amq.direct", if_unused: false, nowait: false };
             wire.method(1, &delete);
         },
         ChannelClose(403, "ACCESS_REFUSED - "),
@@ -296,13 +219,7 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
         "95: no queue declared before",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicGet {
-                    queue: "",
-                    no_ack: true,
-                },
-            );
+            wire.method(1, &BasicGet { queue: "", no_ack: true });
         },
         ChannelClose(404, "NOT_FOUND - no previously declared queue"),
     ),
@@ -312,13 +229,7 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
             declared(wire, "bad.96");
             let pattern = b"#.a.#.b.#.c.#.d.#";
             let bind = bind("bad.96", "amq.topic", TableRef::default());
-            wire.method(
-                1,
-                &QueueBind {
-                    routing_key: pattern,
-                    ..bind
-                },
-            );
+            wire.method(1, &QueueBind { routing_key: pattern, ..bind });
         },
         Reply("queue.bind-ok", ""),
     ),
@@ -333,10 +244,8 @@ pub(crate) const EXCHANGE_ROWS: &[Row] = &[
     ),
 ];
 
-const DEFAULT_EXCHANGE: Outcome = ChannelClose(
-    403,
-    "ACCESS_REFUSED - operation not permitted on the default exchange",
-);
+const DEFAULT_EXCHANGE: Outcome =
+    ChannelClose(403, "ACCESS_REFUSED - operation not permitted on the default exchange");
 
 /// Consumers, acknowledgements and modes.
 pub(crate) const DELIVERY_ROWS: &[Row] = &[
@@ -356,31 +265,15 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
             declared(wire, "bad.99");
             wire.method(1, &consume("bad.99", "t"));
             wire.expect("basic.consume-ok");
-            wire.method(
-                1,
-                &BasicConsume {
-                    exclusive: true,
-                    ..consume("bad.99", "u")
-                },
-            );
+            wire.method(1, &BasicConsume { exclusive: true, ..consume("bad.99", "u") });
         },
-        ChannelClose(
-            403,
-            "ACCESS_REFUSED - queue 'bad.99' in vhost '/' in exclusive use",
-        ),
+        ChannelClose(403, "ACCESS_REFUSED - queue 'bad.99' in vhost '/' in exclusive use"),
     ),
     same(
         "100: prefetch in octets",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicQos {
-                    prefetch_size: 1,
-                    prefetch_count: 0,
-                    global: false,
-                },
-            );
+            wire.method(1, &BasicQos { prefetch_size: 1, prefetch_count: 0, global: false });
         },
         Close(540, "NOT_IMPLEMENTED - prefetch_size!=0 (1)"),
     ),
@@ -388,14 +281,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "101: prefetch of the channel",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicQos {
-                    prefetch_size: 0,
-                    prefetch_count: 1,
-                    global: true,
-                },
-            );
+            wire.method(1, &BasicQos { prefetch_size: 0, prefetch_count: 1, global: true });
         },
         Reply("basic.qos-ok", ""),
     ),
@@ -403,13 +289,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "102: ack of what was not delivered",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicAck {
-                    delivery_tag: 7,
-                    multiple: false,
-                },
-            );
+            wire.method(1, &BasicAck { delivery_tag: 7, multiple: false });
         },
         ChannelClose(406, "PRECONDITION_FAILED - unknown delivery tag 7"),
     ),
@@ -417,20 +297,8 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "102: ack twice",
         |wire| {
             got(wire, "bad.102");
-            wire.method(
-                1,
-                &BasicAck {
-                    delivery_tag: 1,
-                    multiple: false,
-                },
-            );
-            wire.method(
-                1,
-                &BasicAck {
-                    delivery_tag: 1,
-                    multiple: false,
-                },
-            );
+            wire.method(1, &BasicAck { delivery_tag: 1, multiple: false });
+            wire.method(1, &BasicAck { delivery_tag: 1, multiple: false });
         },
         UNKNOWN_TAG,
     ),
@@ -438,14 +306,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "102: nack of what was not delivered",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicNack {
-                    delivery_tag: 7,
-                    multiple: false,
-                    requeue: true,
-                },
-            );
+            wire.method(1, &BasicNack { delivery_tag: 7, multiple: false, requeue: true });
         },
         UNKNOWN_TAG,
     ),
@@ -453,13 +314,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "102: reject of tag 0",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicReject {
-                    delivery_tag: 0,
-                    requeue: true,
-                },
-            );
+            wire.method(1, &BasicReject { delivery_tag: 0, requeue: true });
         },
         UNKNOWN_TAG,
     ),
@@ -467,13 +322,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "103: ack of all",
         |wire| {
             got(wire, "bad.103");
-            wire.method(
-                1,
-                &BasicAck {
-                    delivery_tag: 0,
-                    multiple: true,
-                },
-            );
+            wire.method(1, &BasicAck { delivery_tag: 0, multiple: true });
             wire.ask();
         },
         GOES_ON,
@@ -517,10 +366,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
             wire.method(1, &TxSelect {});
             wire.method(1, &ConfirmSelect { nowait: false });
         },
-        ChannelClose(
-            406,
-            "PRECONDITION_FAILED - cannot switch from tx to confirm mode",
-        ),
+        ChannelClose(406, "PRECONDITION_FAILED - cannot switch from tx to confirm mode"),
     ),
     same(
         "105: a transaction with confirms",
@@ -529,10 +375,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
             wire.method(1, &ConfirmSelect { nowait: false });
             wire.method(1, &TxSelect {});
         },
-        ChannelClose(
-            406,
-            "PRECONDITION_FAILED - cannot switch from confirm to tx mode",
-        ),
+        ChannelClose(406, "PRECONDITION_FAILED - cannot switch from confirm to tx mode"),
     ),
     same(
         "106: a ticket",
@@ -556,13 +399,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
         "107: cancel of nobody",
         |wire| {
             wire.channel();
-            wire.method(
-                1,
-                &BasicCancel {
-                    consumer_tag: "nobody",
-                    nowait: false,
-                },
-            );
+            wire.method(1, &BasicCancel { consumer_tag: "nobody", nowait: false });
         },
         Reply("basic.cancel-ok", "nobody"),
     ),
@@ -572,12 +409,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
             wire.channel();
             wire.method(
                 0,
-                &ConnectionClose {
-                    reply_code: 9999,
-                    reply_text: "odd",
-                    class_id: 1,
-                    method_id: 2,
-                },
+                &ConnectionClose { reply_code: 9999, reply_text: "odd", class_id: 1, method_id: 2 },
             );
             wire.method(1, &delete("bad.missing"));
         },
@@ -599,10 +431,7 @@ const fn queue(queue: &str) -> QueueDeclare<'_> {
 }
 
 fn with_arguments<'a>(name: &'a str, arguments: &'a OwnedTable) -> QueueDeclare<'a> {
-    QueueDeclare {
-        arguments: arguments.as_ref(),
-        ..queue(name)
-    }
+    QueueDeclare { arguments: arguments.as_ref(), ..queue(name) }
 }
 
 const fn exchange<'a>(exchange: &'a str, kind: &'a str) -> ExchangeDeclare<'a> {
@@ -619,22 +448,11 @@ const fn exchange<'a>(exchange: &'a str, kind: &'a str) -> ExchangeDeclare<'a> {
 }
 
 const fn bind<'a>(queue: &'a str, exchange: &'a str, arguments: TableRef<'a>) -> QueueBind<'a> {
-    QueueBind {
-        queue,
-        exchange,
-        routing_key: b"bad",
-        nowait: false,
-        arguments,
-    }
+    QueueBind { queue, exchange, routing_key: b"bad", nowait: false, arguments }
 }
 
 const fn delete(queue: &str) -> QueueDelete<'_> {
-    QueueDelete {
-        queue,
-        if_unused: false,
-        if_empty: false,
-        nowait: false,
-    }
+    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
 }
 
 const fn consume<'a>(queue: &'a str, consumer_tag: &'a str) -> BasicConsume<'a> {
@@ -661,13 +479,7 @@ fn got(wire: &mut Wire, name: &str) {
     declared(wire, name);
     wire.method(1, &publish(name.as_bytes()));
     wire.send(content_header(0));
-    wire.method(
-        1,
-        &BasicGet {
-            queue: name,
-            no_ack: false,
-        },
-    );
+    wire.method(1, &BasicGet { queue: name, no_ack: false });
     wire.expect("basic.get-ok");
 }
 

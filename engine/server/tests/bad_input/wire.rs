@@ -30,17 +30,9 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum End {
     /// `connection.close`
-    Close {
-        code: u16,
-        text: String,
-        ids: (u16, u16),
-    },
+    Close { code: u16, text: String, ids: (u16, u16) },
     /// `channel.close`
-    ChannelClose {
-        code: u16,
-        text: String,
-        ids: (u16, u16),
-    },
+    ChannelClose { code: u16, text: String, ids: (u16, u16) },
     /// A protocol header, and then the end of the stream.
     Header([u8; 8]),
     /// The end of the stream.
@@ -70,12 +62,7 @@ impl Wire {
         stream.set_nodelay(true).expect("a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("a socket");
-        Self {
-            stream,
-            input: Vec::new(),
-            decoder: Decoder::new(131_072),
-            sent_at: Instant::now(),
-        }
+        Self { stream, input: Vec::new(), decoder: Decoder::new(131_072), sent_at: Instant::now() }
     }
 
     /// Sends octets as they are. That the broker stopped reading shows later.
@@ -118,14 +105,7 @@ impl Wire {
     /// A connection that is ready, with limits.
     pub(crate) fn open_tuned(&mut self, channel_max: u16, frame_max: u32) {
         self.log_in();
-        self.method(
-            0,
-            &ConnectionTuneOk {
-                channel_max,
-                frame_max,
-                heartbeat: 0,
-            },
-        );
+        self.method(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat: 0 });
         self.method(0, &ConnectionOpen { virtual_host: "/" });
         self.expect("connection.open-ok");
     }
@@ -180,11 +160,7 @@ impl Wire {
                 },
             }
         };
-        Seen {
-            end,
-            after: self.sent_at.elapsed(),
-            before,
-        }
+        Seen { end, after: self.sent_at.elapsed(), before }
     }
 
     fn cut(&mut self) -> End {
@@ -263,20 +239,13 @@ pub(crate) fn guest() -> Vec<u8> {
 
 /// The response of `guest` with a password.
 pub(crate) fn plain(password: &str) -> Vec<u8> {
-    encode_plain(Credentials {
-        username: b"guest",
-        password: password.as_bytes(),
-    })
+    encode_plain(Credentials { username: b"guest", password: password.as_bytes() })
 }
 
 /// `connection.start-ok` of a client that wants to be told why it is refused.
 pub(crate) fn start_ok(mechanism: &str, response: &[u8]) -> Vec<u8> {
-    let capabilities = TableBuilder::new()
-        .bool("authentication_failure_close", true)
-        .finish();
-    let properties = TableBuilder::new()
-        .table("capabilities", &capabilities)
-        .finish();
+    let capabilities = TableBuilder::new().bool("authentication_failure_close", true).finish();
+    let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
     start_ok_with(&properties, mechanism, response)
 }
 

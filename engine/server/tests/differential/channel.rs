@@ -51,13 +51,7 @@ impl Channel {
         } else {
             self.outstanding[index].tag
         };
-        self.outstanding.retain(|one| {
-            if multiple {
-                one.tag > tag
-            } else {
-                one.tag != tag
-            }
-        });
+        self.outstanding.retain(|one| if multiple { one.tag > tag } else { one.tag != tag });
         self.used = Some(tag);
         Some(tag)
     }
@@ -65,11 +59,7 @@ impl Channel {
     pub(super) fn note(&mut self, part: &Action) {
         match part {
             Action::Get { no_ack, .. } => self.gets.push_back(*no_ack),
-            Action::Consume {
-                consumer_tag,
-                no_ack,
-                ..
-            } => {
+            Action::Consume { consumer_tag, no_ack, .. } => {
                 self.listens = true;
                 self.next_is_no_ack = *no_ack;
                 if *no_ack {

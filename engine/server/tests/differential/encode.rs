@@ -81,37 +81,13 @@ impl Action {
     fn encode_answer(&self, channel: u16, delivery_tag: u64, out: &mut Vec<u8>) {
         match *self {
             Self::Ack { multiple, .. } => {
-                encode_frame(
-                    channel,
-                    &BasicAck {
-                        delivery_tag,
-                        multiple,
-                    },
-                    out,
-                );
+                encode_frame(channel, &BasicAck { delivery_tag, multiple }, out);
             }
-            Self::Nack {
-                multiple, requeue, ..
-            } => {
-                encode_frame(
-                    channel,
-                    &BasicNack {
-                        delivery_tag,
-                        multiple,
-                        requeue,
-                    },
-                    out,
-                );
+            Self::Nack { multiple, requeue, .. } => {
+                encode_frame(channel, &BasicNack { delivery_tag, multiple, requeue }, out);
             }
             Self::Reject { requeue, .. } => {
-                encode_frame(
-                    channel,
-                    &BasicReject {
-                        delivery_tag,
-                        requeue,
-                    },
-                    out,
-                );
+                encode_frame(channel, &BasicReject { delivery_tag, requeue }, out);
             }
             _ => unreachable!("only acknowledgements come here"),
         }
@@ -119,12 +95,7 @@ impl Action {
 
     fn encode_exchange(&self, channel: u16, names: &impl Names, out: &mut Vec<u8>) {
         match self {
-            Self::ExchangeDeclare {
-                exchange,
-                kind,
-                flags,
-                arguments,
-            } => {
+            Self::ExchangeDeclare { exchange, kind, flags, arguments } => {
                 encode_frame(
                     channel,
                     &ExchangeDeclare {
@@ -140,22 +111,10 @@ impl Action {
                     out,
                 );
             }
-            Self::ExchangeDelete {
-                exchange,
-                if_unused,
-                nowait,
-            } => {
+            Self::ExchangeDelete { exchange, if_unused, nowait } => {
                 let exchange = &exchange.text(names);
                 let (if_unused, nowait) = (*if_unused, *nowait);
-                encode_frame(
-                    channel,
-                    &ExchangeDelete {
-                        exchange,
-                        if_unused,
-                        nowait,
-                    },
-                    out,
-                );
+                encode_frame(channel, &ExchangeDelete { exchange, if_unused, nowait }, out);
             }
             _ => unreachable!("only exchanges come here"),
         }
@@ -163,13 +122,7 @@ impl Action {
 
     fn encode_binding(&self, channel: u16, names: &impl Names, out: &mut Vec<u8>) {
         match self {
-            Self::ExchangeBind {
-                destination,
-                source,
-                key,
-                nowait,
-                arguments,
-            } => {
+            Self::ExchangeBind { destination, source, key, nowait, arguments } => {
                 encode_frame(
                     channel,
                     &ExchangeBind {
@@ -182,13 +135,7 @@ impl Action {
                     out,
                 );
             }
-            Self::QueueBind {
-                queue,
-                exchange,
-                key,
-                nowait,
-                arguments,
-            } => {
+            Self::QueueBind { queue, exchange, key, nowait, arguments } => {
                 encode_frame(
                     channel,
                     &QueueBind {
@@ -207,13 +154,7 @@ impl Action {
 
     fn encode_unbinding(&self, channel: u16, names: &impl Names, out: &mut Vec<u8>) {
         match self {
-            Self::ExchangeUnbind {
-                destination,
-                source,
-                key,
-                nowait,
-                arguments,
-            } => {
+            Self::ExchangeUnbind { destination, source, key, nowait, arguments } => {
                 encode_frame(
                     channel,
                     &ExchangeUnbind {
@@ -226,12 +167,7 @@ impl Action {
                     out,
                 );
             }
-            Self::QueueUnbind {
-                queue,
-                exchange,
-                key,
-                arguments,
-            } => {
+            Self::QueueUnbind { queue, exchange, key, arguments } => {
                 encode_frame(
                     channel,
                     &QueueUnbind {
@@ -272,29 +208,12 @@ impl Action {
                     out,
                 );
             }
-            Self::Cancel {
-                consumer_tag,
-                nowait,
-            } => {
-                encode_frame(
-                    channel,
-                    &BasicCancel {
-                        consumer_tag,
-                        nowait: *nowait,
-                    },
-                    out,
-                );
+            Self::Cancel { consumer_tag, nowait } => {
+                encode_frame(channel, &BasicCancel { consumer_tag, nowait: *nowait }, out);
             }
             Self::Get { queue, no_ack } => {
                 let queue = &queue.text(names);
-                encode_frame(
-                    channel,
-                    &BasicGet {
-                        queue,
-                        no_ack: *no_ack,
-                    },
-                    out,
-                );
+                encode_frame(channel, &BasicGet { queue, no_ack: *no_ack }, out);
             }
             _ => unreachable!("only consuming comes here"),
         }
@@ -302,11 +221,7 @@ impl Action {
 
     fn encode_queue(&self, channel: u16, names: &impl Names, out: &mut Vec<u8>) {
         match self {
-            Self::QueueDeclare {
-                queue,
-                flags,
-                arguments,
-            } => {
+            Self::QueueDeclare { queue, flags, arguments } => {
                 encode_frame(
                     channel,
                     &QueueDeclare {
@@ -323,21 +238,9 @@ impl Action {
             }
             Self::QueuePurge { queue, nowait } => {
                 let queue = &queue.text(names);
-                encode_frame(
-                    channel,
-                    &QueuePurge {
-                        queue,
-                        nowait: *nowait,
-                    },
-                    out,
-                );
+                encode_frame(channel, &QueuePurge { queue, nowait: *nowait }, out);
             }
-            Self::QueueDelete {
-                queue,
-                if_unused,
-                if_empty,
-                nowait,
-            } => {
+            Self::QueueDelete { queue, if_unused, if_empty, nowait } => {
                 let delete = QueueDelete {
                     queue: &queue.text(names),
                     if_unused: *if_unused,
@@ -356,16 +259,9 @@ impl Action {
             Self::ChannelClose => encode_frame(channel, &CHANNEL_CLOSE, out),
             Self::Flow { active } => encode_frame(channel, &ChannelFlow { active: *active }, out),
             Self::Access => encode_frame(channel, &ACCESS_REQUEST, out),
-            Self::Qos {
-                size,
-                count,
-                global,
-            } => {
-                let qos = BasicQos {
-                    prefetch_size: *size,
-                    prefetch_count: *count,
-                    global: *global,
-                };
+            Self::Qos { size, count, global } => {
+                let qos =
+                    BasicQos { prefetch_size: *size, prefetch_count: *count, global: *global };
                 encode_frame(channel, &qos, out);
             }
             Self::Recover { requeue } => {
@@ -386,12 +282,8 @@ impl Action {
 }
 
 /// A close without a fault.
-pub(crate) const CHANNEL_CLOSE: ChannelClose<'_> = ChannelClose {
-    reply_code: 200,
-    reply_text: "bye",
-    class_id: 0,
-    method_id: 0,
-};
+pub(crate) const CHANNEL_CLOSE: ChannelClose<'_> =
+    ChannelClose { reply_code: 200, reply_text: "bye", class_id: 0, method_id: 0 };
 
 const ACCESS_REQUEST: AccessRequest<'_> = AccessRequest {
     realm: "/data",
@@ -457,10 +349,7 @@ impl Props {
             Self::Persistent => properties.delivery_mode = Some(2),
             Self::Transient => properties.delivery_mode = Some(1),
             Self::All => {
-                headers = TableBuilder::new()
-                    .int("n", 1)
-                    .long_str("s", "text")
-                    .finish();
+                headers = TableBuilder::new().int("n", 1).long_str("s", "text").finish();
                 properties = all_properties(&headers);
             }
             Self::Headers(arguments) => {
@@ -497,19 +386,11 @@ fn all_properties(headers: &OwnedTable) -> PropertiesBuilder<'_> {
 
 impl Odd {
     fn encode(self, channel: u16, out: &mut Vec<u8>) {
-        let publish = BasicPublish {
-            exchange: b"",
-            routing_key: b"",
-            mandatory: false,
-            immediate: false,
-        };
+        let publish =
+            BasicPublish { exchange: b"", routing_key: b"", mandatory: false, immediate: false };
         match self {
             Self::DeclareOkByClient => {
-                let ok = QueueDeclareOk {
-                    queue: "q",
-                    message_count: 0,
-                    consumer_count: 0,
-                };
+                let ok = QueueDeclareOk { queue: "q", message_count: 0, consumer_count: 0 };
                 encode_frame(channel, &ok, out);
             }
             Self::CloseOkUnasked => encode_frame(channel, &ChannelCloseOk {}, out),
@@ -536,11 +417,7 @@ impl Odd {
             }
             Self::OpenTwice => encode_frame(0, &ConnectionOpen { virtual_host: "/" }, out),
             Self::TuneAgain => {
-                let tune = ConnectionTuneOk {
-                    channel_max: 10,
-                    frame_max: 4096,
-                    heartbeat: 0,
-                };
+                let tune = ConnectionTuneOk { channel_max: 10, frame_max: 4096, heartbeat: 0 };
                 encode_frame(0, &tune, out);
             }
             Self::CancelOkByClient => {

@@ -107,11 +107,7 @@ impl Generator {
                     ..QueueFlags::default()
                 };
                 let queue = QueueName::Numbered(number);
-                steps.push(first(Action::QueueDeclare {
-                    queue,
-                    flags,
-                    arguments: Vec::new(),
-                }));
+                steps.push(first(Action::QueueDeclare { queue, flags, arguments: Vec::new() }));
             }
         }
         if matches!(self.theme, Theme::Routing | Theme::Headers) {
@@ -151,12 +147,7 @@ impl Generator {
                 arguments.push(("alternate-exchange", Argument::Exchange(alternate)));
             }
             let exchange = ExchangeName::Numbered(number);
-            steps.push(first(Action::ExchangeDeclare {
-                exchange,
-                kind,
-                flags,
-                arguments,
-            }));
+            steps.push(first(Action::ExchangeDeclare { exchange, kind, flags, arguments }));
         }
         for _ in 0..=self.random.below(4) {
             let action = self.action(Subject::BindQueue);
@@ -178,10 +169,7 @@ impl Generator {
         match subject {
             Subject::Publish => Action::Publish(self.publish()),
             Subject::Burst => self.burst(),
-            Subject::Get => Action::Get {
-                queue: self.queue(),
-                no_ack: self.random.chance(35),
-            },
+            Subject::Get => Action::Get { queue: self.queue(), no_ack: self.random.chance(35) },
             Subject::Consume => self.consume(),
             Subject::Cancel => Action::Cancel {
                 consumer_tag: self.random.weighted(CONSUMER_TAGS),
@@ -201,9 +189,7 @@ impl Generator {
                 count: self.random.pick(&[0, 1, 1, 2, 2, 3]),
                 global: self.random.chance(35),
             },
-            Subject::Confirm => Action::ConfirmSelect {
-                nowait: self.random.chance(20),
-            },
+            Subject::Confirm => Action::ConfirmSelect { nowait: self.random.chance(20) },
             Subject::Transaction => match self.random.below(10) {
                 0 | 1 => Action::TxSelect,
                 2..7 => Action::TxCommit,
@@ -226,9 +212,7 @@ impl Generator {
         match self.random.below(10) {
             0 => Action::ChannelOpen,
             1 | 2 => Action::Flow { active: true },
-            3 => Action::Flow {
-                active: !self.random.chance(50),
-            },
+            3 => Action::Flow { active: !self.random.chance(50) },
             4 => Action::Access,
             _ => Action::ChannelClose,
         }
@@ -244,10 +228,7 @@ impl Generator {
                 if_empty: self.random.chance(25),
                 nowait,
             },
-            Subject::Purge => Action::QueuePurge {
-                queue: self.queue(),
-                nowait,
-            },
+            Subject::Purge => Action::QueuePurge { queue: self.queue(), nowait },
             Subject::BindQueue => {
                 let exchange = self.source();
                 let arguments = self.binding_arguments();
@@ -262,12 +243,7 @@ impl Generator {
             Subject::UnbindQueue => {
                 let exchange = self.source();
                 let arguments = self.binding_arguments();
-                Action::QueueUnbind {
-                    queue: self.queue(),
-                    exchange,
-                    key: self.key(),
-                    arguments,
-                }
+                Action::QueueUnbind { queue: self.queue(), exchange, key: self.key(), arguments }
             }
             Subject::DeclareExchange => self.declare_exchange(nowait),
             Subject::DeleteExchange => Action::ExchangeDelete {
@@ -446,16 +422,9 @@ impl Generator {
         let tag = Tag::Outstanding(self.random.below(4) as u8);
         let requeue = self.random.chance(60);
         if self.random.chance(50) {
-            Action::Ack {
-                tag,
-                multiple: false,
-            }
+            Action::Ack { tag, multiple: false }
         } else {
-            Action::Nack {
-                tag,
-                multiple: false,
-                requeue,
-            }
+            Action::Nack { tag, multiple: false, requeue }
         }
     }
 
@@ -487,11 +456,7 @@ impl Generator {
         let arguments = match self.random.below(30) {
             0 => vec![(
                 "x-priority",
-                self.random.pick(&[
-                    Argument::Int(0),
-                    Argument::Text("high"),
-                    Argument::Bool(true),
-                ]),
+                self.random.pick(&[Argument::Int(0), Argument::Text("high"), Argument::Bool(true)]),
             )],
             1 => vec![("x-unknown", Argument::Int(1))],
             _ => Vec::new(),
@@ -521,16 +486,8 @@ impl Generator {
         let requeue = self.random.chance(60);
         match self.random.below(10) {
             0..5 => Action::Ack { tag, multiple },
-            5..8 => Action::Nack {
-                tag,
-                multiple,
-                requeue,
-            },
-            _ if multiple => Action::Nack {
-                tag,
-                multiple,
-                requeue,
-            },
+            5..8 => Action::Nack { tag, multiple, requeue },
+            _ if multiple => Action::Nack { tag, multiple, requeue },
             _ => Action::Reject { tag, requeue },
         }
     }
@@ -542,16 +499,8 @@ impl Generator {
             2..6 => QueueName::Empty,
             _ => self.queue(),
         };
-        let exclusive = if self.theme == Theme::Ownership {
-            35
-        } else {
-            15
-        };
-        let auto_delete = if self.theme == Theme::Ownership {
-            35
-        } else {
-            15
-        };
+        let exclusive = if self.theme == Theme::Ownership { 35 } else { 15 };
+        let auto_delete = if self.theme == Theme::Ownership { 35 } else { 15 };
         let flags = QueueFlags {
             passive: self.random.chance(20),
             durable: self.random.chance(35),
@@ -559,11 +508,7 @@ impl Generator {
             auto_delete: self.random.chance(auto_delete),
             nowait: nowait && queue != QueueName::Empty,
         };
-        let with_arguments = if self.theme == Theme::Declarations {
-            50
-        } else {
-            8
-        };
+        let with_arguments = if self.theme == Theme::Declarations { 50 } else { 8 };
         let mut arguments = Arguments::new();
         if self.random.chance(with_arguments) {
             for _ in 0..=self.random.below(2) {
@@ -573,11 +518,7 @@ impl Generator {
                 }
             }
         }
-        Action::QueueDeclare {
-            queue,
-            flags,
-            arguments,
-        }
+        Action::QueueDeclare { queue, flags, arguments }
     }
 
     fn declare_exchange(&mut self, nowait: bool) -> Action {
@@ -605,20 +546,10 @@ impl Generator {
         if self.random.chance(25) {
             arguments.push(self.random.pick(EXCHANGE_ARGUMENTS));
         }
-        Action::ExchangeDeclare {
-            exchange,
-            kind,
-            flags,
-            arguments,
-        }
+        Action::ExchangeDeclare { exchange, kind, flags, arguments }
     }
 }
 
 const fn first(action: Action) -> Step {
-    Step {
-        connection: 0,
-        channel: 1,
-        raw: false,
-        action,
-    }
+    Step { connection: 0, channel: 1, raw: false, action }
 }

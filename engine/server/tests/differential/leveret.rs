@@ -43,11 +43,7 @@ impl Leveret {
             .stderr(output)
             .spawn()
             .expect("the leveret binary");
-        let mut leveret = Self {
-            child,
-            address: amqp,
-            directory,
-        };
+        let mut leveret = Self { child, address: amqp, directory };
         leveret.wait_until_ready();
         leveret
     }

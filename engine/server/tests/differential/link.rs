@@ -33,11 +33,7 @@ pub(crate) struct Received {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// `queue.declare-ok`
-    Declared {
-        queue: String,
-        messages: u32,
-        consumers: u32,
-    },
+    Declared { queue: String, messages: u32, consumers: u32 },
     /// `basic.consume-ok`
     Consuming { consumer_tag: String },
     /// `channel.flow-ok`
@@ -57,25 +53,11 @@ pub(crate) enum Event {
     /// `basic.cancel` by the broker
     Cancelled { consumer_tag: String },
     /// `basic.deliver` with its content
-    Delivered {
-        consumer_tag: String,
-        tag: u64,
-        redelivered: bool,
-        message: Message,
-    },
+    Delivered { consumer_tag: String, tag: u64, redelivered: bool, message: Message },
     /// `basic.get-ok` with its content
-    Got {
-        tag: u64,
-        redelivered: bool,
-        messages: u32,
-        message: Message,
-    },
+    Got { tag: u64, redelivered: bool, messages: u32, message: Message },
     /// `basic.return` with its content
-    Returned {
-        code: u16,
-        text: String,
-        message: Message,
-    },
+    Returned { code: u16, text: String, message: Message },
     /// Any other method: its name and fields.
     Reply(String),
     /// The stream ended.
@@ -143,20 +125,13 @@ impl Link {
             &ConnectionStartOk {
                 client_properties: properties.as_ref(),
                 mechanism: "PLAIN",
-                response: &encode_plain(Credentials {
-                    username: b"guest",
-                    password: b"guest",
-                }),
+                response: &encode_plain(Credentials { username: b"guest", password: b"guest" }),
                 locale: "en_US",
             },
         );
         link.method(
             0,
-            &ConnectionTuneOk {
-                channel_max: CHANNEL_MAX,
-                frame_max: FRAME_SIZE_MAX,
-                heartbeat: 0,
-            },
+            &ConnectionTuneOk { channel_max: CHANNEL_MAX, frame_max: FRAME_SIZE_MAX, heartbeat: 0 },
         );
         link.method(0, &ConnectionOpen { virtual_host: "/" });
         link.flush();
@@ -164,9 +139,7 @@ impl Link {
             match link.receive().event {
                 Event::Reply(reply) if reply.starts_with(expected) => {}
                 other => {
-                    return Err(io::Error::other(format!(
-                        "{expected}…) expected: {other:?}"
-                    )));
+                    return Err(io::Error::other(format!("{expected}…) expected: {other:?}")));
                 }
             }
         }
@@ -267,13 +240,7 @@ fn begin(partial: &mut BTreeMap<u16, Partial>, channel: u16, payload: &[u8]) -> 
     };
     let event = event_of(&method);
     if method.has_content() {
-        partial.insert(
-            channel,
-            Partial {
-                event,
-                body_size: None,
-            },
-        );
+        partial.insert(channel, Partial { event, body_size: None });
         return None;
     }
     Some(event)
@@ -286,9 +253,7 @@ fn event_of(method: &Method<'_>) -> Event {
             messages: ok.message_count,
             consumers: ok.consumer_count,
         },
-        Method::BasicConsumeOk(ok) => Event::Consuming {
-            consumer_tag: ok.consumer_tag.to_owned(),
-        },
+        Method::BasicConsumeOk(ok) => Event::Consuming { consumer_tag: ok.consumer_tag.to_owned() },
         Method::ChannelFlowOk(ok) => Event::FlowOk { active: ok.active },
         Method::ChannelOpenOk(_) => Event::ChannelOpened,
         Method::ChannelCloseOk(_) => Event::ChannelCloseOk,
@@ -303,19 +268,15 @@ fn event_of(method: &Method<'_>) -> Event {
             text: close.reply_text.to_owned(),
             ids: (close.class_id, close.method_id),
         }),
-        Method::BasicAck(ack) => Event::Confirm {
-            tag: ack.delivery_tag,
-            multiple: ack.multiple,
-            ack: true,
-        },
-        Method::BasicNack(nack) => Event::Confirm {
-            tag: nack.delivery_tag,
-            multiple: nack.multiple,
-            ack: false,
-        },
-        Method::BasicCancel(cancel) => Event::Cancelled {
-            consumer_tag: cancel.consumer_tag.to_owned(),
-        },
+        Method::BasicAck(ack) => {
+            Event::Confirm { tag: ack.delivery_tag, multiple: ack.multiple, ack: true }
+        }
+        Method::BasicNack(nack) => {
+            Event::Confirm { tag: nack.delivery_tag, multiple: nack.multiple, ack: false }
+        }
+        Method::BasicCancel(cancel) => {
+            Event::Cancelled { consumer_tag: cancel.consumer_tag.to_owned() }
+        }
         Method::BasicDeliver(deliver) => Event::Delivered {
             consumer_tag: deliver.consumer_tag.to_owned(),
             tag: deliver.delivery_tag,
@@ -362,9 +323,7 @@ fn header(partial: &mut BTreeMap<u16, Partial>, channel: u16, payload: &[u8]) ->
     let Ok(header) = ContentHeader::decode(payload) else {
         return Some(Event::Garbled("content header is too short".to_owned()));
     };
-    let expected = partial
-        .get_mut(&channel)
-        .filter(|partial| partial.body_size.is_none());
+    let expected = partial.get_mut(&channel).filter(|partial| partial.body_size.is_none());
     let Some(message) = expected.map(|partial| {
         partial.body_size = Some(header.body_size);
         partial.message()
@@ -399,26 +358,10 @@ fn readable(properties: &PropertiesBuilder<'_>) -> String {
         .iter()
         .filter_map(|(name, value)| value.map(|value| format!("{name}={}", text(value))))
         .collect();
-    fields.extend(
-        properties
-            .headers
-            .map(|headers| format!("headers={headers:?}")),
-    );
-    fields.extend(
-        properties
-            .delivery_mode
-            .map(|mode| format!("delivery-mode={mode}")),
-    );
-    fields.extend(
-        properties
-            .priority
-            .map(|priority| format!("priority={priority}")),
-    );
-    fields.extend(
-        properties
-            .timestamp
-            .map(|seconds| format!("timestamp={seconds}")),
-    );
+    fields.extend(properties.headers.map(|headers| format!("headers={headers:?}")));
+    fields.extend(properties.delivery_mode.map(|mode| format!("delivery-mode={mode}")));
+    fields.extend(properties.priority.map(|priority| format!("priority={priority}")));
+    fields.extend(properties.timestamp.map(|seconds| format!("timestamp={seconds}")));
     fields.join(" ")
 }
 

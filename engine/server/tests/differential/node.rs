@@ -75,10 +75,7 @@ impl Node {
             .env("HOME", &directory)
             .env("ERL_EPMD_PORT", epmd.to_string())
             .env("RABBITMQ_ALLOW_INPUT", "1")
-            .env(
-                "RABBITMQ_NODENAME",
-                format!("differential-{amqp}@localhost"),
-            )
+            .env("RABBITMQ_NODENAME", format!("differential-{amqp}@localhost"))
             .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
             .env("RABBITMQ_NODE_PORT", amqp.to_string())
             .env("RABBITMQ_DIST_PORT", distribution.to_string())
@@ -87,26 +84,16 @@ impl Node {
             .env("RABBITMQ_MNESIA_BASE", directory.join("mnesia"))
             .env("RABBITMQ_LOG_BASE", directory.join("log"))
             .env("RABBITMQ_PID_FILE", directory.join("pid"))
-            .env(
-                "RABBITMQ_ENABLED_PLUGINS_FILE",
-                directory.join("enabled_plugins"),
-            )
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", directory.join("enabled_plugins"))
             // Schedulers that spin would take the cores from the broker beside it.
-            .env(
-                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "+sbwt none +sbwtdcpu none",
-            )
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none")
             .stdin(Stdio::piped())
             .stdout(output.try_clone().expect("an output file"))
             .stderr(output)
             .spawn()
             .expect("a shell");
         let address = SocketAddr::from(([127, 0, 0, 1], amqp));
-        let mut node = Self {
-            shell,
-            address,
-            directory,
-        };
+        let mut node = Self { shell, address, directory };
         node.wait_until_ready();
         node
     }
@@ -147,12 +134,7 @@ fn install() {
         return;
     }
     let installed = Command::new("apt-get")
-        .args([
-            "install",
-            "-y",
-            "--no-install-recommends",
-            "rabbitmq-server",
-        ])
+        .args(["install", "-y", "--no-install-recommends", "rabbitmq-server"])
         .env("DEBIAN_FRONTEND", "noninteractive")
         // The package would start a node of its own.
         .env("RUNLEVEL", "1")

@@ -58,10 +58,7 @@ pub(crate) struct Pair {
 impl Pair {
     /// No connection yet.
     pub(crate) const fn new(left: SocketAddr, right: SocketAddr) -> Self {
-        Self {
-            left: Side::new(left),
-            right: Side::new(right),
-        }
+        Self { left: Side::new(left), right: Side::new(right) }
     }
 
     /// Runs the sequence of a seed.
@@ -69,15 +66,13 @@ impl Pair {
         let steps = sequence(seed);
         match self.compare(&steps) {
             Comparison::Same => Verdict::Same,
-            Comparison::Chance(difference) => Verdict::Chance {
-                report: report(seed, &steps, &difference),
-            },
+            Comparison::Chance(difference) => {
+                Verdict::Chance { report: report(seed, &steps, &difference) }
+            }
             Comparison::Known(index) => Verdict::Known { index },
             Comparison::Different(difference) => {
                 let (steps, difference) = self.shrink(steps, difference);
-                Verdict::Different {
-                    report: report(seed, &steps, &difference),
-                }
+                Verdict::Different { report: report(seed, &steps, &difference) }
             }
         }
     }
@@ -89,10 +84,7 @@ impl Pair {
         let right = self.right.run(&steps, &next_prefix());
         for (index, step) in steps.iter().enumerate() {
             println!("{index}: {}", line_of(step));
-            print_both(
-                &format!("{:?}", left.steps[index]),
-                &format!("{:?}", right.steps[index]),
-            );
+            print_both(&format!("{:?}", left.steps[index]), &format!("{:?}", right.steps[index]));
         }
         println!("end:");
         print_both(&show_end(&left), &show_end(&right));
@@ -172,23 +164,13 @@ pub(crate) fn next_prefix() -> String {
 }
 
 fn line_of(step: &Step) -> String {
-    let Step {
-        connection,
-        channel,
-        raw,
-        action,
-    } = step;
+    let Step { connection, channel, raw, action } = step;
     let raw = if *raw { " (raw)" } else { "" };
     format!("connection {connection} channel {channel}{raw}: {action:?}")
 }
 
 fn show_end(transcript: &Transcript) -> String {
-    let Transcript {
-        end,
-        contents,
-        exchanges,
-        ..
-    } = transcript;
+    let Transcript { end, contents, exchanges, .. } = transcript;
     format!("{end:?}    {contents:?}\n    {exchanges:?}\n")
 }
 

@@ -13,10 +13,7 @@ impl Run<'_> {
     /// The next thing that comes on a connection, written down.
     pub(super) fn receive(&mut self, connection: usize) -> Received {
         let Some(link) = &mut self.side.links[connection] else {
-            return Received {
-                channel: 0,
-                event: Event::End,
-            };
+            return Received { channel: 0, event: Event::End };
         };
         let received = link.receive();
         let id = (connection, received.channel);
@@ -64,20 +61,14 @@ impl Run<'_> {
             Event::ConnectionClose(close) => {
                 self.something_closed = true;
                 let close = self.readable_close(close);
-                self.channel_record(id)
-                    .replies
-                    .push(format!("connection.close {close}"));
+                self.channel_record(id).replies.push(format!("connection.close {close}"));
             }
             Event::End | Event::Silence | Event::Garbled(_) => {
                 self.side.links[id.0] = None;
                 self.forget_connection(id.0);
                 self.channel_record(id).replies.push(format!("{event:?}"));
             }
-            Event::Declared {
-                queue,
-                messages,
-                consumers,
-            } => {
+            Event::Declared { queue, messages, consumers } => {
                 if queue.starts_with(GENERATED_QUEUE)
                     && queue.len() == GENERATED_QUEUE.len() + GENERATED_SIZE
                     && !self.generated.contains(queue)
@@ -107,12 +98,7 @@ impl Run<'_> {
         let step = self.step;
         match event {
             Event::Consuming { consumer_tag } => self.write_down_consumer(id, consumer_tag),
-            Event::Delivered {
-                consumer_tag,
-                tag,
-                redelivered,
-                message,
-            } => {
+            Event::Delivered { consumer_tag, tag, redelivered, message } => {
                 self.learn_consumer(id, consumer_tag);
                 let text = self.readable(&line_of(message));
                 let source = self.readable(consumer_tag);
@@ -126,12 +112,7 @@ impl Run<'_> {
                 let text = format!("{text} redelivered={redelivered}");
                 record.deliveries.entry(source).or_default().push(text);
             }
-            Event::Got {
-                tag,
-                redelivered,
-                messages,
-                message,
-            } => {
+            Event::Got { tag, redelivered, messages, message } => {
                 let text = self.readable(&line_of(message));
                 if let Some(channel) = self.channels.get_mut(&id)
                     && channel.gets.pop_front() == Some(false)
@@ -142,11 +123,7 @@ impl Run<'_> {
                     format!("get-ok {tag} {text} redelivered={redelivered} and {messages} more");
                 self.channel_record(id).replies.push(text);
             }
-            Event::Returned {
-                code,
-                text,
-                message,
-            } => {
+            Event::Returned { code, text, message } => {
                 let message = self.readable(&line_of(message));
                 let record = self.channel_record(id);
                 record.returns.push(format!("{code} {text} {message}"));
@@ -173,9 +150,7 @@ impl Run<'_> {
         if record.deliveries.contains_key(&consumer_tag) {
             self.violation(id, "delivery before consume-ok");
         }
-        self.channel_record(id)
-            .replies
-            .push(format!("consume-ok '{consumer_tag}'"));
+        self.channel_record(id).replies.push(format!("consume-ok '{consumer_tag}'"));
     }
 
     pub(super) fn confirm(&mut self, id: ChannelId, tag: u64, multiple: bool, ack: bool) {
@@ -187,17 +162,10 @@ impl Run<'_> {
             confirmed.extend((1..tag).filter(|tag| !channel.confirmed.contains(tag)));
         }
         let twice = channel.confirmed.contains(&tag);
-        let beyond = channel
-            .published
-            .is_none_or(|published| tag == 0 || tag > published);
+        let beyond = channel.published.is_none_or(|published| tag == 0 || tag > published);
         channel.confirmed.extend(&confirmed);
         let record = self.channel_record(id);
-        if ack {
-            &mut record.acked
-        } else {
-            &mut record.nacked
-        }
-        .extend(confirmed);
+        if ack { &mut record.acked } else { &mut record.nacked }.extend(confirmed);
         if twice {
             self.violation(id, "confirmed twice");
         }
@@ -240,10 +208,7 @@ impl Run<'_> {
         // A name that was refused before anybody learnt it.
         if let Some(start) = text.find(GENERATED_QUEUE) {
             let end = start + GENERATED_QUEUE.len() + GENERATED_SIZE;
-            if text
-                .get(start..end)
-                .is_some_and(|name| !name.contains('\''))
-            {
+            if text.get(start..end).is_some_and(|name| !name.contains('\'')) {
                 text.replace_range(start..end, "<generated>");
             }
         }

@@ -74,19 +74,14 @@ impl ChannelRecord {
         let mut lines = Vec::new();
         lines.extend(self.replies.iter().map(|reply| ("reply", reply.clone())));
         for (consumer_tag, messages) in &self.deliveries {
-            let lines_of_one = messages
-                .iter()
-                .map(|message| ("delivery", format!("{consumer_tag}: {message}")));
+            let lines_of_one =
+                messages.iter().map(|message| ("delivery", format!("{consumer_tag}: {message}")));
             lines.extend(lines_of_one);
         }
         if !self.delivery_tags.is_empty() {
             lines.push(("delivery tags", format!("{:?}", self.delivery_tags)));
         }
-        lines.extend(
-            self.returns
-                .iter()
-                .map(|message| ("return", message.clone())),
-        );
+        lines.extend(self.returns.iter().map(|message| ("return", message.clone())));
         if !self.acked.is_empty() {
             lines.push(("acked", format!("{:?}", self.acked)));
         }
@@ -94,11 +89,7 @@ impl ChannelRecord {
             lines.push(("nacked", format!("{:?}", self.nacked)));
         }
         lines.extend(self.cancels.iter().map(|tag| ("cancelled", tag.clone())));
-        lines.extend(
-            self.violations
-                .iter()
-                .map(|text| ("VIOLATION", text.clone())),
-        );
+        lines.extend(self.violations.iter().map(|text| ("VIOLATION", text.clone())));
         lines
     }
 }
@@ -108,9 +99,10 @@ pub(crate) fn line_of(message: &Message) -> String {
     let body = if message.body.len() <= 32 {
         message.body.escape_ascii().to_string()
     } else {
-        let sum = message.body.iter().fold(0_u64, |sum, octet| {
-            sum.wrapping_mul(0x0100_0000_01B3) ^ u64::from(*octet)
-        });
+        let sum = message
+            .body
+            .iter()
+            .fold(0_u64, |sum, octet| sum.wrapping_mul(0x0100_0000_01B3) ^ u64::from(*octet));
         let start = message.body[..8].escape_ascii().to_string();
         format!("{start}… {} octets, sum {sum:016x}", message.body.len())
     };
@@ -147,14 +139,7 @@ pub(crate) fn difference(left: &Transcript, right: &Transcript) -> Option<Differ
         return None;
     }
     let show = |side: &Transcript| {
-        format!(
-            "{:?}    {:?}\n    {:?}\n",
-            side.end, side.contents, side.exchanges
-        )
+        format!("{:?}    {:?}\n    {:?}\n", side.end, side.contents, side.exchanges)
     };
-    Some(Difference {
-        step: left.steps.len(),
-        left: show(left),
-        right: show(right),
-    })
+    Some(Difference { step: left.steps.len(), left: show(left), right: show(right) })
 }

@@ -59,10 +59,7 @@ pub(crate) fn compare(
     let round = Round::of_seed(kind, seed);
     let left = round.run(left);
     let reached = left.iter().filter(|bodies| !bodies.is_empty()).count();
-    assert!(
-        reached > QUEUE_COUNT / 2,
-        "only {reached} queues got anything: nothing is compared"
-    );
+    assert!(reached > QUEUE_COUNT / 2, "only {reached} queues got anything: nothing is compared");
     let right = round.run(right);
     if left == right {
         return Ok(());
@@ -71,21 +68,11 @@ pub(crate) fn compare(
     for (index, (left, right)) in left.iter().zip(&right).enumerate() {
         if left != right {
             let bindings = &round.bindings[index % QUEUE_COUNT];
-            let when = if index < QUEUE_COUNT {
-                "before"
-            } else {
-                "after"
-            };
-            let _ = writeln!(
-                text,
-                "  queue {index} ({when} removing), bound by {bindings:?}"
-            );
+            let when = if index < QUEUE_COUNT { "before" } else { "after" };
+            let _ = writeln!(text, "  queue {index} ({when} removing), bound by {bindings:?}");
             for (side, ours, theirs) in [("left", left, right), ("right", right, left)] {
                 for body in ours.iter().filter(|body| !theirs.contains(body)) {
-                    let message = body
-                        .parse()
-                        .ok()
-                        .and_then(|at: usize| round.messages.get(at));
+                    let message = body.parse().ok().and_then(|at: usize| round.messages.get(at));
                     let _ = writeln!(text, "    only {side}: {body} {message:?}");
                 }
             }
@@ -98,36 +85,19 @@ impl Round {
     fn of_seed(kind: Kind, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let address = |random: &mut Random, is_binding| match kind {
-            Kind::Topic => Address {
-                key: topic_key(random, is_binding),
-                ..Address::default()
-            },
-            Kind::Headers => Address {
-                fields: fields(random, is_binding),
-                ..Address::default()
-            },
+            Kind::Topic => Address { key: topic_key(random, is_binding), ..Address::default() },
+            Kind::Headers => Address { fields: fields(random, is_binding), ..Address::default() },
         };
         let bindings: Vec<Vec<Address>> = (0..QUEUE_COUNT)
-            .map(|_| {
-                (0..=random.below(2))
-                    .map(|_| address(&mut random, true))
-                    .collect()
-            })
+            .map(|_| (0..=random.below(2)).map(|_| address(&mut random, true)).collect())
             .collect();
-        let messages = (0..MESSAGE_COUNT)
-            .map(|_| address(&mut random, false))
-            .collect();
+        let messages = (0..MESSAGE_COUNT).map(|_| address(&mut random, false)).collect();
         let mut removed = Vec::new();
         for (queue, of_queue) in bindings.iter().enumerate() {
             let places = (0..of_queue.len()).filter(|_| random.chance(50));
             removed.extend(places.map(|place| (queue, place)));
         }
-        Self {
-            kind,
-            bindings,
-            messages,
-            removed,
-        }
+        Self { kind, bindings, messages, removed }
     }
 
     /// What is in each queue; then the same after bindings were removed.
@@ -149,15 +119,8 @@ impl Round {
 
 /// Up to six words. Few different ones, so that patterns and keys meet.
 fn topic_key(random: &mut Random, is_pattern: bool) -> Vec<u8> {
-    const WORDS: &[(usize, &str)] = &[
-        (30, "a"),
-        (20, "b"),
-        (10, "ab"),
-        (8, ""),
-        (4, "\u{e4}"),
-        (2, "a*"),
-        (2, "##"),
-    ];
+    const WORDS: &[(usize, &str)] =
+        &[(30, "a"), (20, "b"), (10, "ab"), (8, ""), (4, "\u{e4}"), (2, "a*"), (2, "##")];
     if random.chance(1) {
         return vec![b'x'; 255];
     }
@@ -194,20 +157,9 @@ fn fields(random: &mut Random, is_binding: bool) -> OwnedTable {
         Value::Bool(false),
         Value::Timestamp(1),
         Value::Void,
-        Value::Decimal {
-            scale: 0,
-            digits: 1,
-        },
+        Value::Decimal { scale: 0, digits: 1 },
     ];
-    const MATCHES: &[&str] = &[
-        "all",
-        "all",
-        "any",
-        "any",
-        "any",
-        "all-with-x",
-        "any-with-x",
-    ];
+    const MATCHES: &[&str] = &["all", "all", "any", "any", "any", "all-with-x", "any-with-x"];
     let mut table = TableBuilder::new();
     for name in ["h", "i", "k", "x-h", "x-i"] {
         if random.chance(if name.starts_with('x') { 25 } else { 50 }) {
@@ -234,14 +186,8 @@ impl Routing {
     fn new(broker: SocketAddr, prefix: &str) -> Self {
         let mut link = Link::connect(broker).expect("the broker takes connections");
         link.method(CHANNEL, &ChannelOpen {});
-        let queues = (0..QUEUE_COUNT)
-            .map(|number| format!("{prefix}q{number}"))
-            .collect();
-        let mut routing = Self {
-            link,
-            exchange: format!("{prefix}e"),
-            queues,
-        };
+        let queues = (0..QUEUE_COUNT).map(|number| format!("{prefix}q{number}")).collect();
+        let mut routing = Self { link, exchange: format!("{prefix}e"), queues };
         assert_eq!(routing.answer(), Event::ChannelOpened);
         routing
     }
@@ -320,11 +266,7 @@ impl Routing {
                 },
             );
             let headers = Some(message.fields.as_ref());
-            let properties = PropertiesBuilder {
-                headers,
-                ..Default::default()
-            }
-            .finish();
+            let properties = PropertiesBuilder { headers, ..Default::default() }.finish();
             let body = number.to_string();
             let out = self.link.out();
             encoder::encode_content_header(CHANNEL, body.len() as u64, &properties, out);
@@ -345,13 +287,7 @@ impl Routing {
         for queue in &self.queues {
             // Asking once too often for each costs less than waiting for each answer.
             for _ in 0..=MESSAGE_COUNT {
-                self.link.method(
-                    CHANNEL,
-                    &BasicGet {
-                        queue,
-                        no_ack: true,
-                    },
-                );
+                self.link.method(CHANNEL, &BasicGet { queue, no_ack: true });
             }
             self.link.flush();
             let mut bodies = Bodies::new();
@@ -371,21 +307,13 @@ impl Routing {
 
     fn delete(mut self) {
         for queue in self.queues.clone() {
-            let delete = QueueDelete {
-                queue: &queue,
-                if_unused: false,
-                if_empty: false,
-                nowait: false,
-            };
+            let delete =
+                QueueDelete { queue: &queue, if_unused: false, if_empty: false, nowait: false };
             self.link.method(CHANNEL, &delete);
             self.answer();
         }
         let exchange = self.exchange.clone();
-        let delete = ExchangeDelete {
-            exchange: &exchange,
-            if_unused: false,
-            nowait: false,
-        };
+        let delete = ExchangeDelete { exchange: &exchange, if_unused: false, nowait: false };
         self.link.method(CHANNEL, &delete);
         self.answer();
     }

@@ -128,10 +128,7 @@ impl Names for View<'_, '_> {
     }
 
     fn generated(&self, index: u8) -> Option<&str> {
-        self.run
-            .generated
-            .get(usize::from(index))
-            .map(String::as_str)
+        self.run.generated.get(usize::from(index)).map(String::as_str)
     }
 
     fn take_tag(&mut self, channel: u16, tag: Tag, multiple: bool) -> Option<u64> {
@@ -144,11 +141,7 @@ impl Names for View<'_, '_> {
                 }
                 Some(0)
             }
-            Tag::Used => Some(
-                channel
-                    .and_then(|channel| channel.used)
-                    .unwrap_or(UNKNOWN_TAG),
-            ),
+            Tag::Used => Some(channel.and_then(|channel| channel.used).unwrap_or(UNKNOWN_TAG)),
             Tag::Outstanding(index) => channel?.take_outstanding(index, false, multiple),
             Tag::EndOfStep(index) => channel?.take_outstanding(index, true, multiple),
         }
@@ -194,10 +187,7 @@ impl Run<'_> {
             self.open(id);
         }
         let mut out = Vec::new();
-        let mut view = View {
-            run: self,
-            connection: step.connection,
-        };
+        let mut view = View { run: self, connection: step.connection };
         if !action.encode(step.channel, &mut view, &mut out) {
             return false;
         }
@@ -217,9 +207,8 @@ impl Run<'_> {
         }
         link.flush();
         let flows = action.parts().iter();
-        let mut flow_ok_left = 1 + flows
-            .filter(|part| matches!(part, Action::Flow { active: true }))
-            .count();
+        let mut flow_ok_left =
+            1 + flows.filter(|part| matches!(part, Action::Flow { active: true })).count();
         while self.side.links[step.connection].is_some() {
             let received = self.receive(step.connection);
             let ours = received.channel == step.channel;
@@ -249,21 +238,13 @@ impl Run<'_> {
                 Action::QueueDeclare { queue, flags, .. } => {
                     self.declares_exclusive = flags.exclusive && !flags.passive;
                     if flags.nowait {
-                        let view = View {
-                            run: self,
-                            connection: id.0,
-                        };
+                        let view = View { run: self, connection: id.0 };
                         let name = queue.text(&view);
                         self.add_queue(&name, id.0);
                     }
                 }
-                Action::ExchangeDeclare {
-                    exchange, flags, ..
-                } if !flags.passive => {
-                    let name = exchange.text(&View {
-                        run: self,
-                        connection: id.0,
-                    });
+                Action::ExchangeDeclare { exchange, flags, .. } if !flags.passive => {
+                    let name = exchange.text(&View { run: self, connection: id.0 });
                     if !name.is_empty() && !name.starts_with("amq.") {
                         self.exchanges.insert(name);
                     }
@@ -301,11 +282,7 @@ impl Run<'_> {
         if self.side.links.iter().all(Option::is_none) {
             self.connect(connection);
         }
-        let first = if self.side.links[connection].is_some() {
-            connection
-        } else {
-            1 - connection
-        };
+        let first = if self.side.links[connection].is_some() { connection } else { 1 - connection };
         for _ in 0..SETTLE_COUNT_MAX {
             let before = self.record.queues.clone();
             self.ask_queues(first);
@@ -338,11 +315,7 @@ impl Run<'_> {
                 && self.side.links[connection].is_some()
             {
                 let state = match self.helper_event(connection) {
-                    Some(Event::Declared {
-                        messages,
-                        consumers,
-                        ..
-                    }) => {
+                    Some(Event::Declared { messages, consumers, .. }) => {
                         format!("{messages} messages, {consumers} consumers")
                     }
                     Some(Event::ChannelClose(close)) => {
@@ -423,25 +396,13 @@ impl Run<'_> {
             let Some(link) = &mut self.side.links[connection] else {
                 return contents;
             };
-            link.method(
-                HELPER,
-                &BasicGet {
-                    queue: name,
-                    no_ack: true,
-                },
-            );
+            link.method(HELPER, &BasicGet { queue: name, no_ack: true });
             link.flush();
             match self.helper_event(connection) {
-                Some(Event::Got {
-                    redelivered,
-                    messages,
-                    message,
-                    ..
-                }) => {
+                Some(Event::Got { redelivered, messages, message, .. }) => {
                     let message = self.readable(&line_of(&message));
-                    contents.push(format!(
-                        "{message} redelivered={redelivered} and {messages} more"
-                    ));
+                    contents
+                        .push(format!("{message} redelivered={redelivered} and {messages} more"));
                 }
                 Some(Event::Reply(_)) => break,
                 Some(Event::ChannelClose(close)) => {
@@ -456,15 +417,7 @@ impl Run<'_> {
         }
         if let Some(link) = &mut self.side.links[connection] {
             let (if_unused, if_empty, nowait) = (false, false, false);
-            link.method(
-                HELPER,
-                &QueueDelete {
-                    queue: name,
-                    if_unused,
-                    if_empty,
-                    nowait,
-                },
-            );
+            link.method(HELPER, &QueueDelete { queue: name, if_unused, if_empty, nowait });
             link.flush();
             self.helper_event(connection);
         }
@@ -499,14 +452,7 @@ impl Run<'_> {
         };
         if let Some(link) = &mut self.side.links[0] {
             let (if_unused, nowait) = (false, false);
-            link.method(
-                HELPER,
-                &ExchangeDelete {
-                    exchange: name,
-                    if_unused,
-                    nowait,
-                },
-            );
+            link.method(HELPER, &ExchangeDelete { exchange: name, if_unused, nowait });
             link.flush();
             self.helper_event(0);
         }
@@ -553,21 +499,8 @@ impl Run<'_> {
     fn close_connection(&mut self, connection: usize) {
         self.connect(connection);
         if let Some(link) = &mut self.side.links[connection] {
-            let ChannelClose {
-                reply_code,
-                reply_text,
-                class_id,
-                method_id,
-            } = CHANNEL_CLOSE;
-            link.method(
-                0,
-                &ConnectionClose {
-                    reply_code,
-                    reply_text,
-                    class_id,
-                    method_id,
-                },
-            );
+            let ChannelClose { reply_code, reply_text, class_id, method_id } = CHANNEL_CLOSE;
+            link.method(0, &ConnectionClose { reply_code, reply_text, class_id, method_id });
             link.flush();
         }
         while self.side.links[connection].is_some() {

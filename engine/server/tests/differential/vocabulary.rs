@@ -136,12 +136,8 @@ pub(super) const KEYS: &[&str] = &[
     "a.#", "*.*", "#.#", "*.#", "a.#.b", "#.*.b", "*.#.*", ".#", "#.", "a.#.#.c", "**", "a.b*",
 ];
 
-pub(super) const EXCHANGE_KINDS: &[(usize, &str)] = &[
-    (30, "direct"),
-    (20, "fanout"),
-    (35, "topic"),
-    (15, "headers"),
-];
+pub(super) const EXCHANGE_KINDS: &[(usize, &str)] =
+    &[(30, "direct"), (20, "fanout"), (35, "topic"), (15, "headers")];
 
 pub(super) const CONSUMER_TAGS: &[(usize, &str)] = &[(40, "t0"), (30, "t1"), (10, "t2"), (20, "")];
 
@@ -206,10 +202,7 @@ pub(super) const QUEUE_ARGUMENTS: &[(&str, Argument)] = &[
     ("x-overflow", Argument::Text("reject-publish")),
     ("x-overflow", Argument::Text("foo")),
     ("x-overflow", Argument::Int(1)),
-    (
-        "x-dead-letter-exchange",
-        Argument::Exchange(ExchangeName::Missing),
-    ),
+    ("x-dead-letter-exchange", Argument::Exchange(ExchangeName::Missing)),
     ("x-dead-letter-exchange", Argument::Int(1)),
     ("x-dead-letter-routing-key", Argument::Text("key")),
     ("x-dead-letter-routing-key", Argument::Int(1)),
@@ -232,22 +225,10 @@ pub(super) const QUEUE_ARGUMENTS: &[(&str, Argument)] = &[
 ];
 
 pub(super) const EXCHANGE_ARGUMENTS: &[(&str, Argument)] = &[
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(0)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(1)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Numbered(2)),
-    ),
-    (
-        "alternate-exchange",
-        Argument::Exchange(ExchangeName::Missing),
-    ),
+    ("alternate-exchange", Argument::Exchange(ExchangeName::Numbered(0))),
+    ("alternate-exchange", Argument::Exchange(ExchangeName::Numbered(1))),
+    ("alternate-exchange", Argument::Exchange(ExchangeName::Numbered(2))),
+    ("alternate-exchange", Argument::Exchange(ExchangeName::Missing)),
     ("alternate-exchange", Argument::Int(1)),
     ("x-unknown", Argument::Int(1)),
 ];

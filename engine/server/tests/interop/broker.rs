@@ -45,9 +45,7 @@ impl Broker {
     pub(crate) fn shared(shards: usize) -> Arc<Self> {
         static RUNNING: Mutex<[Weak<Broker>; SHARDS_MAX + 1]> =
             Mutex::new([const { Weak::new() }; SHARDS_MAX + 1]);
-        let mut running = RUNNING
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut running = RUNNING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(broker) = running[shards].upgrade() {
             return broker;
         }
@@ -63,40 +61,21 @@ impl Broker {
         }
         let [amqp, http, metrics] = [free_address(), free_address(), free_address()];
         let data = tools::scratch(&format!("broker-{}", amqp.port()));
-        let own = Own {
-            metrics,
-            http,
-            shards,
-            data,
-            process: Mutex::new(None),
-        };
-        let broker = Self {
-            amqp,
-            credentials: "guest:guest".to_owned(),
-            own: Some(own),
-        };
+        let own = Own { metrics, http, shards, data, process: Mutex::new(None) };
+        let broker = Self { amqp, credentials: "guest:guest".to_owned(), own: Some(own) };
         broker.boot();
         broker
     }
 
     fn running(url: &str) -> Self {
-        let parts = url
-            .strip_prefix("amqp://")
-            .and_then(|rest| rest.rsplit_once('@'));
+        let parts = url.strip_prefix("amqp://").and_then(|rest| rest.rsplit_once('@'));
         let (credentials, address) = parts.unwrap_or_else(|| {
             panic!("{RUNNING_BROKER} is amqp://USER:PASSWORD@ADDRESS:PORT/, not {url:?}")
         });
-        let amqp = address
-            .trim_end_matches('/')
-            .parse()
-            .unwrap_or_else(|error| {
-                panic!("{RUNNING_BROKER}: {address:?} is no ADDRESS:PORT: {error}")
-            });
-        Self {
-            amqp,
-            credentials: credentials.to_owned(),
-            own: None,
-        }
+        let amqp = address.trim_end_matches('/').parse().unwrap_or_else(|error| {
+            panic!("{RUNNING_BROKER}: {address:?} is no ADDRESS:PORT: {error}")
+        });
+        Self { amqp, credentials: credentials.to_owned(), own: None }
     }
 
     /// Where it listens for AMQP.
@@ -126,36 +105,24 @@ impl Broker {
         let own = self.own.as_ref().expect("metrics of our own broker only");
         let mut stream = TcpStream::connect(own.metrics).expect("the metrics port is open");
         stream.set_read_timeout(Some(START_MAX)).unwrap();
-        let request = format!(
-            "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-            own.metrics
-        );
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", own.metrics);
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        assert!(
-            answer.starts_with("HTTP/1.1 200"),
-            "the metrics page says:\n{answer}"
-        );
+        assert!(answer.starts_with("HTTP/1.1 200"), "the metrics page says:\n{answer}");
         answer
     }
 
     /// The open AMQP connections of each shard, by the gauge `leveret_connections{shard="N"}`.
     pub(crate) fn connections_by_shard(&self) -> Vec<usize> {
-        let shards = self
-            .own
-            .as_ref()
-            .expect("gauges of our own broker only")
-            .shards;
+        let shards = self.own.as_ref().expect("gauges of our own broker only").shards;
         let page = self.metrics();
         let gauge = |shard| {
             let start = format!("leveret_connections{{shard=\"{shard}\"}} ");
             let value = page.lines().find_map(|line| line.strip_prefix(&start));
             let value = value.unwrap_or_else(|| panic!("no {start:?} in the metrics:\n{page}"));
-            value
-                .trim()
-                .parse()
-                .unwrap_or_else(|_| panic!("{start}{value}: no count"))
+            value.trim().parse().unwrap_or_else(|_| panic!("{start}{value}: no count"))
         };
         (0..shards).map(gauge).collect()
     }
@@ -172,32 +139,18 @@ impl Broker {
     fn boot(&self) {
         let own = self.own.as_ref().expect("only our own broker is started");
         let mut command = Command::new(env!("CARGO_BIN_EXE_leveret"));
-        command
-            .arg("serve")
-            .arg("--listen")
-            .arg(self.amqp.to_string());
+        command.arg("serve").arg("--listen").arg(self.amqp.to_string());
         command.arg("--http").arg(own.http.to_string());
         command.arg("--metrics").arg(own.metrics.to_string());
-        command
-            .arg("--data-dir")
-            .arg(&own.data)
-            .arg("--shards")
-            .arg(own.shards.to_string());
+        command.arg("--data-dir").arg(&own.data).arg("--shards").arg(own.shards.to_string());
         let mut process = Program::start("leveret", &mut command);
         let deadline = Instant::now() + START_MAX;
         while TcpStream::connect(self.amqp).is_err() {
             if let Some(status) = process.wait(Duration::from_millis(10)) {
-                panic!(
-                    "leveret ended while starting: {status}:\n{}",
-                    process.output()
-                );
+                panic!("leveret ended while starting: {status}:\n{}", process.output());
             }
             let log = process.output();
-            assert!(
-                Instant::now() < deadline,
-                "leveret does not listen on {}:\n{log}",
-                self.amqp
-            );
+            assert!(Instant::now() < deadline, "leveret does not listen on {}:\n{log}", self.amqp);
         }
         *own.process.lock().unwrap() = Some(process);
     }
@@ -211,10 +164,7 @@ impl Broker {
         let status = process.wait(STOP_MAX);
         let log = process.output();
         let status = status.unwrap_or_else(|| panic!("running {STOP_MAX:?} after SIGTERM:\n{log}"));
-        assert!(
-            status.success(),
-            "after SIGTERM leveret ended with {status}:\n{log}"
-        );
+        assert!(status.success(), "after SIGTERM leveret ended with {status}:\n{log}");
     }
 }
 

@@ -126,11 +126,7 @@ pub(crate) const RABBITMQ_C: &[Scenario] = &[("rabbitmq_c tools", |stage| {
     tools::require_amqp_tools();
     let mut script = stage.command("sh");
     script.arg(tools::programs().join("rabbitmq_c/features.sh"));
-    pass_all(
-        stage,
-        script,
-        "get consume requeue large topic errors delete",
-    );
+    pass_all(stage, script, "get consume requeue large topic errors delete");
 })];
 
 /// lapin, in this very process.
@@ -194,9 +190,7 @@ fn python(stage: &Stage, file: &str) -> Command {
 fn node(stage: &Stage, file: &str) -> Command {
     let modules = tools::node_modules();
     let mut command = stage.command("node");
-    command
-        .env("NODE_PATH", modules)
-        .arg(tools::programs().join(file));
+    command.env("NODE_PATH", modules).arg(tools::programs().join(file));
     command
 }
 
@@ -230,15 +224,7 @@ fn celery_reconnect(stage: &Stage, outage: &dyn Fn()) {
 fn celery_worker(stage: &Stage, backend: &str) -> (Program, String) {
     let node = format!("worker@{}", stage.named("host"));
     let mut command = stage.command(tools::python());
-    command.args([
-        "-m",
-        "celery",
-        "-A",
-        "tasks",
-        "worker",
-        "--concurrency=2",
-        "--loglevel=INFO",
-    ]);
+    command.args(["-m", "celery", "-A", "tasks", "worker", "--concurrency=2", "--loglevel=INFO"]);
     command.arg("--hostname").arg(&node);
     in_celery(&mut command, backend);
     let mut worker = Program::start("celery worker", &mut command);

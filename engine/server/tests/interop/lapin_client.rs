@@ -37,9 +37,7 @@ pub(crate) fn features(stage: &Stage) {
         for check in 0..8 {
             let out = publisher.create_channel().await.unwrap();
             let into = consumer.create_channel().await.unwrap();
-            out.confirm_select(ConfirmSelectOptions::default())
-                .await
-                .unwrap();
+            out.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
             match check {
                 0 => confirm(stage, &out, &into).await,
                 1 => topic(stage, &out, &into).await,
@@ -73,10 +71,7 @@ pub(crate) fn all_to_all(stage: &Stage) {
         }
         for (from, (connection, _)) in connections.iter().enumerate() {
             let channel = connection.create_channel().await.unwrap();
-            channel
-                .confirm_select(ConfirmSelectOptions::default())
-                .await
-                .unwrap();
+            channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
             let mut confirms = Vec::new();
             for message in 0..MESSAGES {
                 for to in 0..CONNECTIONS {
@@ -94,18 +89,10 @@ pub(crate) fn all_to_all(stage: &Stage) {
             for delivery in take(consumer, CONNECTIONS * MESSAGES).await {
                 let text = String::from_utf8(delivery.data).unwrap();
                 let (from, message) = text.split_once(' ').unwrap();
-                by_sender
-                    .entry(from.parse().unwrap())
-                    .or_default()
-                    .push(message.parse().unwrap());
+                by_sender.entry(from.parse().unwrap()).or_default().push(message.parse().unwrap());
             }
-            let wanted = (0..CONNECTIONS)
-                .map(|from| (from, (0..MESSAGES).collect()))
-                .collect();
-            assert_eq!(
-                by_sender, wanted,
-                "each sender's messages once and in order"
-            );
+            let wanted = (0..CONNECTIONS).map(|from| (from, (0..MESSAGES).collect())).collect();
+            assert_eq!(by_sender, wanted, "each sender's messages once and in order");
         }
         for (connection, _) in connections {
             connection.close(200, "done".into()).await.unwrap();
@@ -133,10 +120,7 @@ pub(crate) fn reconnect(stage: &Stage, outage: &dyn Fn()) {
         let durable = QueueDeclareOptions::durable();
         let declared = channel.queue_declare(queue.as_str().into(), durable, FieldTable::default());
         declared.await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
+        channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         let mut consumer = consume(&channel, &queue, true).await;
         send(&channel, &queue, b"start").await.await.unwrap();
         assert_eq!(take(&mut consumer, 1).await[0].data, b"start");
@@ -155,9 +139,7 @@ async fn publish_through(channel: &Channel, queue: &str, body: &[u8]) {
     loop {
         let options = BasicPublishOptions::default();
         let properties = BasicProperties::default();
-        let sent = channel
-            .basic_publish("".into(), queue.into(), options, body, properties)
-            .await;
+        let sent = channel.basic_publish("".into(), queue.into(), options, body, properties).await;
         let confirmed = match sent {
             Ok(confirm) => confirm.await,
             Err(error) => Err(error),
@@ -191,24 +173,15 @@ async fn confirm(stage: &Stage, out: &Channel, into: &Channel) {
         assert_eq!(confirm.await.unwrap(), Confirmation::Ack(None));
     }
     let mut consumer = consume(into, &queue, true).await;
-    let bodies: Vec<_> = take(&mut consumer, 200)
-        .await
-        .iter()
-        .map(|got| got.data[0])
-        .collect();
+    let bodies: Vec<_> = take(&mut consumer, 200).await.iter().map(|got| got.data[0]).collect();
     assert_eq!(bodies, (0..200).collect::<Vec<u8>>());
 }
 
 async fn topic(stage: &Stage, out: &Channel, into: &Channel) {
     let exchange: ShortString = stage.named("topic").into();
-    let options = ExchangeDeclareOptions {
-        auto_delete: true,
-        ..Default::default()
-    };
+    let options = ExchangeDeclareOptions { auto_delete: true, ..Default::default() };
     let table = FieldTable::default();
-    into.exchange_declare(exchange.clone(), ExchangeKind::Topic, options, table)
-        .await
-        .unwrap();
+    into.exchange_declare(exchange.clone(), ExchangeKind::Topic, options, table).await.unwrap();
     let queue = declare(into, "").await;
     for key in ["*.orange.*", "*.*.rabbit", "lazy.#"] {
         let options = QueueBindOptions::default();
@@ -221,13 +194,7 @@ async fn topic(stage: &Stage, out: &Channel, into: &Channel) {
         );
         bound.await.unwrap();
     }
-    for key in [
-        "quick.orange.rabbit",
-        "quick.brown.fox",
-        "lazy",
-        "orange",
-        "lazy.pink.rabbit",
-    ] {
+    for key in ["quick.orange.rabbit", "quick.brown.fox", "lazy", "orange", "lazy.pink.rabbit"] {
         let options = BasicPublishOptions::default();
         let properties = BasicProperties::default();
         let sent = out.basic_publish(exchange.clone(), key.into(), options, b"", properties);
@@ -235,38 +202,21 @@ async fn topic(stage: &Stage, out: &Channel, into: &Channel) {
     }
     let mut consumer = consume(into, &queue, true).await;
     let came = take(&mut consumer, 3).await;
-    let keys: Vec<_> = came
-        .iter()
-        .map(|delivery| delivery.routing_key.as_str())
-        .collect();
+    let keys: Vec<_> = came.iter().map(|delivery| delivery.routing_key.as_str()).collect();
     assert_eq!(keys, ["quick.orange.rabbit", "lazy", "lazy.pink.rabbit"]);
 }
 
 async fn returned(stage: &Stage, out: &Channel) {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..Default::default()
-    };
+    let options = BasicPublishOptions { mandatory: true, ..Default::default() };
     let properties = BasicProperties::default().with_message_id("m1".into());
     let nowhere = stage.named("nowhere");
     let sent = out.basic_publish("".into(), nowhere.into(), options, b"back", properties);
     let Confirmation::Ack(Some(back)) = sent.await.unwrap().await.unwrap() else {
         panic!("confirmed, but not returned");
     };
-    assert_eq!(
-        (back.reply_code, back.reply_text.as_str()),
-        (312, "NO_ROUTE")
-    );
+    assert_eq!((back.reply_code, back.reply_text.as_str()), (312, "NO_ROUTE"));
     assert_eq!(back.delivery.data, b"back");
-    assert_eq!(
-        back.delivery
-            .properties
-            .message_id()
-            .as_ref()
-            .unwrap()
-            .as_str(),
-        "m1"
-    );
+    assert_eq!(back.delivery.properties.message_id().as_ref().unwrap().as_str(), "m1");
 }
 
 async fn cancel(stage: &Stage, out: &Channel, into: &Channel) {
@@ -274,14 +224,9 @@ async fn cancel(stage: &Stage, out: &Channel, into: &Channel) {
     let mut consumer = consume(into, &queue, true).await;
     send(out, &queue, b"before").await.await.unwrap();
     assert_eq!(take(&mut consumer, 1).await[0].data, b"before");
-    into.basic_cancel(consumer.tag(), BasicCancelOptions::default())
-        .await
-        .unwrap();
+    into.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await.unwrap();
     send(out, &queue, b"after").await.await.unwrap();
-    assert!(
-        consumer.next().await.is_none(),
-        "cancelled, and nothing more"
-    );
+    assert!(consumer.next().await.is_none(), "cancelled, and nothing more");
     let left = into.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
     assert_eq!(left.await.unwrap(), 1);
 }
@@ -290,17 +235,10 @@ async fn cancel_notification(stage: &Stage, out: &Channel, into: &Channel) {
     let options = QueueDeclareOptions::default();
     let queue = stage.named("cancel_notification");
     let table = FieldTable::default();
-    into.queue_declare(queue.as_str().into(), options, table)
-        .await
-        .unwrap();
+    into.queue_declare(queue.as_str().into(), options, table).await.unwrap();
     let mut consumer = consume(into, &queue, true).await;
-    out.queue_delete(queue.into(), QueueDeleteOptions::default())
-        .await
-        .unwrap();
-    assert!(
-        consumer.next().await.is_none(),
-        "told that the queue is gone"
-    );
+    out.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+    assert!(consumer.next().await.is_none(), "told that the queue is gone");
 }
 
 async fn requeue(stage: &Stage, out: &Channel, into: &Channel) {
@@ -310,42 +248,21 @@ async fn requeue(stage: &Stage, out: &Channel, into: &Channel) {
     }
     let first = get_three(into, &queue).await;
     assert!(first.iter().all(|delivery| !delivery.redelivered));
-    first[2]
-        .nack(BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        })
-        .await
-        .unwrap();
+    first[2].nack(BasicNackOptions { multiple: true, requeue: true }).await.unwrap();
     let again = get_three(into, &queue).await;
-    let bodies: Vec<_> = again
-        .iter()
-        .map(|delivery| delivery.data.as_slice())
-        .collect();
+    let bodies: Vec<_> = again.iter().map(|delivery| delivery.data.as_slice()).collect();
     assert_eq!(bodies, [b"a", b"b", b"c"], "the original positions");
     assert!(again.iter().all(|delivery| delivery.redelivered));
-    again[0]
-        .reject(BasicRejectOptions { requeue: false })
-        .await
-        .unwrap();
-    again[2]
-        .ack(BasicAckOptions { multiple: true })
-        .await
-        .unwrap();
-    let empty = into
-        .basic_get(queue.as_str().into(), BasicGetOptions::default())
-        .await
-        .unwrap();
+    again[0].reject(BasicRejectOptions { requeue: false }).await.unwrap();
+    again[2].ack(BasicAckOptions { multiple: true }).await.unwrap();
+    let empty = into.basic_get(queue.as_str().into(), BasicGetOptions::default()).await.unwrap();
     assert!(empty.is_none());
 }
 
 async fn get_three(into: &Channel, queue: &str) -> Vec<Delivery> {
     let mut taken = Vec::new();
     for _ in 0..3 {
-        let got = into
-            .basic_get(queue.into(), BasicGetOptions::default())
-            .await
-            .unwrap();
+        let got = into.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap();
         taken.push(got.expect("a message").delivery);
     }
     taken
@@ -385,11 +302,7 @@ async fn large_with_headers(stage: &Stage, out: &Channel, into: &Channel) {
     sent.await.unwrap().await.unwrap();
     let mut consumer = consume(into, &queue, true).await;
     let came = take(&mut consumer, 1).await.remove(0);
-    assert!(
-        came.data == body,
-        "another body of {} bytes",
-        came.data.len()
-    );
+    assert!(came.data == body, "another body of {} bytes", came.data.len());
     assert_eq!(came.properties, properties);
 }
 
@@ -403,60 +316,37 @@ fn run(work: impl Future<Output = ()>) {
 
 fn runtime() -> tokio::runtime::Runtime {
     // One worker would do, were it not for a test that blocks it on purpose.
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 async fn connect(stage: &Stage) -> Connection {
-    Connection::connect(&stage.url(), ConnectionProperties::default())
-        .await
-        .unwrap()
+    Connection::connect(&stage.url(), ConnectionProperties::default()).await.unwrap()
 }
 
 /// A queue that goes with its connection; without a name the broker gives it one.
 async fn declare(channel: &Channel, name: &str) -> String {
     // The publisher on its other connection only publishes, so the queue can be private.
     let options = QueueDeclareOptions::exclusive();
-    let declared = channel
-        .queue_declare(name.into(), options, FieldTable::default())
-        .await;
+    let declared = channel.queue_declare(name.into(), options, FieldTable::default()).await;
     declared.unwrap().name().as_str().to_owned()
 }
 
 async fn consume(channel: &Channel, queue: &str, no_ack: bool) -> Consumer {
-    let options = BasicConsumeOptions {
-        no_ack,
-        ..Default::default()
-    };
+    let options = BasicConsumeOptions { no_ack, ..Default::default() };
     let table = FieldTable::default();
-    channel
-        .basic_consume(queue.into(), "".into(), options, table)
-        .await
-        .unwrap()
+    channel.basic_consume(queue.into(), "".into(), options, table).await.unwrap()
 }
 
 async fn send(channel: &Channel, queue: &str, body: &[u8]) -> lapin::PublisherConfirm {
     let options = BasicPublishOptions::default();
     let properties = BasicProperties::default();
-    channel
-        .basic_publish("".into(), queue.into(), options, body, properties)
-        .await
-        .unwrap()
+    channel.basic_publish("".into(), queue.into(), options, body, properties).await.unwrap()
 }
 
 async fn take(consumer: &mut Consumer, count: usize) -> Vec<Delivery> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        taken.push(
-            consumer
-                .next()
-                .await
-                .expect("the consumer goes on")
-                .unwrap(),
-        );
+        taken.push(consumer.next().await.expect("the consumer goes on").unwrap());
     }
     taken
 }

@@ -53,24 +53,14 @@ impl Program {
         let stderr = child.stderr.take().expect("stderr is piped");
         output.lines.lock().unwrap().open = 2;
         let readers = vec![read_lines(stdout, &output), read_lines(stderr, &output)];
-        Self {
-            name: name.to_owned(),
-            child,
-            output,
-            readers,
-            seen: 0,
-        }
+        Self { name: name.to_owned(), child, output, readers, seen: 0 }
     }
 
     /// Waits for a line, after the last one found, that contains `text`; returns it.
     pub(crate) fn expect(&mut self, text: &str) -> String {
         match self.find(text, PATIENCE) {
             Some(line) => line,
-            None => panic!(
-                "{}: no {text:?} in its output:\n{}",
-                self.name,
-                self.output()
-            ),
+            None => panic!("{}: no {text:?} in its output:\n{}", self.name, self.output()),
         }
     }
 
@@ -80,11 +70,7 @@ impl Program {
         let mut lines = self.output.lines.lock().unwrap();
         loop {
             let start = self.seen.saturating_sub(lines.dropped);
-            let found = lines
-                .kept
-                .iter()
-                .skip(start)
-                .position(|line| line.contains(text));
+            let found = lines.kept.iter().skip(start).position(|line| line.contains(text));
             if let Some(position) = found {
                 self.seen = lines.dropped + start + position + 1;
                 return Some(lines.kept[start + position].clone());
@@ -119,21 +105,13 @@ impl Program {
     /// All lines so far that contain `text`.
     pub(crate) fn matching(&self, text: &str) -> Vec<String> {
         let lines = self.output.lines.lock().unwrap();
-        lines
-            .kept
-            .iter()
-            .filter(|line| line.contains(text))
-            .cloned()
-            .collect()
+        lines.kept.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
     /// Everything printed so far.
     pub(crate) fn output(&self) -> String {
         let lines = self.output.lines.lock().unwrap();
-        lines
-            .kept
-            .iter()
-            .fold(String::new(), |text, line| text + "    " + line + "\n")
+        lines.kept.iter().fold(String::new(), |text, line| text + "    " + line + "\n")
     }
 
     /// Writes one line to the program's standard input.
@@ -147,19 +125,10 @@ impl Program {
     pub(crate) fn succeed(mut self) -> String {
         let status = self.wait(PATIENCE);
         let status = status.unwrap_or_else(|| {
-            panic!(
-                "{}: still running after {PATIENCE:?}:\n{}",
-                self.name,
-                self.output()
-            )
+            panic!("{}: still running after {PATIENCE:?}:\n{}", self.name, self.output())
         });
         self.close_output();
-        assert!(
-            status.success(),
-            "{}: {status}:\n{}",
-            self.name,
-            self.output()
-        );
+        assert!(status.success(), "{}: {status}:\n{}", self.name, self.output());
         self.output()
     }
 
@@ -211,8 +180,7 @@ impl Drop for Program {
 /// Through the shell: signals are `unsafe` in Rust, and this folder stays free of it.
 fn signal(name: &str, target: &str) {
     let mut kill = Command::new("sh");
-    kill.args(["-c", "kill -s \"$0\" -- \"$1\"", name, target])
-        .stderr(Stdio::null());
+    kill.args(["-c", "kill -s \"$0\" -- \"$1\"", name, target]).stderr(Stdio::null());
     // The target may have ended by itself; who waits for it sees how.
     let _sent = kill.status().expect("sh is there");
 }
@@ -227,9 +195,7 @@ fn read_lines(from: impl Read + Send + 'static, output: &Arc<Output>) -> JoinHan
                 lines.kept.pop_front();
                 lines.dropped += 1;
             }
-            lines
-                .kept
-                .push_back(String::from_utf8_lossy(&line).into_owned());
+            lines.kept.push_back(String::from_utf8_lossy(&line).into_owned());
             output.changed.notify_all();
         }
         output.lines.lock().unwrap().open -= 1;

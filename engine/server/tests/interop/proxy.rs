@@ -80,11 +80,7 @@ impl Proxy {
         });
         let accepting = Arc::clone(&shared);
         let acceptor = std::thread::spawn(move || accept(&accepting, address, listener));
-        Self {
-            address,
-            shared,
-            acceptor: Some(acceptor),
-        }
+        Self { address, shared, acceptor: Some(acceptor) }
     }
 }
 
@@ -157,20 +153,10 @@ fn link(shared: &Arc<Shared>, number: u64, client: TcpStream, broker: TcpStream)
     }
     let copies = [client.try_clone().unwrap(), broker.try_clone().unwrap()];
     let mut links = shared.links.lock().unwrap();
-    assert!(
-        links.len() < LINKS_MAX,
-        "more than {LINKS_MAX} connections through one proxy"
-    );
-    links.insert(
-        number,
-        [client.try_clone().unwrap(), broker.try_clone().unwrap()],
-    );
+    assert!(links.len() < LINKS_MAX, "more than {LINKS_MAX} connections through one proxy");
+    links.insert(number, [client.try_clone().unwrap(), broker.try_clone().unwrap()]);
     drop(links);
-    let cuts = |direction| {
-        shared
-            .cut_seed
-            .map(|seed| Cuts::new(seed ^ (number << 1 | direction)))
-    };
+    let cuts = |direction| shared.cut_seed.map(|seed| Cuts::new(seed ^ (number << 1 | direction)));
     let [to_broker, to_client] = [cuts(0), cuts(1)];
     let [client_copy, broker_copy] = copies;
     let shared = Arc::clone(shared);
@@ -219,10 +205,7 @@ impl Cuts {
     const SINGLE_BYTES: usize = 256;
 
     fn new(seed: u64) -> Self {
-        Self {
-            state: seed,
-            passed_bytes: 0,
-        }
+        Self { state: seed, passed_bytes: 0 }
     }
 
     fn write(&mut self, to: &mut TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {

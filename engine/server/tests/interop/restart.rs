@@ -35,20 +35,10 @@ pub(crate) fn clients_survive_a_restart() {
         broker.restart(OUTAGE);
         meeting.announce_restart();
     }
-    let ended = clients
-        .into_iter()
-        .map(|thread| thread.join().expect("panics are caught"));
-    let failed: Vec<_> = RECONNECTS
-        .iter()
-        .zip(ended)
-        .filter(|(_, good)| !good)
-        .map(|((name, _), _)| name)
-        .collect();
-    assert!(
-        failed.is_empty(),
-        "failed: {failed:?}; the broker:\n{}",
-        broker.log()
-    );
+    let ended = clients.into_iter().map(|thread| thread.join().expect("panics are caught"));
+    let failed: Vec<_> =
+        RECONNECTS.iter().zip(ended).filter(|(_, good)| !good).map(|((name, _), _)| name).collect();
+    assert!(failed.is_empty(), "failed: {failed:?}; the broker:\n{}", broker.log());
 }
 
 /// Where clients say that they are ready, and learn that the restart is over.
@@ -80,11 +70,7 @@ impl Meeting {
         let mut state = self.state.lock().unwrap();
         while !done(&state) {
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "not in time: {} clients are ready",
-                state.0
-            );
+            assert!(!left.is_zero(), "not in time: {} clients are ready", state.0);
             state = self.changed.wait_timeout(state, left).unwrap().0;
         }
     }

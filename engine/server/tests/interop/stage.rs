@@ -60,15 +60,9 @@ pub(crate) fn play(scenarios: &[Scenario], shards: usize, route: Route) {
             .expect("a thread for a scenario")
     };
     let playing: Vec<_> = scenarios.iter().map(play_one).collect();
-    let ended = playing
-        .into_iter()
-        .map(|thread| thread.join().expect("panics are caught"));
-    let failed: Vec<_> = scenarios
-        .iter()
-        .zip(ended)
-        .filter(|(_, good)| !good)
-        .map(|((name, _), _)| name)
-        .collect();
+    let ended = playing.into_iter().map(|thread| thread.join().expect("panics are caught"));
+    let failed: Vec<_> =
+        scenarios.iter().zip(ended).filter(|(_, good)| !good).map(|((name, _), _)| name).collect();
     let log = || broker.log();
     assert!(
         failed.is_empty(),
@@ -83,9 +77,7 @@ impl Stage {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A process id alone comes back on a broker that outlives the tests.
-        let started = std::time::SystemTime::UNIX_EPOCH
-            .elapsed()
-            .expect("after 1970");
+        let started = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970");
         let run = (started.as_secs() << 16) ^ u64::from(std::process::id());
         Self {
             name,
@@ -125,23 +117,17 @@ impl Stage {
     pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.current_dir(&self.folder);
-        command
-            .env("AMQP_URL", self.url())
-            .env("PREFIX", &self.prefix);
+        command.env("AMQP_URL", self.url()).env("PREFIX", &self.prefix);
         // Lines must come when they are printed, and the sources stay free of compiled files.
-        command
-            .env("PYTHONUNBUFFERED", "1")
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command
     }
 
     /// Runs one of `programs/` to its good end; it must print `passed NAME` for just these names.
     pub(crate) fn pass_all(&self, command: &mut Command, names: &[&str]) {
         let output = Program::start(self.name, command).succeed();
-        let passed: Vec<_> = output
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("passed "))
-            .collect();
+        let passed: Vec<_> =
+            output.lines().filter_map(|line| line.trim().strip_prefix("passed ")).collect();
         assert_eq!(passed, names, "{}:\n{output}", self.name);
     }
 

@@ -13,10 +13,7 @@ const AMQPLIB: &str = "amqplib@2.3.1";
 
 /// The folder of the client programs.
 pub(crate) fn programs() -> &'static Path {
-    Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/interop/programs"
-    ))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/programs"))
 }
 
 /// The interpreter that has pika 0.13.1.
@@ -40,14 +37,7 @@ pub(crate) fn node_modules() -> &'static Path {
             require("npm", "npm");
             fs::create_dir_all(folder).unwrap();
             let mut npm = Command::new("npm");
-            npm.args([
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--no-save",
-                AMQPLIB,
-                "--prefix",
-            ]);
+            npm.args(["install", "--no-audit", "--no-fund", "--no-save", AMQPLIB, "--prefix"]);
             run(npm.arg(folder), "the npm registry must be reachable");
         });
         folder.join("node_modules")
@@ -69,9 +59,7 @@ pub(crate) fn require_amqp_tools() {
 
 /// A new, empty folder of this run.
 pub(crate) fn scratch(name: &str) -> PathBuf {
-    let folder = root()
-        .join(format!("run-{}", std::process::id()))
-        .join(name);
+    let folder = root().join(format!("run-{}", std::process::id())).join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -81,9 +69,7 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 
 /// `target/interop`, beside cargo's own folder for integration tests.
 fn root() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .parent()
-        .expect("target/tmp");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("target/tmp");
     target.join("interop")
 }
 
@@ -112,18 +98,11 @@ fn virtual_environment(name: &str, requirements: &str) -> PathBuf {
     let folder = installed(name, &versions, |folder| {
         require("python3", "python3");
         let mut check = Command::new("python3");
-        check.args([
-            "-c",
-            "import sys; assert sys.version_info >= (3, 11), sys.version",
-        ]);
-        run(
-            &mut check,
-            "the tests need Python 3.11 or later as `python3`",
-        );
+        check.args(["-c", "import sys; assert sys.version_info >= (3, 11), sys.version"]);
+        run(&mut check, "the tests need Python 3.11 or later as `python3`");
         create_environment(folder);
         let mut pip = Command::new(folder.join("bin/pip"));
-        pip.args(["install", "--quiet", "--requirement"])
-            .arg(&requirements);
+        pip.args(["install", "--quiet", "--requirement"]).arg(&requirements);
         run(&mut pip, "the Python package index must be reachable");
     });
     folder.join("bin/python")
@@ -132,10 +111,7 @@ fn virtual_environment(name: &str, requirements: &str) -> PathBuf {
 /// Debian keeps `venv` in a package of its own.
 fn create_environment(folder: &Path) {
     let mut create = Command::new("python3");
-    create
-        .args(["-m", "venv"])
-        .arg(folder)
-        .stdout(Stdio::null());
+    create.args(["-m", "venv"]).arg(folder).stdout(Stdio::null());
     if !create.status().is_ok_and(|status| status.success()) {
         install_debian_package("python3-venv");
         run(&mut create, "install python3-venv");
@@ -146,10 +122,7 @@ fn create_environment(folder: &Path) {
 fn require(program: &str, package: &str) {
     if !found(program) {
         install_debian_package(package);
-        assert!(
-            found(program),
-            "the package {package} is installed, but has no {program}"
-        );
+        assert!(found(program), "the package {package} is installed, but has no {program}");
     }
 }
 
@@ -172,13 +145,7 @@ fn install_debian_package(package: &str) {
     let mut update = Command::new("apt-get");
     run(update.args(["update", "--quiet"]), &hint);
     let mut install = Command::new("apt-get");
-    install.args([
-        "install",
-        "--yes",
-        "--quiet",
-        "--no-install-recommends",
-        package,
-    ]);
+    install.args(["install", "--yes", "--quiet", "--no-install-recommends", package]);
     run(install.env("DEBIAN_FRONTEND", "noninteractive"), &hint);
 }
 

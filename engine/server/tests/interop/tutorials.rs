@@ -21,27 +21,17 @@ pub(crate) struct Edition<'a> {
 impl<'a> Edition<'a> {
     /// The programs of the old API, pika 0.13.1.
     pub(crate) fn pika013(stage: &'a Stage) -> Self {
-        Self {
-            stage,
-            python: tools::python_pika013(),
-            folder: "pika013",
-        }
+        Self { stage, python: tools::python_pika013(), folder: "pika013" }
     }
 
     /// The programs of today.
     pub(crate) fn pika(stage: &'a Stage) -> Self {
-        Self {
-            stage,
-            python: tools::python(),
-            folder: "pika",
-        }
+        Self { stage, python: tools::python(), folder: "pika" }
     }
 
     fn start(&self, words: &[&str]) -> Program {
         let mut command = self.stage.command(self.python);
-        command
-            .arg(tools::programs().join(self.folder).join(words[0]))
-            .args(&words[1..]);
+        command.arg(tools::programs().join(self.folder).join(words[0])).args(&words[1..]);
         Program::start(&words.join(" "), &mut command)
     }
 
@@ -75,11 +65,7 @@ impl<'a> Edition<'a> {
         first.expect(" [x] Received A hard task");
         let mut second = self.start_waiting(&["worker.py", "1"]);
         sleep(SETTLE);
-        assert_eq!(
-            second.matching("Received").len(),
-            0,
-            "the first worker is still at it"
-        );
+        assert_eq!(second.matching("Received").len(), 0, "the first worker is still at it");
         first.kill();
         second.expect(" [x] Received again A hard task");
         // Nobody waits when this one dies: the task waits for whoever comes.
@@ -100,10 +86,7 @@ impl<'a> Edition<'a> {
             .iter()
             .map(|worker| {
                 let lines = worker.expect_count(" [x] Done ", 2);
-                lines
-                    .iter()
-                    .map(|line| line.replace(" [x] Done ", ""))
-                    .collect::<Vec<_>>()
+                lines.iter().map(|line| line.replace(" [x] Done ", "")).collect::<Vec<_>>()
             })
             .collect();
         done.sort();
@@ -135,15 +118,8 @@ impl<'a> Edition<'a> {
         self.run(&["emit_log.py", "into the void"]);
         let mut first = self.start(&["receive_logs.py"]);
         let waiting = first.expect(" [*] Waiting for logs in ");
-        let queue = waiting
-            .rsplit_once(' ')
-            .expect("the queue's name")
-            .1
-            .to_owned();
-        assert!(
-            queue.starts_with("amq.gen-"),
-            "a server-named queue is called {queue:?}"
-        );
+        let queue = waiting.rsplit_once(' ').expect("the queue's name").1.to_owned();
+        assert!(queue.starts_with("amq.gen-"), "a server-named queue is called {queue:?}");
         let mut second = self.start_waiting(&["receive_logs.py"]);
         self.run(&["emit_log.py", "for two"]);
         first.expect(" [x] for two");
@@ -171,10 +147,7 @@ impl<'a> Edition<'a> {
             if answer.contains(&gone) {
                 return;
             }
-            assert!(
-                Instant::now() < deadline,
-                "the private queue is still there: {answer}"
-            );
+            assert!(Instant::now() < deadline, "the private queue is still there: {answer}");
         }
     }
 
@@ -182,12 +155,9 @@ impl<'a> Edition<'a> {
     pub(crate) fn direct_by_severity(&self) {
         let errors = self.start_waiting(&["receive_logs_direct.py", "error"]);
         let all = self.start_waiting(&["receive_logs_direct.py", "info", "warning", "error"]);
-        for (severity, text) in [
-            ("info", "up"),
-            ("error", "run"),
-            ("debug", "nobody"),
-            ("warning", "hot"),
-        ] {
+        for (severity, text) in
+            [("info", "up"), ("error", "run"), ("debug", "nobody"), ("warning", "hot")]
+        {
             self.run(&["emit_log_direct.py", severity, text]);
         }
         self.run(&["emit_log_direct.py", "error", "end"]);
@@ -216,14 +186,8 @@ impl<'a> Edition<'a> {
         let lines: Vec<_> = keys.iter().map(|key| format!("{key}:x")).collect();
         expect_just(&all, &lines.iter().map(String::as_str).collect::<Vec<_>>());
         expect_just(&infos, &["lazy.info:x"]);
-        expect_just(
-            &orange,
-            &["quick.orange.rabbit:x", "lazy.orange.elephant:x"],
-        );
-        expect_just(
-            &both,
-            &["quick.orange.rabbit:x", "lazy.info:x", "lazy.pink.rabbit:x"],
-        );
+        expect_just(&orange, &["quick.orange.rabbit:x", "lazy.orange.elephant:x"]);
+        expect_just(&both, &["quick.orange.rabbit:x", "lazy.info:x", "lazy.pink.rabbit:x"]);
     }
 
     /// 6. Requests over one queue, replies over private ones, told apart by `correlation_id`.
@@ -238,10 +202,7 @@ impl<'a> Edition<'a> {
         ];
         let answers = clients.map(Program::succeed);
         for (answer, values) in answers.iter().zip([[55, 89, 144], [6765, 4181, 2584]]) {
-            let got: Vec<_> = answer
-                .lines()
-                .filter(|line| line.contains(" [.] Got "))
-                .collect();
+            let got: Vec<_> = answer.lines().filter(|line| line.contains(" [.] Got ")).collect();
             let wanted = values.map(|value| format!("     [.] Got {value}"));
             assert_eq!(got, wanted, "{answer}");
         }

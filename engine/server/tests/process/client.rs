@@ -14,15 +14,18 @@ const HEADER: u8 = 2;
 const BODY: u8 = 3;
 const FRAME_END: u8 = 0xCE;
 
+/// The tuned `frame_max` of 131,072 less what stands around a payload.
+const BODY_FRAME_SIZE_MAX: usize = 131_072 - 8;
+
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
-pub struct Client(TcpStream);
+pub(crate) struct Client(TcpStream);
 
 impl Client {
     /// Opens `/` as `guest`, without heartbeats.
-    pub fn open(address: SocketAddr) -> Self {
+    pub(crate) fn open(address: SocketAddr) -> Self {
         let mut client = Self::connect(address);
         client.0.write_all(b"AMQP\x00\x00\x09\x01").unwrap();
         client.expect(10, 10);
@@ -37,39 +40,36 @@ impl Client {
     }
 
     /// A socket on which nothing was said.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self(stream)
     }
 
     /// Opens channel 1.
-    pub fn open_channel(&mut self) {
+    pub(crate) fn open_channel(&mut self) {
         self.method(1, 20, 10, &[0]);
         self.expect(20, 11);
     }
 
     /// Declares a queue with default properties.
-    pub fn declare(&mut self, queue: &str) {
-        self.method(
-            1,
-            50,
-            10,
-            &[&[0, 0][..], &short(queue), &[0], &[0; 4]].concat(),
-        );
+    pub(crate) fn declare(&mut self, queue: &str) {
+        self.method(1, 50, 10, &[&[0, 0][..], &short(queue), &[0], &[0; 4]].concat());
         self.expect(50, 11);
     }
 
     /// Publishes to a queue by the default exchange.
-    pub fn publish(&mut self, queue: &str, body: &[u8]) {
+    pub(crate) fn publish(&mut self, queue: &str, body: &[u8]) {
         self.method(1, 60, 40, &[&[0, 0, 0][..], &short(queue), &[0]].concat());
         let size = (body.len() as u64).to_be_bytes();
         self.frame(HEADER, 1, &[&[0, 60, 0, 0][..], &size, &[0, 0]].concat());
-        self.frame(BODY, 1, body);
+        for piece in body.chunks(BODY_FRAME_SIZE_MAX) {
+            self.frame(BODY, 1, piece);
+        }
     }
 
     /// Gets a message without acknowledging it; `None` where the queue is empty.
-    pub fn get(&mut self, queue: &str) -> Option<Vec<u8>> {
+    pub(crate) fn get(&mut self, queue: &str) -> Option<Vec<u8>> {
         self.method(1, 60, 70, &[&[0, 0][..], &short(queue), &[1]].concat());
         let (_, payload) = self.read_frame();
         if payload[..4] == [0, 60, 0, 72] {
@@ -87,22 +87,19 @@ impl Client {
     }
 
     /// Reads `connection.close`; its reply code and text.
-    pub fn read_close(&mut self) -> (u16, String) {
+    pub(crate) fn read_close(&mut self) -> (u16, String) {
         let payload = self.expect(10, 50);
         let text = &payload[7..7 + usize::from(payload[6])];
-        (
-            u16::from_be_bytes([payload[4], payload[5]]),
-            String::from_utf8_lossy(text).into_owned(),
-        )
+        (u16::from_be_bytes([payload[4], payload[5]]), String::from_utf8_lossy(text).into_owned())
     }
 
     /// Answers `connection.close`.
-    pub fn close_ok(&mut self) {
+    pub(crate) fn close_ok(&mut self) {
         self.method(0, 10, 51, &[]);
     }
 
     /// Whether the broker has closed the connection, read to its end.
-    pub fn is_cut(&mut self) -> bool {
+    pub(crate) fn is_cut(&mut self) -> bool {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Ok(_) => true,
@@ -134,14 +131,7 @@ impl Client {
 
     fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
         let size = (payload.len() as u32).to_be_bytes();
-        let frame = [
-            &[kind][..],
-            &channel.to_be_bytes(),
-            &size,
-            payload,
-            &[FRAME_END],
-        ]
-        .concat();
+        let frame = [&[kind][..], &channel.to_be_bytes(), &size, payload, &[FRAME_END]].concat();
         self.0.write_all(&frame).unwrap();
     }
 }

@@ -1,7 +1,8 @@
 //! The real `leveret` binary as a child process, and the least client that can talk to it.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
 
-pub mod client;
+pub(crate) mod client;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,13 +14,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A start takes some 50 ms; machines that build something else meanwhile are slower.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 
 /// A directory of its own for each use, removed at the end.
-pub struct Directory(pub PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 impl Directory {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("leveret-test-{}-{number}", std::process::id());
@@ -28,7 +29,7 @@ impl Directory {
         Self(path)
     }
 
-    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -42,22 +43,22 @@ impl Drop for Directory {
 }
 
 /// A running broker; killed when dropped.
-pub struct Broker {
+pub(crate) struct Broker {
     child: Child,
-    pub directory: Directory,
-    pub banner: Vec<String>,
+    pub(crate) directory: Directory,
+    pub(crate) banner: Vec<String>,
     stderr: Receiver<String>,
     seen: String,
 }
 
 impl Broker {
     /// Starts on ports of the kernel's choice.
-    pub fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_with(Command::new(env!("CARGO_BIN_EXE_leveret")), arguments)
     }
 
     /// The same, by a command that ends in the binary's path, such as `taskset -c 0 leveret`.
-    pub fn start_with(mut command: Command, arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(mut command: Command, arguments: &[&str]) -> Self {
         let directory = Directory::new();
         command.arg("serve");
         for option in ["--listen", "--http", "--metrics"] {
@@ -74,80 +75,60 @@ impl Broker {
             .unwrap();
         let stdout = lines(child.stdout.take().unwrap());
         let stderr = lines(child.stderr.take().unwrap());
-        let mut broker = Self {
-            child,
-            directory,
-            banner: Vec::new(),
-            stderr,
-            seen: String::new(),
-        };
+        let mut broker = Self { child, directory, banner: Vec::new(), stderr, seen: String::new() };
         let deadline = Instant::now() + START_PATIENCE;
         while !broker.banner.iter().any(|line| line.contains("Ctrl-C")) {
-            match stdout.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(line) => broker.banner.push(line),
-                Err(_) => panic!("no banner: {:?}\n{}", broker.banner, broker.drain_stderr()),
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = stdout.recv_timeout(left) else {
+                let log = broker.drain_stderr().to_owned();
+                panic!("no banner: {:?}\n{log}", broker.banner);
+            };
+            broker.banner.push(line);
         }
         broker
     }
 
     /// The real address of a listener: `amqp`, `http` or `metrics`.
-    pub fn address(&self, purpose: &str) -> SocketAddr {
+    pub(crate) fn address(&self, purpose: &str) -> SocketAddr {
         let end = format!(" ({purpose})");
-        let line = self
-            .banner
-            .iter()
-            .find(|line| line.ends_with(&end))
-            .unwrap();
-        let address = line
-            .strip_prefix("listening on ")
-            .unwrap()
-            .strip_suffix(&end)
-            .unwrap();
+        let line = self.banner.iter().find(|line| line.ends_with(&end)).unwrap();
+        let address = line.strip_prefix("listening on ").unwrap().strip_suffix(&end).unwrap();
         address.parse().unwrap()
     }
 
     /// Sends a signal by name, such as `TERM`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .arg(format!("-{name}"))
-            .arg(id)
-            .status();
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(id).status();
         assert!(sent.unwrap().success());
     }
 
     /// Waits for a line on stderr.
-    pub fn wait_for_log(&mut self, part: &str) {
+    pub(crate) fn wait_for_log(&mut self, part: &str) {
         let deadline = Instant::now() + START_PATIENCE;
         while !self.seen.contains(part) {
-            match self
-                .stderr
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                Ok(line) => self.seen.push_str(&(line + "\n")),
-                Err(_) => panic!("`{part}` was not logged, but:\n{}", self.seen),
-            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.stderr.recv_timeout(left) else {
+                panic!("`{part}` was not logged, but:\n{}", self.seen);
+            };
+            self.seen.push_str(&(line + "\n"));
         }
     }
 
     /// Waits for the end and says how it ended.
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, patience: Duration) -> ExitStatus {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "still running after {patience:?}"
-            );
+            assert!(Instant::now() < deadline, "still running after {patience:?}");
             thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// All of stderr so far.
-    pub fn drain_stderr(&mut self) -> &str {
+    pub(crate) fn drain_stderr(&mut self) -> &str {
         while let Ok(line) = self.stderr.recv_timeout(Duration::from_millis(200)) {
             self.seen.push_str(&(line + "\n"));
         }
@@ -163,16 +144,12 @@ impl Drop for Broker {
 }
 
 /// Runs `leveret` to its end; panics where that takes too long.
-pub fn run(arguments: &[&str], directory: &Directory) -> Output {
-    run_with(
-        Command::new(env!("CARGO_BIN_EXE_leveret")),
-        arguments,
-        directory,
-    )
+pub(crate) fn run(arguments: &[&str], directory: &Directory) -> Output {
+    run_with(Command::new(env!("CARGO_BIN_EXE_leveret")), arguments, directory)
 }
 
 /// The same, by a command that ends in the binary's path.
-pub fn run_with(mut command: Command, arguments: &[&str], directory: &Directory) -> Output {
+pub(crate) fn run_with(mut command: Command, arguments: &[&str], directory: &Directory) -> Output {
     let child = command
         .args(arguments)
         .current_dir(&directory.0)
@@ -186,17 +163,14 @@ pub fn run_with(mut command: Command, arguments: &[&str], directory: &Directory)
     match receiver.recv_timeout(START_PATIENCE) {
         Ok(output) => output.unwrap(),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            let _ = Command::new("kill")
-                .arg("-KILL")
-                .arg(id.to_string())
-                .status();
+            let _ = Command::new("kill").arg("-KILL").arg(id.to_string()).status();
             panic!("{arguments:?} did not end");
         }
     }
 }
 
 /// `GET path`; the status line and the body.
-pub fn get(address: SocketAddr, path: &str) -> (String, String) {
+pub(crate) fn get(address: SocketAddr, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(START_PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();

@@ -36,22 +36,10 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a.*.#.*.b", "[a.x.y.b] [a.x.y.z.b]", "[a.b] [a.x.b]"),
     // Several `#` with words between them.
     ("#.a.#", "[a] [b.a.b] [a.a]", "[] [b] [ab]"),
-    (
-        "#.a.#.b.#",
-        "[a.b] [x.a.x.b.x] [b.a.b]",
-        "[a] [b.a] [b.a.a]",
-    ),
+    ("#.a.#.b.#", "[a.b] [x.a.x.b.x] [b.a.b]", "[a] [b.a] [b.a.a]"),
     ("#.a.#.a.#", "[a.a] [a.b.a] [a.a.a.a]", "[a] [b.a.b]"),
-    (
-        "a.#.b.#.c",
-        "[a.b.c] [a.b.b.c.c] [a.x.b.y.c]",
-        "[a.c] [a.c.b] [a.b.c.d]",
-    ),
-    (
-        "*.#.a.*.#.b",
-        "[x.a.y.b] [x.y.a.b.b] [x.a.a.z.b]",
-        "[a.y.b] [x.a.b]",
-    ),
+    ("a.#.b.#.c", "[a.b.c] [a.b.b.c.c] [a.x.b.y.c]", "[a.c] [a.c.b] [a.b.c.d]"),
+    ("*.#.a.*.#.b", "[x.a.y.b] [x.y.a.b.b] [x.a.a.z.b]", "[a.y.b] [x.a.b]"),
     // Wildcard characters inside a word are ordinary, as is a wildcard in a routing key.
     ("a*", "[a*]", "[ab] [a]"),
     ("#a.*", "[#a.b] [#a.]", "[a.b] [x.a.b]"),
@@ -59,11 +47,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("a.*.b", "[a.#.b] [a.*.b]", "[#.b] [a.b]"),
     // Bytes are compared as bytes, whatever their length.
     ("é.*", "[é.x]", "[e.x] [É.x]"),
-    (
-        "exactly-16-bytes.*",
-        "[exactly-16-bytes.a]",
-        "[exactly-16-bytez.a] [exactly.a]",
-    ),
+    ("exactly-16-bytes.*", "[exactly-16-bytes.a]", "[exactly-16-bytez.a] [exactly.a]"),
     (
         "this-word-is-longer-than-16-bytes.#",
         "[this-word-is-longer-than-16-bytes]",
@@ -86,26 +70,12 @@ fn each_pattern_alone() {
         assert_eq!(builder.insert(pattern.as_bytes(), 5), Ok(true));
         let table = builder.snapshot();
         for key in keys(matching) {
-            assert_eq!(
-                reported(&table, &mut matcher, key.as_bytes()),
-                [5],
-                "{pattern:?} {key:?}"
-            );
-            assert!(
-                naive_matches(pattern.as_bytes(), key.as_bytes()),
-                "{pattern:?} {key:?}"
-            );
+            assert_eq!(reported(&table, &mut matcher, key.as_bytes()), [5], "{pattern:?} {key:?}");
+            assert!(naive_matches(pattern.as_bytes(), key.as_bytes()), "{pattern:?} {key:?}");
         }
         for key in keys(others) {
-            assert_eq!(
-                reported(&table, &mut matcher, key.as_bytes()),
-                [],
-                "{pattern:?} {key:?}"
-            );
-            assert!(
-                !naive_matches(pattern.as_bytes(), key.as_bytes()),
-                "{pattern:?} {key:?}"
-            );
+            assert_eq!(reported(&table, &mut matcher, key.as_bytes()), [], "{pattern:?} {key:?}");
+            assert!(!naive_matches(pattern.as_bytes(), key.as_bytes()), "{pattern:?} {key:?}");
         }
     }
 }
@@ -119,20 +89,13 @@ fn all_patterns_in_one_table() {
     let table = builder.snapshot();
     assert_eq!(table.len(), CASES.len());
     let mut matcher = Matcher::new();
-    for key in CASES
-        .iter()
-        .flat_map(|&(_, matching, others)| keys(matching).chain(keys(others)))
-    {
+    for key in CASES.iter().flat_map(|&(_, matching, others)| keys(matching).chain(keys(others))) {
         let expected: Vec<u32> = (0..)
             .zip(CASES)
             .filter(|&(_, &(pattern, ..))| naive_matches(pattern.as_bytes(), key.as_bytes()))
             .map(|(destination, _)| destination)
             .collect();
-        assert_eq!(
-            reported(&table, &mut matcher, key.as_bytes()),
-            expected,
-            "{key:?}"
-        );
+        assert_eq!(reported(&table, &mut matcher, key.as_bytes()), expected, "{key:?}");
     }
 }
 

@@ -17,23 +17,12 @@ fn many_hashes_cost_words_times_nodes() {
         builder.insert(pattern.as_bytes(), 1).unwrap();
         let table = builder.snapshot();
         let mut matcher = Matcher::new();
-        assert_eq!(
-            reported(&table, &mut matcher, matching.as_bytes()),
-            expected
-        );
+        assert_eq!(reported(&table, &mut matcher, matching.as_bytes()), expected);
         let (words, nodes) = (128, builder.work());
         assert_eq!(nodes, 128, "63 pairs, one more word, and the root");
-        assert!(
-            matcher.visited() <= words * nodes,
-            "{} visits",
-            matcher.visited()
-        );
+        assert!(matcher.visited() <= words * nodes, "{} visits", matcher.visited());
         // All 63 hashes are kept before half of the key is read, so it is not trivially small.
-        assert!(
-            matcher.visited() > words * nodes / 4,
-            "{} visits",
-            matcher.visited()
-        );
+        assert!(matcher.visited() > words * nodes / 4, "{} visits", matcher.visited());
     }
 }
 
@@ -51,16 +40,8 @@ fn many_hashes_in_many_patterns() {
     let mut matcher = Matcher::new();
     let key = "a.b.".repeat(64);
     let key = &key.as_bytes()[..KEY_BYTES_MAX];
-    assert_eq!(
-        reported(&table, &mut matcher, key).len(),
-        1_024,
-        "each once"
-    );
-    assert!(
-        matcher.visited() <= 128 * nodes,
-        "{} visits of {nodes} nodes",
-        matcher.visited()
-    );
+    assert_eq!(reported(&table, &mut matcher, key).len(), 1_024, "each once");
+    assert!(matcher.visited() <= 128 * nodes, "{} visits of {nodes} nodes", matcher.visited());
 }
 
 /// A key that leaves the trie costs nothing for the words behind.
@@ -70,10 +51,7 @@ fn a_miss_ends_the_walk() {
     builder.insert(b"a.*.c", 1).unwrap();
     let table = builder.snapshot();
     let mut matcher = Matcher::new();
-    assert_eq!(
-        reported(&table, &mut matcher, ["b"; 100].join(".").as_bytes()),
-        []
-    );
+    assert_eq!(reported(&table, &mut matcher, ["b"; 100].join(".").as_bytes()), []);
     assert_eq!(matcher.visited(), 1);
 }
 
@@ -100,10 +78,7 @@ fn a_change_does_not_cost_the_table() {
     let large = bind_each(&mut builder, 12_500..100_000);
     assert!(small < 200.0, "{small} nodes per bind up to 12,500");
     assert!(large < 200.0, "{large} nodes per bind up to 100,000");
-    assert!(
-        large - small < 4.0 * 8.0,
-        "less than one more level: {small} → {large}"
-    );
+    assert!(large - small < 4.0 * 8.0, "less than one more level: {small} → {large}");
 
     let before = builder.work();
     for number in 0..100_000 {
@@ -131,11 +106,7 @@ fn coming_and_going() {
         assert!(builder.remove(b"*.visitor.#", 1));
         builder.snapshot();
     }
-    assert!(
-        builder.work() - before < 1_000 * 8,
-        "{} units",
-        builder.work() - before
-    );
+    assert!(builder.work() - before < 1_000 * 8, "{} units", builder.work() - before);
     assert_eq!(builder.snapshot().len(), 20_000);
 }
 
@@ -150,15 +121,9 @@ fn a_wide_pattern() {
     assert!(builder.work() < 10_000 * 8, "{} units", builder.work());
     let all: Vec<u32> = (0..10_000).collect();
     let mut matcher = Matcher::new();
-    assert_eq!(
-        reported(&builder.snapshot(), &mut matcher, b"news.today"),
-        all
-    );
+    assert_eq!(reported(&builder.snapshot(), &mut matcher, b"news.today"), all);
     for destination in 0..5_000 {
         assert!(builder.remove(b"news.#", destination));
     }
-    assert_eq!(
-        reported(&builder.snapshot(), &mut matcher, b"news.today"),
-        all[5_000..]
-    );
+    assert_eq!(reported(&builder.snapshot(), &mut matcher, b"news.today"), all[5_000..]);
 }

@@ -21,11 +21,7 @@ fn naive_matches(pattern: &[u8], key: &[u8]) -> bool {
 }
 
 fn naive_words(key: &[u8]) -> Vec<&[u8]> {
-    if key.is_empty() {
-        Vec::new()
-    } else {
-        key.split(|&byte| byte == b'.').collect()
-    }
+    if key.is_empty() { Vec::new() } else { key.split(|&byte| byte == b'.').collect() }
 }
 
 /// The destinations `table` reports for `key`, sorted, with repetitions.

@@ -24,11 +24,7 @@ fn normal_forms() {
         (".", "."),
         ("*#.#*", "*#.#*"),
     ] {
-        assert_eq!(
-            Pattern::parse(key.as_bytes()).key(),
-            normal.as_bytes(),
-            "{key:?}"
-        );
+        assert_eq!(Pattern::parse(key.as_bytes()).key(), normal.as_bytes(), "{key:?}");
     }
 }
 
@@ -67,11 +63,7 @@ fn removed_slots_in_every_layer() {
     }
     for (count, removed) in earlier.iter().enumerate() {
         for (index, &slot) in slots.iter().enumerate() {
-            assert_eq!(
-                removed.contains(slot),
-                index < count,
-                "{slot} after {count}"
-            );
+            assert_eq!(removed.contains(slot), index < count, "{slot} after {count}");
         }
         assert!(!removed.contains(2) && !removed.contains(8_192) && !removed.contains(1 << 20));
     }

@@ -13,16 +13,12 @@ type Bindings = BTreeSet<(Vec<u8>, u32)>;
 
 /// What `key` reaches: each destination once per normal form.
 fn expected(bindings: &Bindings, key: &[u8]) -> Vec<u32> {
-    let matching = bindings
-        .iter()
-        .filter(|(pattern, _)| naive_matches(pattern, key));
+    let matching = bindings.iter().filter(|(pattern, _)| naive_matches(pattern, key));
     let distinct: BTreeSet<(Vec<u8>, u32)> = matching
         .map(|(pattern, destination)| (Pattern::parse(pattern).key().to_vec(), *destination))
         .collect();
-    let mut destinations: Vec<u32> = distinct
-        .into_iter()
-        .map(|(_, destination)| destination)
-        .collect();
+    let mut destinations: Vec<u32> =
+        distinct.into_iter().map(|(_, destination)| destination).collect();
     destinations.sort_unstable();
     destinations
 }
@@ -93,10 +89,7 @@ fn apply(builder: &mut TopicBuilder, bindings: &mut Bindings, change: Change) {
         }
         Change::Snapshot => {
             let table = builder.snapshot();
-            assert!(
-                Arc::ptr_eq(&table, &builder.snapshot()),
-                "nothing changed in between"
-            );
+            assert!(Arc::ptr_eq(&table, &builder.snapshot()), "nothing changed in between");
         }
         Change::Compact => {
             builder.compact();
@@ -162,22 +155,14 @@ fn a_long_history() {
         }
         if round % 20 == 19 {
             for _ in 0..bindings.len() * 3 / 4 {
-                apply(
-                    &mut builder,
-                    &mut bindings,
-                    Change::RemoveNth(round as usize),
-                );
+                apply(&mut builder, &mut bindings, Change::RemoveNth(round as usize));
             }
         }
         let mut keys: Vec<Vec<u8>> = (0..6).map(|_| samples.routing_key()).collect();
         keys.push(format!("a.b.{}.x", round * 7).into_bytes());
         check(&builder.snapshot(), &bindings, &keys, &mut matcher);
     }
-    assert!(
-        bindings.len() > 512,
-        "the history was too short: {}",
-        bindings.len()
-    );
+    assert!(bindings.len() > 512, "the history was too short: {}", bindings.len());
     assert!(builder.compact());
     let keys: Vec<Vec<u8>> = (0..50).map(|_| samples.routing_key()).collect();
     check(&builder.snapshot(), &bindings, &keys, &mut matcher);
@@ -191,10 +176,7 @@ fn samples_match_often_enough() {
     let mut matching = 0;
     for _ in 0..1_000 {
         let (pattern, key) = (samples.binding_key(), samples.routing_key());
-        assert_eq!(
-            (&pattern, &key),
-            (&repeated.binding_key(), &repeated.routing_key())
-        );
+        assert_eq!((&pattern, &key), (&repeated.binding_key(), &repeated.routing_key()));
         matching += u32::from(naive_matches(&pattern, &key));
     }
     assert!((50..500).contains(&matching), "{matching} of 1,000");

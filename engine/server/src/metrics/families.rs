@@ -1,0 +1,128 @@
+//! The tables of what is shown: name, help, and where the value comes from.
+
+use leveret_broker::core::ShardCounts;
+use leveret_broker::report::{QueueReport, Report};
+use leveret_ring::RingCounters;
+
+use super::text::Kind;
+
+/// A gauge of a shard, under `leveret_`.
+pub(super) type ShardGauge = (&'static str, &'static str, fn(&Report) -> usize);
+/// A counter of a shard, under `leveret_`.
+pub(super) type ShardCount = (&'static str, &'static str, fn(&ShardCounts) -> u64);
+/// A counter of a shard's ring, under `leveret_`.
+pub(super) type RingCount = (&'static str, &'static str, fn(&RingCounters) -> u64);
+/// A figure of a queue.
+pub(super) type QueueFigure = (&'static str, Kind, &'static str, fn(&QueueReport) -> u64);
+
+/// A table of rows `field "name" "text";`.
+macro_rules! table {
+    ($($field:ident $name:literal $text:expr;)*) => {
+        [$(($name, $text, |of| of.$field),)*]
+    };
+}
+
+/// What shards hold.
+pub(super) const SHARD_GAUGES: [ShardGauge; 10] = table! {
+    connections "connections" "Open client connections.";
+    channels "channels" "Open channels.";
+    consumers "consumers" "Consumers of the shard's queues.";
+    queues "queues" "Queues that live on the shard.";
+    messages_ready "queue_messages_ready" "Messages that wait.";
+    messages_unacked "queue_messages_unacked" "Messages given out and not settled.";
+    store_live_bytes "store_live_bytes" "Bytes of messages at rest.";
+    store_segment_bytes "store_segment_bytes" "Bytes of segment memory, used or kept.";
+    outbox_bytes "outbox_bytes" "Bytes that wait for sockets.";
+    mail_bytes "mail_bytes" "Bytes that wait for other shards.";
+};
+
+/// What happened on shards.
+pub(super) const SHARD_COUNTS: [ShardCount; 18] = table! {
+    connections_opened "connections_opened_total" "Connections accepted.";
+    connections_closed "connections_closed_total" "Connections closed.";
+    handshakes_timed_out "handshakes_timed_out_total" "Connections cut for a slow handshake.";
+    heartbeats_missed "heartbeats_missed_total" "Connections whose heartbeats stayed out.";
+    channels_opened "channels_opened_total" "Channels opened.";
+    channels_closed "channels_closed_total" "Channels closed.";
+    published "messages_received_total" "Messages from publishers.";
+    published_bytes "messages_received_bytes_total" "Body bytes of those.";
+    published_confirm "messages_received_confirm_total" "Messages on channels in confirm mode.";
+    unroutable_dropped "messages_unroutable_dropped_total" "Messages without a queue, dropped.";
+    unroutable_returned "messages_unroutable_returned_total" "Messages without a queue, returned.";
+    delivered_auto_ack "messages_delivered_consume_auto_ack_total" "Deliveries nobody acks.";
+    delivered_manual_ack "messages_delivered_consume_manual_ack_total" "Deliveries to be acked.";
+    got_auto_ack "messages_delivered_get_auto_ack_total" "basic.get that nobody acks.";
+    got_manual_ack "messages_delivered_get_manual_ack_total" "basic.get to be acked.";
+    got_empty "messages_get_empty_total" "basic.get of an empty queue.";
+    redelivered "messages_redelivered_total" "Messages given out again.";
+    acknowledged "messages_acknowledged_total" "Deliveries acked.";
+};
+
+/// What happened on rings.
+pub(super) const RING_COUNTS: [RingCount; 8] = table! {
+    enters "ring_enters_total" "System calls of the ring.";
+    submissions "ring_submissions_total" "Operations given to the kernel.";
+    completions "ring_completions_total" "Completions taken from the kernel.";
+    receive_rearms "ring_receive_rearms_total" "Multishot receives armed again.";
+    starvations "ring_starvations_total" "Receives that found no buffer.";
+    completion_overflows "ring_completion_overflows_total" "Completion queue overflows.";
+    wakes_sent "ring_wakes_sent_total" "Wakes sent to other shards.";
+    wakes_received "ring_wakes_received_total" "Wakes received.";
+};
+
+/// Gauges that `RabbitMQ` has too.
+pub(super) const OBJECTS: [&str; 4] = ["connections", "channels", "consumers", "queues"];
+
+/// The label of counts of messages from publishers.
+pub(super) const PROTOCOL: &str = "protocol=\"amqp091\"";
+/// The labels of counts of messages from queues.
+const QUEUE_TYPE: &str = "protocol=\"amqp091\",queue_type=\"rabbit_classic_queue\"";
+
+/// `rabbitmq_global_messages_*_total` with its labels.
+pub(super) const GLOBAL_COUNTS: [ShardCount; 11] = table! {
+    published "received" PROTOCOL;
+    published_confirm "received_confirm" PROTOCOL;
+    unroutable_dropped "unroutable_dropped" PROTOCOL;
+    unroutable_returned "unroutable_returned" PROTOCOL;
+    delivered_auto_ack "delivered_consume_auto_ack" QUEUE_TYPE;
+    delivered_manual_ack "delivered_consume_manual_ack" QUEUE_TYPE;
+    got_auto_ack "delivered_get_auto_ack" QUEUE_TYPE;
+    got_manual_ack "delivered_get_manual_ack" QUEUE_TYPE;
+    got_empty "get_empty" QUEUE_TYPE;
+    redelivered "redelivered" QUEUE_TYPE;
+    acknowledged "acknowledged" QUEUE_TYPE;
+};
+
+/// The sum of all ways a message is given out, as `RabbitMQ` counts it.
+pub(super) const GLOBAL_DELIVERED: ShardCount = ("delivered", QUEUE_TYPE, |counts| {
+    counts.delivered_auto_ack
+        + counts.delivered_manual_ack
+        + counts.got_auto_ack
+        + counts.got_manual_ack
+});
+
+/// What is shown of each queue.
+pub(super) const QUEUE_FIGURES: [QueueFigure; 8] = [
+    ("rabbitmq_queue_messages", Kind::Gauge, "Ready and unacked messages.", |queue| {
+        (queue.messages_ready + queue.messages_unacked) as u64
+    }),
+    ("rabbitmq_queue_messages_ready", Kind::Gauge, "Messages that wait.", |queue| {
+        queue.messages_ready as u64
+    }),
+    ("rabbitmq_queue_messages_unacked", Kind::Gauge, "Messages not settled.", |queue| {
+        queue.messages_unacked as u64
+    }),
+    ("rabbitmq_queue_consumers", Kind::Gauge, "Consumers.", |queue| queue.consumers as u64),
+    ("leveret_queue_messages_published_total", Kind::Counter, "Messages in.", |queue| {
+        queue.counts.published
+    }),
+    ("leveret_queue_messages_delivered_total", Kind::Counter, "Messages given out.", |queue| {
+        queue.counts.delivered
+    }),
+    ("leveret_queue_messages_acknowledged_total", Kind::Counter, "Deliveries acked.", |queue| {
+        queue.counts.acknowledged
+    }),
+    ("leveret_queue_messages_redelivered_total", Kind::Counter, "Given out again.", |queue| {
+        queue.counts.redelivered
+    }),
+];
