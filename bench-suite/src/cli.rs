@@ -69,9 +69,8 @@ impl Plan {
     /// The scenarios in the order in which they are run: memory first, while the brokers are
     /// fresh.
     pub(crate) fn scenarios(&self) -> Vec<Scenario> {
-        let asked = |scenario: &&Scenario| {
-            self.scenarios.is_empty() || self.scenarios.contains(scenario)
-        };
+        let asked =
+            |scenario: &&Scenario| self.scenarios.is_empty() || self.scenarios.contains(scenario);
         Scenario::ALL.iter().filter(asked).copied().collect()
     }
 }
@@ -97,7 +96,10 @@ mod tests {
     #[test]
     fn everything_but_the_broker_has_a_default() {
         let plan = plan(&[]).unwrap();
-        assert_eq!((plan.runs, plan.seconds, plan.connections, plan.backlog), (5, 2, 2000, 500_000));
+        assert_eq!(
+            (plan.runs, plan.seconds, plan.connections, plan.backlog),
+            (5, 2, 2000, 500_000)
+        );
         assert_eq!(plan.scenarios(), Scenario::ALL);
         assert!(Cli::try_parse_from(["leveret-bench", "first"]).is_err());
     }

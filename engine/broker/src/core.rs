@@ -110,6 +110,15 @@ pub struct ShardCounts {
     pub acknowledged: u64,
 }
 
+impl ShardCounts {
+    /// Counts a delivery to a consumer.
+    #[inline]
+    pub fn count_delivery(&mut self, no_ack: bool) {
+        self.delivered_auto_ack += u64::from(no_ack);
+        self.delivered_manual_ack += u64::from(!no_ack);
+    }
+}
+
 /// The latencies of a shard, in nanoseconds.
 #[derive(Clone, Debug)]
 pub struct ShardLatency {
@@ -192,6 +201,22 @@ impl Exits {
         } else {
             Room::Yes
         }
+    }
+
+    /// Asks the consumer's channel for a delivery under its limit. False: the grant comes later.
+    pub fn grant(&mut self, queue: QueueId, consumer: &ConsumerKey) -> bool {
+        let shard = consumer.channel.owner.shard;
+        if shard != self.id {
+            let wants = Mail::Wants { consumer: *consumer, queue };
+            self.post.send(shard, Lane::Reply, wants);
+            return false;
+        }
+        let Some((writer, index)) = self.writers.channel(consumer.channel) else { return false };
+        let limit = &mut writer.channel_at(index).limit;
+        limit.wanting.push_back(*consumer);
+        // Others that wanted before are served first.
+        let granted = limit.wanting.len() == 1 && limit.next_grant().is_some();
+        granted
     }
 
     /// Has the queue told when there is room for this consumer again.

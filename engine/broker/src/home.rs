@@ -68,6 +68,7 @@ impl Core {
         };
         queue.consumers.took(taker);
         queue.counts.delivered += 1;
+        self.counts.count_delivery(taker.no_ack);
         queue.record_latency(message.published_at, self.now, self.now);
         self.latency.record(self.now.since(message.published_at), 0);
         self.exits.deliver(&delivery_of(id, self.id, taker, number, redelivered), message);
@@ -90,6 +91,7 @@ impl Core {
             let message = self.store.message(entry.message);
             queue.consumers.took(&taker);
             queue.counts.delivered += 1;
+            self.counts.count_delivery(taker.no_ack);
             queue.counts.redelivered += u64::from(entry.redelivered);
             self.counts.redelivered += u64::from(entry.redelivered);
             queue.record_latency(message.published_at, entry.ready_at, self.now);
@@ -103,9 +105,10 @@ impl Core {
         }
     }
 
-    /// Ends a delivery as its client wishes.
+    /// Ends a delivery as its client wishes. `serve` is false while more of the same is to come:
+    /// what returns together is in its places before anybody is served.
     #[inline]
-    pub fn settle(&mut self, id: QueueId, delivery: u64, settlement: Settlement) {
+    pub fn settle(&mut self, id: QueueId, delivery: u64, settlement: Settlement, serve: bool) {
         let now = self.now;
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
@@ -126,7 +129,7 @@ impl Core {
             Settlement::Reject => self.store.release(checkout.message),
             Settlement::Requeue => {}
         }
-        if !queue.state.is_empty() {
+        if serve && !queue.state.is_empty() {
             self.pump(id);
         }
     }
@@ -192,21 +195,27 @@ impl Core {
         }
     }
 
-    /// A channel ended: its consumers go, and what it had returns to its place before anybody
+    /// Channels ended: their consumers go, and what they had returns to its place before anybody
     /// else is served, so that the next consumer sees the old order.
-    pub fn leave(&mut self, channel: ChannelKey) {
-        for id in self.visits.remove(&channel).unwrap_or_default() {
-            let Some(queue) = open_queue(&mut self.queues, id) else {
-                continue;
-            };
-            let (consumers, holders) = queue.consumers.of_channel(channel);
-            for consumer in &consumers {
-                queue.consumers.cancel(consumer);
+    pub fn leave(&mut self, channels: &[ChannelKey]) {
+        let mut visited = Vec::new();
+        for channel in channels {
+            for id in self.visits.remove(channel).unwrap_or_default() {
+                let Some(queue) = open_queue(&mut self.queues, id) else { continue };
+                let (consumers, holders) = queue.consumers.of_channel(*channel);
+                for consumer in &consumers {
+                    queue.consumers.cancel(consumer);
+                }
+                visited.push((id, holders, !consumers.is_empty()));
             }
+        }
+        for (id, holders, _) in &visited {
             for holder in holders {
-                self.requeue_all(id, holder);
+                self.requeue_all(*id, *holder);
             }
-            if !consumers.is_empty() && self.is_abandoned(id) {
+        }
+        for (id, _, had_consumers) in visited {
+            if had_consumers && self.is_abandoned(id) {
                 self.retire(id, None);
             } else {
                 self.pump(id);
@@ -412,10 +421,12 @@ fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
                 // Its leave is under way.
                 Room::Gone => queue.consumers.stop_here(taker.holder),
             },
-            Next::AskGrant(consumer) => {
-                let wants = Mail::Wants { consumer, queue: queue.meta.id };
-                let to = consumer.channel.owner.shard;
-                exits.post.send(to, Lane::Reply, wants);
+            Next::AskGrant(taker) => {
+                if exits.grant(queue.meta.id, &taker.key) {
+                    queue.consumers.granted(&taker);
+                } else {
+                    queue.consumers.wait_for_grant(&taker);
+                }
             }
             Next::Nobody => return None,
         }

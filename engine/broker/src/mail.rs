@@ -67,11 +67,14 @@ pub enum Mail {
         delivery: u64,
         /// What the client said.
         settlement: Settlement,
+        /// No more of the same method follows for this queue: serve its consumers.
+        serve: bool,
     },
     /// Work: everything else a channel asks of a queue.
     Ask(Box<(QueueId, QueueRequest)>),
-    /// Work: a channel ended; its consumers go and its unacked messages return.
-    Leave(ChannelKey),
+    /// Work: channels of one connection ended; their consumers go, then their unacked messages
+    /// return.
+    Leave(Vec<ChannelKey>),
     /// Work: the consumer's socket is full, or has room again.
     Consumer {
         /// The queue it consumes from.

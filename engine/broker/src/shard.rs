@@ -221,11 +221,11 @@ impl Shard {
                     core.confirm_to(from, channel);
                 }
             }
-            Mail::Settle { queue, delivery, settlement } => {
-                core.settle(queue, delivery, settlement);
+            Mail::Settle { queue, delivery, settlement, serve } => {
+                core.settle(queue, delivery, settlement, serve);
             }
             Mail::Ask(asked) => core.ask(asked.0, asked.1),
-            Mail::Leave(channel) => core.leave(channel),
+            Mail::Leave(channels) => core.leave(&channels),
             Mail::Consumer { queue, consumer, signal } => core.signal(queue, &consumer, signal),
             Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
             reply => self.reply(from, reply, batch),
@@ -238,6 +238,9 @@ impl Shard {
         match mail {
             Mail::Deliver { delivery, parcel } => {
                 core.exits.writers.deliver(&delivery, &batch.unpack(&parcel));
+                if delivery.granted && delivery.number.is_none() {
+                    core.grant(delivery.consumer.channel);
+                }
                 core.stop_full_consumer(&delivery.consumer);
             }
             Mail::Got { channel, got, parcel } => {

@@ -45,6 +45,8 @@ pub struct Store {
     unused: Vec<u32>,
     spare: Vec<Vec<u8>>,
     current: Option<u32>,
+    /// Segments that have become mostly dead: candidates for copying forward.
+    sparse: Vec<u32>,
     /// Indexed by [`MessageId`].
     places: Vec<Place>,
     vacant: Vec<u32>,
@@ -61,6 +63,8 @@ struct Segment {
     bytes: Vec<u8>,
     live_records: u32,
     live_bytes: usize,
+    /// It stands in [`Store::sparse`].
+    listed: bool,
 }
 
 /// Where a message is. 12 bytes.
@@ -200,7 +204,9 @@ impl Store {
             self.segments.push(segment);
             self.segments.len() as u32 - 1
         };
-        self.current = Some(index);
+        if let Some(last) = self.current.replace(index) {
+            self.list_if_sparse(last);
+        }
         index
     }
 
@@ -211,11 +217,34 @@ impl Store {
             if self.current != Some(index) {
                 self.retire(index);
             }
-        } else if self.current != Some(index) && segment.live_bytes < SEGMENT_BYTES / 4 {
-            let used = self.segments.len() - self.unused.len();
-            let mostly_dead = used * SEGMENT_BYTES > 3 * self.live_bytes;
-            if used > EVACUATION_FLOOR_SEGMENTS && mostly_dead {
-                self.evacuate(index);
+        } else {
+            self.list_if_sparse(index);
+        }
+        let used = self.segments.len() - self.unused.len();
+        if used > EVACUATION_FLOOR_SEGMENTS && used * SEGMENT_BYTES > 3 * self.live_bytes {
+            self.evacuate_one();
+        }
+    }
+
+    fn list_if_sparse(&mut self, index: u32) {
+        let segment = &mut self.segments[index as usize];
+        let sparse = segment.live_records > 0 && segment.live_bytes < SEGMENT_BYTES / 4;
+        if sparse && self.current != Some(index) && !segment.listed {
+            segment.listed = true;
+            self.sparse.push(index);
+            if self.sparse.len() > 2 * self.segments.len() + EVACUATION_FLOOR_SEGMENTS {
+                let segments = &self.segments;
+                self.sparse.retain(|index| segments[*index as usize].listed);
+            }
+        }
+    }
+
+    /// Copies one mostly dead segment forward, if there is one. A listed segment that was emptied
+    /// meanwhile has lost its mark: its place in the list means nothing any more.
+    fn evacuate_one(&mut self) {
+        while let Some(index) = self.sparse.pop() {
+            if self.segments[index as usize].listed {
+                return self.evacuate(index);
             }
         }
     }

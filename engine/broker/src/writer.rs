@@ -153,7 +153,7 @@ impl Writers {
     #[inline]
     pub fn room(&self, consumer: &ConsumerKey) -> Room {
         match self.get(consumer.channel.owner.connection) {
-            Some(writer) if writer.ending => Room::Gone,
+            Some(writer) if !writer.has_channel(consumer.channel) => Room::Gone,
             Some(writer) if writer.is_full() => Room::Full,
             Some(_) => Room::Yes,
             None => Room::Gone,
@@ -183,8 +183,8 @@ impl Writers {
                 Unacked { queue, home, delivery: number, counted: true, in_transaction: false };
             outbound.unacked.push(tag, unacked);
             outbound.limit.unsettled += 1;
-            outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
         }
+        outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
         let Some(consumer) = outbound.consumer(delivery.consumer.number) else {
             return false;
         };
@@ -232,6 +232,12 @@ impl Writer {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.outbox.len() >= self.high_watermark_bytes
+    }
+
+    #[inline]
+    fn has_channel(&self, key: ChannelKey) -> bool {
+        let last = self.channels.get(self.last_channel).filter(|last| last.key == key);
+        last.is_some() || self.channels.iter().any(|channel| channel.key == key)
     }
 
     /// Adds a channel.

@@ -7,6 +7,7 @@
 //! behind but the data directory.
 
 use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,7 @@ const READY_PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     let config = arguments.configuration()?;
     if arguments.print_config {
-        print!("{}", config.to_toml());
+        say(&config.to_toml());
         return Ok(());
     }
     // `validate` has parsed the same filter.
@@ -199,10 +200,7 @@ impl Broker {
             connections_max: self.connections_max,
             data_dir: data_dir.as_deref().unwrap_or(&config.data_dir),
         };
-        // Without println!, which panics where nobody reads stdout.
-        let mut out = std::io::stdout().lock();
-        let _ = std::io::Write::write_all(&mut out, banner.to_string().as_bytes());
-        let _ = std::io::Write::flush(&mut out);
+        say(&banner.to_string());
     }
 
     fn wait_for_end(&self) -> Ending {
@@ -293,6 +291,12 @@ fn make_data_directory(path: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(path).map_err(failure)?;
     std::fs::read_dir(path).map_err(failure)?;
     Ok(())
+}
+
+/// Writes to stdout. Not by `print!`, which panics where nobody reads.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Different in each run, so that clients cannot aim their names at one bucket of a hash table.

@@ -18,7 +18,7 @@ pub(crate) fn watch(notices: Sender<Notice>) -> io::Result<()> {
         for signal in signals.forever() {
             if asked {
                 eprintln!("leveret: second {}, ending at once", name(signal));
-                // Without exit handlers: other threads may be anywhere.
+                // Nothing is run at this exit, for other threads may be anywhere.
                 low_level::exit(128 + signal);
             }
             asked = true;

@@ -180,6 +180,8 @@ impl Call<'_> {
             self.limit_channel(u32::from(qos.prefetch_count));
         } else {
             self.channel.prefetch = qos.prefetch_count;
+            // RabbitMQ 3.x: the newer word replaces the older one, for the channel too.
+            self.limit_channel(0);
         }
         self.write(&BasicQosOk {});
         Ok(Flow::Done)

@@ -1,8 +1,8 @@
 //! Consumers of a channel, and `basic.get`.
 
+use leveret_amqp::TableRef;
 use leveret_amqp::encoder::GetOk;
 use leveret_amqp::method::{BasicCancel, BasicCancelOk, BasicConsume, BasicGet};
-use leveret_amqp::{TableRef, Value};
 
 use crate::core::Core;
 use crate::error::Exception;
@@ -11,6 +11,7 @@ use crate::mail::{Got, Mail, QueueRequest, Signal, Subscription};
 use crate::message::Message;
 use crate::outbound::Unacked;
 use crate::permission::{Access, ResourceKind};
+use crate::topology::Name;
 
 use super::answer::Awaited;
 use super::call::{Call, Flow, Outcome};
@@ -29,7 +30,7 @@ impl Call<'_> {
             return Err(Exception::not_allowed(format!("attempt to reuse consumer tag '{tag}'")));
         }
         let queue = self.queue(&name)?;
-        let priority = consumer_priority(consume.arguments)?;
+        let priority = self.consumer_priority(&name, consume.arguments)?;
         let (id, home, no_ack) = (queue.id, queue.home, consume.no_ack);
         let prefetch = self.channel.prefetch;
         let Some(outbound) = self.outbound() else {
@@ -72,6 +73,20 @@ impl Call<'_> {
         }
         let request = QueueRequest::Get(self.channel.key, get.no_ack);
         self.ask(queue.id, queue.home, request, Awaited::Get(name))
+    }
+
+    /// `x-priority`; other arguments mean nothing to our queues.
+    fn consumer_priority(&self, queue: &Name, arguments: TableRef<'_>) -> Result<i32, Exception> {
+        let Some(value) = arguments.get("x-priority") else { return Ok(0) };
+        let Some(priority) = value.as_integer() else {
+            return Err(Exception::precondition_failed(format!(
+                "invalid arg 'x-priority' for queue '{queue}' in vhost '{}': \"expected integer, \
+                 got {}\"",
+                self.session.opened.vhost_name,
+                value.rabbit_type_name(),
+            )));
+        };
+        Ok(priority.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 }
 
@@ -138,16 +153,4 @@ impl Core {
             self.work(home, Mail::Consumer { queue, consumer: key, signal });
         }
     }
-}
-
-/// `x-priority`; other arguments mean nothing to our queues.
-fn consumer_priority(arguments: TableRef<'_>) -> Result<i32, Exception> {
-    let Some(value) = arguments.get("x-priority") else {
-        return Ok(0);
-    };
-    let invalid = |value: Value<'_>| {
-        Exception::precondition_failed(format!("invalid arg 'x-priority': {value:?}"))
-    };
-    let priority = value.as_integer().ok_or_else(|| invalid(value))?;
-    i32::try_from(priority).map_err(|_| invalid(value))
 }

@@ -93,7 +93,7 @@ impl Call<'_> {
     pub(super) fn exchange_bind(&mut self, bind: &ExchangeBind<'_>) -> Outcome {
         let change =
             self.exchange_binding(bind.source, bind.destination, bind.routing_key, bind.arguments)?;
-        self.check_headers_source(&change.source, bind.arguments)?;
+        self.check_headers_binding(&change, bind.arguments)?;
         let request = Request::Bind(self.channel.key, change);
         self.request(
             request,
@@ -151,14 +151,23 @@ impl Call<'_> {
         }
     }
 
-    /// The binding arguments that a headers exchange looks at.
-    pub(super) fn check_headers_source(
+    /// The binding arguments that a headers exchange looks at. Where one of the ends is missing,
+    /// the control state says so: that comes before.
+    pub(super) fn check_headers_binding(
         &self,
-        source: &Name,
+        change: &BindingChange,
         arguments: TableRef<'_>,
     ) -> Result<(), Exception> {
-        let exchange = self.core.topology.exchange(self.session.opened.vhost, source.as_bytes());
-        if exchange.is_some_and(|exchange| exchange.kind == ExchangeKind::Headers) {
+        let topology = &self.core.topology;
+        let (source, destination) = (change.source.as_bytes(), change.destination.as_bytes());
+        let ready = match change.target {
+            BindingTarget::Queue => topology
+                .queue(change.vhost, destination)
+                .is_some_and(|queue| queue.exclusive.is_none_or(|owner| owner == change.owner)),
+            BindingTarget::Exchange => topology.exchange(change.vhost, destination).is_some(),
+        };
+        let exchange = topology.exchange(change.vhost, source);
+        if ready && exchange.is_some_and(|exchange| exchange.kind == ExchangeKind::Headers) {
             arguments::check_headers_binding(arguments)?;
         }
         Ok(())

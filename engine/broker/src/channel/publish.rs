@@ -10,7 +10,7 @@ use leveret_amqp::{Properties, PropertiesBuilder, ReplyCode, TableBuilder};
 use crate::core::Core;
 use crate::equivalence::no_exchange;
 use crate::error::Exception;
-use crate::id::{ChannelKey, ShardId};
+use crate::id::{ChannelKey, ExchangeId, ShardId};
 use crate::mail::{Lane, Mail};
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
 use crate::permission::{Access, ResourceKind};
@@ -90,12 +90,15 @@ impl Call<'_> {
         let flags = [properties[0] & CHECKED_FLAGS[0], properties[1] & CHECKED_FLAGS[1]];
         let topology = &self.core.topology;
         let versions = (topology.version(), topology.permission_version());
-        if flags != [0, 0] {
-            self.check_properties()?;
-        }
         let own_way = flags[0] & 0x20 != 0 && has_extra_keys(&self.channel.content.properties);
-        if own_way || !self.channel.route.is_current(versions) {
-            self.find_route(versions, own_way)?;
+        let known_way = !own_way && self.channel.route.is_current(versions);
+        if flags != [0, 0] || !known_way {
+            // RabbitMQ's order: the exchange, then the properties, then the way.
+            let exchange = if known_way { None } else { Some(self.published_exchange()?) };
+            self.check_properties()?;
+            if let Some(exchange) = exchange {
+                self.find_route(exchange, versions, own_way)?;
+            }
         }
         if self.channel.route.strip_bcc {
             self.channel.content.properties = without_bcc(&self.channel.content.properties);
@@ -126,11 +129,11 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Finds the queues, with all the checks that a repeated message need not pass again.
+    /// The exchange, if the user may publish to it.
     #[inline(never)]
-    fn find_route(&mut self, versions: (u64, u64), own_way: bool) -> Result<(), Exception> {
+    fn published_exchange(&self) -> Result<ExchangeId, Exception> {
         let opened = &self.session.opened;
-        let route = &mut self.channel.route;
+        let route = &self.channel.route;
         let blame = |exception: Exception| exception.of(BasicPublish::IDS);
         let Ok(name) = str::from_utf8(&route.exchange) else {
             let text = "Malformed UTF-8 in shortstr";
@@ -148,6 +151,17 @@ impl Call<'_> {
             let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
             return Err(blame(Exception::access_refused(text)));
         }
+        Ok(exchange)
+    }
+
+    /// Finds the queues.
+    #[inline(never)]
+    fn find_route(
+        &mut self,
+        exchange: ExchangeId,
+        versions: (u64, u64),
+        own_way: bool,
+    ) -> Result<(), Exception> {
         let route = &mut self.channel.route;
         let routed = self.core.topology.route(
             &mut self.core.route,
@@ -156,7 +170,7 @@ impl Call<'_> {
             &self.channel.content.properties,
             &mut route.destinations,
         );
-        let routed = routed.map_err(blame)?;
+        let routed = routed.map_err(|exception| exception.of(BasicPublish::IDS))?;
         route.destinations.sort_unstable_by_key(|destination| destination.home);
         let here = self.core.id;
         route.local = route.destinations.iter().all(|destination| destination.home == here);

@@ -18,6 +18,9 @@ use crate::topology::{BindingTarget, Name};
 use super::answer::{Awaited, Declaring, Plain};
 use super::call::{Call, Flow, Outcome};
 
+/// What stands in a refusal for a name that the server would have made.
+const REFUSED_NAME: &str = "amq.gen-AAAAAAAAAAAAAAAAAAAAAA";
+
 impl Call<'_> {
     pub(super) fn queue_declare(&mut self, declare: &QueueDeclare<'_>) -> Outcome {
         if declare.passive {
@@ -71,6 +74,8 @@ impl Call<'_> {
     }
 
     fn check_new_queue(&self, declare: &QueueDeclare<'_>, name: &Name) -> Result<(), Exception> {
+        // RabbitMQ has made the name before it refuses, and shows it.
+        let name = &if name.is_empty() { Name::from(REFUSED_NAME) } else { name.clone() };
         let properties = QueueProperties {
             vhost: &self.session.opened.vhost_name,
             name,
@@ -91,7 +96,7 @@ impl Call<'_> {
     pub(super) fn queue_bind(&mut self, bind: &QueueBind<'_>) -> Outcome {
         let change =
             self.queue_binding(bind.queue, bind.exchange, bind.routing_key, bind.arguments)?;
-        self.check_headers_source(&change.source, bind.arguments)?;
+        self.check_headers_binding(&change, bind.arguments)?;
         let request = Request::Bind(self.channel.key, change);
         let reply = Plain::new(bind.nowait, |channel, out| {
             encode_frame(channel, &QueueBindOk {}, out);

@@ -1,5 +1,7 @@
 //! Acknowledging, rejecting and asking again.
 
+use std::collections::BTreeSet;
+
 use leveret_amqp::method::{BasicAck, BasicNack, BasicRecoverOk, BasicReject};
 
 use crate::core::Core;
@@ -73,16 +75,20 @@ impl Core {
             let Some(unacked) = outbound.unacked.remove(tag) else {
                 return Err(unknown(tag));
             };
-            self.settle_one(channel, unacked, settlement);
+            self.settle_one(channel, unacked, settlement, true);
             return Ok(());
         }
         if !all && outbound.unacked.find(tag).is_none() {
             return Err(unknown(tag));
         }
+        if settlement == Settlement::Requeue {
+            self.requeue_through(channel, through);
+            return Ok(());
+        }
         while let Some((writer, index)) = self.exits.writers.channel(channel)
             && let Some((_, unacked)) = writer.channel_at(index).unacked.pop_through(through)
         {
-            self.settle_one(channel, unacked, settlement);
+            self.settle_one(channel, unacked, settlement, true);
         }
         Ok(())
     }
@@ -92,12 +98,35 @@ impl Core {
         if let Some((writer, index)) = self.exits.writers.channel(channel)
             && let Some(unacked) = writer.channel_at(index).unacked.remove(tag)
         {
-            self.settle_one(channel, unacked, settlement);
+            self.settle_one(channel, unacked, settlement, true);
+        }
+    }
+
+    /// Returns all deliveries up to a tag, each queue's together.
+    fn requeue_through(&mut self, channel: ChannelKey, through: u64) {
+        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let held = &mut writer.channel_at(index).unacked;
+        let mut returned = Vec::new();
+        while let Some((_, unacked)) = held.pop_through(through) {
+            returned.push((unacked, false));
+        }
+        let mut seen = BTreeSet::new();
+        for (unacked, last_of_queue) in returned.iter_mut().rev() {
+            *last_of_queue = seen.insert(unacked.queue);
+        }
+        for (unacked, last_of_queue) in returned {
+            self.settle_one(channel, unacked, Settlement::Requeue, last_of_queue);
         }
     }
 
     #[inline]
-    fn settle_one(&mut self, channel: ChannelKey, unacked: Unacked, settlement: Settlement) {
+    fn settle_one(
+        &mut self,
+        channel: ChannelKey,
+        unacked: Unacked,
+        settlement: Settlement,
+        serve: bool,
+    ) {
         let Unacked { queue, home, delivery, counted, .. } = unacked;
         if settlement == Settlement::Ack {
             self.counts.acknowledged += 1;
@@ -110,9 +139,9 @@ impl Core {
             }
         }
         if home == self.id {
-            self.settle(queue, delivery, settlement);
+            self.settle(queue, delivery, settlement, serve);
         } else {
-            self.work(home, Mail::Settle { queue, delivery, settlement });
+            self.work(home, Mail::Settle { queue, delivery, settlement, serve });
         }
     }
 }

@@ -68,11 +68,13 @@ impl Call<'_> {
         let transaction = self.transaction()?;
         for publish in &transaction.publishes {
             let (start, end) = publish.destinations;
-            let destinations = &transaction.destinations[start..end];
+            // Queues that have gone since are as good as never found.
+            let mut destinations = transaction.destinations[start..end].to_vec();
+            destinations.retain(|found| self.core.topology.queue_by_id(found.queue).is_some());
             let message = transaction.batch.unpack(&publish.parcel);
             let key = self.channel.key;
             let blocked =
-                self.core.send_to_queues(key, destinations, &message, publish.mandatory, false);
+                self.core.send_to_queues(key, &destinations, &message, publish.mandatory, false);
             self.session.wait_to_publish(self.core, blocked);
         }
         for (tag, settlement) in transaction.settlements {

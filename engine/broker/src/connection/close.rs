@@ -1,5 +1,7 @@
 //! How channels and connections end.
 
+use std::collections::BTreeMap;
+
 use leveret_amqp::method::{
     ChannelClose, ChannelCloseOk, ConnectionClose, ConnectionCloseOk, Encode, encode_frame,
 };
@@ -10,6 +12,7 @@ use crate::control::Request;
 use crate::core::Core;
 use crate::error::Exception;
 use crate::event::Operation;
+use crate::id::{ChannelKey, ShardId};
 use crate::mail::Mail;
 
 use super::{Connection, Deadline, Stage};
@@ -19,8 +22,8 @@ use super::{Connection, Deadline, Stage};
 pub enum Ending {
     /// We said close and wait for close-ok.
     AwaitCloseOk,
-    /// The client said close; close-ok follows when its exclusive queues are gone.
-    AwaitRelease,
+    /// The exclusive queues are being deleted; then we say close with this, or close-ok.
+    AwaitRelease(Option<Box<Exception>>),
     /// Silence until the deadline, then this, or no word at all.
     Silent(Option<Box<Exception>>),
 }
@@ -32,7 +35,7 @@ impl Connection {
             return;
         };
         self.channels[index].closing = true;
-        self.leave_channel(core, number);
+        self.leave_channels(core, &[number]);
         let text = reply_text(exception.code, &exception.explanation);
         let close = ChannelClose {
             reply_code: exception.code.code(),
@@ -45,7 +48,7 @@ impl Connection {
 
     /// The client ends a channel.
     pub(super) fn channel_closed(&mut self, core: &mut Core, number: u16) {
-        self.leave_channel(core, number);
+        self.leave_channels(core, &[number]);
         self.remove_channel(core, number);
         self.write(core, number, &ChannelCloseOk {});
     }
@@ -60,7 +63,14 @@ impl Connection {
 
     /// Ends the connection with an exception.
     pub(super) fn close_connection(&mut self, core: &mut Core, exception: &Exception) {
-        self.release(core);
+        if self.release(core) {
+            self.await_release(core, Some(Box::new(exception.clone())));
+        } else {
+            self.say_close(core, exception);
+        }
+    }
+
+    fn say_close(&mut self, core: &mut Core, exception: &Exception) {
         let text = reply_text(exception.code, &exception.explanation);
         let close = ConnectionClose {
             reply_code: exception.code.code(),
@@ -75,13 +85,17 @@ impl Connection {
 
     /// The client ends the connection: close-ok goes out when its exclusive queues are gone.
     pub(super) fn connection_closed(&mut self, core: &mut Core) {
-        let releasing = self.release(core);
-        self.stage = Stage::Closing(Ending::AwaitRelease);
-        if releasing {
-            self.arm(core, core.settings.close_wait_ns, Deadline::Close);
+        if self.release(core) {
+            self.await_release(core, None);
         } else {
             self.say_close_ok(core);
         }
+    }
+
+    /// RabbitMQ deletes exclusive queues before the client hears that the connection ends.
+    fn await_release(&mut self, core: &mut Core, close: Option<Box<Exception>>) {
+        self.stage = Stage::Closing(Ending::AwaitRelease(close));
+        self.arm(core, core.settings.close_wait_ns, Deadline::Close);
     }
 
     /// Both sides are done with talking: what is written goes out, then the socket closes.
@@ -131,9 +145,14 @@ impl Connection {
 
     /// The answer to the release of exclusive queues.
     pub(super) fn released(&mut self, core: &mut Core, answer: &Answered) {
-        if let Stage::Closing(Ending::AwaitRelease) = self.stage {
-            debug_assert!(matches!(answer, Answered::Control(Ok(_))));
-            self.say_close_ok(core);
+        debug_assert!(matches!(answer, Answered::Control(Ok(_))));
+        match &mut self.stage {
+            Stage::Closing(Ending::AwaitRelease(None)) => self.say_close_ok(core),
+            Stage::Closing(Ending::AwaitRelease(Some(exception))) => {
+                let exception = exception.clone();
+                self.say_close(core, &exception);
+            }
+            _ => {}
         }
     }
 
@@ -162,8 +181,8 @@ impl Connection {
     /// deleted, which will be answered.
     fn release(&mut self, core: &mut Core) -> bool {
         let numbers: Vec<u16> = self.channels.iter().map(|channel| channel.key.channel).collect();
+        self.leave_channels(core, &numbers);
         for number in numbers {
-            self.leave_channel(core, number);
             self.remove_channel(core, number);
         }
         let owner = self.owner(core);
@@ -178,18 +197,20 @@ impl Connection {
         owns_exclusive
     }
 
-    /// Ends the writing half of a channel: due confirms are written, and all homes that know it
-    /// take back what it had.
-    fn leave_channel(&mut self, core: &mut Core, number: u16) {
-        let Some(writer) = core.exits.writers.get_mut(self.id) else {
-            return;
-        };
+    /// Ends the writing halves of channels: due confirms are written, and all homes that know
+    /// them take back what they had. A home hears of all channels at once, so that none of them
+    /// is given what another one returns.
+    fn leave_channels(&mut self, core: &mut Core, numbers: &[u16]) {
+        let Some(writer) = core.exits.writers.get_mut(self.id) else { return };
         writer.write_confirms();
-        let Some(outbound) = writer.close_channel(number) else {
-            return;
-        };
-        for home in outbound.homes {
-            core.work(home, Mail::Leave(outbound.key));
+        let mut left: BTreeMap<ShardId, Vec<ChannelKey>> = BTreeMap::new();
+        for outbound in numbers.iter().filter_map(|number| writer.close_channel(*number)) {
+            for home in &outbound.homes {
+                left.entry(*home).or_default().push(outbound.key);
+            }
+        }
+        for (home, channels) in left {
+            core.work(home, Mail::Leave(channels));
         }
     }
 

@@ -62,7 +62,7 @@ pub enum Next {
     /// This one can take a message.
     Take(Taker),
     /// This one could, if its channel granted it.
-    AskGrant(ConsumerKey),
+    AskGrant(Taker),
     /// Nobody can.
     Nobody,
 }
@@ -138,14 +138,12 @@ impl Consumers {
                     continue;
                 };
                 let key = subscription.consumer;
-                if subscription.limited && !subscription.no_ack && holder.grants == 0 {
-                    holder.in_ring = false;
-                    holder.asked = true;
-                    ring.pop_front();
-                    return Next::AskGrant(key);
-                }
                 let no_ack = subscription.no_ack;
-                let granted = subscription.limited && !no_ack;
+                let granted = subscription.limited;
+                if granted && holder.grants == 0 {
+                    let holder = Holder(place);
+                    return Next::AskGrant(Taker { holder, key, no_ack, granted });
+                }
                 return Next::Take(Taker { holder: Holder(place), key, no_ack, granted });
             }
         }
@@ -162,10 +160,8 @@ impl Consumers {
         let Some(subscription) = holder.subscription else {
             return;
         };
-        if !taker.no_ack {
-            holder.unsettled += 1;
-            holder.grants -= u32::from(taker.granted);
-        }
+        holder.unsettled += u32::from(!taker.no_ack);
+        holder.grants -= u32::from(taker.granted);
         let stays = holder.has_credit();
         holder.in_ring = stays;
         let ring = self.rings.iter_mut().find(|(level, _)| *level == subscription.priority);
@@ -176,6 +172,25 @@ impl Consumers {
             } else if ring.len() > 1 {
                 ring.rotate_left(1);
             }
+        }
+    }
+
+    /// The channel granted the consumer in front a delivery at once.
+    pub fn granted(&mut self, taker: &Taker) {
+        if let Some(holder) = &mut self.holders[taker.holder.0 as usize] {
+            holder.grants += 1;
+        }
+    }
+
+    /// The consumer in front has to wait for a grant: the turn goes on without it.
+    pub fn wait_for_grant(&mut self, taker: &Taker) {
+        let Holder(place) = taker.holder;
+        let Some(holder) = &mut self.holders[place as usize] else { return };
+        holder.asked = true;
+        holder.in_ring = false;
+        let priority = holder.subscription.map_or(0, |subscription| subscription.priority);
+        if let Some((_, ring)) = self.rings.iter_mut().find(|(level, _)| *level == priority) {
+            ring.pop_front();
         }
     }
 
