@@ -176,6 +176,9 @@ impl Writers {
             return false;
         };
         let outbound = &mut *writer.channels[index];
+        if outbound.consumer(delivery.consumer.number).is_none() {
+            return false;
+        }
         let tag = outbound.next_delivery_tag();
         if let Some(number) = delivery.number {
             let Delivery { queue, home, .. } = *delivery;

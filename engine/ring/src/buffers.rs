@@ -90,6 +90,8 @@ pub(crate) struct Buffers {
     lent: Vec<bool>,
     leases_out: u32,
     returned: Vec<u16>,
+    /// See [`RingConfig::lend_above_free_buffers`].
+    lend_above_free: u32,
 }
 
 impl Buffers {
@@ -107,6 +109,7 @@ impl Buffers {
             reserve_from,
             lent: vec![false; usize::from(config.buffer_count)],
             leases_out: 0,
+            lend_above_free: config.lend_above_free_buffers.into(),
             returned: Vec::with_capacity(usize::from(config.buffer_count)),
         };
         for index in 0..config.buffer_count {
@@ -143,7 +146,9 @@ impl Buffers {
         self.leases_out += 1;
         // SAFETY: the kernel reported the buffer as used, `lent` shows that no other lease exists,
         // and `put` follows only after `take_returned` named it (see `reclaim`).
-        Some(unsafe { self.pool.lend(index, length) })
+        let lease = unsafe { self.pool.lend(index, length) };
+        let scarce = self.main.free < self.lend_above_free;
+        Some(if scarce { Bytes::copy_from_slice(&lease) } else { lease })
     }
 
     /// Gives every buffer that came back to the kernel, with one store per group.

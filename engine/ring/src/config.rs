@@ -15,6 +15,11 @@ pub struct RingConfig {
     /// Bytes per receive buffer, a multiple of 4,096 in `4,096..=16 MiB`. 64 KiB is what plain
     /// multishot receive likes best on loopback; 16 KiB cost 40 % more.
     pub buffer_size_bytes: u32,
+    /// While fewer buffers than this are free, received bytes are copied out and the buffer goes
+    /// back at once: half-received messages and sockets that do not drain may hold leases for as
+    /// long as they like, and must not stop everybody's receiving. A quarter leaves room for what
+    /// one turn brings. 0 = always lend.
+    pub lend_above_free_buffers: u16,
     /// Entries of the submission queue, a power of two in `8..=32_768`. A full queue only costs one
     /// more system call.
     pub submission_entries: u32,
@@ -33,6 +38,7 @@ impl Default for RingConfig {
             sockets_max: 4_096,
             buffer_count: 256,
             buffer_size_bytes: 64 * 1024,
+            lend_above_free_buffers: 64,
             submission_entries: 1_024,
             completion_entries: 16_384,
         }

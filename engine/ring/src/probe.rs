@@ -113,6 +113,7 @@ pub fn probe() -> Result<Features, ProbeError> {
         sockets_max: 4,
         buffer_count: 64,
         buffer_size_bytes: 4_096,
+        lend_above_free_buffers: 0,
         submission_entries: 8,
         completion_entries: 64,
     };

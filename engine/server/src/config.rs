@@ -216,6 +216,7 @@ impl Config {
             sockets_max: share,
             buffer_count: self.receive_buffers,
             buffer_size_bytes: self.receive_buffer_bytes,
+            lend_above_free_buffers: self.receive_buffers / 4,
             ..RingConfig::default()
         }
     }

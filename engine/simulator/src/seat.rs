@@ -122,9 +122,9 @@ impl Seat {
     pub(crate) fn wants(&self, consumer: &Consumer) -> bool {
         let prefetch = usize::from(consumer.prefetch);
         let global = usize::from(self.global);
-        consumer.no_ack
-            || (prefetch == 0 || self.held_by(consumer.number) < prefetch)
-                && (global == 0 || self.held_by_consumers() < global)
+        // A limit of the whole channel, once reached, stops consumers that ack nothing as well.
+        (global == 0 || self.held_by_consumers() < global)
+            && (consumer.no_ack || prefetch == 0 || self.held_by(consumer.number) < prefetch)
     }
 
     /// Refuses a delivery that oversteps a prefetch limit.

@@ -15,6 +15,7 @@ fn tiny() -> World {
         sockets_max: 16,
         buffer_count: 4,
         buffer_size_bytes: 4_096,
+        lend_above_free_buffers: 0,
         ..RingConfig::default()
     })
 }
@@ -80,6 +81,36 @@ fn held_leases_starve_the_ring_and_leases_dropped_elsewhere_feed_it_again() {
     assert_eq!((world.ring.free_buffers(), world.ring.leases_out()), (3, 0));
     let counters = world.ring.counters();
     assert!(counters.starvations > 0 && counters.reserve_receives > 0, "{counters:?}");
+}
+
+#[test]
+fn whoever_holds_leases_stops_nobody_while_scarce_buffers_are_copied() {
+    let config = RingConfig {
+        sockets_max: 16,
+        buffer_count: 16,
+        buffer_size_bytes: 4_096,
+        lend_above_free_buffers: 8,
+        ..RingConfig::default()
+    };
+    let mut world = World::new(&config);
+    let (mut client, socket) = world.connect();
+    world.ring.receive(socket);
+    let sent = pattern(300_000, 4);
+    let copy = sent.clone();
+    let writer = thread::spawn(move || {
+        client.write_all(&copy).unwrap();
+        client
+    });
+    let mut held: Vec<Bytes> = Vec::new();
+    while held.iter().map(Bytes::len).sum::<usize>() < sent.len() {
+        let received = world.until(|seen| is_received(seen, socket));
+        let Completion::Received { bytes, .. } = received else { unreachable!() };
+        held.push(bytes);
+    }
+    writer.join().unwrap();
+    assert!(held.concat() == sent);
+    world.turn_for(Duration::from_millis(1));
+    assert!(world.ring.leases_out() <= 8, "{} leases", world.ring.leases_out());
 }
 
 #[test]

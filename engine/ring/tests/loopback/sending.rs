@@ -187,6 +187,7 @@ fn a_second_send_before_the_first_completed_is_a_bug() {
 #[test]
 fn hundreds_of_sockets_through_queues_that_are_much_too_small() {
     let mut world = World::new(&RingConfig {
+        lend_above_free_buffers: 0,
         sockets_max: 256,
         buffer_count: 16,
         buffer_size_bytes: 4_096,

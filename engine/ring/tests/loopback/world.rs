@@ -77,6 +77,7 @@ impl World {
 
 pub(crate) fn small() -> RingConfig {
     RingConfig {
+        lend_above_free_buffers: 0,
         sockets_max: 256,
         buffer_count: 64,
         buffer_size_bytes: 4_096,
