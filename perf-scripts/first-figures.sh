@@ -3,7 +3,7 @@
 # core 1, interleaved run by run. Leaves a Markdown report and stops what it has started.
 #
 #   perf-scripts/first-figures.sh [--runs N] [--seconds N] [--connections N] [--backlog N]
-#                                 [--leveret-only] [--output DIR]
+#                                 [--leveret-only] [--no-build] [--output DIR]
 #
 # Works on a stock Debian; says what is missing. Everything stays on loopback and below one
 # directory; ports are free ones, and an installed RabbitMQ node is neither used nor disturbed.
@@ -20,13 +20,12 @@ readonly TRACE_SECONDS=2
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=$(realpath -m "${CARGO_TARGET_DIR:-$repository/target}")
-runs=5 seconds=2 connections=2000 backlog=500000 leveret_only=no
+runs=5 seconds=2 connections=2000 backlog=500000 leveret_only=no build=yes
 output=$target/first-figures
 started=()
 
 main() {
     read_arguments "$@"
-    require cargo "https://rustup.rs"
     require taskset "apt-get install util-linux"
     [[ $(nproc --all) -ge 2 ]] || fail "two cores are needed: one for the broker, one for the load"
     umask 077
@@ -36,9 +35,12 @@ main() {
     trap stop_all EXIT
     trap 'exit 130' INT TERM
 
-    say "building release binaries in $target/release"
-    (cd "$repository" &&
-        CARGO_TARGET_DIR=$target cargo build --release --quiet -p leveret-server -p leveret-bench)
+    if [[ $build == yes ]]; then
+        require cargo "https://rustup.rs"
+        say "building release binaries in $target/release"
+        (cd "$repository" && CARGO_TARGET_DIR=$target \
+            cargo build --release --quiet -p leveret-server -p leveret-bench)
+    fi
 
     brokers=()
     # RabbitMQ comes first: the report compares with the first broker.
@@ -68,6 +70,10 @@ read_arguments() {
                 ;;
             --leveret-only)
                 leveret_only=yes
+                shift
+                ;;
+            --no-build)
+                build=no
                 shift
                 ;;
             *)
@@ -145,8 +151,8 @@ count_system_calls() {
     local scenario counts
     : >"$output/system-calls.txt"
     if ! tracer=$(find_tracer); then
-        say "system calls are not counted: no strace (apt-get install strace), and perf is missing" \
-            "or may not use tracepoints" | tee -a "$output/system-calls.txt"
+        say "system calls are not counted: strace is missing (apt-get install strace), and perf is" \
+            "missing or may not use tracepoints" | tee -a "$output/system-calls.txt"
         return
     fi
     for scenario in auto-ack confirms; do

@@ -19,7 +19,7 @@ pub(crate) const CHANNEL: u16 = 1;
 
 /// How long an answer, a connect or a write may take: a broker that pages 10 million messages out
 /// may think about a purge for a while.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long one read waits. Whoever reads looks at the state of the run in between.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(100);
@@ -108,10 +108,8 @@ impl Connection {
         self.declare(queue, false).map(drop)
     }
 
-    /// The number of messages ready in a queue.
-    ///
-    /// The answer comes behind everything that this channel has published: once it is here, the
-    /// broker has taken all of it.
+    /// The number of messages ready in a queue. An exception of anything that this channel did
+    /// before comes instead of the answer.
     pub(crate) fn message_count(&mut self, queue: &str) -> Result<u64, Fault> {
         self.declare(queue, true)
     }

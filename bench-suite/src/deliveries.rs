@@ -40,12 +40,13 @@ impl Deliveries {
         match frame {
             Frame::Body { data, last, .. } => {
                 let data = &chunk[data];
-                if let Ok(stamp) = data.try_into() {
-                    if self.partial_size == 0 && last {
-                        self.check.note(stamp);
-                        self.count += 1;
-                        return Ok(());
-                    }
+                if let Ok(stamp) = data.try_into()
+                    && self.partial_size == 0
+                    && last
+                {
+                    self.check.note(stamp);
+                    self.count += 1;
+                    return Ok(());
                 }
                 self.take_part(data, last)
             }

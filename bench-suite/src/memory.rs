@@ -5,7 +5,7 @@
 //! that it once had, and what a second run finds free is still the price of its messages.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::broker::Broker;
@@ -18,6 +18,12 @@ use crate::scenario::Reading;
 /// How long a broker is left alone before its memory is read: garbage collectors have run, and
 /// statistics that it writes every second are written.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long the number of waiting messages may stand still below what was published.
+const STANDSTILL_MAX: Duration = Duration::from_secs(10);
+
+/// Between two questions for that number: rare enough not to be a load.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The warm-up is this share of the load.
 const WARM_UP_SHARE: u32 = 10;
@@ -94,12 +100,25 @@ fn publish(
         connection.write(batch.number(published, count))?;
         published += count;
     }
-    let waiting = connection.message_count(queue)?;
-    if waiting == goal {
-        Ok(())
-    } else {
-        Err(Fault::Messages(format!("{waiting} of {goal} published messages wait in the queue")))
+    await_waiting(connection, queue, goal)
+}
+
+/// Asks until `goal` messages wait: `RabbitMQ` answers for a queue before that queue has seen all
+/// that the same channel had published before.
+fn await_waiting(connection: &mut Connection, queue: &str, goal: u64) -> Result<(), Fault> {
+    let (mut waiting, mut changed) = (0, Instant::now());
+    while changed.elapsed() < STANDSTILL_MAX {
+        let before = waiting;
+        waiting = connection.message_count(queue)?;
+        if waiting == goal {
+            return Ok(());
+        }
+        if waiting != before {
+            changed = Instant::now();
+        }
+        thread::sleep(POLL_INTERVAL);
     }
+    Err(Fault::Messages(format!("{waiting} of {goal} published messages wait in the queue")))
 }
 
 fn settled_rss(broker: &Broker) -> Result<f64, Fault> {

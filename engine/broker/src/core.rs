@@ -215,8 +215,7 @@ impl Exits {
         let limit = &mut writer.channel_at(index).limit;
         limit.wanting.push_back(*consumer);
         // Others that wanted before are served first.
-        let granted = limit.wanting.len() == 1 && limit.next_grant().is_some();
-        granted
+        limit.wanting.len() == 1 && limit.next_grant().is_some()
     }
 
     /// Has the queue told when there is room for this consumer again.

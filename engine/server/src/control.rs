@@ -31,6 +31,7 @@ pub(crate) fn ring_config() -> RingConfig {
         sockets_max: 1,
         buffer_count: 4,
         buffer_size_bytes: 4096,
+        lend_above_free_buffers: 0,
         submission_entries: 1024,
         completion_entries: 8192,
     }
