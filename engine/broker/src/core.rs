@@ -11,7 +11,7 @@ use crate::event::Operation;
 use crate::id::{
     ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
 };
-use crate::mail::{Lane, Mail};
+use crate::mail::{Lane, Mail, Signal};
 use crate::message::Message;
 use crate::post::Post;
 use crate::queue::Queue;
@@ -203,6 +203,22 @@ impl Exits {
         }
     }
 
+    /// Gives out what a channel's limit allows to the consumers that wait for it.
+    pub fn grant_waiting(&mut self, channel: ChannelKey) {
+        loop {
+            let Some((writer, index)) = self.writers.channel(channel) else { return };
+            let outbound = writer.channel_at(index);
+            let Some(key) = outbound.limit.next_grant() else { return };
+            let Some(consumer) = outbound.consumer(key.number) else {
+                outbound.limit.granted -= 1;
+                continue;
+            };
+            let (home, queue) = (consumer.home, consumer.queue);
+            let mail = Mail::Consumer { queue, consumer: key, signal: Signal::Grant };
+            self.post.send(home, Lane::Work, mail);
+        }
+    }
+
     /// Asks the consumer's channel for a delivery under its limit. False: the grant comes later.
     pub fn grant(&mut self, queue: QueueId, consumer: &ConsumerKey) -> bool {
         let shard = consumer.channel.owner.shard;
@@ -234,6 +250,10 @@ impl Exits {
         let shard = delivery.consumer.channel.owner.shard;
         if shard == self.id {
             self.writers.deliver(delivery, message);
+            if delivery.granted && delivery.number.is_none() {
+                // The grant was not used up: nothing will be settled.
+                self.grant_waiting(delivery.consumer.channel);
+            }
         } else {
             let batch = self.post.open(shard, Lane::Reply);
             let parcel = batch.pack(message);

@@ -411,24 +411,23 @@ fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Que
 #[inline]
 fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
     loop {
-        match queue.consumers.next() {
-            Next::Take(taker) => match exits.room(&taker.key) {
-                Room::Yes => return Some(taker),
-                Room::Full => {
-                    queue.consumers.stop_here(taker.holder);
-                    exits.pass_over(queue.meta.id, taker.key);
-                }
-                // Its leave is under way.
-                Room::Gone => queue.consumers.stop_here(taker.holder),
-            },
-            Next::AskGrant(taker) => {
-                if exits.grant(queue.meta.id, &taker.key) {
-                    queue.consumers.granted(&taker);
-                } else {
-                    queue.consumers.wait_for_grant(&taker);
-                }
-            }
+        let (taker, granted) = match queue.consumers.next() {
+            Next::Take(taker) => (taker, true),
+            Next::AskGrant(taker) => (taker, false),
             Next::Nobody => return None,
+        };
+        match exits.room(&taker.key) {
+            Room::Yes if granted => return Some(taker),
+            Room::Yes if exits.grant(queue.meta.id, &taker.key) => {
+                queue.consumers.granted(&taker);
+            }
+            Room::Yes => queue.consumers.wait_for_grant(&taker),
+            Room::Full => {
+                queue.consumers.stop_here(taker.holder);
+                exits.pass_over(queue.meta.id, taker.key);
+            }
+            // Its leave is under way.
+            Room::Gone => queue.consumers.stop_here(taker.holder),
         }
     }
 }

@@ -7,7 +7,7 @@ use leveret_amqp::method::{BasicCancel, BasicCancelOk, BasicConsume, BasicGet};
 use crate::core::Core;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey};
-use crate::mail::{Got, Mail, QueueRequest, Signal, Subscription};
+use crate::mail::{Got, QueueRequest, Subscription};
 use crate::message::Message;
 use crate::outbound::Unacked;
 use crate::permission::{Access, ResourceKind};
@@ -136,21 +136,6 @@ impl Core {
 
     /// Gives out what the channel-wide limit allows.
     pub fn grant(&mut self, channel: ChannelKey) {
-        loop {
-            let Some((writer, index)) = self.exits.writers.channel(channel) else {
-                return;
-            };
-            let outbound = writer.channel_at(index);
-            let Some(key) = outbound.limit.next_grant() else {
-                return;
-            };
-            let Some(consumer) = outbound.consumer(key.number) else {
-                outbound.limit.granted -= 1;
-                continue;
-            };
-            let (home, queue) = (consumer.home, consumer.queue);
-            let signal = Signal::Grant;
-            self.work(home, Mail::Consumer { queue, consumer: key, signal });
-        }
+        self.exits.grant_waiting(channel);
     }
 }
