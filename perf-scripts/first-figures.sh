@@ -151,8 +151,8 @@ count_system_calls() {
     local scenario counts
     : >"$output/system-calls.txt"
     if ! tracer=$(find_tracer); then
-        say "system calls are not counted: strace is missing (apt-get install strace), and perf is" \
-            "missing or may not use tracepoints" | tee -a "$output/system-calls.txt"
+        say "system calls are not counted: strace is missing (apt-get install strace), and perf" \
+            "is missing or may not use tracepoints" | tee -a "$output/system-calls.txt"
         return
     fi
     for scenario in auto-ack confirms; do
@@ -171,8 +171,9 @@ count_system_calls() {
 
 # perf is far cheaper than strace, where the kernel lets us use it.
 find_tracer() {
-    if command -v perf >/dev/null &&
-        perf stat -e raw_syscalls:sys_enter true 2>&1 | grep -q '[1-9] .*raw_syscalls'; then
+    local trial
+    if trial=$(perf stat -x ' ' -e raw_syscalls:sys_enter true 2>&1) &&
+        [[ $trial =~ ^[1-9][0-9]*\ .*raw_syscalls ]]; then
         echo perf
     elif command -v strace >/dev/null; then
         echo strace

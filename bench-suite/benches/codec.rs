@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_amqp::encoder::{Deliver, Publish, encode_content};
 use leveret_amqp::method::{BasicPublish, split_ids};
-use leveret_amqp::properties::NO_PROPERTIES;
+use leveret_amqp::properties::{NO_PROPERTIES, validate};
 use leveret_amqp::{
     ArrayBuilder, ContentHeader, Decoder, Frame, OwnedTable, Properties, PropertiesBuilder,
     TableBuilder, TableRef,
@@ -78,8 +78,8 @@ fn publishes(sample: &Sample) -> (Vec<u8>, u64) {
     (one.repeat(count), count as u64)
 }
 
-/// Reads a chunk as the broker's hot path does: method and header decoded, bodies measured.
-/// Returns the octets of the bodies.
+/// Reads a chunk as the broker's hot path does: method and header decoded, properties checked,
+/// bodies measured. Returns the octets of the bodies.
 fn decode(decoder: &mut Decoder, chunk: &[u8]) -> usize {
     let (mut cursor, mut size) = (0, 0);
     while let Some(frame) = decoder.next(chunk, &mut cursor).expect("valid frames") {
@@ -90,7 +90,9 @@ fn decode(decoder: &mut Decoder, chunk: &[u8]) -> usize {
                 black_box(BasicPublish::decode(arguments).expect("a valid publish"));
             }
             Frame::Header { payload, .. } => {
-                black_box(ContentHeader::decode(payload).expect("a valid header"));
+                let header = ContentHeader::decode(payload).expect("a whole header");
+                validate(header.properties).expect("valid properties");
+                black_box(header);
             }
             Frame::Body { data, .. } => size += data.len(),
             Frame::Heartbeat { .. } => {}

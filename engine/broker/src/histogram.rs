@@ -51,6 +51,18 @@ impl Histogram {
         }
     }
 
+    /// Counts the same latency `count` times.
+    pub fn record_many(&mut self, nanoseconds: u64, count: u64) {
+        let index = bucket_index(nanoseconds);
+        self.sum_ns = self.sum_ns.wrapping_add(nanoseconds.wrapping_mul(count));
+        let total = u64::from(self.low[index]) + count;
+        self.low[index] = total as u32;
+        let carried = (total >> u32::BITS) as u32;
+        if carried > 0 {
+            self.carry(index, carried);
+        }
+    }
+
     /// Adds the counts of another histogram.
     pub fn merge(&mut self, other: &Self) {
         self.sum_ns = self.sum_ns.wrapping_add(other.sum_ns);

@@ -54,7 +54,7 @@ impl Core {
     }
 
     /// Sends a message that has left its queue without resting to the consumer that took it.
-    #[inline]
+    #[inline(always)]
     fn hand_over(
         &mut self,
         id: QueueId,
@@ -70,7 +70,11 @@ impl Core {
         queue.counts.delivered += 1;
         self.counts.count_delivery(taker.no_ack);
         queue.record_latency(message.published_at, self.now, self.now);
-        self.latency.record(self.now.since(message.published_at), 0);
+        if message.published_at == self.now {
+            self.latency.passed_through += 1;
+        } else {
+            self.latency.record(self.now.since(message.published_at), 0);
+        }
         self.exits.deliver(&delivery_of(id, self.id, taker, number, redelivered), message);
     }
 
@@ -408,7 +412,7 @@ fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Que
 }
 
 /// The next consumer in turn that has room on its way out.
-#[inline]
+#[inline(always)]
 fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
     loop {
         let (taker, granted) = match queue.consumers.next() {

@@ -70,6 +70,7 @@ impl Shard {
     /// their number.
     pub fn report(&self, with_queues: bool) -> Report {
         let core = self.core();
+        let [publish_to_deliver, time_in_queue] = core.latency.told();
         let mut report = Report {
             shard: core.id,
             counts: core.counts,
@@ -84,8 +85,8 @@ impl Shard {
             store_segment_bytes: core.store.segment_bytes(),
             outbox_bytes: core.exits.writers.iter().map(|writer| writer.outbox.len()).sum(),
             mail_bytes: core.exits.post.waiting_bytes(),
-            publish_to_deliver: core.latency.publish_to_deliver.clone(),
-            time_in_queue: core.latency.time_in_queue.clone(),
+            publish_to_deliver,
+            time_in_queue,
             queue_reports: Vec::new(),
         };
         for queue in core.queues.iter().flatten().filter(|queue| !queue.closing) {
@@ -102,9 +103,7 @@ impl Shard {
                     messages_unacked: queue.state.unacked_count(),
                     consumers: queue.consumers.count(),
                     counts: queue.counts,
-                    latency: queue.latency().map(|latency| {
-                        (latency.publish_to_deliver.clone(), latency.time_in_queue.clone())
-                    }),
+                    latency: queue.latency().map(|latency| latency.told().into()),
                 });
             }
         }

@@ -123,7 +123,7 @@ impl Writers {
     }
 
     /// The same, to be written to; it is queued for sending.
-    #[inline]
+    #[inline(always)]
     pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Writer> {
         let writer = self.slots.get_mut(id.slot as usize)?.as_deref_mut()?;
         if writer.id != id {
@@ -142,7 +142,7 @@ impl Writers {
     }
 
     /// The writing half of a channel.
-    #[inline]
+    #[inline(always)]
     pub fn channel(&mut self, key: ChannelKey) -> Option<(&mut Writer, usize)> {
         let writer = self.get_mut(key.owner.connection)?;
         let index = writer.channel_index(key.channel)?;
@@ -150,7 +150,7 @@ impl Writers {
     }
 
     /// Whether a delivery to the consumer would find room.
-    #[inline]
+    #[inline(always)]
     pub fn room(&self, consumer: &ConsumerKey) -> Room {
         match self.get(consumer.channel.owner.connection) {
             Some(writer) if !writer.has_channel(consumer.channel) => Room::Gone,
@@ -237,7 +237,7 @@ impl Writer {
         self.outbox.len() >= self.high_watermark_bytes
     }
 
-    #[inline]
+    #[inline(always)]
     fn has_channel(&self, key: ChannelKey) -> bool {
         let last = self.channels.get(self.last_channel).filter(|last| last.key == key);
         last.is_some() || self.channels.iter().any(|channel| channel.key == key)
@@ -306,7 +306,7 @@ impl Writer {
         std::mem::take(&mut self.passed_over)
     }
 
-    #[inline]
+    #[inline(always)]
     fn channel_index(&mut self, number: u16) -> Option<usize> {
         let last = self.channels.get(self.last_channel);
         if last.is_some_and(|channel| channel.key.channel == number) {

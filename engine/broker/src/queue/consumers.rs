@@ -124,7 +124,7 @@ impl Consumers {
     }
 
     /// The next consumer in turn.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Next {
         for (_, ring) in &mut self.rings {
             while let Some(&place) = ring.front() {
@@ -151,7 +151,7 @@ impl Consumers {
     }
 
     /// Counts a delivery to the consumer that [`Self::next`] offered and gives the turn on.
-    #[inline]
+    #[inline(always)]
     pub fn took(&mut self, taker: &Taker) {
         let Holder(place) = taker.holder;
         let Some(holder) = &mut self.holders[place as usize] else {

@@ -56,6 +56,19 @@ pub struct QueueLatency {
     pub publish_to_deliver: Histogram,
     /// From becoming ready to leaving the queue.
     pub time_in_queue: Histogram,
+    passed_through: u64,
+}
+
+impl QueueLatency {
+    /// Both histograms with everything in them; see
+    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
+    pub fn told(&self) -> [Histogram; 2] {
+        [&self.publish_to_deliver, &self.time_in_queue].map(|histogram| {
+            let mut told = histogram.clone();
+            told.record_many(0, self.passed_through);
+            told
+        })
+    }
 }
 
 impl Queue {
@@ -75,6 +88,10 @@ impl Queue {
     #[inline]
     pub fn record_latency(&mut self, published_at: Instant, ready_at: Instant, now: Instant) {
         let latency = self.latency.get_or_insert_default();
+        if published_at == now {
+            latency.passed_through += 1;
+            return;
+        }
         latency.publish_to_deliver.record(now.since(published_at));
         latency.time_in_queue.record(now.since(ready_at));
     }
