@@ -3,11 +3,10 @@
 //! It belongs to the writing half of a connection, so that a message can be delivered to a
 //! channel while another frame of the same connection is being read.
 
-use leveret_amqp::encoder::{ContentMethod, Deliver};
-
 use crate::confirm::Confirms;
 use crate::id::{ChannelKey, ConsumerKey, Map, QueueId, ShardId, seeded_map};
 use crate::outstanding::Outstanding;
+use crate::writer::Delivery;
 
 /// Consumers on one channel: their slots are 16 bits of [`ConsumerKey::number`].
 pub const CONSUMERS_PER_CHANNEL_MAX: usize = 65_535;
@@ -108,6 +107,31 @@ impl Outbound {
         }
     }
 
+    /// Takes a delivery for one of the consumers: its delivery tag and the consumer's tag. `None`
+    /// where the consumer is gone.
+    #[inline(always)]
+    pub fn deliver(&mut self, delivery: &Delivery) -> Option<(u64, &str)> {
+        let number = delivery.consumer.number;
+        let consumer = self.consumers.get((number & 0xFFFF) as usize)?.as_ref()?;
+        if consumer.key.number != number {
+            return None;
+        }
+        self.last_delivery_tag += 1;
+        if let Some(settled_by) = delivery.number {
+            let unacked = Unacked {
+                queue: delivery.queue,
+                home: delivery.home,
+                delivery: settled_by,
+                counted: true,
+                in_transaction: false,
+            };
+            self.unacked.push(self.last_delivery_tag, unacked);
+            self.limit.unsettled += 1;
+        }
+        self.limit.granted -= u32::from(delivery.granted && self.limit.granted > 0);
+        Some((self.last_delivery_tag, &consumer.tag))
+    }
+
     /// The number of the next delivery.
     #[inline]
     pub fn next_delivery_tag(&mut self) -> u64 {
@@ -188,25 +212,5 @@ impl Outbound {
         if !self.homes.contains(&home) {
             self.homes.push(home);
         }
-    }
-
-    /// The method of a delivery to one of this channel's consumers.
-    #[inline]
-    pub fn deliver_method<'a>(
-        channel: u16,
-        consumer_tag: &'a str,
-        delivery_tag: u64,
-        redelivered: bool,
-        exchange: &'a [u8],
-        routing_key: &'a [u8],
-    ) -> ContentMethod<'a> {
-        ContentMethod::Deliver(Deliver {
-            channel,
-            consumer_tag: consumer_tag.as_bytes(),
-            delivery_tag,
-            redelivered,
-            exchange,
-            routing_key,
-        })
     }
 }

@@ -4,11 +4,11 @@
 //! full outboxes once per turn, at most one per socket at a time.
 
 use bytes::Bytes;
-use leveret_amqp::encoder::{self, ContentMethod};
+use leveret_amqp::encoder::{self, ContentMethod, Deliver};
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::message::{Body, Message};
-use crate::outbound::{Outbound, Unacked};
+use crate::outbound::Outbound;
 use crate::outbox::Outbox;
 
 /// Emptied outboxes kept for the next writer, hottest first.
@@ -175,31 +175,19 @@ impl Writers {
         let Some((writer, index)) = self.channel(key) else {
             return false;
         };
-        let outbound = &mut *writer.channels[index];
-        if outbound.consumer(delivery.consumer.number).is_none() {
-            return false;
-        }
-        let tag = outbound.next_delivery_tag();
-        if let Some(number) = delivery.number {
-            let Delivery { queue, home, .. } = *delivery;
-            let unacked =
-                Unacked { queue, home, delivery: number, counted: true, in_transaction: false };
-            outbound.unacked.push(tag, unacked);
-            outbound.limit.unsettled += 1;
-        }
-        outbound.limit.granted -= u32::from(delivery.granted && outbound.limit.granted > 0);
-        let Some(consumer) = outbound.consumer(delivery.consumer.number) else {
+        let Writer { channels, outbox, frame_size_max, .. } = writer;
+        let Some((delivery_tag, consumer_tag)) = channels[index].deliver(delivery) else {
             return false;
         };
-        let method = Outbound::deliver_method(
-            key.channel,
-            &consumer.tag,
-            tag,
-            delivery.redelivered,
-            message.exchange,
-            message.routing_key,
-        );
-        write_content(&mut writer.outbox, writer.frame_size_max, method, message);
+        let method = Deliver {
+            channel: key.channel,
+            consumer_tag: consumer_tag.as_bytes(),
+            delivery_tag,
+            redelivered: delivery.redelivered,
+            exchange: message.exchange,
+            routing_key: message.routing_key,
+        };
+        write_content(outbox, *frame_size_max, method, message);
         true
     }
 
