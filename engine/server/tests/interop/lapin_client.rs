@@ -137,7 +137,7 @@ pub(crate) fn reconnect(stage: &Stage, outage: &dyn Fn()) {
 /// Publishes until the broker has confirmed; lapin asks its user to wait and repeat.
 async fn publish_through(channel: &Channel, queue: &str, body: &[u8]) {
     loop {
-        let options = BasicPublishOptions::default();
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default();
         let sent = channel.basic_publish("".into(), queue.into(), options, body, properties).await;
         let confirmed = match sent {
@@ -145,7 +145,11 @@ async fn publish_through(channel: &Channel, queue: &str, body: &[u8]) {
             Err(error) => Err(error),
         };
         match confirmed {
-            Ok(Confirmation::Ack(_)) => return,
+            Ok(Confirmation::Ack(None)) => return,
+            // Queues do not survive a restart yet, and recovery has not declared this one again.
+            Ok(Confirmation::Ack(Some(_))) => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
             Ok(other) => panic!("not confirmed: {other:?}"),
             Err(error) => channel.wait_for_recovery(error).await.unwrap(),
         }
