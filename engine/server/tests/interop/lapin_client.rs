@@ -148,7 +148,7 @@ async fn publish_through(channel: &Channel, queue: &str, body: &[u8]) {
             Ok(Confirmation::Ack(None)) => return,
             // Queues do not survive a restart yet, and recovery has not declared this one again.
             Ok(Confirmation::Ack(Some(_))) => {
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Ok(other) => panic!("not confirmed: {other:?}"),
             Err(error) => channel.wait_for_recovery(error).await.unwrap(),
