@@ -79,11 +79,6 @@ impl Confirms {
         }
     }
 
-    /// Publishes that are not acknowledged yet, told or not.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
     /// Writes the acks that are due: one `multiple` for everything before the first publish
     /// that still waits, single ones behind it. RabbitMQ folds the same way.
     pub fn acknowledge(&mut self, channel: u16, out: &mut Vec<u8>) {

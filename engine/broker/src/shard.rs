@@ -141,11 +141,6 @@ impl Shard {
         self.settle_down();
     }
 
-    /// Keeps the memory of an emptied batch.
-    pub fn recycle(&mut self, batch: Batch) {
-        self.core.exits.post.recycle(batch);
-    }
-
     /// Connections, those that are ending included.
     pub fn connections(&self) -> usize {
         self.connection_count
