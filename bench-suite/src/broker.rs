@@ -1,73 +1,331 @@
-//! Which broker: its name in the report, where it listens, and its process.
+//! Which broker: its name in the report, where it listens, who logs in, and its process.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fmt;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+use crate::fault::Fault;
+use crate::procfs;
+
+/// The port of AMQP without TLS.
+const PORT: u16 = 5672;
 
 /// A broker under test.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
     /// How the report calls it.
     pub(crate) name: String,
-    /// Where it speaks AMQP. Always loopback.
+    /// Where it speaks AMQP.
     pub(crate) address: SocketAddr,
-    /// The root of its process tree.
-    pub(crate) pid: u32,
+    pub(crate) user: String,
+    pub(crate) password: String,
+    pub(crate) virtual_host: String,
+    /// The root of its process tree; none where it cannot be seen.
+    pub(crate) pid: Option<u32>,
+    /// The bare relay of `leveret-bench limit`.
+    pub(crate) is_floor: bool,
 }
 
-/// Reads `NAME=HOST:PORT,pid=PID`.
+/// Reads `NAME=amqp://USER:PASSWORD@HOST:PORT/VHOST[,pid=PID]` or `NAME=HOST:PORT[,pid=PID]`.
 ///
-/// A load test is an attack on whoever did not ask for it, and the processor time of a broker
-/// elsewhere cannot be read: only loopback addresses are taken.
+/// As in the URI specification of `RabbitMQ`, user, password and virtual host may be
+/// percent-encoded. User and password are `guest` and the port is 5672 where they are missing; the
+/// virtual host is `/` where there is no path.
 pub(crate) fn parse_broker(text: &str) -> Result<Broker, String> {
-    let form = || format!("`{text}` is not NAME=HOST:PORT,pid=PID");
-    let (name, rest) = text.split_once('=').ok_or_else(form)?;
-    let (address, pid) = rest.split_once(",pid=").ok_or_else(form)?;
+    let (name, rest) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{} is not NAME=HOST:PORT or NAME=amqp://…", quoted(text)))?;
     if name.is_empty() || name.contains('|') {
-        return Err(format!("`{name}` cannot be the name of a row in a table"));
+        return Err(format!("{} cannot be the name of a row in a table", quoted(name)));
     }
-    let address = parse_address(address).ok_or_else(form)?;
-    if !address.ip().is_loopback() {
-        return Err(format!("{address} is not a loopback address; only those are put under load"));
-    }
-    let pid = pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?;
-    Ok(Broker { name: name.to_owned(), address, pid })
+    let (place, pid) = match rest.rsplit_once(",pid=") {
+        None => (rest, None),
+        Some((place, pid)) => {
+            let pid = pid.parse().map_err(|_| format!("`{pid}` is not a process id"))?;
+            (place, Some(pid))
+        }
+    };
+    let place = match place.split_once("://") {
+        None if place.contains(['/', '@']) => {
+            return Err(format!("{} is no HOST:PORT; does amqp:// miss?", quoted(place)));
+        }
+        None => read_place(place, Some(""))?,
+        Some((scheme, place)) if scheme.eq_ignore_ascii_case("amqp") => read_uri(place)?,
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("amqps") => {
+            return Err("amqps:// is not supported yet; give the port without TLS".to_owned());
+        }
+        Some((scheme, _)) => return Err(format!("`{scheme}://` is no scheme of AMQP: amqp://")),
+    };
+    let Place { address, user, password, virtual_host } = place;
+    let name = name.to_owned();
+    Ok(Broker { name, address, user, password, virtual_host, pid, is_floor: false })
 }
 
-fn parse_address(text: &str) -> Option<SocketAddr> {
-    match text.strip_prefix("localhost:") {
-        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into()),
-        None => text.parse().ok(),
+/// Refuses a target that is not on this machine unless it is named with `--allow-remote`: a load
+/// test is an attack on whoever did not ask for it.
+pub(crate) fn check_target(broker: &Broker, allow_remote: bool) -> Result<(), Fault> {
+    if allow_remote || broker.address.ip().is_loopback() {
+        return Ok(());
     }
+    Err(Fault::Usage(format!(
+        "{broker} is not on a loopback address: a load test is an attack on whoever did not ask \
+         for it; if this broker is yours to put under load, say --allow-remote"
+    )))
+}
+
+/// Refuses a process id that cannot be read: every figure per processor second would be missing.
+pub(crate) fn check_process(broker: &Broker) -> Result<(), Fault> {
+    let Some(pid) = broker.pid else { return Ok(()) };
+    procfs::cpu_s(pid).map(drop).map_err(|fault| {
+        Fault::Process(format!(
+            "the process id {pid} that was given for {} cannot be read ({fault}): give the root \
+             of its processes, or leave `,pid={pid}` out and do without CPU and memory",
+            broker.name
+        ))
+    })
+}
+
+impl Broker {
+    /// The relay that this program runs as a process of its own.
+    pub(crate) fn floor(address: SocketAddr, pid: u32) -> Self {
+        Self {
+            name: "floor".to_owned(),
+            address,
+            user: "guest".to_owned(),
+            password: "guest".to_owned(),
+            virtual_host: "/".to_owned(),
+            pid: Some(pid),
+            is_floor: true,
+        }
+    }
+
+    /// Where it is, without user and password.
+    pub(crate) fn uri(&self) -> String {
+        format!("amqp://{}/{}", self.address, percent_encode(&self.virtual_host))
+    }
+}
+
+impl fmt::Display for Broker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} ({})", self.name, self.uri())
+    }
+}
+
+/// Without the password, as everything is that may end in a report.
+impl fmt::Debug for Broker {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, address, user, password: _, virtual_host, pid, is_floor } = self;
+        formatter
+            .debug_struct("Broker")
+            .field("name", name)
+            .field("address", address)
+            .field("user", user)
+            .field("virtual_host", virtual_host)
+            .field("pid", pid)
+            .field("is_floor", is_floor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a URI says.
+struct Place {
+    address: SocketAddr,
+    user: String,
+    password: String,
+    virtual_host: String,
+}
+
+/// Reads what is behind `amqp://`.
+fn read_uri(text: &str) -> Result<Place, String> {
+    if text.contains(['?', '#']) {
+        return Err("parameters behind `?` of an amqp:// URI are not supported; the load client \
+                    has none of them"
+            .to_owned());
+    }
+    match text.split_once('/') {
+        None => read_place(text, None),
+        Some((_, path)) if path.contains('/') => {
+            Err(format!("`/{path}` is no virtual host: write a slash in its name as %2f"))
+        }
+        Some((authority, path)) => read_place(authority, Some(path)),
+    }
+}
+
+/// Reads `USER:PASSWORD@HOST:PORT`, of which only the host must be there.
+fn read_place(authority: &str, path: Option<&str>) -> Result<Place, String> {
+    let (credentials, host_and_port) = match authority.rsplit_once('@') {
+        Some((credentials, rest)) => (Some(credentials), rest),
+        None => (None, authority),
+    };
+    let (user, password) = match credentials.map(|text| text.split_once(':').unwrap_or((text, "")))
+    {
+        Some((user, password)) => (percent_decode(user)?, percent_decode(password)?),
+        None => ("guest".to_owned(), "guest".to_owned()),
+    };
+    let virtual_host = match path {
+        None | Some("") => "/".to_owned(),
+        Some(path) => percent_decode(path)?,
+    };
+    Ok(Place { address: resolve(host_and_port)?, user, password, virtual_host })
+}
+
+/// The address of `HOST`, `HOST:PORT` or `[IPv6]:PORT`.
+fn resolve(host_and_port: &str) -> Result<SocketAddr, String> {
+    let (host, port) = match host_and_port.rsplit_once(':') {
+        // The colons of an address in brackets belong to the address.
+        Some((host, port)) if !port.contains(']') => (
+            host,
+            port.parse()
+                .map_err(|_| format!("`{port}` of `{host_and_port}` is not a port: 1 to 65535"))?,
+        ),
+        _ => (host_and_port, PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() || port == 0 {
+        return Err(format!("`{host_and_port}` is not HOST:PORT"));
+    }
+    let addresses: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .map_err(|error| format!("the host `{host}` cannot be found: {error}"))?
+        .collect();
+    // Where a name has several, IPv4 comes first: a broker on `localhost` may listen on it alone.
+    let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    first.copied().ok_or_else(|| format!("the host `{host}` has no address"))
+}
+
+/// Mistakes are quoted, but never with a password: it would end in a log.
+fn quoted(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((_, place)) => format!("`…@{place}`"),
+        None => format!("`{text}`"),
+    }
+}
+
+fn percent_decode(text: &str) -> Result<String, String> {
+    let mut octets = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    let wrong = || "a `%` in an amqp:// URI needs two hexadecimal digits behind it".to_owned();
+    while let Some((&octet, behind)) = rest.split_first() {
+        rest = behind;
+        if octet != b'%' {
+            octets.push(octet);
+            continue;
+        }
+        let (digits, behind) = rest.split_at_checked(2).ok_or_else(wrong)?;
+        let digit = |octet: u8| char::from(octet).to_digit(16).ok_or_else(wrong);
+        octets.push((digit(digits[0])? << 4 | digit(digits[1])?) as u8);
+        rest = behind;
+    }
+    String::from_utf8(octets).map_err(|_| "a part of an amqp:// URI is not UTF-8".to_owned())
+}
+
+fn percent_encode(text: &str) -> String {
+    use fmt::Write;
+    let mut encoded = String::new();
+    for octet in text.bytes() {
+        if octet.is_ascii_alphanumeric() || b"-._~".contains(&octet) {
+            encoded.push(char::from(octet));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{octet:02x}");
+        }
+    }
+    encoded
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_broker_is_name_address_and_process() {
-        let broker = parse_broker("leveret=127.0.0.1:5672,pid=42").unwrap();
-        assert_eq!((broker.name.as_str(), broker.pid), ("leveret", 42));
-        assert_eq!(broker.address, ([127, 0, 0, 1], 5672).into());
-        let local = parse_broker("a=localhost:1,pid=2").unwrap().address;
-        assert_eq!(local, ([127, 0, 0, 1], 1).into());
-        assert!(parse_broker("a=[::1]:5672,pid=2").unwrap().address.is_ipv6());
+    fn parse(text: &str) -> Broker {
+        parse_broker(text).unwrap()
     }
 
     #[test]
-    fn only_loopback_is_put_under_load() {
-        for address in ["192.0.2.1:5672", "0.0.0.0:5672", "[2001:db8::1]:5672"] {
-            let refusal = parse_broker(&format!("a={address},pid=1")).unwrap_err();
-            assert!(refusal.contains("loopback"), "{refusal}");
+    fn a_broker_is_name_address_and_process() {
+        let broker = parse("leveret=127.0.0.1:5672,pid=42");
+        assert_eq!((broker.name.as_str(), broker.pid), ("leveret", Some(42)));
+        assert_eq!(broker.address, ([127, 0, 0, 1], 5672).into());
+        assert_eq!(
+            (&*broker.user, &*broker.password, &*broker.virtual_host),
+            ("guest", "guest", "/")
+        );
+        assert_eq!(parse("a=localhost:1").address, ([127, 0, 0, 1], 1).into());
+        assert_eq!(parse("a=localhost:1").pid, None);
+        assert!(parse("a=[::1]:5672,pid=2").address.is_ipv6());
+    }
+
+    #[test]
+    fn a_uri_says_who_logs_in_and_where() {
+        let broker = parse("rabbit=amqp://me%40home:s%3acret%2f@127.0.0.1:1234/some%2Fhost,pid=7");
+        assert_eq!(broker.address, ([127, 0, 0, 1], 1234).into());
+        assert_eq!((&*broker.user, &*broker.password), ("me@home", "s:cret/"));
+        assert_eq!((&*broker.virtual_host, broker.pid), ("some/host", Some(7)));
+        let slash = parse("a=amqp://127.0.0.1/%2f");
+        assert_eq!((&*slash.virtual_host, slash.address.port()), ("/", 5672));
+        assert_eq!(slash, parse("a=AMQP://guest:guest@127.0.0.1:5672/"));
+        assert_eq!(slash, parse("a=amqp://127.0.0.1"));
+        assert_eq!(parse("a=amqp://[::1]").address, "[::1]:5672".parse().unwrap());
+        assert_eq!(parse("a=amqp://[::1]:9/x").address, "[::1]:9".parse().unwrap());
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let broker = parse("rabbit=amqp://me:secret@127.0.0.1:1234/some%2fhost");
+        assert_eq!(broker.to_string(), "rabbit (amqp://127.0.0.1:1234/some%2fhost)");
+        assert!(!format!("{broker:?}").contains("secret"));
+        for text in ["amqp://me:secret@host", "a=me:secret@127.0.0.1:1"] {
+            let refusal = parse_broker(text).unwrap_err();
+            assert!(!refusal.contains("secret"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn only_loopback_is_put_under_load_unless_allowed() {
+        for address in ["192.0.2.1:5672", "0.0.0.0:5672", "[2001:db8::1]:5672"] {
+            let broker = parse(&format!("a={address}"));
+            let refusal = check_target(&broker, false).unwrap_err().to_string();
+            assert!(
+                refusal.contains("loopback") && refusal.contains("--allow-remote"),
+                "{refusal}"
+            );
+            assert!(check_target(&broker, true).is_ok());
+        }
+        assert!(check_target(&parse("a=[::1]:5672"), false).is_ok());
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_read_is_refused() {
+        let own = parse(&format!("a=127.0.0.1:1,pid={}", std::process::id()));
+        assert!(check_process(&own).is_ok());
+        assert!(check_process(&Broker { pid: None, ..own.clone() }).is_ok());
+        // Above the highest process id of any Linux, 2^22.
+        let nobody = Broker { pid: Some(4_194_305), ..own };
+        let refusal = check_process(&nobody).unwrap_err().to_string();
+        assert!(refusal.contains("4194305") && refusal.contains("pid="), "{refusal}");
     }
 
     #[test]
     fn mistakes_are_explained() {
-        for text in ["", "a", "a=127.0.0.1:1", "a=127.0.0.1,pid=1", "a=host:1,pid=1"] {
+        for (text, part) in [
+            ("", "NAME="),
+            ("a", "NAME="),
+            ("=127.0.0.1:1", "name"),
+            ("a|b=127.0.0.1:1", "name"),
+            ("a=127.0.0.1:1,pid=x", "process id"),
+            ("a=127.0.0.1:x", "port"),
+            ("a=127.0.0.1:0", "HOST:PORT"),
+            ("a=:1", "HOST:PORT"),
+            ("a=127.0.0.1:1/x", "amqp://"),
+            ("a=http://127.0.0.1", "scheme"),
+            ("a=amqps://127.0.0.1", "not supported yet"),
+            ("a=amqp://127.0.0.1/a/b", "%2f"),
+            ("a=amqp://127.0.0.1/%2", "two hexadecimal digits"),
+            ("a=amqp://127.0.0.1/%+1", "two hexadecimal digits"),
+            ("a=amqp://127.0.0.1/%ff", "UTF-8"),
+            ("a=amqp://127.0.0.1/x?heartbeat=1", "parameters"),
+        ] {
             let refusal = parse_broker(text).unwrap_err();
-            assert!(refusal.contains("NAME=HOST:PORT,pid=PID"), "{text}: {refusal}");
+            assert!(refusal.contains(part), "{text}: {refusal}");
         }
-        assert!(parse_broker("a=127.0.0.1:1,pid=x").unwrap_err().contains("process id"));
-        assert!(parse_broker("|=127.0.0.1:1,pid=1").unwrap_err().contains("name"));
     }
 }

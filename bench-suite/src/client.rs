@@ -1,82 +1,130 @@
-//! A blocking AMQP connection with one channel: little between the load and the socket.
+//! A blocking AMQP connection: it sets up what a load needs, asks questions, and cleans up. Under
+//! load its socket goes to a driver, see [`Connection::into_attached`].
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Duration;
 
-use leveret_amqp::frame::PROTOCOL_HEADER;
+use leveret_amqp::frame::{FRAME_HEADER_SIZE, FRAME_OVERHEAD, PROTOCOL_HEADER};
 use leveret_amqp::method::{
-    BasicConsume, BasicQos, ChannelOpen, ConfirmSelect, ConnectionClose, ConnectionOpen,
-    ConnectionStartOk, ConnectionTuneOk, Encode, QueueDeclare, QueueDelete, QueuePurge,
-    encode_frame,
+    BasicConsume, BasicQos, ChannelClose, ChannelOpen, ConfirmSelect, ConnectionClose,
+    ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode, ExchangeDeclare, ExchangeDelete,
+    QueueBind, QueueDeclare, QueueDelete, QueueUnbind, encode_frame,
 };
-use leveret_amqp::{Decoder, Frame, Method, TableBuilder, TableRef};
+use leveret_amqp::{Decoder, Frame, Method, OwnedTable, TableBuilder, TableRef};
 
+use crate::broker::Broker;
+use crate::endpoint::Attached;
 use crate::fault::Fault;
 
-/// The channel that everything runs on.
+/// The channel that everything runs on, if no other is named.
 pub(crate) const CHANNEL: u16 = 1;
 
 /// How long an answer, a connect or a write may take: a broker that pages 10 million messages out
 /// may think about a purge for a while.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long one read waits. Whoever reads looks at the state of the run in between.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_millis(100);
+/// What one read asks for: a `connection.start` has less than 2 KiB.
+const READ_SIZE: usize = 4 << 10;
 
-/// The receive buffer of a connection that only asks and is answered: a `connection.start` has
-/// less than 2 KiB.
-const ANSWER_CHUNK_SIZE: usize = 4 << 10;
+/// The largest frame before one is agreed on, in octets. It is far above any `connection.start`,
+/// and below what the first octets of another protocol say when they are read as a size.
+const LOGIN_FRAME_SIZE_MAX: u32 = 64 << 10;
 
-/// The receive buffer of a consumer: it and the broker's sends stay in the second cache.
-const DELIVERY_CHUNK_SIZE: usize = 128 << 10;
+/// Methods that are sent before their answers are read. One round trip each would make 100,000
+/// bindings take minutes; without a bound, a broker that does not read on while its answers are
+/// not taken would wait for us, and we for it. 256 answers of at most some 300 octets (a
+/// `queue.declare-ok` with the longest name) are 77 KiB, which a socket's buffers hold.
+const UNANSWERED_MAX: usize = 256;
 
-/// A connection; its channel is open once [`Connection::open_channel`] was called.
+/// Deliveries and confirms that may come while set-up questions are asked, in octets: they are
+/// kept for the endpoint that takes over. A consumer without a prefetch count on a deep queue
+/// would fill any memory, so a run starts its consumers before its publishers.
+const KEPT_SIZE_MAX: usize = 64 << 20;
+
+/// A connection; a channel is open once [`Connection::open_channel`] was called. What is not a
+/// connection's own matter runs on [`CHANNEL`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    decoder: Decoder,
-    chunk: Vec<u8>,
-    /// Octets of `chunk` that were received, and of those, that were read.
-    filled: usize,
+    /// Octets that were received; those before `cursor` are read.
+    received: Vec<u8>,
     cursor: usize,
+    /// Whole frames of deliveries and confirms that came when something else was awaited.
+    kept: Vec<u8>,
+    frame_size_max: u32,
+    channel_max: u16,
+    patience: Duration,
     /// Product and version of the broker, as it says.
     pub(crate) product: String,
 }
 
+/// What a queue is declared with besides its name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct QueueOptions {
+    pub(crate) durable: bool,
+    pub(crate) exclusive: bool,
+    pub(crate) auto_delete: bool,
+    pub(crate) arguments: OwnedTable,
+}
+
+/// A queue bound to an exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Binding {
+    pub(crate) queue: String,
+    pub(crate) exchange: String,
+    pub(crate) routing_key: String,
+    /// For a headers exchange, `x-match` included.
+    pub(crate) arguments: OwnedTable,
+}
+
 impl Connection {
-    /// Opens the virtual host `/` as `guest`, without heartbeats.
-    pub(crate) fn open(address: SocketAddr) -> Result<Self, Fault> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .map_err(Fault::io(format!("connect to {address}")))?;
+    /// Connects and logs in, without heartbeats.
+    pub(crate) fn open(broker: &Broker) -> Result<Self, Fault> {
+        let stream = TcpStream::connect_timeout(&broker.address, PATIENCE)
+            .map_err(Fault::io(format!("connect to {broker}")))?;
         let options = stream
             .set_nodelay(true)
-            .and_then(|()| stream.set_read_timeout(Some(READ_TIMEOUT)))
+            .and_then(|()| stream.set_read_timeout(Some(PATIENCE)))
             .and_then(|()| stream.set_write_timeout(Some(PATIENCE)));
         options.map_err(Fault::io("set the options of a socket"))?;
         let mut connection = Self {
             stream,
-            decoder: Decoder::new(0),
-            chunk: vec![0; ANSWER_CHUNK_SIZE],
-            filled: 0,
+            received: Vec::new(),
             cursor: 0,
+            kept: Vec::new(),
+            frame_size_max: LOGIN_FRAME_SIZE_MAX,
+            channel_max: 0,
+            patience: PATIENCE,
             product: String::new(),
         };
-        connection.log_in()?;
+        connection.log_in(broker)?;
         Ok(connection)
     }
 
-    fn log_in(&mut self) -> Result<(), Fault> {
+    fn log_in(&mut self, broker: &Broker) -> Result<(), Fault> {
         self.write(PROTOCOL_HEADER)?;
         self.product = self.expect("connection.start", |method| match method {
             Method::ConnectionStart(start) => Some(product(start.server_properties)),
             _ => None,
         })?;
-        let properties = TableBuilder::new().long_str("product", "leveret-bench").finish();
+        // With these a broker says that the password is wrong, or that a queue has gone, instead
+        // of cutting the connection or falling silent.
+        let capabilities = TableBuilder::new()
+            .bool("authentication_failure_close", true)
+            .bool("consumer_cancel_notify", true)
+            .bool("publisher_confirms", true)
+            .bool("basic.nack", true)
+            .finish();
+        let properties = TableBuilder::new()
+            .long_str("product", "leveret-bench")
+            .table("capabilities", &capabilities)
+            .finish();
+        let response = format!("\0{}\0{}", broker.user, broker.password);
         let start_ok = ConnectionStartOk {
             client_properties: properties.as_ref(),
             mechanism: "PLAIN",
-            response: b"\0guest\0guest",
+            response: response.as_bytes(),
             locale: "en_US",
         };
         self.say(0, &start_ok)?;
@@ -86,66 +134,42 @@ impl Connection {
         })?;
         let (channel_max, frame_max) = (tune.channel_max, tune.frame_max);
         self.say(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat: 0 })?;
-        self.decoder.set_frame_size_max(frame_max);
-        self.say(0, &ConnectionOpen { virtual_host: "/" })?;
+        (self.channel_max, self.frame_size_max) = (channel_max, frame_max);
+        self.say(0, &ConnectionOpen { virtual_host: &broker.virtual_host })?;
         self.expect("connection.open-ok", |method| {
             matches!(method, Method::ConnectionOpenOk(_)).then_some(())
         })
     }
 
-    /// Opens [`CHANNEL`].
-    pub(crate) fn open_channel(&mut self) -> Result<(), Fault> {
-        self.say(CHANNEL, &ChannelOpen {})?;
+    /// Waits this long for each answer from here on, instead of a minute.
+    pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<(), Fault> {
+        self.patience = patience;
+        let options = self.stream.set_read_timeout(Some(patience));
+        options.map_err(Fault::io("set the options of a socket"))
+    }
+
+    /// The largest frame that was agreed on, in octets; 0 is no limit.
+    pub(crate) const fn frame_size_max(&self) -> u32 {
+        self.frame_size_max
+    }
+
+    /// The highest channel that was agreed on; 0 is no limit.
+    pub(crate) const fn channel_max(&self) -> u16 {
+        self.channel_max
+    }
+
+    pub(crate) fn open_channel(&mut self, channel: u16) -> Result<(), Fault> {
+        self.say(channel, &ChannelOpen {})?;
         self.expect("channel.open-ok", |method| {
             matches!(method, Method::ChannelOpenOk(_)).then_some(())
         })
     }
 
-    /// Makes a transient queue that goes with its last consumer, after deleting one that an
-    /// aborted run may have left.
-    pub(crate) fn make_queue(&mut self, queue: &str) -> Result<(), Fault> {
-        self.delete_queue(queue)?;
-        self.declare(queue, false).map(drop)
-    }
-
-    /// The number of messages ready in a queue. An exception of anything that this channel did
-    /// before comes instead of the answer.
-    pub(crate) fn message_count(&mut self, queue: &str) -> Result<u64, Fault> {
-        self.declare(queue, true)
-    }
-
-    fn declare(&mut self, queue: &str, passive: bool) -> Result<u64, Fault> {
-        let declare = QueueDeclare {
-            queue,
-            passive,
-            durable: false,
-            exclusive: false,
-            auto_delete: true,
-            nowait: false,
-            arguments: TableRef::EMPTY,
-        };
-        self.say(CHANNEL, &declare)?;
-        self.expect("queue.declare-ok", |method| match method {
-            Method::QueueDeclareOk(answer) => Some(u64::from(answer.message_count)),
-            _ => None,
-        })
-    }
-
-    /// Drops all messages of a queue; their number.
-    pub(crate) fn purge(&mut self, queue: &str) -> Result<u64, Fault> {
-        self.say(CHANNEL, &QueuePurge { queue, nowait: false })?;
-        self.expect("queue.purge-ok", |method| match method {
-            Method::QueuePurgeOk(answer) => Some(u64::from(answer.message_count)),
-            _ => None,
-        })
-    }
-
-    /// Deletes a queue, whether it is there or not.
-    pub(crate) fn delete_queue(&mut self, queue: &str) -> Result<(), Fault> {
-        let delete = QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
-        self.say(CHANNEL, &delete)?;
-        self.expect("queue.delete-ok", |method| {
-            matches!(method, Method::QueueDeleteOk(_)).then_some(())
+    pub(crate) fn close_channel(&mut self, channel: u16) -> Result<(), Fault> {
+        let close = ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+        self.say(channel, &close)?;
+        self.expect("channel.close-ok", |method| {
+            matches!(method, Method::ChannelCloseOk(_)).then_some(())
         })
     }
 
@@ -157,21 +181,19 @@ impl Connection {
         })
     }
 
-    /// Starts a consumer: with a prefetch count it acknowledges, without one it does not.
-    pub(crate) fn consume(&mut self, queue: &str, prefetch: Option<u16>) -> Result<(), Fault> {
-        if let Some(prefetch_count) = prefetch {
-            let qos = BasicQos { prefetch_size: 0, prefetch_count, global: false };
-            self.say(CHANNEL, &qos)?;
-            self.expect("basic.qos-ok", |method| {
-                matches!(method, Method::BasicQosOk(_)).then_some(())
-            })?;
-        }
-        self.chunk.resize(DELIVERY_CHUNK_SIZE, 0);
+    /// Limits the deliveries of each consumer started later that wait for their ack.
+    pub(crate) fn qos(&mut self, prefetch_count: u16) -> Result<(), Fault> {
+        self.say(CHANNEL, &BasicQos { prefetch_size: 0, prefetch_count, global: false })?;
+        self.expect("basic.qos-ok", |method| matches!(method, Method::BasicQosOk(_)).then_some(()))
+    }
+
+    /// Starts a consumer.
+    pub(crate) fn consume(&mut self, queue: &str, tag: &str, no_ack: bool) -> Result<(), Fault> {
         let consume = BasicConsume {
             queue,
-            consumer_tag: "bench",
+            consumer_tag: tag,
             no_local: false,
-            no_ack: prefetch.is_none(),
+            no_ack,
             exclusive: false,
             nowait: false,
             arguments: TableRef::EMPTY,
@@ -187,37 +209,187 @@ impl Connection {
         let close =
             ConnectionClose { reply_code: 200, reply_text: "bye", class_id: 0, method_id: 0 };
         self.say(0, &close)?;
-        self.expect("connection.close-ok", |method| {
-            matches!(method, Method::ConnectionCloseOk(_)).then_some(())
+        loop {
+            self.kept.clear();
+            let answer = self.next_method("connection.close-ok", |method| match method {
+                Method::ConnectionCloseOk(_) => Some(Ok(())),
+                method if is_unasked(method) => None,
+                method => Some(Err(refusal("connection.close-ok", method))),
+            })?;
+            if let Some(answer) = answer {
+                return answer;
+            }
+        }
+    }
+
+    /// Hands the socket over to whoever drives `endpoint`, with what came too early for us.
+    pub(crate) fn into_attached<E>(mut self, endpoint: E) -> Result<Attached<E>, Fault> {
+        let options =
+            self.stream.set_read_timeout(None).and_then(|()| self.stream.set_write_timeout(None));
+        options.map_err(Fault::io("set the options of a socket"))?;
+        self.kept.extend_from_slice(&self.received[self.cursor..]);
+        Ok(Attached { stream: self.stream, received: self.kept, endpoint })
+    }
+}
+
+/// Exchanges, queues and bindings.
+impl Connection {
+    pub(crate) fn declare_exchange(
+        &mut self,
+        exchange: &str,
+        kind: &str,
+        durable: bool,
+    ) -> Result<(), Fault> {
+        let declare = ExchangeDeclare {
+            exchange,
+            kind,
+            passive: false,
+            durable,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+            arguments: TableRef::EMPTY,
+        };
+        self.say(CHANNEL, &declare)?;
+        self.expect("exchange.declare-ok", |method| {
+            matches!(method, Method::ExchangeDeclareOk(_)).then_some(())
         })
     }
 
-    /// Sends octets: whole frames.
-    pub(crate) fn write(&mut self, wire: &[u8]) -> Result<(), Fault> {
+    /// Deletes an exchange, whether it is there or not.
+    pub(crate) fn delete_exchange(&mut self, exchange: &str) -> Result<(), Fault> {
+        self.say(CHANNEL, &ExchangeDelete { exchange, if_unused: false, nowait: false })?;
+        self.expect("exchange.delete-ok", |method| {
+            matches!(method, Method::ExchangeDeleteOk(_)).then_some(())
+        })
+    }
+
+    /// Makes a queue; its name, which the broker chooses where `queue` is empty.
+    pub(crate) fn declare_queue(
+        &mut self,
+        queue: &str,
+        options: &QueueOptions,
+    ) -> Result<String, Fault> {
+        self.say(CHANNEL, &declaration(queue, options))?;
+        self.expect("queue.declare-ok", |method| match method {
+            Method::QueueDeclareOk(answer) => Some(answer.queue.to_owned()),
+            _ => None,
+        })
+    }
+
+    /// Makes queues of one kind.
+    pub(crate) fn declare_many(
+        &mut self,
+        queues: &[String],
+        options: &QueueOptions,
+    ) -> Result<(), Fault> {
+        self.ask_many(
+            queues,
+            |queue, wire| encode_frame(CHANNEL, &declaration(queue, options), wire),
+            "queue.declare-ok",
+            |method| matches!(method, Method::QueueDeclareOk(_)).then_some(()),
+        )
+    }
+
+    /// Deletes a queue, whether it is there or not.
+    pub(crate) fn delete_queue(&mut self, queue: &str) -> Result<(), Fault> {
+        self.delete_many(&[queue.to_owned()])
+    }
+
+    /// Deletes queues, whether they are there or not.
+    pub(crate) fn delete_many(&mut self, queues: &[String]) -> Result<(), Fault> {
+        self.ask_many(
+            queues,
+            |queue, wire| {
+                let delete =
+                    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false };
+                encode_frame(CHANNEL, &delete, wire);
+            },
+            "queue.delete-ok",
+            |method| matches!(method, Method::QueueDeleteOk(_)).then_some(()),
+        )
+    }
+
+    pub(crate) fn bind(&mut self, binding: &Binding) -> Result<(), Fault> {
+        self.bind_many(std::slice::from_ref(binding))
+    }
+
+    pub(crate) fn bind_many(&mut self, bindings: &[Binding]) -> Result<(), Fault> {
+        self.ask_many(
+            bindings,
+            |binding, wire| {
+                let bind = QueueBind {
+                    queue: &binding.queue,
+                    exchange: &binding.exchange,
+                    routing_key: binding.routing_key.as_bytes(),
+                    nowait: false,
+                    arguments: binding.arguments.as_ref(),
+                };
+                encode_frame(CHANNEL, &bind, wire);
+            },
+            "queue.bind-ok",
+            |method| matches!(method, Method::QueueBindOk(_)).then_some(()),
+        )
+    }
+
+    pub(crate) fn unbind(&mut self, binding: &Binding) -> Result<(), Fault> {
+        let unbind = QueueUnbind {
+            queue: &binding.queue,
+            exchange: &binding.exchange,
+            routing_key: binding.routing_key.as_bytes(),
+            arguments: binding.arguments.as_ref(),
+        };
+        self.say(CHANNEL, &unbind)?;
+        self.expect("queue.unbind-ok", |method| {
+            matches!(method, Method::QueueUnbindOk(_)).then_some(())
+        })
+    }
+
+    /// The number of messages ready in a queue. An exception of anything that this channel did
+    /// before comes instead of the answer.
+    pub(crate) fn message_count(&mut self, queue: &str) -> Result<u64, Fault> {
+        let options = QueueOptions::default();
+        let declare = QueueDeclare { passive: true, ..declaration(queue, &options) };
+        self.say(CHANNEL, &declare)?;
+        self.expect("queue.declare-ok", |method| match method {
+            Method::QueueDeclareOk(answer) => Some(u64::from(answer.message_count)),
+            _ => None,
+        })
+    }
+}
+
+/// Frames.
+impl Connection {
+    fn write(&mut self, wire: &[u8]) -> Result<(), Fault> {
         self.stream.write_all(wire).map_err(Fault::io("write to the broker"))
     }
 
-    /// Sends one method.
-    pub(crate) fn say(&mut self, channel: u16, method: &impl Encode) -> Result<(), Fault> {
+    fn say(&mut self, channel: u16, method: &impl Encode) -> Result<(), Fault> {
         let mut wire = Vec::new();
         encode_frame(channel, method, &mut wire);
         self.write(&wire)
     }
 
-    /// Reads once and hands every frame to `each`, with the chunk that its ranges are of. False if
-    /// nothing came for [`READ_TIMEOUT`].
-    pub(crate) fn receive(
+    /// Asks one question per item, [`UNANSWERED_MAX`] at a time.
+    fn ask_many<I>(
         &mut self,
-        mut each: impl FnMut(&[u8], Frame<'_>) -> Result<(), Fault>,
-    ) -> Result<bool, Fault> {
-        if self.cursor == self.filled && !self.fill()? {
-            return Ok(false);
+        items: &[I],
+        encode: impl Fn(&I, &mut Vec<u8>),
+        expected: &'static str,
+        read: impl Fn(Method<'_>) -> Option<()>,
+    ) -> Result<(), Fault> {
+        let mut wire = Vec::new();
+        for window in items.chunks(UNANSWERED_MAX) {
+            wire.clear();
+            for item in window {
+                encode(item, &mut wire);
+            }
+            self.write(&wire)?;
+            for _ in window {
+                self.expect(expected, &read)?;
+            }
         }
-        let chunk = &self.chunk[..self.filled];
-        while let Some(frame) = self.decoder.next(chunk, &mut self.cursor)? {
-            each(chunk, frame)?;
-        }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads until `read` makes something of a method.
@@ -226,36 +398,80 @@ impl Connection {
         expected: &'static str,
         read: impl Fn(Method<'_>) -> Option<T>,
     ) -> Result<T, Fault> {
-        let deadline = Instant::now() + PATIENCE;
         loop {
-            let chunk = &self.chunk[..self.filled];
-            while let Some(frame) = self.decoder.next(chunk, &mut self.cursor)? {
-                let Frame::Method { payload, .. } = frame else { continue };
-                let method = Method::decode(payload)?;
-                if let Some(answer) = read(method) {
-                    return Ok(answer);
-                }
-                // Deliveries and confirms may be under way when a question is asked.
-                if !matches!(method, Method::BasicDeliver(_) | Method::BasicAck(_)) {
-                    return Err(refusal(expected, method));
-                }
-            }
-            if !self.fill()? && Instant::now() > deadline {
-                return Err(Fault::Silent { expected, seconds: PATIENCE.as_secs() });
+            let answer = self.next_method(expected, |method| match read(method) {
+                Some(answer) => Some(Ok(answer)),
+                None if is_unasked(method) => None,
+                None => Some(Err(refusal(expected, method))),
+            })?;
+            if let Some(answer) = answer {
+                return answer;
             }
         }
     }
 
-    /// Receives a new chunk; false if nothing came.
-    fn fill(&mut self) -> Result<bool, Fault> {
-        (self.filled, self.cursor) = (0, 0);
-        match self.stream.read(&mut self.chunk) {
-            Ok(0) => Err(Fault::Cut),
-            Ok(size) => {
-                self.filled = size;
-                Ok(true)
+    /// Reads the next method. What `read` makes nothing of is kept, with the content behind it.
+    fn next_method<T>(
+        &mut self,
+        expected: &'static str,
+        read: impl Fn(Method<'_>) -> Option<T>,
+    ) -> Result<Option<T>, Fault> {
+        let end = loop {
+            match self.frame_end() {
+                Some(end) if end <= self.received.len() => break end,
+                _ => self.fill(expected)?,
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(false),
+        };
+        let (mut decoder, mut cursor) = (Decoder::new(self.frame_size_max), 0);
+        let wire = &self.received[self.cursor..end];
+        let answer = match decoder.next(wire, &mut cursor)? {
+            Some(Frame::Method { payload, .. }) => read(Method::decode(payload)?),
+            Some(Frame::Header { .. } | Frame::Body { .. }) => None,
+            // A heartbeat is for nobody.
+            _ => {
+                self.cursor = end;
+                return Ok(None);
+            }
+        };
+        if answer.is_none() {
+            if self.kept.len() + wire.len() > KEPT_SIZE_MAX {
+                return Err(Fault::Messages(format!(
+                    "more than {KEPT_SIZE_MAX} B of messages came before {expected}: start \
+                     consumers on empty queues, or with a prefetch count"
+                )));
+            }
+            self.kept.extend_from_slice(wire);
+        }
+        self.cursor = end;
+        Ok(answer)
+    }
+
+    /// Where the frame at the cursor ends, once its head is there. A frame that is larger than
+    /// agreed on ends at its head: the decoder then says what is wrong with it.
+    fn frame_end(&self) -> Option<usize> {
+        let rest = &self.received[self.cursor..];
+        let [_, _, _, size @ ..] = *rest.first_chunk::<FRAME_HEADER_SIZE>()?;
+        let size = u32::from_be_bytes(size);
+        let is_too_large = self.frame_size_max != 0 && size > self.frame_size_max;
+        let size = if is_too_large { 0 } else { size as usize };
+        Some(self.cursor + size + FRAME_OVERHEAD)
+    }
+
+    /// Receives more, at least one octet.
+    fn fill(&mut self, expected: &'static str) -> Result<(), Fault> {
+        self.received.drain(..self.cursor);
+        self.cursor = 0;
+        let filled = self.received.len();
+        self.received.resize(filled + READ_SIZE, 0);
+        let read = self.stream.read(&mut self.received[filled..]);
+        self.received.truncate(filled + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => Err(Fault::Cut),
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Fault::Silent { expected, seconds: self.patience.as_secs() })
+            }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => Err(Fault::Cut),
             Err(error) => Err(Fault::io("read from the broker")(error)),
         }
@@ -272,6 +488,23 @@ pub(crate) fn refusal(expected: &'static str, method: Method<'_>) -> Fault {
     }
 }
 
+/// Whether a method may be under way when a question is asked.
+const fn is_unasked(method: Method<'_>) -> bool {
+    matches!(method, Method::BasicDeliver(_) | Method::BasicAck(_) | Method::BasicNack(_))
+}
+
+fn declaration<'a>(queue: &'a str, options: &'a QueueOptions) -> QueueDeclare<'a> {
+    QueueDeclare {
+        queue,
+        passive: false,
+        durable: options.durable,
+        exclusive: options.exclusive,
+        auto_delete: options.auto_delete,
+        nowait: false,
+        arguments: options.arguments.as_ref(),
+    }
+}
+
 fn product(server_properties: TableRef<'_>) -> String {
     let text = |name| {
         let value = server_properties.get(name).and_then(|value| value.as_long_str());
@@ -279,3 +512,6 @@ fn product(server_properties: TableRef<'_>) -> String {
     };
     format!("{} {}", text("product"), text("version"))
 }
+
+#[cfg(test)]
+mod tests;

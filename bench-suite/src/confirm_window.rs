@@ -7,16 +7,22 @@ use crate::fault::Fault;
 /// Unconfirmed publishes of a channel in confirm mode. Its size is bounded by who publishes.
 #[derive(Debug)]
 pub(crate) struct ConfirmWindow {
-    /// The delivery tag of the oldest publish in `confirmed`; tags begin at 1.
+    /// The delivery tag of the oldest publish in `publishes`; tags begin at 1.
     oldest: u64,
-    /// Whether a publish is confirmed, while an older one is not.
-    confirmed: VecDeque<bool>,
+    publishes: VecDeque<Unconfirmed>,
     unconfirmed: u64,
+}
+
+#[derive(Debug)]
+struct Unconfirmed {
+    intended_us: u32,
+    /// Confirmed after all, while an older one is not.
+    confirmed: bool,
 }
 
 impl ConfirmWindow {
     pub(crate) const fn new() -> Self {
-        Self { oldest: 1, confirmed: VecDeque::new(), unconfirmed: 0 }
+        Self { oldest: 1, publishes: VecDeque::new(), unconfirmed: 0 }
     }
 
     /// How many publishes wait for their confirm.
@@ -24,63 +30,90 @@ impl ConfirmWindow {
         self.unconfirmed
     }
 
-    /// Notes `count` new publishes.
-    pub(crate) fn publish(&mut self, count: u64) {
-        self.confirmed.extend((0..count).map(|_| false));
-        self.unconfirmed += count;
+    /// Notes a new publish and the time of its stamp.
+    #[inline]
+    pub(crate) fn publish(&mut self, intended_us: u32) {
+        self.publishes.push_back(Unconfirmed { intended_us, confirmed: false });
+        self.unconfirmed += 1;
     }
 
-    /// Takes a `basic.ack`. A tag that does not wait is a fault: confirmed twice, or never
-    /// published. An ack of several may repeat what came one by one, but must bring something new.
-    pub(crate) fn confirm(&mut self, delivery_tag: u64, multiple: bool) -> Result<(), Fault> {
-        let strange = || Fault::Messages(format!("publish {delivery_tag} was not unconfirmed"));
-        let index = delivery_tag.checked_sub(self.oldest).ok_or_else(strange)? as usize;
+    /// Takes a `basic.ack` and tells `each` the intended time of each publish that it confirms.
+    ///
+    /// A tag that does not wait is a fault: confirmed twice, or never published. An ack of several
+    /// may repeat what came one by one, but must bring something new.
+    #[inline]
+    pub(crate) fn confirm(
+        &mut self,
+        delivery_tag: u64,
+        multiple: bool,
+        mut each: impl FnMut(u32),
+    ) -> Result<(), Fault> {
+        let index = delivery_tag.wrapping_sub(self.oldest) as usize;
         let first = if multiple { 0 } else { index };
-        if index >= self.confirmed.len() || self.confirmed[index] {
-            return Err(strange());
+        if self.publishes.get(index).is_none_or(|publish| publish.confirmed) {
+            return Err(strange(delivery_tag));
         }
-        for confirmed in self.confirmed.range_mut(first..=index) {
-            self.unconfirmed -= u64::from(!*confirmed);
-            *confirmed = true;
+        for publish in self.publishes.range_mut(first..=index) {
+            if !publish.confirmed {
+                publish.confirmed = true;
+                self.unconfirmed -= 1;
+                each(publish.intended_us);
+            }
         }
-        while self.confirmed.front() == Some(&true) {
-            self.confirmed.pop_front();
+        while self.publishes.front().is_some_and(|publish| publish.confirmed) {
+            self.publishes.pop_front();
             self.oldest += 1;
         }
         Ok(())
     }
 }
 
+#[cold]
+fn strange(delivery_tag: u64) -> Fault {
+    Fault::Messages(format!("the broker confirmed publish {delivery_tag}, which did not wait"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn window(publishes: u32) -> ConfirmWindow {
+        let mut window = ConfirmWindow::new();
+        (1..=publishes).for_each(|number| window.publish(10 * number));
+        window
+    }
+
+    /// The intended times of what an ack confirms; `None` for a fault.
+    fn confirm(window: &mut ConfirmWindow, delivery_tag: u64, multiple: bool) -> Option<Vec<u32>> {
+        let mut times = Vec::new();
+        window.confirm(delivery_tag, multiple, |intended_us| times.push(intended_us)).ok()?;
+        Some(times)
+    }
+
     #[test]
     fn confirms_come_one_by_one_together_and_out_of_order() {
-        let mut window = ConfirmWindow::new();
-        window.publish(10);
-        window.confirm(3, false).unwrap();
-        window.confirm(1, false).unwrap();
+        let mut window = window(10);
+        assert_eq!(confirm(&mut window, 3, false), Some(vec![30]));
+        assert_eq!(confirm(&mut window, 1, false), Some(vec![10]));
         assert_eq!(window.unconfirmed(), 8);
-        window.confirm(5, true).unwrap();
+        assert_eq!(confirm(&mut window, 5, true), Some(vec![20, 40, 50]));
         assert_eq!((window.unconfirmed(), window.oldest), (5, 6));
-        window.confirm(10, true).unwrap();
-        assert_eq!((window.unconfirmed(), window.confirmed.len()), (0, 0));
-        window.publish(1);
-        window.confirm(11, false).unwrap();
+        assert_eq!(confirm(&mut window, 10, true), Some(vec![60, 70, 80, 90, 100]));
+        assert_eq!((window.unconfirmed(), window.publishes.len()), (0, 0));
+        window.publish(7);
+        assert_eq!(confirm(&mut window, 11, false), Some(vec![7]));
         assert_eq!(window.unconfirmed(), 0);
     }
 
     #[test]
     fn a_confirm_of_nothing_is_a_fault() {
-        let mut window = ConfirmWindow::new();
-        window.publish(3);
-        assert!(window.confirm(4, false).is_err(), "never published");
-        assert!(window.confirm(0, true).is_err(), "tags begin at 1");
-        window.confirm(2, false).unwrap();
-        assert!(window.confirm(2, false).is_err(), "twice, while an older one waits");
-        window.confirm(1, false).unwrap();
-        assert!(window.confirm(1, true).is_err(), "twice");
+        let mut window = window(3);
+        assert_eq!(confirm(&mut window, 4, false), None, "never published");
+        assert_eq!(confirm(&mut window, 0, true), None, "tags begin at 1");
+        assert!(confirm(&mut window, 2, false).is_some());
+        assert_eq!(confirm(&mut window, 2, false), None, "twice, while an older one waits");
+        assert!(confirm(&mut window, 1, false).is_some());
+        assert_eq!(confirm(&mut window, 1, true), None, "twice");
         assert_eq!(window.unconfirmed(), 1);
     }
 }

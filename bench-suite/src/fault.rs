@@ -57,6 +57,15 @@ pub(crate) enum Fault {
     /// The processes of a broker cannot be read, or are not those of the broker.
     #[error("{0}")]
     Process(String),
+    /// Another thread of the run failed, and says why.
+    #[error("another connection of the run failed first")]
+    Aborted,
+    /// A scenario that contradicts itself, or asks for more than can be.
+    #[error("the scenario cannot be run: {0}")]
+    Scenario(String),
+    /// The command line or a scenario file asks for what cannot be.
+    #[error("{0}")]
+    Usage(String),
     /// The machine does not allow what was asked for.
     #[error("{0}")]
     Machine(String),

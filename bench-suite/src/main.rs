@@ -1,45 +1,122 @@
 //! Load tests of AMQP 0-9-1 brokers: the same scenarios against several of them, interleaved run
 //! by run, so that the ratio between them survives a noisy machine.
 //!
-//! `leveret-bench first` answers the first questions one has about a broker: messages per second
-//! and per second of its own processor time, without and with acknowledgements, and the memory of
-//! an idle connection and of a waiting message.
+//! `scenario` says what is asked, `measurement` in which order, the `*_run` modules how one run is
+//! made, `results` what was found and `report` how it is shown. Connections under load are values
+//! (`endpoint`) that a `driver` moves octets for.
 #![forbid(unsafe_code)]
 
+mod backlog_run;
 mod batch;
 mod broker;
+mod calibrate;
+mod catalogue;
+mod churn_run;
 mod cli;
 mod client;
+mod compare;
 mod confirm_window;
+mod consumer;
 mod deliveries;
+mod driver;
+mod endpoint;
+mod environment;
 mod fault;
-mod first;
-mod flow;
-mod memory;
+mod flamegraph;
+mod floor;
+mod flow_run;
+mod idle_run;
+mod latency;
+mod live;
+mod load_threads;
+mod measurement;
 mod procfs;
 mod publisher;
+mod reading;
+mod relay;
 mod report;
+mod results;
+mod round_trip;
+mod round_trip_run;
 mod scenario;
+mod schedule;
+mod search_run;
 mod sequence;
+mod stamp;
 mod statistics;
 #[cfg(test)]
 mod stub;
+mod system_calls;
+mod tally;
+mod topology;
+#[cfg(test)]
+mod truth;
+mod usage;
+mod window;
 
 use std::process::ExitCode;
+
+use crate::cli::{Command, Plan};
+use crate::fault::Fault;
 
 /// Exit code of a measurement that could not be made, or of which a run failed.
 const FAILED: u8 = 1;
 
+/// Exit code of wrong usage, as clap has it.
+const WRONG_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
-    let cli::Command::First(plan) = cli::parse();
-    match first::measure(&plan) {
-        Ok(report) => {
-            println!("{report}");
-            ExitCode::from(if report.has_failed_runs() { FAILED } else { 0 })
-        }
+    match run(cli::parse()) {
+        Ok(code) => code,
         Err(fault) => {
             eprintln!("leveret-bench: {fault}");
-            ExitCode::from(FAILED)
+            ExitCode::from(if matches!(fault, Fault::Usage(_)) { WRONG_USAGE } else { FAILED })
         }
     }
+}
+
+fn run(command: Command) -> Result<ExitCode, Fault> {
+    match command {
+        Command::Run(plan) => return measure(&plan),
+        Command::List => list()?,
+        Command::Limit(limit) => floor::serve(&limit)?,
+        Command::Calibrate(options) => print!("{}", calibrate::calibrate(&options)?),
+        Command::Report { results, out } => {
+            let written = report::write(&report::read(&results)?, &out)?;
+            announce(&written);
+        }
+        Command::Compare { old, new, fail_on_worse } => {
+            let comparison = compare::compare(&report::read(&old)?, &report::read(&new)?);
+            println!("{comparison}");
+            if fail_on_worse && comparison.is_worse() {
+                return Ok(ExitCode::from(FAILED));
+            }
+        }
+        Command::Flamegraph { stacks, svg, title } => flamegraph::write(&stacks, &svg, &title)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(plan: &Plan) -> Result<ExitCode, Fault> {
+    let (results, written) = measurement::measure(plan)?;
+    println!("{}", report::markdown::markdown(&results));
+    announce(&written);
+    let mut runs = results.scenarios.iter().flat_map(|scenario| &scenario.runs);
+    Ok(ExitCode::from(if runs.any(|run| run.fault.is_some()) { FAILED } else { 0 }))
+}
+
+fn announce(written: &report::Written) {
+    for path in [&written.results, &written.markdown, &written.html] {
+        println!("wrote {}", path.display());
+    }
+}
+
+fn list() -> Result<(), Fault> {
+    for entry in catalogue::choose(&[])? {
+        println!(
+            "{:<20} {}\n{:<20}   {}",
+            entry.name, entry.scenario.title, "", entry.scenario.question
+        );
+    }
+    Ok(())
 }

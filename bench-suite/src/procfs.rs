@@ -2,14 +2,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::time::Duration;
 
 use core_affinity::CoreId;
+use nix::time::ClockId;
 
 use crate::fault::Fault;
 
 /// Ticks of `/proc/PID/stat` per second: `USER_HZ`, which is 100 on every Linux of today, whatever
 /// the kernel's own tick.
 const TICKS_PER_S: f64 = 100.0;
+
+/// The clocks of processes and threads as the kernel numbers them: the inverted id, three bits to
+/// the left, then 2 for "time on a processor, in nanoseconds" and 4 for "of one thread".
+const CLOCK_OF_PROCESS: i32 = 2;
+const CLOCK_OF_THREAD: i32 = 2 | 4;
+
+/// The longest command line that is reported, in octets: that of RabbitMQ has about 2 KiB.
+const COMMAND_SIZE_MAX: usize = 8 << 10;
+
+/// Arguments whose value is a secret end like this; the cookie of Erlang is one.
+const SECRETS: [&str; 4] = ["password", "cookie", "secret", "token"];
 
 /// Descriptors of the load client that are not connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -18,56 +31,89 @@ const DESCRIPTORS_RESERVED: u64 = 64;
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
-    /// Processor time in user and kernel, of all threads and of children that ended, in ticks.
-    cpu_ticks: u64,
+    /// Processor time in user and kernel, of all threads, in ticks.
+    own_ticks: u64,
+    /// The same of children that ended.
+    ended_ticks: u64,
 }
 
 /// Processor time of a process and its descendants, in seconds.
+///
+/// A living process is read from its clock, which counts nanoseconds and keeps the time of threads
+/// that ended; a sum over threads would lose it, and ticks of 10 ms are coarse for a short window.
+/// Only descendants that ended are counted in ticks: by at most one tick less than they had.
 pub(crate) fn cpu_s(pid: u32) -> Result<f64, Fault> {
     let stats = stats()?;
-    let ticks: u64 = tree(pid, &stats)?.iter().map(|pid| stats[pid].cpu_ticks).sum();
-    Ok(ticks as f64 / TICKS_PER_S)
+    let seconds = |ticks: u64| ticks as f64 / TICKS_PER_S;
+    // The clock of a process that just ended says nothing, or less than its ticks.
+    let own = |pid, stat: &Stat| {
+        let clock_s = read_clock_s(pid, CLOCK_OF_PROCESS).unwrap_or(0.0);
+        clock_s.max(seconds(stat.own_ticks)) + seconds(stat.ended_ticks)
+    };
+    Ok(tree(pid, &stats)?.iter().map(|pid| own(*pid, &stats[pid])).sum())
+}
+
+/// Processor time of one thread of this process, in seconds.
+pub(crate) fn thread_cpu_s(tid: u32) -> Result<f64, Fault> {
+    read_clock_s(tid, CLOCK_OF_THREAD)
+        .ok_or_else(|| Fault::Process(format!("there is no load thread {tid}: it ended or failed")))
+}
+
+/// The kernel's number of this thread, for [`thread_cpu_s`].
+pub(crate) fn current_tid() -> Result<u32, Fault> {
+    let link = fs::read_link("/proc/thread-self").map_err(Fault::io("read /proc/thread-self"))?;
+    let tid = link.file_name().and_then(|name| name.to_str()?.parse().ok());
+    tid.ok_or_else(|| Fault::Process("/proc/thread-self names no thread".to_owned()))
 }
 
 /// Resident memory of a process and its descendants, in bytes. Pages that they share count for
 /// each of them.
 pub(crate) fn rss_bytes(pid: u32) -> Result<u64, Fault> {
+    rss_bytes_of(&members(pid)?)
+}
+
+/// Resident memory of the processes that [`members`] found, the root first, in bytes: far cheaper
+/// than [`rss_bytes`], which looks at every process of the machine.
+pub(crate) fn rss_bytes_of(members: &[u32]) -> Result<u64, Fault> {
     let mut bytes = 0;
-    for member in tree(pid, &stats()?)? {
+    for (index, member) in members.iter().enumerate() {
         // A descendant that ended meanwhile has no memory.
         match fs::read_to_string(format!("/proc/{member}/status")) {
             Ok(status) => bytes += parse_rss_bytes(&status).unwrap_or(0),
-            Err(error) if member == pid => return Err(Fault::io(format!("read {pid}"))(error)),
+            Err(_) if index == 0 => {
+                return Err(Fault::Process(format!("process {member} of the broker has ended")));
+            }
             Err(_) => {}
         }
     }
     Ok(bytes)
 }
 
+/// A process, first, and its descendants.
+pub(crate) fn members(pid: u32) -> Result<Vec<u32>, Fault> {
+    let descendants = tree(pid, &stats()?)?.into_iter().filter(|member| *member != pid);
+    Ok(std::iter::once(pid).chain(descendants).collect())
+}
+
+/// The threads of a process; none if it has ended.
+pub(crate) fn threads(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The command line of a process, arguments separated by spaces, without passwords and other
+/// secrets: it goes into reports. None if it cannot be read.
+pub(crate) fn command_line(pid: u32) -> Option<String> {
+    let octets = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let text = String::from_utf8_lossy(&octets);
+    let command = join_arguments(text.trim_end_matches('\0').split('\0'));
+    (!command.is_empty()).then_some(command)
+}
+
 /// The cores that a process may run on, as the kernel writes them, for example `0` or `0-3`.
 pub(crate) fn allowed_cores(pid: u32) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     field(&status, "Cpus_allowed_list:").unwrap_or("?").to_owned()
-}
-
-/// Processor, cores, kernel and load of this machine, in one line.
-pub(crate) fn machine() -> String {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let processors = read("/proc/cpuinfo");
-    let model = processors
-        .lines()
-        .find(|line| line.starts_with("model name"))
-        .and_then(|line| line.split(": ").nth(1))
-        .unwrap_or("unknown processor")
-        .to_owned();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = read("/proc/loadavg");
-    let load: Vec<&str> = load.split_whitespace().take(3).collect();
-    format!(
-        "{model}, {cores} cores allowed, Linux {}, load average before the first run {}",
-        read("/proc/sys/kernel/osrelease").trim(),
-        load.join(" ")
-    )
 }
 
 /// Binds this thread to a core, if one is given.
@@ -129,7 +175,8 @@ fn parse_stat(line: &str) -> Option<Stat> {
     let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
-        cpu_ticks: ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?,
+        own_ticks: ticks(11)? + ticks(12)?,
+        ended_ticks: ticks(13)? + ticks(14)?,
     })
 }
 
@@ -140,6 +187,59 @@ fn parse_rss_bytes(status: &str) -> Option<u64> {
 
 fn parse_open_files_max(limits: &str) -> Option<u64> {
     field(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
+}
+
+/// None if the kernel knows no such process or thread.
+fn read_clock_s(id: u32, kind: i32) -> Option<f64> {
+    let id = i32::try_from(id).ok()?;
+    let time = ClockId::from_raw((!id << 3) | kind).now().ok()?;
+    Some(Duration::from(time).as_secs_f64())
+}
+
+fn join_arguments<'a>(arguments: impl Iterator<Item = &'a str>) -> String {
+    let mut command = String::new();
+    let mut is_secret = false;
+    for argument in arguments {
+        if !command.is_empty() {
+            command.push(' ');
+        }
+        let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
+        let names_secret = SECRETS.iter().any(|end| name.to_ascii_lowercase().ends_with(end));
+        if is_secret {
+            command.push_str("***");
+        } else if names_secret && !value.is_empty() {
+            command.push_str(name);
+            command.push_str("=***");
+        } else {
+            command.push_str(&without_password(argument));
+        }
+        is_secret = names_secret && value.is_empty() && name.starts_with('-');
+    }
+    if command.len() > COMMAND_SIZE_MAX {
+        command.truncate(command.floor_char_boundary(COMMAND_SIZE_MAX));
+        command.push('…');
+    }
+    command
+}
+
+/// Replaces the password of each `scheme://user:password@host`.
+fn without_password(argument: &str) -> String {
+    let mut parts = argument.split("://");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str("://");
+        let authority = part.split(['/', '?', '#', ' ', ',', '"']).next().unwrap_or_default();
+        let user_info = authority.rsplit_once('@').map(|(user_info, _)| user_info);
+        match user_info.and_then(|user_info| Some((user_info, user_info.split_once(':')?))) {
+            Some((user_info, (user, _))) => {
+                text.push_str(user);
+                text.push_str(":***");
+                text.push_str(&part[user_info.len()..]);
+            }
+            None => text.push_str(part),
+        }
+    }
+    text
 }
 
 fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
@@ -156,7 +256,7 @@ mod tests {
     #[test]
     fn stat_lines_are_read_behind_the_name() {
         let line = "42 (a) b (c) S 7 42 42 0 -1 4194304 1 2 3 4 100 20 3 4 20 0 9 0 1";
-        assert_eq!(parse_stat(line), Some(Stat { parent: 7, cpu_ticks: 127 }));
+        assert_eq!(parse_stat(line), Some(Stat { parent: 7, own_ticks: 120, ended_ticks: 7 }));
         assert_eq!(parse_stat("42 (short) S 7 42"), None);
         assert_eq!(parse_stat(""), None);
     }
@@ -172,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_tree_is_a_process_and_all_below() {
-        let stat = |parent| Stat { parent, cpu_ticks: 1 };
+        let stat = |parent| Stat { parent, own_ticks: 1, ended_ticks: 0 };
         let stats = [(1, stat(0)), (5, stat(9)), (9, stat(1)), (7, stat(5)), (8, stat(1))].into();
         assert_eq!(tree(9, &stats).unwrap(), [5, 7, 9].into());
         assert!(tree(2, &stats).is_err());
@@ -192,7 +292,81 @@ mod tests {
         }
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!allowed_cores(own).is_empty() && machine().contains("Linux"));
+        assert!(!allowed_cores(own).is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_works_is_told_from_one_that_sleeps() {
+        let process_before_s = cpu_s(std::process::id()).unwrap();
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let (tell_tid, sleeper_tid) = std::sync::mpsc::channel();
+        let sleeper = std::thread::spawn(move || {
+            tell_tid.send(current_tid().unwrap()).unwrap();
+            wait.recv().unwrap_err();
+        });
+        let sleeper_tid = sleeper_tid.recv().unwrap();
+        let worker = std::thread::spawn(|| {
+            let tid = current_tid().unwrap();
+            while thread_cpu_s(tid).unwrap() < 0.02 {}
+            thread_cpu_s(tid).unwrap()
+        });
+        let worked_s = worker.join().unwrap();
+        assert!(thread_cpu_s(sleeper_tid).unwrap() < worked_s);
+        assert!(threads(std::process::id()).contains(&sleeper_tid));
+        drop(done);
+        sleeper.join().unwrap();
+        // The time of threads that ended stays with the process.
+        assert!(cpu_s(std::process::id()).unwrap() >= process_before_s + worked_s);
+        assert!(thread_cpu_s(4_000_000).is_err() && thread_cpu_s(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn processor_time_has_finer_steps_than_ticks_and_never_goes_back() {
+        let (mut before_s, mut has_fine_step) = (cpu_s(std::process::id()).unwrap(), false);
+        for _ in 0..50 {
+            let now_s = cpu_s(std::process::id()).unwrap();
+            assert!(now_s >= before_s, "{now_s} after {before_s}");
+            has_fine_step |= now_s > before_s && now_s - before_s < 1.0 / TICKS_PER_S;
+            before_s = now_s;
+        }
+        assert!(has_fine_step);
+    }
+
+    #[test]
+    fn the_memory_of_a_process_that_ended_is_not_zero() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(rss_bytes_of(&[child.id()]).unwrap_err().to_string().contains("has ended"));
+        assert!(members(child.id()).is_err() && threads(child.id()).is_empty());
+    }
+
+    #[test]
+    fn command_lines_have_no_secrets() {
+        let join = |arguments: &[&str]| join_arguments(arguments.iter().copied());
+        for (arguments, expected) in [
+            (&["a", "--uri", "amqp://me:pw@host:1/v"][..], "a --uri amqp://me:***@host:1/v"),
+            (&["--uri=amqp://me:p@w@h,amqp://b:c@d"], "--uri=amqp://me:***@h,amqp://b:***@d"),
+            (&["http://host:80/a@b", "amqp://me@h"], "http://host:80/a@b amqp://me@h"),
+            (&["erl", "-setcookie", "hush", "-x"], "erl -setcookie *** -x"),
+            (&["--password=pw", "--shards", "1"], "--password=*** --shards 1"),
+            (&["https://a.example/password", "b"], "https://a.example/password b"),
+        ] {
+            assert_eq!(join(arguments), expected);
+        }
+        let long = join(&["é".repeat(COMMAND_SIZE_MAX).as_str()]);
+        assert!(long.len() <= COMMAND_SIZE_MAX + '…'.len_utf8() && long.ends_with('…'));
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        // The kernel shows it a moment after the start.
+        let command = loop {
+            match command_line(child.id()) {
+                Some(command) => break command,
+                None => std::thread::yield_now(),
+            }
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(command, "sleep 600");
+        assert_eq!(command_line(child.id()), None);
     }
 
     #[test]

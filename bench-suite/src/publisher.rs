@@ -1,84 +1,312 @@
-//! The two ways to publish as fast as the broker takes it.
+//! An endpoint that publishes: as fast as it may (closed loop) or to a schedule (open loop).
 
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leveret_amqp::{Frame, Method};
+use leveret_amqp::method::BasicAck;
+use leveret_amqp::{Decoder, Frame, Method};
 
-use crate::batch::Batch;
-use crate::client::{Connection, refusal};
+use crate::batch::{Batch, Route};
+use crate::client::refusal;
 use crate::confirm_window::ConfirmWindow;
+use crate::endpoint::Endpoint;
 use crate::fault::Fault;
-use crate::flow::Progress;
+use crate::latency::LatencyHistogram;
+use crate::schedule::Schedule;
+use crate::stamp::{elapsed_us, stamp_time_us};
+use crate::tally::Tally;
 
-/// Octets of a write without confirms: large enough that the calls do not count, small enough that
-/// the buffer stays in the second cache.
-pub(crate) const WRITE_SIZE: usize = 64 << 10;
+/// Octets of one send, unless one message is larger: calls do not count, and it stays in the
+/// second cache.
+const SEND_SIZE: usize = 128 << 10;
 
-/// How far an unconfirmed publisher may be ahead of the consumer, in messages. 1.4 MB of publishes
-/// of 16 B: twenty receive buffers of a fast broker, which therefore never waits, and a queue of a
-/// fifth of a second at the 100,000 messages/s of a slow one. Beyond that it would be a test of
-/// deep queues.
-pub(crate) const AHEAD_MAX: u64 = 20_000;
-
-/// How long a publisher that is too far ahead waits: a twentieth of the 4 ms that a broker takes
-/// for [`AHEAD_MAX`] at 5 million messages/s.
+/// How long a publisher that is too far ahead of the consumers waits: a twentieth of the 4 ms that
+/// a broker takes for 20,000 messages at 5 million a second.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Publishes without confirms until the run stops; how many.
-pub(crate) fn publish_freely(
-    connection: &mut Connection,
-    batch: &mut Batch,
-    progress: &Progress,
-) -> Result<u64, Fault> {
-    let (mut published, count) = (0_u64, batch.count());
-    while !progress.is_stopped() {
-        if published.saturating_sub(progress.delivered()) + count > AHEAD_MAX {
-            thread::sleep(PAUSE);
-            continue;
-        }
-        connection.write(batch.number(published, count))?;
-        published += count;
-    }
-    Ok(published)
+/// How long a publisher waits for a message to become due before it looks whether the run was
+/// stopped.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+
+/// Class and method id of a `basic.ack`, as they begin its frame.
+const ACK_IDS: [u8; 4] = {
+    let (class, method) = (BasicAck::IDS.0.to_be_bytes(), BasicAck::IDS.1.to_be_bytes());
+    [class[0], class[1], method[0], method[1]]
+};
+
+/// What a publisher is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct PublisherPlan {
+    pub(crate) channel: u16,
+    /// It publishes to each in turn.
+    pub(crate) routes: Vec<Route>,
+    /// Octets, stamp included.
+    pub(crate) body_size: usize,
+    /// As it was negotiated, octets; 0 is no limit.
+    pub(crate) frame_size_max: u32,
+    /// Publishes that may wait for their confirm; 0 on a channel without confirms.
+    pub(crate) confirm_window: u32,
+    /// Without confirms: messages of all publishers that may be under way. [`u64::MAX`] for any.
+    pub(crate) under_way_max: u64,
+    /// `None` in a closed loop. It begins with the first turn, if it has not begun.
+    pub(crate) schedule: Option<Schedule>,
+    /// It stops after so many messages, or when the tally is stopped.
+    pub(crate) limit: Option<u64>,
 }
 
-/// Publishes with at most `window` unconfirmed messages until the run stops and all are confirmed;
-/// how many. `batch` has room for the window.
-pub(crate) fn publish_confirmed(
-    connection: &mut Connection,
-    batch: &mut Batch,
-    window: u64,
-    progress: &Progress,
-) -> Result<u64, Fault> {
-    let (mut published, mut unconfirmed) = (0, ConfirmWindow::new());
-    let mut heard = Instant::now();
-    loop {
-        let free = window - unconfirmed.unconfirmed();
-        if free > 0 && !progress.is_stopped() {
-            connection.write(batch.number(published, free))?;
-            published += free;
-            unconfirmed.publish(free);
+/// What a publisher found.
+#[derive(Debug)]
+pub(crate) struct PublisherReport {
+    /// Messages handed to the driver.
+    pub(crate) published: u64,
+    /// From the intended time to the confirm; empty without confirms.
+    pub(crate) confirm: LatencyHistogram,
+    /// From the intended time to the actual one; empty in a closed loop.
+    pub(crate) send_lag: LatencyHistogram,
+}
+
+/// A connection that publishes on one channel.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    tally: Arc<Tally>,
+    decoder: Decoder,
+    batch: Batch,
+    /// Most messages of one send.
+    send_count_max: u64,
+    /// A publisher that is too far ahead waits until it may send so many: tiny sends would make
+    /// the system calls the load.
+    resume_count: u64,
+    under_way_max: u64,
+    confirm_window: u64,
+    window: ConfirmWindow,
+    schedule: Option<Schedule>,
+    limit: u64,
+    published: u64,
+    /// Its streams were closed: it does nothing any more.
+    closed: bool,
+    confirm: LatencyHistogram,
+    send_lag: LatencyHistogram,
+}
+
+impl Publisher {
+    /// Encodes its messages. The channel is open, and in confirm mode if the plan has a window.
+    pub(crate) fn new(plan: PublisherPlan, tally: Arc<Tally>) -> Result<Self, Fault> {
+        if plan.confirm_window == 0 && plan.under_way_max == 0 {
+            return Err(Fault::Scenario(
+                "a publisher that may have no message under way never publishes: give a confirm \
+                 window or a larger under_way_max"
+                    .to_owned(),
+            ));
         }
-        if unconfirmed.unconfirmed() == 0 {
-            return Ok(published);
+        let batch = Batch::new(plan.channel, &plan.routes, plan.body_size, plan.frame_size_max)?;
+        let send_count_max = (SEND_SIZE / batch.stride()).max(1) as u64;
+        Ok(Self {
+            tally,
+            decoder: Decoder::new(plan.frame_size_max),
+            batch,
+            send_count_max,
+            resume_count: send_count_max.min(plan.under_way_max / 4).max(1),
+            under_way_max: plan.under_way_max,
+            confirm_window: u64::from(plan.confirm_window),
+            window: ConfirmWindow::new(),
+            schedule: plan.schedule,
+            limit: plan.limit.unwrap_or(u64::MAX),
+            published: 0,
+            closed: false,
+            confirm: LatencyHistogram::new(),
+            send_lag: LatencyHistogram::new(),
+        })
+    }
+
+    /// What it found, at any time.
+    pub(crate) fn finish(self) -> PublisherReport {
+        PublisherReport {
+            published: self.published,
+            confirm: self.confirm,
+            send_lag: self.send_lag,
         }
-        if connection.receive(|_, frame| confirm(&mut unconfirmed, frame))? {
-            heard = Instant::now();
-        } else if heard.elapsed() > progress.silence_max {
-            let seconds = progress.silence_max.as_secs();
-            return Err(Fault::Silent { expected: "confirms", seconds });
+    }
+
+    /// Whether nothing more is to be published.
+    fn is_over(&self) -> bool {
+        self.published >= self.limit || self.tally.is_stopped()
+    }
+
+    /// How many messages the broker and the consumers leave room for; 0 for too few to begin.
+    fn room(&self) -> u64 {
+        if self.confirm_window > 0 {
+            return self.confirm_window - self.window.unconfirmed();
         }
+        let room = self.under_way_max.saturating_sub(self.tally.under_way());
+        if room < self.resume_count { 0 } else { room }
+    }
+
+    /// How many messages are due.
+    fn due(&self, now: Instant) -> u64 {
+        self.schedule
+            .as_ref()
+            .map_or(u64::MAX, |schedule| schedule.due(now).saturating_sub(self.published))
+    }
+
+    /// Ends once everything is confirmed.
+    fn close_if_over(&mut self) {
+        if !self.closed && self.window.unconfirmed() == 0 && self.is_over() {
+            for (stream, total) in self.batch.totals() {
+                self.tally.close_stream(stream, total);
+            }
+            self.closed = true;
+        }
+    }
+
+    fn publish_closed(&mut self, count: u64, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let now_us = stamp_time_us(self.tally.epoch, now);
+        self.batch.append(count as usize, || now_us, out)?;
+        if self.confirm_window > 0 {
+            (0..count).for_each(|_| self.window.publish(now_us));
+        }
+        Ok(())
+    }
+
+    fn publish_open(&mut self, count: u64, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
+        let Some(schedule) = &self.schedule else { return Ok(()) };
+        let Some(began) = schedule.began() else { return Ok(()) };
+        // Counted from the epoch: an intended time is rounded once.
+        let began_ns = began.saturating_duration_since(self.tally.epoch).as_nanos() as u64;
+        let (now_us, measuring) = (stamp_time_us(self.tally.epoch, now), self.tally.is_measuring());
+        let mut index = self.published;
+        let (window, confirms) = (&mut self.window, self.confirm_window > 0);
+        let send_lag = &mut self.send_lag;
+        let intended = || {
+            let intended_us = ((began_ns + schedule.offset_ns(index)) / 1000) as u32;
+            index += 1;
+            if measuring {
+                send_lag.record_us(elapsed_us(intended_us, now_us));
+            }
+            if confirms {
+                window.publish(intended_us);
+            }
+            intended_us
+        };
+        self.batch.append(count as usize, intended, out)
     }
 }
 
-fn confirm(window: &mut ConfirmWindow, frame: Frame<'_>) -> Result<(), Fault> {
-    let Frame::Method { payload, .. } = frame else { return Ok(()) };
-    match Method::decode(payload)? {
-        Method::BasicAck(ack) => window.confirm(ack.delivery_tag, ack.multiple),
-        Method::BasicNack(nack) => {
-            Err(Fault::Messages(format!("publish {} was refused (nack)", nack.delivery_tag)))
+impl Endpoint for Publisher {
+    fn receive(&mut self, chunk: &[u8], now: Instant) -> Result<(), Fault> {
+        let (now_us, measuring) = (stamp_time_us(self.tally.epoch, now), self.tally.is_measuring());
+        let unconfirmed = self.window.unconfirmed();
+        let mut cursor = 0;
+        loop {
+            match self.decoder.next(chunk, &mut cursor)? {
+                Some(Frame::Method { payload, .. }) => {
+                    let (delivery_tag, multiple) = read_ack(payload)?;
+                    if self.confirm_window == 0 {
+                        return Err(unasked());
+                    }
+                    let confirm = &mut self.confirm;
+                    self.window.confirm(delivery_tag, multiple, |intended_us| {
+                        if measuring {
+                            confirm.record_us(elapsed_us(intended_us, now_us));
+                        }
+                    })?;
+                }
+                Some(Frame::Heartbeat { .. }) => {}
+                Some(_) => return Err(content()),
+                None => break,
+            }
         }
-        other => Err(refusal("basic.ack", other)),
+        let confirmed = unconfirmed - self.window.unconfirmed();
+        if confirmed > 0 {
+            self.tally.note_confirmed(confirmed);
+            self.close_if_over();
+        }
+        Ok(())
+    }
+
+    fn poll_send(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
+        if self.closed {
+            return Ok(());
+        }
+        if let Some(schedule) = &mut self.schedule {
+            schedule.begin(now);
+        }
+        let count = if self.is_over() {
+            0
+        } else {
+            let left = self.limit - self.published;
+            self.room().min(self.due(now)).min(left).min(self.send_count_max)
+        };
+        if count > 0 {
+            if self.schedule.is_some() {
+                self.publish_open(count, now, out)?;
+            } else {
+                self.publish_closed(count, now, out)?;
+            }
+            self.published += count;
+            self.tally.note_published(count);
+        }
+        self.close_if_over();
+        Ok(())
+    }
+
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        if self.closed {
+            return None;
+        }
+        if self.is_over() {
+            return (self.window.unconfirmed() == 0).then_some(now);
+        }
+        if self.room() == 0 {
+            return (self.confirm_window == 0).then(|| now + PAUSE);
+        }
+        let Some(schedule) = &self.schedule else { return Some(now) };
+        match schedule.intended(self.published) {
+            Some(intended) => Some(intended.min(now + LOOK_AROUND)),
+            None => Some(now),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.closed
+    }
+
+    fn awaits(&self) -> &'static str {
+        "confirms"
     }
 }
+
+/// Delivery tag and whether it stands for all before, too.
+#[inline]
+fn read_ack(payload: &[u8]) -> Result<(u64, bool), Fault> {
+    if let Some((&ACK_IDS, rest)) = payload.split_first_chunk()
+        && let Some((delivery_tag, &[flags])) = rest.split_first_chunk()
+    {
+        return Ok((u64::from_be_bytes(*delivery_tag), flags & 1 != 0));
+    }
+    Err(unwanted(payload)?)
+}
+
+/// The fault that a method is which is no `basic.ack`.
+#[cold]
+fn unwanted(payload: &[u8]) -> Result<Fault, Fault> {
+    Ok(match Method::decode(payload)? {
+        Method::BasicNack(nack) => Fault::Messages(format!(
+            "the broker refused publish {} (basic.nack)",
+            nack.delivery_tag
+        )),
+        other => refusal("basic.ack", other),
+    })
+}
+
+#[cold]
+fn unasked() -> Fault {
+    Fault::Messages("the broker confirmed a publish on a channel without confirms".to_owned())
+}
+
+#[cold]
+fn content() -> Fault {
+    Fault::Unexpected { expected: "basic.ack", method: "content" }
+}
+
+#[cfg(test)]
+mod tests;

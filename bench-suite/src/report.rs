@@ -1,218 +1,218 @@
-//! The report: Markdown tables of medians, spreads and ratios.
+//! The report of a measurement in three shapes: `results.json` for programs, `report.md` for pull
+//! requests and `report.html` for people.
 
-use std::fmt;
+pub(crate) mod axis;
+pub(crate) mod figures;
+pub(crate) mod html;
+pub(crate) mod markdown;
+pub(crate) mod pictures;
+pub(crate) mod plot;
+#[cfg(test)]
+pub(crate) mod sample;
+pub(crate) mod text;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::fault::Fault;
-use crate::scenario::{Metric, Reading, Scenario};
-use crate::statistics::{Summary, summarize, summarize_ratios};
+use crate::results::{Results, SCHEMA_VERSION};
 
-/// A broker as it was found.
-#[derive(Debug)]
-pub(crate) struct Subject {
-    pub(crate) name: String,
-    /// Product and version, as it says.
-    pub(crate) product: String,
-    /// Cores that it may use.
-    pub(crate) cores: String,
-    /// Resident memory before the first run.
-    pub(crate) rss_bytes: u64,
+/// A file of results that is larger than this is none: a long measurement has some megabytes.
+const RESULTS_MAX_BYTES: u64 = 1 << 30;
+
+/// Where the three files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) results: PathBuf,
+    pub(crate) markdown: PathBuf,
+    pub(crate) html: PathBuf,
 }
 
-/// One run against one broker.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) scenario: Scenario,
-    /// Index of the subject.
-    pub(crate) broker: usize,
-    /// From 1.
-    pub(crate) run: u32,
-    pub(crate) reading: Result<Reading, Fault>,
+/// Writes all three files; the directory is made when it is missing. Each file appears whole or
+/// not at all, and `results.json` first, so that a defect of a report loses no measurement.
+pub(crate) fn write(results: &Results, directory: &Path) -> Result<Written, Fault> {
+    let results = without_broken_numbers(results);
+    fs::create_dir_all(directory)
+        .map_err(Fault::io(format!("make the directory {}", directory.display())))?;
+    let written = Written {
+        results: directory.join("results.json"),
+        markdown: directory.join("report.md"),
+        html: directory.join("report.html"),
+    };
+    let json = serde_json::to_string_pretty(&results)
+        .map_err(|fault| Fault::Machine(format!("cannot write the results as JSON: {fault}")))?;
+    replace(&written.results, &json)?;
+    check(&results).map_err(Fault::Machine)?;
+    replace(&written.markdown, &markdown::markdown(&results))?;
+    replace(&written.html, &html::html(&results)?)?;
+    Ok(written)
 }
 
-/// All of a measurement.
-#[derive(Debug)]
-pub(crate) struct Report {
-    subjects: Vec<Subject>,
-    machine: String,
-    /// Cores of the load threads.
-    cores: Vec<usize>,
-    /// In the order in which they were made.
-    pub(crate) outcomes: Vec<Outcome>,
+/// Reads `results.json`, of this version of the schema only.
+pub(crate) fn read(path: &Path) -> Result<Results, Fault> {
+    let shown = path.display();
+    let length = fs::metadata(path).map_err(Fault::io(format!("read {shown}")))?.len();
+    if length > RESULTS_MAX_BYTES {
+        return Err(Fault::Machine(format!(
+            "{shown} has {length} bytes, which no results.json has; give a results.json that \
+             leveret-bench wrote"
+        )));
+    }
+    let json = fs::read_to_string(path).map_err(Fault::io(format!("read {shown}")))?;
+    parse(&json).map_err(|fault| Fault::Machine(format!("{shown} {fault}")))
 }
 
-impl Report {
-    pub(crate) const fn new(subjects: Vec<Subject>, machine: String, cores: Vec<usize>) -> Self {
-        Self { subjects, machine, cores, outcomes: Vec::new() }
+fn parse(json: &str) -> Result<Results, String> {
+    let value: serde_json::Value = serde_json::from_str(json).map_err(|fault| {
+        format!("is not JSON ({fault}); give a results.json that leveret-bench wrote")
+    })?;
+    // The version stands first: results of another schema fail in many ways, all of them unclear.
+    match value.get("schema_version").and_then(serde_json::Value::as_u64) {
+        Some(version) if version == u64::from(SCHEMA_VERSION) => {}
+        Some(version) => {
+            return Err(format!(
+                "has version {version} of the results schema, but this leveret-bench reads only \
+                 version {SCHEMA_VERSION}; use the leveret-bench that wrote it, or measure again"
+            ));
+        }
+        None => {
+            return Err(
+                "has no schema_version; give a results.json that leveret-bench wrote".to_owned()
+            );
+        }
     }
+    let results: Results = serde_json::from_value(value).map_err(|fault| {
+        format!(
+            "does not follow version {SCHEMA_VERSION} of the results schema: {fault}; was it \
+             changed by hand?"
+        )
+    })?;
+    check(&results)?;
+    Ok(results)
+}
 
-    /// Whether any run lost, doubled or reordered messages, or could not be made.
-    pub(crate) fn has_failed_runs(&self) -> bool {
-        self.outcomes.iter().any(|outcome| outcome.reading.is_err())
+/// What the types do not say.
+fn check(results: &Results) -> Result<(), String> {
+    if results.subjects.is_empty() {
+        return Err("has no subjects: there is nothing to report".to_owned());
     }
-
-    fn of(&self, scenario: Scenario, broker: usize) -> impl Iterator<Item = &Outcome> {
-        let ours =
-            move |outcome: &&Outcome| (outcome.scenario, outcome.broker) == (scenario, broker);
-        self.outcomes.iter().filter(ours)
+    for scenario in &results.scenarios {
+        if let Some(run) = scenario.runs.iter().find(|run| run.subject >= results.subjects.len()) {
+            return Err(format!(
+                "has a run of subject {} in scenario {}, but only {} subjects; was it changed by \
+                 hand?",
+                run.subject,
+                scenario.name,
+                results.subjects.len()
+            ));
+        }
     }
+    Ok(())
+}
 
-    /// One value per run, none where it failed.
-    fn values(&self, scenario: Scenario, broker: usize, metric: usize) -> Vec<Option<f64>> {
-        let value = |outcome: &Outcome| {
-            let reading = outcome.reading.as_ref().ok()?;
-            reading.values.get(metric).copied()
+/// JSON has no infinity and no "not a number". A run that has one was measured by a broken
+/// harness: it fails and says so, and the other runs are kept.
+fn without_broken_numbers(results: &Results) -> Results {
+    let mut results = results.clone();
+    for run in results.scenarios.iter_mut().flat_map(|scenario| &mut scenario.runs) {
+        let broken = run.metrics.iter().find(|metric| !metric.1.is_finite());
+        let broken = broken.map(|(key, value)| format!("{key} is {value}"));
+        run.metrics.retain(|_, value| value.is_finite());
+        let is_latency_broken = run.latencies.values().any(|latency| {
+            let fixed = [latency.mean_us, latency.p50_us, latency.p90_us, latency.p99_us];
+            let rare = [latency.p99_9_us, latency.p99_99_us, latency.max_us];
+            let curve = latency.curve.iter().flat_map(|(percentile, us)| [*percentile, *us]);
+            fixed.into_iter().chain(rare).chain(curve).any(|number| !number.is_finite())
+        });
+        if is_latency_broken {
+            run.latencies.clear();
+        }
+        let is_rate_broken = |point: &crate::results::RatePoint| {
+            let rates = [point.published_per_s, point.confirmed_per_s, point.consumed_per_s];
+            !point.at_s.is_finite() || rates.iter().any(|rate| !rate.is_finite())
         };
-        self.of(scenario, broker).map(value).collect()
+        let are_rates_broken = run.rates.iter().any(is_rate_broken);
+        run.rates.retain(|point| !is_rate_broken(point));
+        let broken = broken
+            .or_else(|| is_latency_broken.then(|| "a latency is not a number".to_owned()))
+            .or_else(|| are_rates_broken.then(|| "a rate is not a number".to_owned()));
+        if let Some(broken) = broken {
+            let fault = format!("{broken}: a defect of leveret-bench, please report it");
+            run.fault.get_or_insert(fault);
+        }
     }
-
-    /// The cells of one metric of one broker: median with spread, and ratio where compared.
-    fn cells(&self, scenario: Scenario, broker: usize, metric: usize) -> Vec<String> {
-        let values = self.values(scenario, broker, metric);
-        let valid: Vec<f64> = values.iter().flatten().copied().collect();
-        let mut cells = vec![cell(summarize(&valid), quantity)];
-        if scenario.metrics()[metric].compared && self.subjects.len() > 1 {
-            let base = self.values(scenario, 0, metric);
-            cells.push(match broker {
-                0 => "1".to_owned(),
-                _ => cell(summarize_ratios(&values, &base), ratio),
-            });
-        }
-        cells
-    }
-
-    fn write_table(&self, out: &mut fmt::Formatter<'_>, scenario: Scenario) -> fmt::Result {
-        let base = self.subjects.first().map_or("", |subject| subject.name.as_str());
-        let mut headings = vec!["broker".to_owned()];
-        for Metric { name, compared } in scenario.metrics() {
-            headings.push((*name).to_owned());
-            if *compared && self.subjects.len() > 1 {
-                headings.push(format!("× {base}"));
-            }
-        }
-        headings.push("valid runs".to_owned());
-        write_row(out, &headings)?;
-        writeln!(out, "|---{}|", "|---:".repeat(headings.len() - 1))?;
-        for (broker, subject) in self.subjects.iter().enumerate() {
-            let mut cells = vec![subject.name.clone()];
-            for metric in 0..scenario.metrics().len() {
-                cells.extend(self.cells(scenario, broker, metric));
-            }
-            let all = self.of(scenario, broker).count();
-            let valid = self.of(scenario, broker).filter(|run| run.reading.is_ok()).count();
-            cells.push(format!("{valid} of {all}"));
-            write_row(out, &cells)?;
-        }
-        Ok(())
-    }
-
-    fn write_subjects(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "Machine: {}.", self.machine)?;
-        match self.cores.as_slice() {
-            [] => writeln!(out, "Load: not pinned.")?,
-            cores => writeln!(out, "Load: pinned to {cores:?}.")?,
-        }
-        for subject in &self.subjects {
-            let resident = quantity(subject.rss_bytes as f64);
-            let Subject { name, product, cores, .. } = subject;
-            writeln!(out, "* {name}: {product}, on cores {cores}, {resident} B resident at first")?;
-        }
-        Ok(())
-    }
-
-    fn write_totals(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (broker, subject) in self.subjects.iter().enumerate() {
-            let ours = self.outcomes.iter().filter(|outcome| outcome.broker == broker);
-            let valid = ours.filter_map(|outcome| outcome.reading.as_ref().ok());
-            let messages: u64 = valid.map(|reading| reading.messages).sum();
-            writeln!(out, "* {} carried {messages} messages in all valid runs", subject.name)?;
-        }
-        Ok(())
-    }
+    results
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(out, "# First figures\n")?;
-        self.write_subjects(out)?;
-        writeln!(
-            out,
-            "\nMedian (lowest – highest) of interleaved runs. A ratio is the median of the ratios \
-             of neighbouring runs;\nthroughput: more is better, memory: less is better. Where \
-             `broker CPU s per s` is well below\nthe cores of the broker, the load was the limit \
-             of messages/s, not the broker."
-        )?;
-        if self.subjects.len() < 2 {
-            writeln!(out, "**Only one broker: these figures mean little on any other machine.**")?;
-        }
-        for scenario in Scenario::ALL {
-            if self.outcomes.iter().any(|outcome| outcome.scenario == scenario) {
-                writeln!(out, "\n## {}\n", scenario.title())?;
-                self.write_table(out, scenario)?;
-            }
-        }
-        writeln!(out, "\n## Messages\n")?;
-        self.write_totals(out)?;
-        if self.has_failed_runs() {
-            writeln!(out, "\n## Failed runs\n")?;
-        }
-        for outcome in self.outcomes.iter().filter(|outcome| outcome.reading.is_err()) {
-            let Outcome { scenario, run, .. } = outcome;
-            let name = &self.subjects[outcome.broker].name;
-            writeln!(out, "* {scenario:?}, run {run}, {name}: {outcome}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reading {
-            Ok(reading) => {
-                let metrics = self.scenario.metrics().iter().zip(&reading.values);
-                let parts =
-                    metrics.map(|(metric, value)| format!("{} {}", quantity(*value), metric.name));
-                out.write_str(&parts.collect::<Vec<_>>().join(", "))
-            }
-            Err(fault) => write!(out, "FAILED: {fault}"),
-        }
-    }
-}
-
-fn write_row(out: &mut fmt::Formatter<'_>, cells: &[String]) -> fmt::Result {
-    writeln!(out, "| {} |", cells.join(" | "))
-}
-
-fn cell(summary: Option<Summary>, text: fn(f64) -> String) -> String {
-    match summary {
-        Some(Summary { median, lowest, highest }) => {
-            format!("{} ({} – {})", text(median), text(lowest), text(highest))
-        }
-        None => "–".to_owned(),
-    }
-}
-
-/// Three digits and a decimal prefix: `1.23 M`.
-fn quantity(value: f64) -> String {
-    let (scaled, prefix) = match value.abs() {
-        size if size >= 1e9 => (value / 1e9, " G"),
-        size if size >= 1e6 => (value / 1e6, " M"),
-        size if size >= 1e3 => (value / 1e3, " k"),
-        _ => (value, ""),
-    };
-    format!("{}{prefix}", ratio(scaled))
-}
-
-/// Three digits: `0.0123`, `1.23`, `123`.
-fn ratio(value: f64) -> String {
-    let decimals = match value.abs() {
-        size if size >= 100.0 || size == 0.0 => 0,
-        size if size >= 10.0 => 1,
-        size if size >= 1.0 => 2,
-        size if size >= 0.1 => 3,
-        _ => 4,
-    };
-    format!("{value:.decimals$}")
+/// Writes beside the file and renames: readers see the old file or the new one.
+fn replace(path: &Path, content: &str) -> Result<(), Fault> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = fs::write(&beside, content).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|fault: io::Error| {
+        // It may never have come into being: the first fault is the one to be told.
+        let _ = fs::remove_file(&beside);
+        Fault::io(format!("write {}", path.display()))(fault)
+    })
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn parsed(change: impl FnOnce(&mut serde_json::Value)) -> Result<Results, String> {
+        let mut value = serde_json::to_value(sample::results()).unwrap();
+        change(&mut value);
+        parse(&value.to_string())
+    }
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let results = sample::results();
+        let written = write(&results, &directory.path().join("new/one")).unwrap();
+        assert_eq!(read(&written.results).unwrap(), results);
+        let html = fs::read_to_string(&written.html).unwrap();
+        assert!(html.ends_with("</html>\n"));
+        assert!(fs::read_to_string(&written.markdown).unwrap().contains("leveret"));
+        let files = fs::read_dir(directory.path().join("new/one")).unwrap().count();
+        assert_eq!(files, 3, "nothing half-written is left");
+    }
+
+    #[test]
+    fn another_version_of_the_schema_is_refused() {
+        let fault = parsed(|value| value["schema_version"] = 2.into()).unwrap_err();
+        assert!(fault.contains("version 2") && fault.contains("only version 1"), "{fault}");
+        let none = parsed(|value| value["schema_version"] = serde_json::Value::Null);
+        assert!(none.unwrap_err().contains("no schema_version"));
+        assert!(parse("nothing").unwrap_err().contains("not JSON"));
+        assert!(parsed(|_| ()).is_ok());
+    }
+
+    #[test]
+    fn results_that_point_nowhere_are_refused() {
+        let run = parsed(|value| value["scenarios"][0]["runs"][0]["subject"] = 9.into());
+        assert!(run.unwrap_err().contains("subject 9"));
+        let none = parsed(|value| value["subjects"] = serde_json::json!([]));
+        assert!(none.unwrap_err().contains("no subjects"));
+        let other = parsed(|value| value["mood"] = 1.into());
+        assert!(other.unwrap_err().contains("mood"));
+    }
+
+    #[test]
+    fn a_number_that_is_none_fails_its_run_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut results = sample::results();
+        let metrics = &mut results.scenarios[0].runs[0].metrics;
+        metrics.insert("messages_per_s".to_owned(), f64::NAN);
+        results.scenarios[0].runs[1].rates[0].consumed_per_s = f64::INFINITY;
+        let written = write(&results, directory.path()).unwrap();
+        let read = read(&written.results).unwrap();
+        let faults: Vec<_> = read.scenarios[0].runs.iter().map(|run| &run.fault).collect();
+        assert!(faults[0].as_ref().unwrap().contains("messages_per_s is NaN"));
+        assert!(faults[1].as_ref().unwrap().contains("rate"));
+        assert!(faults[2..].iter().all(|fault| fault.is_none()));
+    }
+}

@@ -1,73 +1,242 @@
-//! The questions of `leveret-bench first`, and what their answers are counted in.
+//! Scenario files: one question each, as TOML. `bench-suite/scenarios/` has those that are built in.
+//!
+//! ```toml
+//! title = "16 B, transient, automatic acks"
+//! question = "How many small messages can one core move when nobody asks for receipts?"
+//! floor = true
+//!
+//! [load.flow]
+//! body_bytes = 16
+//! ```
 
-use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
-/// One question.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scenario {
-    /// Resident memory per open, idle connection
-    IdleConnections,
-    /// Resident memory per waiting message of 100 bytes
-    QueuedMessages,
-    /// 16 bytes, transient, auto-ack: one publisher, one consumer
-    AutoAck,
-    /// 16 bytes, transient, confirms in a window of 1000, manual ack of every 100, prefetch 1000
-    Confirms,
+/// A scenario file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Scenario {
+    /// One line for a heading.
+    pub(crate) title: String,
+    /// The question that it answers, for somebody who has never seen it.
+    pub(crate) question: String,
+    /// Whether the bare relay can do it too.
+    #[serde(default)]
+    pub(crate) floor: bool,
+    /// What drives the load client.
+    #[serde(default)]
+    pub(crate) transport: Transport,
+    pub(crate) load: Load,
 }
-
-/// A column of a scenario's table.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Metric {
-    /// Heading, unit included.
-    pub(crate) name: &'static str,
-    /// Whether the report compares brokers by it.
-    pub(crate) compared: bool,
-}
-
-const BYTES_PER_CONNECTION: [Metric; 1] =
-    [Metric { name: "resident bytes per connection", compared: true }];
-
-const BYTES_PER_MESSAGE: [Metric; 1] =
-    [Metric { name: "resident bytes per message", compared: true }];
-
-const FLOW: [Metric; 3] = [
-    Metric { name: "messages/s", compared: true },
-    Metric { name: "messages per broker CPU s", compared: true },
-    Metric { name: "broker CPU s per s", compared: false },
-];
 
 impl Scenario {
-    /// Memory first: it is compared with a fresh broker.
-    pub(crate) const ALL: [Self; 4] =
-        [Self::IdleConnections, Self::QueuedMessages, Self::AutoAck, Self::Confirms];
-
-    /// Heading of the report.
-    pub(crate) const fn title(self) -> &'static str {
-        match self {
-            Self::IdleConnections => "Idle connections",
-            Self::QueuedMessages => "Waiting messages of 100 B, transient, classic queue",
-            Self::AutoAck => "16 B, transient, auto-ack, one publisher → one consumer",
-            Self::Confirms => {
-                "16 B, transient, confirms (window 1000), ack multiple of every 100, prefetch 1000"
-            }
-        }
-    }
-
-    /// What one run answers, in this order.
-    pub(crate) const fn metrics(self) -> &'static [Metric] {
-        match self {
-            Self::IdleConnections => &BYTES_PER_CONNECTION,
-            Self::QueuedMessages => &BYTES_PER_MESSAGE,
-            Self::AutoAck | Self::Confirms => &FLOW,
+    /// What drives the load client, for the report.
+    pub(crate) const fn transport_name(&self) -> &'static str {
+        match (&self.load, self.transport) {
+            // One thing after the other, each awaited: nothing to drive.
+            (Load::Churn(_) | Load::Idle(_), _) => "blocking",
+            (_, Transport::TokioUring) => "tokio-uring",
+            (_, Transport::IoUring) => "io-uring",
         }
     }
 }
 
-/// What one run against one broker found.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    /// A value for each of [`Scenario::metrics`].
-    pub(crate) values: Vec<f64>,
-    /// Messages that the broker took during the whole run, warm-up and end included.
+/// What drives the load client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Transport {
+    /// tokio-uring, one runtime per core.
+    #[default]
+    TokioUring,
+    /// A bare ring per core, for scenarios in which the runtime would be the limit.
+    IoUring,
+}
+
+/// What is done to a broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Load {
+    /// Messages flow from publishers to consumers for a measured time.
+    Flow(Box<Flow>),
+    /// The highest rate of a flow at which a percentile stays under a bound.
+    Search(Box<Search>),
+    /// One thing at a time and wait for its answer.
+    RoundTrip(RoundTrip),
+    /// Messages pile up, rest, and are drained.
+    Backlog(Backlog),
+    /// Things are made and removed again.
+    Churn(Churn),
+    /// Connections do nothing.
+    Idle(Idle),
+}
+
+/// Messages from publishers to consumers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Flow {
+    /// Octets of a body; 16 at least, the stamp.
+    pub(crate) body_bytes: usize,
+    /// Connections that publish.
+    pub(crate) publishers: u16,
+    pub(crate) queues: u32,
+    /// Connections that consume; the queues are dealt to them in turn.
+    pub(crate) consumers: u16,
+    /// Every consumer connection consumes from every queue: a work queue.
+    pub(crate) shared: bool,
+    pub(crate) exchange: Exchange,
+    /// Routing keys published to each queue, or headers; fan-out ignores it.
+    pub(crate) keys_per_queue: u32,
+    /// Bindings in all; what is above one per key matches nothing that is published.
+    pub(crate) bindings: u32,
+    /// Durable exchange and queues.
+    pub(crate) durable: bool,
+    /// `delivery_mode` 2.
+    pub(crate) persistent: bool,
+    /// Arguments of the queues, for example `x-queue-type = "quorum"`.
+    pub(crate) queue_arguments: std::collections::BTreeMap<String, String>,
+    /// Publishes of each publisher that may wait for their confirm; 0 for no confirms.
+    pub(crate) confirm_window: u32,
+    /// Deliveries that may wait for their ack; 0 for automatic acks.
+    pub(crate) prefetch: u16,
+    /// Deliveries per ack (`multiple`); divides `prefetch`.
+    pub(crate) ack_every: u16,
+    /// Without confirms: how many publishes may be under way. 0: as many as make 1 MiB, at most
+    /// 20,000 and at least 16.
+    pub(crate) under_way_max: u32,
+    /// Open loop: messages per second of all publishers together; 0 for as fast as possible.
+    pub(crate) rate_per_s: f64,
+    /// The rate goes to this one evenly over the measured time; 0 for a constant rate.
+    pub(crate) rate_end_per_s: f64,
+    /// How long a consumer works on a message before it acknowledges.
+    pub(crate) work_us: u32,
+    /// Measured seconds instead of those of the command line; 0 for those.
+    pub(crate) seconds: f64,
+    /// A second flow at the same time, whose deliveries are timed separately: the innocent one.
+    pub(crate) innocent: Option<Box<Flow>>,
+}
+
+/// Where is published to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Exchange {
+    /// The default exchange: the routing key is the queue's name.
+    #[default]
+    Default,
+    Fanout,
+    Direct,
+    Topic,
+    Headers,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self {
+            body_bytes: 16,
+            publishers: 1,
+            queues: 1,
+            consumers: 1,
+            shared: false,
+            exchange: Exchange::Default,
+            keys_per_queue: 1,
+            bindings: 0,
+            durable: false,
+            persistent: false,
+            queue_arguments: std::collections::BTreeMap::new(),
+            confirm_window: 0,
+            prefetch: 0,
+            ack_every: 1,
+            under_way_max: 0,
+            rate_per_s: 0.0,
+            rate_end_per_s: 0.0,
+            work_us: 0,
+            seconds: 0.0,
+            innocent: None,
+        }
+    }
+}
+
+/// A search for the highest rate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Search {
+    /// Its rate is what is searched.
+    pub(crate) flow: Flow,
+    /// The delivery latency that 99 % must stay under.
+    pub(crate) p99_max_us: f64,
+    /// The first rate that is tried.
+    pub(crate) from_per_s: f64,
+    /// The search ends here.
+    pub(crate) to_per_s: f64,
+}
+
+/// One thing at a time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoundTrip {
+    pub(crate) what: RoundTripKind,
+    #[serde(default = "stamp_only")]
+    pub(crate) body_bytes: usize,
+    /// Callers, each with one request under way.
+    #[serde(default = "one")]
+    pub(crate) callers: u16,
+}
+
+/// What waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum RoundTripKind {
+    /// Publish, and `basic.get` it; the next when it came.
+    Get,
+    /// Publish, and wait for its delivery on the same connection.
+    Deliver,
+    /// A request to a server's queue, its reply to an exclusive queue of the caller.
+    RpcReplyQueue,
+    /// The same with `amq.rabbitmq.reply-to`.
+    RpcDirectReplyTo,
+}
+
+/// A queue that fills, rests and is drained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Backlog {
     pub(crate) messages: u64,
+    pub(crate) body_bytes: usize,
+    #[serde(default)]
+    pub(crate) durable: bool,
+    #[serde(default)]
+    pub(crate) persistent: bool,
+}
+
+/// Things that are made and removed, one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Churn {
+    pub(crate) what: ChurnKind,
+    /// Things of the same kind that are there all the while.
+    #[serde(default)]
+    pub(crate) standing: u32,
+}
+
+/// What is made and removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ChurnKind {
+    Connection,
+    Channel,
+    Queue,
+    Binding,
+}
+
+/// Idle connections.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Idle {
+    pub(crate) connections: u32,
+}
+
+const fn stamp_only() -> usize {
+    16
+}
+
+const fn one() -> u16 {
+    1
 }

@@ -1,31 +1,23 @@
-//! The number that every message carries, and the check that none is lost, doubled or out of order.
-//!
-//! ```text
-//! ┌──────────────┬─────────┬──────────────┐
-//! │ sequence u64 │ run u64 │ filler, 0x2E │
-//! └──────────────┴─────────┴──────────────┘
-//!  0              8         16
-//! ```
+//! The check of the numbers that messages carry: that none is lost, doubled or out of order.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::{AddAssign, Range};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Octets of a body that are the stamp: the smallest body.
-pub(crate) const STAMP_SIZE: usize = 16;
+use crate::tally::Tally;
 
 /// Gaps that are remembered at once. A broker with more holes than this is broken beyond
 /// description: what comes later to fill a forgotten one counts as a duplicate.
 const GAPS_MAX: usize = 4096;
 
-/// The stamp of message `sequence` of run `run`.
-pub(crate) fn stamp(sequence: u64, run: u64) -> [u8; STAMP_SIZE] {
-    (u128::from(sequence) << 64 | u128::from(run)).to_be_bytes()
-}
+/// How far the messages of a shared stream may be apart, in words of 64 messages: 8 million
+/// messages, a megabyte. Consumers of one queue are apart by their prefetch counts, which are at
+/// most 65,535 each; what is missing for longer is lost.
+const SPAN_WORDS_MAX: usize = 1 << 17;
 
-/// What became of the messages of one run, numbered from 0.
-#[derive(Debug)]
+/// What became of the messages of one stream, numbered from 0, that come to one consumer.
+#[derive(Debug, Default)]
 pub(crate) struct SequenceCheck {
-    run: u64,
     /// The lowest number above all that came.
     next: u64,
     /// Missing below `next`: first number and the one behind the last.
@@ -34,11 +26,10 @@ pub(crate) struct SequenceCheck {
     forgotten: u64,
     duplicated: u64,
     reordered: u64,
-    foreign: u64,
 }
 
 /// A count of everything that must not happen.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Published, but never delivered.
     pub(crate) lost: u64,
@@ -46,40 +37,33 @@ pub(crate) struct Verdict {
     pub(crate) duplicated: u64,
     /// Delivered after a later one.
     pub(crate) reordered: u64,
-    /// Not of this run, or never published.
+    /// Never published.
     pub(crate) foreign: u64,
 }
 
-impl SequenceCheck {
-    pub(crate) const fn new(run: u64) -> Self {
-        Self {
-            run,
-            next: 0,
-            gaps: BTreeMap::new(),
-            forgotten: 0,
-            duplicated: 0,
-            reordered: 0,
-            foreign: 0,
-        }
+impl AddAssign for Verdict {
+    fn add_assign(&mut self, other: Self) {
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.foreign += other.foreign;
     }
+}
 
-    /// Notes a delivery by its stamp.
+impl SequenceCheck {
+    /// Notes a delivery.
     #[inline]
-    pub(crate) fn note(&mut self, stamp: [u8; STAMP_SIZE]) {
-        let both = u128::from_be_bytes(stamp);
-        let (sequence, run) = ((both >> 64) as u64, both as u64);
-        if sequence == self.next && run == self.run {
+    pub(crate) fn note(&mut self, sequence: u64) {
+        if sequence == self.next {
             self.next += 1;
         } else {
-            self.note_unusual(sequence, run);
+            self.note_unusual(sequence);
         }
     }
 
     #[inline(never)]
-    fn note_unusual(&mut self, sequence: u64, run: u64) {
-        if run != self.run {
-            self.foreign += 1;
-        } else if sequence >= self.next {
+    fn note_unusual(&mut self, sequence: u64) {
+        if sequence >= self.next {
             if self.gaps.len() < GAPS_MAX {
                 self.gaps.insert(self.next, sequence);
             } else {
@@ -111,82 +95,312 @@ impl SequenceCheck {
         true
     }
 
-    /// Whether each of `published` messages came, so that nothing more is to be waited for.
-    pub(crate) fn is_complete(&self, published: u64) -> bool {
-        self.next >= published && self.gaps.is_empty() && self.forgotten == 0
+    /// The lowest number above all that came: what was published at least, as far as is known here.
+    pub(crate) const fn next(&self) -> u64 {
+        self.next
     }
 
-    /// The count at the end of a run that published `published` messages.
+    /// Whether each of `published` messages came, so that nothing more is to be waited for.
+    pub(crate) fn is_complete(&self, published: u64) -> bool {
+        let whole = self.gaps.first_key_value().is_none_or(|(&start, _)| start >= published);
+        self.next >= published && whole && self.forgotten == 0
+    }
+
+    /// The count at the end of a stream of `published` messages.
     pub(crate) fn verdict(&self, published: u64) -> Verdict {
-        let missing: u64 = self.gaps.iter().map(|(start, end)| end - start).sum();
+        let below = |end: u64| end.min(published);
+        let missing: u64 =
+            self.gaps.iter().map(|(&start, &end)| below(end) - below(start)).sum::<u64>();
+        let missing_above: u64 =
+            self.gaps.iter().map(|(start, end)| end - start).sum::<u64>() - missing;
         Verdict {
             lost: missing + self.forgotten + published.saturating_sub(self.next),
             duplicated: self.duplicated,
             reordered: self.reordered,
-            foreign: self.foreign + self.next.saturating_sub(published),
+            foreign: self.next.saturating_sub(published).saturating_sub(missing_above),
         }
     }
 }
 
-impl Verdict {
-    /// Whether every message came once and in order.
-    pub(crate) const fn is_clean(&self) -> bool {
-        self.lost == 0 && self.duplicated == 0 && self.reordered == 0 && self.foreign == 0
+/// The check of a queue that several consumers share. A stream is scattered over them, so loss and
+/// duplication are counted over all; but what one of them gets must still ascend.
+#[derive(Debug)]
+pub(crate) struct SharedCheck {
+    streams: Range<u32>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// One per stream.
+    sets: Vec<SequenceSet>,
+    /// Consumers that were given this check and have not made their report.
+    consumers: usize,
+}
+
+/// What one consumer of a shared queue got and has not told yet, and where it is in each stream.
+#[derive(Debug)]
+pub(crate) struct SharedPart {
+    /// Per stream, the lowest number above all that came.
+    next: Vec<u64>,
+    /// Index of a stream, and the number.
+    untold: Vec<(u32, u64)>,
+    reordered: u64,
+}
+
+impl SharedPart {
+    /// Notes a delivery of the stream with this index. Tell it at the end of the chunk.
+    #[inline]
+    pub(crate) fn note(&mut self, index: u32, sequence: u64) {
+        self.untold.push((index, sequence));
     }
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "messages: {} lost, {} duplicated, {} reordered, {} foreign",
-            self.lost, self.duplicated, self.reordered, self.foreign
-        )
+impl SharedCheck {
+    /// The check of one queue with these streams.
+    pub(crate) fn new(streams: Range<u32>) -> Self {
+        let sets = streams.clone().map(|_| SequenceSet::default()).collect();
+        Self { streams, state: Mutex::new(State { sets, consumers: 0 }) }
+    }
+
+    /// The streams of the queue.
+    pub(crate) fn streams(&self) -> Range<u32> {
+        self.streams.clone()
+    }
+
+    /// A part for one more consumer, which must [`SharedCheck::leave`] at its end.
+    pub(crate) fn join(&self) -> SharedPart {
+        self.state().consumers += 1;
+        SharedPart { next: vec![0; self.streams.len()], untold: Vec::new(), reordered: 0 }
+    }
+
+    /// Takes over what a consumer got.
+    pub(crate) fn tell(&self, part: &mut SharedPart) {
+        if part.untold.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        for (index, sequence) in part.untold.drain(..) {
+            let next = &mut part.next[index as usize];
+            if !state.sets[index as usize].insert(sequence) {
+                continue;
+            }
+            if sequence < *next {
+                part.reordered += 1;
+            } else {
+                *next = sequence + 1;
+            }
+        }
+    }
+
+    /// Whether each of `published` messages of a stream came to one of the consumers.
+    pub(crate) fn is_complete(&self, stream: u32, published: u64) -> bool {
+        self.state().sets[(stream - self.streams.start) as usize].is_complete(published)
+    }
+
+    /// Ends the part of a consumer: what it got out of order, and from the last consumer to leave
+    /// also what became of the queue as a whole, with the number of expected messages.
+    pub(crate) fn leave(&self, mut part: SharedPart, tally: &Tally) -> (u64, Verdict) {
+        self.tell(&mut part);
+        let mut state = self.state();
+        state.consumers -= 1;
+        let mut verdict = Verdict { reordered: part.reordered, ..Verdict::default() };
+        let mut expected = 0;
+        if state.consumers == 0 {
+            for (set, stream) in state.sets.iter().zip(self.streams()) {
+                let published = tally.total(stream).unwrap_or(set.end);
+                expected += published;
+                verdict += set.verdict(published);
+            }
+        }
+        (expected, verdict)
+    }
+
+    /// A panic of another thread ends the run anyway; its counts are no worse for it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which numbers came, in any order: a bit for each from the first that is missing on.
+#[derive(Debug, Default)]
+struct SequenceSet {
+    /// Words before the first of `words`, 64 numbers each, which are settled.
+    base_words: u64,
+    words: VecDeque<u64>,
+    /// The lowest number above all that came.
+    end: u64,
+    /// Missing in the settled part.
+    lost: u64,
+    duplicated: u64,
+}
+
+impl SequenceSet {
+    /// False for a number that came already.
+    fn insert(&mut self, sequence: u64) -> bool {
+        let (word, bit) = (sequence / 64, 1_u64 << (sequence % 64));
+        let Some(mut index) = word.checked_sub(self.base_words) else {
+            self.duplicated += 1;
+            return false;
+        };
+        if index >= SPAN_WORDS_MAX as u64 {
+            self.settle(index + 1 - SPAN_WORDS_MAX as u64);
+            index = word - self.base_words;
+        }
+        let index = index as usize;
+        if index >= self.words.len() {
+            self.words.resize(index + 1, 0);
+        }
+        let came = self.words[index];
+        if came & bit != 0 {
+            self.duplicated += 1;
+            return false;
+        }
+        self.words[index] = came | bit;
+        self.end = self.end.max(sequence + 1);
+        while self.words.front() == Some(&u64::MAX) {
+            self.words.pop_front();
+            self.base_words += 1;
+        }
+        true
+    }
+
+    /// Gives the first `count` words up: what is missing in them is lost.
+    fn settle(&mut self, count: u64) {
+        let held = self.words.len().min(count as usize);
+        self.lost +=
+            self.words.drain(..held).map(|word| u64::from(word.count_zeros())).sum::<u64>();
+        self.lost += (count - held as u64) * 64;
+        self.base_words += count;
+    }
+
+    fn missing_below(&self, published: u64) -> u64 {
+        let base = self.base_words * 64;
+        let held = published.saturating_sub(base);
+        let came = self.came_below(held);
+        self.lost + held - came
+    }
+
+    /// How many of the first `count` numbers of `words` came.
+    fn came_below(&self, count: u64) -> u64 {
+        let masked = self.words.iter().zip(0_u64..).map(|(word, index)| {
+            match count.saturating_sub(index * 64) {
+                64.. => *word,
+                bits => word & ((1 << bits) - 1),
+            }
+        });
+        masked.map(|word| u64::from(word.count_ones())).sum()
+    }
+
+    fn is_complete(&self, published: u64) -> bool {
+        self.end >= published && self.missing_below(published) == 0
+    }
+
+    fn verdict(&self, published: u64) -> Verdict {
+        let (all, base) = (self.came_below(u64::MAX), self.base_words * 64);
+        let settled_above = base.saturating_sub(published);
+        let above = all - self.came_below(published.saturating_sub(base));
+        Verdict {
+            lost: self.missing_below(published),
+            duplicated: self.duplicated,
+            reordered: 0,
+            foreign: settled_above + above,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     fn verdict(numbers: &[u64], published: u64) -> [u64; 4] {
-        let mut check = SequenceCheck::new(7);
+        let mut check = SequenceCheck::default();
         for &number in numbers {
-            check.note(stamp(number, 7));
+            check.note(number);
         }
         let verdict = check.verdict(published);
-        assert_eq!(verdict.is_clean(), numbers.iter().copied().eq(0..published));
+        assert_eq!(check.is_complete(published), verdict.lost == 0, "{verdict:?}");
+        assert_eq!(verdict == Verdict::default(), numbers.iter().copied().eq(0..published));
         [verdict.lost, verdict.duplicated, verdict.reordered, verdict.foreign]
     }
 
     #[test]
     fn each_fault_is_told_apart() {
         assert_eq!(verdict(&[0, 1, 2], 3), [0, 0, 0, 0], "clean");
+        assert_eq!(verdict(&[], 0), [0, 0, 0, 0], "nothing");
         assert_eq!(verdict(&[0, 2], 3), [1, 0, 0, 0], "lost in the middle");
         assert_eq!(verdict(&[0, 1], 4), [2, 0, 0, 0], "lost at the end");
         assert_eq!(verdict(&[0, 1, 1, 2], 3), [0, 1, 0, 0], "doubled");
         assert_eq!(verdict(&[0, 2, 1, 3], 4), [0, 0, 1, 0], "swapped");
         assert_eq!(verdict(&[4, 2, 2, 0], 5), [2, 1, 2, 0], "all at once");
         assert_eq!(verdict(&[0, 1, 2], 2), [0, 0, 0, 1], "never published");
-    }
-
-    #[test]
-    fn messages_of_another_run_are_foreign() {
-        let mut check = SequenceCheck::new(7);
-        check.note(stamp(0, 6));
-        check.note(stamp(0, 7));
-        assert_eq!(check.verdict(1), Verdict { lost: 0, duplicated: 0, reordered: 0, foreign: 1 });
-        assert!(check.is_complete(1));
+        assert_eq!(verdict(&[0, 1, 5], 2), [0, 0, 0, 1], "never published, with a gap");
+        assert_eq!(verdict(&[0, 5], 3), [2, 0, 0, 1], "a gap on both sides of the end");
     }
 
     #[test]
     fn too_many_gaps_are_still_losses() {
-        let mut check = SequenceCheck::new(7);
+        let mut check = SequenceCheck::default();
         let published = 4 * GAPS_MAX as u64;
         for number in (1..published).step_by(2) {
-            check.note(stamp(number, 7));
+            check.note(number);
         }
         assert_eq!(check.verdict(published).lost, published / 2);
         assert!(check.gaps.len() <= GAPS_MAX && !check.is_complete(published));
+    }
+
+    /// What two consumers of one stream find, as lost, duplicated, reordered, foreign.
+    fn shared(first: &[u64], second: &[u64], published: u64) -> [u64; 4] {
+        let tally = Tally::new(Instant::now(), 5, 1, 1);
+        let check = SharedCheck::new(5..6);
+        let mut parts = [check.join(), check.join()];
+        for (part, numbers) in parts.iter_mut().zip([first, second]) {
+            for &number in numbers {
+                part.note(0, number);
+            }
+            check.tell(part);
+        }
+        tally.close_stream(5, published);
+        let [first, second] = parts;
+        let complete = check.is_complete(5, published);
+        let (expected, mut all) = check.leave(first, &tally);
+        assert_eq!((expected, all.lost), (0, 0), "the last to leave tells it");
+        let (expected, last) = check.leave(second, &tally);
+        all += last;
+        assert_eq!((expected, complete), (published, all.lost == 0));
+        [all.lost, all.duplicated, all.reordered, all.foreign]
+    }
+
+    #[test]
+    fn a_shared_stream_ascends_for_each_consumer() {
+        assert_eq!(shared(&[0, 3, 4], &[1, 2, 5], 6), [0, 0, 0, 0], "clean");
+        assert_eq!(shared(&[5, 6], &[0, 1, 2, 3, 4], 7), [0, 0, 0, 0], "one is far behind");
+        assert_eq!(shared(&[0, 3], &[1, 2], 6), [2, 0, 0, 0], "lost");
+        assert_eq!(shared(&[0, 3, 4], &[1, 3, 2, 5], 6), [0, 1, 0, 0], "doubled");
+        assert_eq!(shared(&[0, 4, 3], &[1, 2, 5], 6), [0, 0, 1, 0], "swapped");
+        assert_eq!(shared(&[0, 9], &[1, 2], 3), [0, 0, 0, 1], "never published");
+    }
+
+    #[test]
+    fn the_span_of_a_shared_stream_is_limited() {
+        let mut set = SequenceSet::default();
+        let span = 64 * SPAN_WORDS_MAX as u64;
+        assert!(set.insert(1) && set.insert(span - 1) && !set.insert(1));
+        assert!(!set.is_complete(2) && set.missing_below(2) == 1);
+        assert!(set.insert(10 * span), "far ahead");
+        assert!(set.words.len() <= SPAN_WORDS_MAX);
+        assert!(!set.insert(0), "it was given up");
+        let expected = Verdict { lost: 10 * span - 2, duplicated: 2, reordered: 0, foreign: 0 };
+        assert_eq!(set.verdict(10 * span + 1), expected);
+    }
+
+    #[test]
+    fn a_long_shared_stream_in_order_holds_one_word() {
+        let mut set = SequenceSet::default();
+        assert!((0..100_000).all(|number| set.insert(number)));
+        assert!(set.words.len() <= 1 && set.is_complete(100_000) && !set.is_complete(100_001));
+        assert_eq!(set.verdict(99_990), Verdict { foreign: 10, ..Verdict::default() });
     }
 }

@@ -1,4 +1,9 @@
-//! Medians, spreads and ratios of a handful of runs.
+//! Medians, spreads, ratios and noise of a handful of runs.
+
+use std::collections::BTreeMap;
+
+/// One value per run, by the number of the run; a run that failed has none.
+pub(crate) type RunValues = BTreeMap<u32, f64>;
 
 /// Several runs in three numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,15 +24,31 @@ pub(crate) fn summarize(values: &[f64]) -> Option<Summary> {
     Some(Summary { median, lowest: sorted[0], highest: sorted[sorted.len() - 1] })
 }
 
-/// The summary of the ratios of runs that were made one after the other, so that both sides had
-/// the same noise. Runs where either side failed, or the base is not above zero, are left out.
-pub(crate) fn summarize_ratios(values: &[Option<f64>], base: &[Option<f64>]) -> Option<Summary> {
-    let ratios: Vec<f64> = values
-        .iter()
-        .zip(base)
-        .filter_map(|(value, base)| Some((*value)? / base.filter(|base| *base > 0.0)?))
-        .collect();
-    summarize(&ratios)
+/// The summary of runs by their numbers.
+pub(crate) fn summarize_runs(values: &RunValues) -> Option<Summary> {
+    summarize(&values.values().copied().collect::<Vec<_>>())
+}
+
+/// Ratios of neighbours: run k with run k of `base`. These were made one after the other, so that
+/// both sides had the same noise. Runs where either side failed, or where the base is not above
+/// zero, are left out.
+pub(crate) fn ratios(values: &RunValues, base: &RunValues) -> RunValues {
+    let ratio = |(run, value): (&u32, &f64)| {
+        let base = base.get(run).filter(|base| **base > 0.0)?;
+        Some((*run, value / base))
+    };
+    values.iter().filter_map(ratio).collect()
+}
+
+/// How far runs of the same thing lie apart: the median of the distances from the median, as a
+/// part of the median. None without values or when the median is zero.
+///
+/// One run out of line does not move it, which a standard deviation would.
+pub(crate) fn relative_deviation(values: &[f64]) -> Option<f64> {
+    let median = summarize(values)?.median;
+    let distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
+    let deviation = summarize(&distances)?.median;
+    (median != 0.0).then(|| deviation / median.abs())
 }
 
 #[cfg(test)]
@@ -45,10 +66,22 @@ mod tests {
     #[test]
     fn ratios_are_of_neighbours() {
         // The second pair ran on a machine at half speed: the ratio does not see it.
-        let fast = [Some(100.0), Some(50.0), None, Some(30.0), Some(8.0)];
-        let base = [Some(10.0), Some(5.0), Some(1.0), None, Some(0.0)];
-        let ratio = summarize_ratios(&fast, &base).unwrap();
-        assert_eq!(ratio, Summary { median: 10.0, lowest: 10.0, highest: 10.0 });
-        assert_eq!(summarize_ratios(&[None], &[Some(1.0)]), None);
+        let fast = RunValues::from([(1, 100.0), (2, 50.0), (4, 30.0), (5, 8.0)]);
+        let base = RunValues::from([(1, 10.0), (2, 5.0), (3, 1.0), (5, 0.0)]);
+        assert_eq!(ratios(&fast, &base), RunValues::from([(1, 10.0), (2, 10.0)]));
+        let summary = summarize_runs(&ratios(&fast, &base)).unwrap();
+        assert_eq!(summary, Summary { median: 10.0, lowest: 10.0, highest: 10.0 });
+        let none = RunValues::new();
+        assert_eq!(summarize_runs(&ratios(&none, &base)), None);
+    }
+
+    #[test]
+    fn one_run_out_of_line_does_not_move_the_deviation() {
+        let calm = relative_deviation(&[99.0, 100.0, 101.0, 98.0, 102.0]).unwrap();
+        let spiked = relative_deviation(&[99.0, 100.0, 101.0, 98.0, 900.0]).unwrap();
+        assert!((calm - 0.01).abs() < 1e-12, "{calm}");
+        assert!(spiked < 0.02, "{spiked}");
+        assert_eq!(relative_deviation(&[0.0, 0.0]), None);
+        assert_eq!(relative_deviation(&[]), None);
     }
 }

@@ -16,7 +16,7 @@ const LAYERS: [(&str, &[&str]); 6] = [
     ("engine/ring", &[]),
     ("engine/server", &["leveret-amqp", "leveret-broker", "leveret-ring"]),
     ("engine/simulator", &["leveret-amqp", "leveret-broker"]),
-    ("bench-suite", &["leveret-amqp"]),
+    ("bench-suite", &["leveret-amqp", "leveret-ring"]),
 ];
 
 /// Crates whose runs must repeat exactly, and what they must not name.

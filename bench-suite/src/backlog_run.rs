@@ -1,0 +1,144 @@
+//! A queue that fills, rests and is drained.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::Connection;
+use crate::fault::Fault;
+use crate::load_threads;
+use crate::reading::{LiveView, Reading, Setting};
+use crate::results::RatePoint;
+use crate::scenario::{Backlog, Flow};
+use crate::tally::Tally;
+use crate::topology::{self, Topology};
+use crate::{flow_run, procfs};
+
+/// How often the depth of the queue is asked for while it fills.
+const DEPTH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How long the backlog rests before its memory is read: collectors run and buffers are given back.
+const REST: Duration = Duration::from_secs(1);
+
+/// How the backlog is drained: as a worker that acknowledges would.
+const PREFETCH: u16 = 1000;
+const ACK_EVERY: u16 = 100;
+
+/// One run.
+pub(crate) fn run(
+    setting: &Setting<'_>,
+    backlog: &Backlog,
+    live: LiveView<'_>,
+) -> Result<Reading, Fault> {
+    let flow = Flow {
+        body_bytes: backlog.body_bytes,
+        durable: backlog.durable,
+        persistent: backlog.persistent,
+        prefetch: PREFETCH,
+        ack_every: ACK_EVERY,
+        ..Flow::default()
+    };
+    let topology = Topology::new(&flow, setting.first_stream);
+    let declared = topology.declare(setting.broker);
+    let reading = declared.and_then(|()| fill_and_drain(setting, backlog, &flow, &topology, live));
+    let removed = topology.remove(setting.broker);
+    let reading = reading?;
+    removed?;
+    Ok(reading)
+}
+
+fn fill_and_drain(
+    setting: &Setting<'_>,
+    backlog: &Backlog,
+    flow: &Flow,
+    topology: &Topology,
+    live: LiveView<'_>,
+) -> Result<Reading, Fault> {
+    let streams = topology::streams_of(flow);
+    let mut reading = Reading { streams, ..Reading::default() };
+    let tally = Arc::new(Tally::new(Instant::now(), setting.first_stream, streams, 1));
+    let before_bytes = setting.broker.pid.map(procfs::rss_bytes).transpose()?;
+    let fill = Phase::begin(setting)?;
+    let publisher =
+        flow_run::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
+    let (_, (), published) = load_threads::drive(setting, vec![vec![publisher]], |_| ());
+    published?;
+    wait_for_depth(setting, topology, backlog.messages, &tally, live)?;
+    fill.end(setting, backlog.messages, "filled_per_s", "filled_per_broker_cpu_s", &mut reading)?;
+    thread::sleep(REST);
+    if let (Some(before), Some(pid)) = (before_bytes, setting.broker.pid) {
+        let rest = procfs::rss_bytes(pid)?;
+        let bytes = rest.saturating_sub(before) as f64 / backlog.messages as f64;
+        reading.metrics.insert("bytes_per_message", bytes);
+        reading.metrics.insert("rss_rest_bytes", before as f64);
+        reading.metrics.insert("rss_peak_bytes", rest as f64);
+    }
+    let drain = Phase::begin(setting)?;
+    let consumer = flow_run::consumer(setting, flow, topology, &tally, 0, &[])?;
+    let (parties, (), drained) = load_threads::drive(setting, vec![vec![consumer]], |_| ());
+    let messages = flow_run::messages(parties, tally.published());
+    if messages.is_clean() {
+        drained?;
+        let count = backlog.messages;
+        drain.end(setting, count, "drained_per_s", "drained_per_broker_cpu_s", &mut reading)?;
+    }
+    reading.messages = Some(messages);
+    Ok(reading)
+}
+
+/// Until everything that was published is in the queue.
+fn wait_for_depth(
+    setting: &Setting<'_>,
+    topology: &Topology,
+    messages: u64,
+    tally: &Tally,
+    live: LiveView<'_>,
+) -> Result<(), Fault> {
+    let mut connection = Connection::open(setting.broker)?;
+    connection.open_channel(1)?;
+    let (mut depth, mut grown) = (0, Instant::now());
+    while depth < messages {
+        let now = connection.message_count(&topology.queue(0))?;
+        if now > depth {
+            (depth, grown) = (now, Instant::now());
+        } else if grown.elapsed() > setting.silence_max {
+            let lost = messages - depth;
+            return Err(Fault::Messages(format!("{lost} of {messages} never came to the queue")));
+        }
+        let published_per_s = depth as f64 / tally.epoch.elapsed().as_secs_f64();
+        let at_s = tally.epoch.elapsed().as_secs_f64();
+        live(&RatePoint { at_s, published_per_s, confirmed_per_s: 0.0, consumed_per_s: 0.0 }, None);
+        thread::sleep(DEPTH_INTERVAL);
+    }
+    connection.close()
+}
+
+/// A stretch of time, and the broker's processor time in it.
+struct Phase {
+    start: Instant,
+    cpu_s: Option<f64>,
+}
+
+impl Phase {
+    fn begin(setting: &Setting<'_>) -> Result<Self, Fault> {
+        let cpu_s = setting.broker.pid.map(procfs::cpu_s).transpose()?;
+        Ok(Self { start: Instant::now(), cpu_s })
+    }
+
+    fn end(
+        self,
+        setting: &Setting<'_>,
+        messages: u64,
+        per_s: &'static str,
+        per_cpu_s: &'static str,
+        reading: &mut Reading,
+    ) -> Result<(), Fault> {
+        let elapsed_s = self.start.elapsed().as_secs_f64();
+        reading.metrics.insert(per_s, messages as f64 / elapsed_s);
+        if let (Some(before), Some(pid)) = (self.cpu_s, setting.broker.pid) {
+            let spent_s = procfs::cpu_s(pid)? - before;
+            reading.metrics.insert(per_cpu_s, messages as f64 / spent_s);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,341 @@
+//! One run of a flow: publishers and consumers on the load threads, a measured window, and the
+//! account of every message.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::client::{CHANNEL, Connection};
+use crate::consumer::{Consumer, ConsumerPlan};
+use crate::deliveries::Lane;
+use crate::endpoint::{Attached, Endpoint};
+use crate::fault::Fault;
+use crate::latency::LatencyHistogram;
+use crate::load_threads;
+use crate::publisher::{Publisher, PublisherPlan};
+use crate::reading::{LiveView, Reading, Setting};
+use crate::results::Messages;
+use crate::scenario::Flow;
+use crate::schedule::Schedule;
+use crate::sequence::SharedCheck;
+use crate::tally::Tally;
+use crate::topology::{self, Topology};
+use crate::window::Window;
+
+/// Octets that may be under way without confirms, where the scenario does not say: sixteen receive
+/// buffers of a fast broker, which therefore never waits, and for a slow one a queue of some tenths
+/// of a second. Beyond that it would be a test of deep queues.
+const UNDER_WAY_BYTES: u64 = 1 << 20;
+
+/// The same in messages: 20,000 of 16 B are 1.4 MB on the wire.
+const UNDER_WAY_MAX: u64 = 20_000;
+const UNDER_WAY_MIN: u64 = 16;
+
+/// One run. Messages that were lost or changed are in the reading; a fault is a run that could not
+/// be made.
+pub(crate) fn run(
+    setting: &Setting<'_>,
+    flow: &Flow,
+    live: LiveView<'_>,
+) -> Result<Reading, Fault> {
+    let mut sides = vec![Side::new(flow, setting.first_stream, None)];
+    if let Some(innocent) = &flow.innocent {
+        let first_stream = setting.first_stream + topology::streams_of(flow);
+        sides.push(Side::new(innocent, first_stream, Some(&sides[0].tally)));
+    }
+    if setting.is_watched {
+        sides[0].tally.watch();
+    }
+    let declared = sides.iter().try_for_each(|side| side.topology.declare(setting.broker));
+    let reading = declared.and_then(|()| measure(setting, &sides, live));
+    let removed = sides.iter().try_for_each(|side| side.topology.remove(setting.broker));
+    // What went wrong first says more than what could not be cleaned up after it.
+    let reading = reading?;
+    removed?;
+    Ok(reading)
+}
+
+/// One of the flows of a run.
+struct Side<'f> {
+    flow: &'f Flow,
+    topology: Topology,
+    tally: Arc<Tally>,
+}
+
+impl<'f> Side<'f> {
+    fn new(flow: &'f Flow, first_stream: u32, beside: Option<&Tally>) -> Self {
+        let (streams, copies) = (topology::streams_of(flow), topology::copies(flow));
+        let tally = match beside {
+            Some(tally) => tally.beside(first_stream, streams, copies),
+            None => Tally::new(Instant::now(), first_stream, streams, copies),
+        };
+        Self { flow, topology: Topology::new(flow, first_stream), tally: Arc::new(tally) }
+    }
+}
+
+/// An endpoint of a flow, with the index of its side.
+pub(crate) enum Party {
+    Publisher(usize, Box<Publisher>),
+    Consumer(usize, Box<Consumer>),
+}
+
+fn measure(
+    setting: &Setting<'_>,
+    sides: &[Side<'_>],
+    live: LiveView<'_>,
+) -> Result<Reading, Fault> {
+    let length = match sides[0].flow.seconds {
+        seconds if seconds > 0.0 => Duration::from_secs_f64(seconds),
+        _ => setting.window,
+    };
+    let setting = &Setting { window: length, ..*setting };
+    let placed = place(setting, sides)?;
+    let tally = &sides[0].tally;
+    let has_confirms = sides[0].flow.confirm_window > 0;
+    let (parties, window, driven) = load_threads::drive(setting, placed, |watched| {
+        watched.window(setting, tally, has_confirms, live)
+    });
+    account(sides, parties, window, driven)
+}
+
+/// Connects everybody: consumers from the last core on, publishers from the first, so that with two
+/// cores they do not share one.
+fn place(setting: &Setting<'_>, sides: &[Side<'_>]) -> Result<Vec<Vec<Attached<Party>>>, Fault> {
+    let threads = setting.load_cores.len().max(1);
+    let mut placed: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    for (index, side) in sides.iter().enumerate() {
+        let Side { flow, topology, tally } = side;
+        let shared = shared_checks(flow, topology);
+        for number in 0..flow.consumers {
+            let mut party = consumer(setting, flow, topology, tally, number, &shared)?;
+            party.endpoint.set_side(index);
+            placed[threads - 1 - usize::from(number) % threads].push(party);
+        }
+    }
+    for (index, side) in sides.iter().enumerate() {
+        let Side { flow, topology, tally } = side;
+        for number in 0..flow.publishers {
+            let mut party = publisher(setting, flow, topology, tally, number, None)?;
+            party.endpoint.set_side(index);
+            placed[usize::from(number) % threads].push(party);
+        }
+    }
+    // A thread without any endpoint would only be one more to start.
+    placed.retain(|parties| !parties.is_empty());
+    Ok(placed)
+}
+
+/// A connection that consumes from its share of the queues.
+pub(crate) fn consumer(
+    setting: &Setting<'_>,
+    flow: &Flow,
+    topology: &Topology,
+    tally: &Arc<Tally>,
+    number: u16,
+    shared: &[Arc<SharedCheck>],
+) -> Result<Attached<Party>, Fault> {
+    let mut connection = Connection::open(setting.broker)?;
+    connection.open_channel(CHANNEL)?;
+    let lanes = lanes(topology, shared, number);
+    if flow.prefetch > 0 {
+        connection.qos(flow.prefetch)?;
+    }
+    for lane in &lanes {
+        let queue = topology.queue(u32::from(lane.tag));
+        connection.consume(&queue, &topology::consumer_tag(lane.tag), flow.prefetch == 0)?;
+    }
+    let plan = ConsumerPlan {
+        channel: CHANNEL,
+        lanes,
+        body_size: flow.body_bytes,
+        frame_size_max: connection.frame_size_max(),
+        prefetch: flow.prefetch,
+        ack_every: flow.ack_every,
+        work: Duration::from_micros(u64::from(flow.work_us)),
+    };
+    let consumer = Consumer::new(plan, Arc::clone(tally))?;
+    connection.into_attached(Party::Consumer(0, Box::new(consumer)))
+}
+
+/// What comes to a consumer, with the checks that it shares with others.
+fn lanes(topology: &Topology, shared: &[Arc<SharedCheck>], consumer: u16) -> Vec<Lane> {
+    let lanes = topology.lanes(consumer).into_iter();
+    let lane = |(tag, streams)| Lane {
+        tag,
+        streams,
+        shared: shared.get(usize::from(tag)).map(Arc::clone),
+    };
+    lanes.map(lane).collect()
+}
+
+/// A check for each queue that several consume from; empty where each queue has one consumer.
+fn shared_checks(flow: &Flow, topology: &Topology) -> Vec<Arc<SharedCheck>> {
+    if !flow.shared {
+        return Vec::new();
+    }
+    let lanes = topology.lanes(0).into_iter();
+    lanes.map(|(_, streams)| Arc::new(SharedCheck::new(streams))).collect()
+}
+
+/// A connection that publishes, at most `limit` messages.
+pub(crate) fn publisher(
+    setting: &Setting<'_>,
+    flow: &Flow,
+    topology: &Topology,
+    tally: &Arc<Tally>,
+    number: u16,
+    limit: Option<u64>,
+) -> Result<Attached<Party>, Fault> {
+    let mut connection = Connection::open(setting.broker)?;
+    connection.open_channel(CHANNEL)?;
+    if flow.confirm_window > 0 {
+        connection.select_confirms()?;
+    }
+    let plan = PublisherPlan {
+        channel: CHANNEL,
+        routes: topology.routes(number),
+        body_size: flow.body_bytes,
+        frame_size_max: connection.frame_size_max(),
+        confirm_window: flow.confirm_window,
+        under_way_max: under_way_max(flow, limit),
+        schedule: schedule(setting, flow)?,
+        limit,
+    };
+    let publisher = Publisher::new(plan, Arc::clone(tally))?;
+    connection.into_attached(Party::Publisher(0, Box::new(publisher)))
+}
+
+/// No bound for an open loop, which never skips, and for a publisher that is bounded itself.
+fn under_way_max(flow: &Flow, limit: Option<u64>) -> u64 {
+    match (flow.under_way_max, limit) {
+        (_, Some(_)) => u64::MAX,
+        _ if flow.rate_per_s > 0.0 => u64::MAX,
+        (0, None) => (UNDER_WAY_BYTES / flow.body_bytes as u64).clamp(UNDER_WAY_MIN, UNDER_WAY_MAX),
+        (messages, None) => u64::from(messages),
+    }
+}
+
+/// Each publisher has its share of the rate. A ramp begins with the run and lasts for all of it.
+fn schedule(setting: &Setting<'_>, flow: &Flow) -> Result<Option<Schedule>, Fault> {
+    let share = 1.0 / f64::from(flow.publishers);
+    let (from, to) = (flow.rate_per_s * share, flow.rate_end_per_s * share);
+    match (from > 0.0, to > 0.0) {
+        (false, _) => Ok(None),
+        (true, false) => Schedule::constant(from).map(Some),
+        (true, true) => Schedule::ramp(from, to, setting.warm_up + setting.window).map(Some),
+    }
+}
+
+/// Puts together what the endpoints counted and what was seen from outside.
+fn account(
+    sides: &[Side<'_>],
+    parties: Vec<Party>,
+    window: Result<Window, Fault>,
+    driven: Result<(), Fault>,
+) -> Result<Reading, Fault> {
+    let mut reading = Reading {
+        streams: sides.iter().map(|side| topology::streams_of(side.flow)).sum(),
+        ..Reading::default()
+    };
+    let mut messages = Messages::default();
+    let mut delivery = [LatencyHistogram::new(), LatencyHistogram::new()];
+    let (mut confirm, mut send_lag) = (LatencyHistogram::new(), LatencyHistogram::new());
+    for party in parties {
+        match party {
+            Party::Publisher(side, publisher) => {
+                let report = publisher.finish();
+                messages.published += report.published;
+                // The innocent flow is there for its deliveries.
+                if side == 0 {
+                    confirm.merge(report.confirm);
+                    send_lag.merge(report.send_lag);
+                }
+            }
+            Party::Consumer(side, consumer) => {
+                let report = consumer.finish();
+                messages.add(&report.messages);
+                delivery[side].merge(report.delivery);
+            }
+        }
+    }
+    // What was lost makes a broker silent at the end: the loss says more.
+    match driven {
+        Err(Fault::Silent { .. }) if !messages.is_clean() => {}
+        driven => driven?,
+    }
+    reading.messages = Some(messages);
+    if !messages.is_clean() {
+        return Ok(reading);
+    }
+    let window = window?;
+    reading.metrics = window.metrics();
+    reading.rates = window.rates;
+    let [delivery, innocent] = delivery;
+    let kinds = [
+        ("delivery", delivery),
+        ("confirm", confirm),
+        ("send_lag", send_lag),
+        ("innocent_delivery", innocent),
+    ];
+    for (key, latencies) in kinds {
+        if let Some(latency) = latencies.summary() {
+            reading.latencies.insert(key, latency);
+        }
+    }
+    Ok(reading)
+}
+
+/// The account of endpoints that were not measured.
+pub(crate) fn messages(parties: Vec<Party>, published: u64) -> Messages {
+    let mut messages = Messages { published, ..Messages::default() };
+    for party in parties {
+        if let Party::Consumer(_, consumer) = party {
+            messages.add(&consumer.finish().messages);
+        }
+    }
+    messages
+}
+
+impl Party {
+    const fn set_side(&mut self, index: usize) {
+        match self {
+            Self::Publisher(side, _) | Self::Consumer(side, _) => *side = index,
+        }
+    }
+}
+
+impl Endpoint for Party {
+    fn receive(&mut self, chunk: &[u8], now: Instant) -> Result<(), Fault> {
+        match self {
+            Self::Publisher(_, publisher) => publisher.receive(chunk, now),
+            Self::Consumer(_, consumer) => consumer.receive(chunk, now),
+        }
+    }
+
+    fn poll_send(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
+        match self {
+            Self::Publisher(_, publisher) => publisher.poll_send(now, out),
+            Self::Consumer(_, consumer) => consumer.poll_send(now, out),
+        }
+    }
+
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        match self {
+            Self::Publisher(_, publisher) => publisher.next_due(now),
+            Self::Consumer(_, consumer) => consumer.next_due(now),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Self::Publisher(_, publisher) => publisher.is_done(),
+            Self::Consumer(_, consumer) => consumer.is_done(),
+        }
+    }
+
+    fn awaits(&self) -> &'static str {
+        match self {
+            Self::Publisher(_, publisher) => publisher.awaits(),
+            Self::Consumer(_, consumer) => consumer.awaits(),
+        }
+    }
+}

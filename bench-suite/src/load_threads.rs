@@ -1,0 +1,89 @@
+//! One load thread per core, and whoever watches them.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::driver::{self, DrivePlan};
+use crate::endpoint::{Attached, Endpoint};
+use crate::fault::Fault;
+use crate::procfs;
+use crate::reading::{LiveView, Setting};
+use crate::tally::Tally;
+use crate::window::{Watch, Window};
+
+/// What the watching thread may ask for while the load threads run.
+pub(crate) struct Watched<'a> {
+    /// The kernel's numbers of those that have started, to read their processor time.
+    threads: &'a Mutex<Vec<u32>>,
+    /// Set when a thread failed: nothing more is to be expected.
+    abort: &'a AtomicBool,
+}
+
+impl Watched<'_> {
+    /// Watches until the end of the measured window, then tells everybody to stop.
+    pub(crate) fn window(
+        &self,
+        setting: &Setting<'_>,
+        tally: &Tally,
+        has_confirms: bool,
+        live: LiveView<'_>,
+    ) -> Result<Window, Fault> {
+        let watch = Watch {
+            tally,
+            broker: setting.broker.pid,
+            load_threads: self.threads,
+            warm_up: setting.warm_up,
+            window: setting.window,
+            has_confirms,
+            abort: self.abort,
+        };
+        let window = watch.run(&|point| live(point, tally.delivery_us()));
+        tally.stop();
+        window
+    }
+}
+
+/// Drives the endpoints, those of each inner vector on a thread of its own, until all are done;
+/// meanwhile `watch` runs on this thread. The endpoints come back even from a drive that failed:
+/// their counts are wanted.
+pub(crate) fn drive<E: Endpoint + 'static, T>(
+    setting: &Setting<'_>,
+    placed: Vec<Vec<Attached<E>>>,
+    watch: impl FnOnce(&Watched<'_>) -> T,
+) -> (Vec<E>, T, Result<(), Fault>) {
+    let abort = Arc::new(AtomicBool::new(false));
+    let threads = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        let mut driving = Vec::new();
+        for (index, attached) in placed.into_iter().enumerate() {
+            let plan = DrivePlan {
+                transport: setting.transport,
+                core: setting.load_cores.get(index).copied(),
+                silence_max: setting.silence_max,
+                abort: Arc::clone(&abort),
+            };
+            let threads = &threads;
+            driving.push(scope.spawn(move || {
+                // Without its number a thread only lacks a figure.
+                if let (Ok(tid), Ok(mut threads)) = (procfs::current_tid(), threads.lock()) {
+                    threads.push(tid);
+                }
+                driver::drive(attached, &plan)
+            }));
+        }
+        let watched = watch(&Watched { threads: &threads, abort: &abort });
+        let (mut endpoints, mut result) = (Vec::new(), Ok(()));
+        for thread in driving {
+            let (driven, outcome) =
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            endpoints.extend(driven);
+            // A thread that was told to abort says so; the cause says more.
+            result = match (result, outcome) {
+                (Err(Fault::Aborted) | Ok(()), Err(fault)) => Err(fault),
+                (result, _) => result,
+            };
+        }
+        (endpoints, watched, result)
+    })
+}

@@ -1,0 +1,287 @@
+//! What goes to one connection, and how a message is written there.
+
+use bytes::Bytes;
+use leveret_amqp::encoder::{
+    ContentMethod, Deliver, GetOk, body_frame_size_max, encode_content_prefix,
+};
+use leveret_amqp::frame::{FRAME_BODY, FRAME_END, frame_header};
+use leveret_amqp::method::{Encode, encode_frame};
+use leveret_ring::{Outgoing, SocketId};
+
+/// Octets that may wait for a connection before those who feed it are held back: 1 ms of a
+/// 10 Gbit/s link.
+pub(super) const PENDING_MAX: usize = 1 << 20;
+
+/// From this size on octets are sent from the receive buffer; a copy of less is cheaper than a
+/// piece of a gathering send.
+pub(super) const REFERENCE_FROM: usize = 1_024;
+
+/// A send buffer above this size is given back: it was the burst of one turn.
+const SCRATCH_KEPT: usize = 4 * PENDING_MAX;
+
+/// The sending side of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Outlet {
+    pub(super) socket: Option<SocketId>,
+    /// Rendered and not yet with the kernel.
+    scratch: Vec<u8>,
+    bodies: Vec<(usize, Bytes)>,
+    bodies_size: usize,
+    /// The buffers of the send before; `None` while the kernel has them.
+    spare: Spare,
+    /// Publishers that wait until less is pending.
+    pub(super) feeders: Vec<SocketId>,
+    /// To be closed once everything is sent.
+    pub(super) closing: bool,
+    /// Delivery tags given so far, by channel number; a connection has few.
+    tags: Vec<(u16, u64)>,
+}
+
+#[derive(Debug)]
+enum Spare {
+    Here(Outgoing),
+    WithKernel,
+}
+
+impl Default for Spare {
+    fn default() -> Self {
+        Self::Here(Outgoing::default())
+    }
+}
+
+impl Outlet {
+    /// Octets that wait for the kernel.
+    #[inline]
+    pub(super) fn pending(&self) -> usize {
+        self.scratch.len() + self.bodies_size
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.scratch.is_empty()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_empty() && matches!(self.spare, Spare::Here(_))
+    }
+
+    /// The peer does not take what it is sent as fast as it comes. Without a send under way, what
+    /// is pending goes out at the end of the turn.
+    pub(super) fn is_behind(&self) -> bool {
+        self.pending() > PENDING_MAX && matches!(self.spare, Spare::WithKernel)
+    }
+
+    /// What is to be sent now: nothing while a send is under way.
+    pub(super) fn start(&mut self) -> Option<Outgoing> {
+        if self.scratch.is_empty() {
+            return None;
+        }
+        match std::mem::replace(&mut self.spare, Spare::WithKernel) {
+            // It is sent when the one before has been.
+            Spare::WithKernel => None,
+            Spare::Here(spare) => {
+                let scratch = std::mem::replace(&mut self.scratch, spare.scratch);
+                let bodies = std::mem::replace(&mut self.bodies, spare.bodies);
+                self.bodies_size = 0;
+                Some(Outgoing { scratch, bodies })
+            }
+        }
+    }
+
+    /// The kernel took everything of the last send.
+    pub(super) fn sent(&mut self, mut outgoing: Outgoing) {
+        outgoing.scratch.clear();
+        if outgoing.scratch.capacity() > SCRATCH_KEPT {
+            outgoing.scratch = Vec::new();
+        }
+        self.spare = Spare::Here(outgoing);
+    }
+
+    pub(super) fn say(&mut self, channel: u16, method: &impl Encode) {
+        encode_frame(channel, method, &mut self.scratch);
+    }
+
+    pub(super) fn forget_channel(&mut self, channel: u16) {
+        self.tags.retain(|(number, _)| *number != channel);
+    }
+
+    /// The place of a channel's delivery tags; it holds until a channel is forgotten.
+    pub(super) fn tags_of(&mut self, channel: u16) -> usize {
+        let known = self.tags.iter().position(|(number, _)| *number == channel);
+        known.unwrap_or_else(|| {
+            self.tags.push((channel, 0));
+            self.tags.len() - 1
+        })
+    }
+
+    #[inline(always)]
+    fn next_tag(&mut self, tags: usize) -> u64 {
+        self.tags[tags].1 += 1;
+        self.tags[tags].1
+    }
+
+    /// Delivers content frames as they were received: `content` of `chunk`.
+    #[inline(always)]
+    pub(super) fn deliver_frames(
+        &mut self,
+        feed: &Feed,
+        chunk: &Bytes,
+        content: std::ops::Range<usize>,
+    ) {
+        let tag = self.next_tag(feed.tags);
+        let start = self.scratch.len();
+        self.scratch.extend_from_slice(&feed.template);
+        let tag_at = start + feed.tag_at;
+        if let Some(place) = self.scratch.get_mut(tag_at..tag_at + 8) {
+            place.copy_from_slice(&tag.to_be_bytes());
+        }
+        if content.len() < REFERENCE_FROM {
+            self.scratch.extend_from_slice(&chunk[content]);
+        } else {
+            self.bodies_size += content.len();
+            self.bodies.push((self.scratch.len(), chunk.slice(content)));
+        }
+    }
+
+    /// Delivers a message, in frames as the consumer wants them.
+    pub(super) fn deliver(&mut self, feed: &Feed, message: &Message) {
+        let delivery_tag = self.next_tag(feed.tags);
+        let method = Deliver {
+            channel: feed.channel,
+            consumer_tag: &feed.consumer_tag,
+            delivery_tag,
+            redelivered: false,
+            exchange: &message.exchange,
+            routing_key: &message.routing_key,
+        };
+        self.content(method.into(), feed.channel, message, feed.frame_max);
+    }
+
+    /// Answers a get.
+    pub(super) fn give(&mut self, channel: u16, message: &Message, left: u32, frame_max: u32) {
+        let tags = self.tags_of(channel);
+        let method = GetOk {
+            channel,
+            delivery_tag: self.next_tag(tags),
+            redelivered: false,
+            exchange: &message.exchange,
+            routing_key: &message.routing_key,
+            message_count: left,
+        };
+        self.content(method.into(), channel, message, frame_max);
+    }
+
+    fn content(
+        &mut self,
+        method: ContentMethod<'_>,
+        channel: u16,
+        message: &Message,
+        frame_max: u32,
+    ) {
+        let size = message.size() as u64;
+        encode_content_prefix(&mut self.scratch, method, &message.properties, size);
+        let (mut left, mut room) = (size, 0);
+        for part in &message.parts {
+            let mut rest = 0..part.len();
+            while !rest.is_empty() {
+                if room == 0 {
+                    room = u64::from(body_frame_size_max(frame_max)).min(left) as usize;
+                    let header = frame_header(FRAME_BODY, channel, room as u32);
+                    self.scratch.extend_from_slice(&header);
+                }
+                let piece = rest.start..rest.start + rest.len().min(room);
+                rest.start = piece.end;
+                room -= piece.len();
+                left -= piece.len() as u64;
+                if piece.len() < REFERENCE_FROM {
+                    self.scratch.extend_from_slice(&part[piece]);
+                } else {
+                    self.bodies_size += piece.len();
+                    self.bodies.push((self.scratch.len(), part.slice(piece)));
+                }
+                if room == 0 {
+                    self.scratch.push(FRAME_END);
+                }
+            }
+        }
+    }
+}
+
+/// A consumer as a publisher sees it: where its messages go, and how its deliveries begin.
+#[derive(Debug, Clone)]
+pub(super) struct Feed {
+    pub(super) slot: usize,
+    pub(super) channel: u16,
+    pub(super) frame_max: u32,
+    pub(super) consumer_tag: Vec<u8>,
+    /// The place of the channel's delivery tags.
+    tags: usize,
+    /// A whole deliver frame, but for its delivery tag.
+    template: Vec<u8>,
+    tag_at: usize,
+}
+
+impl Feed {
+    pub(super) fn new(
+        outlet: &mut Outlet,
+        consumer: &super::topology::Consumer,
+        exchange: &[u8],
+        routing_key: &[u8],
+    ) -> Self {
+        let method = Deliver {
+            channel: consumer.channel,
+            consumer_tag: consumer.tag.as_bytes(),
+            delivery_tag: 0,
+            redelivered: false,
+            exchange,
+            routing_key,
+        };
+        let mut template = Vec::new();
+        // A deliver frame with an empty content header behind it, which is cut off.
+        let no_properties = leveret_amqp::properties::NO_PROPERTIES;
+        encode_content_prefix(&mut template, method, no_properties, 0);
+        let header_size = leveret_amqp::encoder::content_header_frame_size(no_properties);
+        template.truncate(template.len() - header_size);
+        Self {
+            slot: consumer.slot,
+            channel: consumer.channel,
+            frame_max: consumer.frame_max,
+            consumer_tag: consumer.tag.clone().into_bytes(),
+            tags: outlet.tags_of(consumer.channel),
+            template,
+            // Frame header, ids, length of the tag, tag.
+            tag_at: 7 + 4 + 1 + consumer.tag.len(),
+        }
+    }
+}
+
+/// A message that is not relayed as it came: it was cut by the end of a receive buffer, it is
+/// framed differently for its consumer, or it waits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Message {
+    pub(super) exchange: Vec<u8>,
+    pub(super) routing_key: Vec<u8>,
+    /// Property flags and values.
+    pub(super) properties: Vec<u8>,
+    pub(super) parts: Vec<Bytes>,
+}
+
+impl Message {
+    pub(super) fn size(&self) -> usize {
+        self.parts.iter().map(Bytes::len).sum()
+    }
+
+    /// Octets it holds while it rests.
+    pub(super) fn weight(&self) -> usize {
+        size_of::<Self>()
+            + self.exchange.len()
+            + self.routing_key.len()
+            + self.properties.len()
+            + self.size()
+    }
+
+    /// A copy that holds no receive buffers.
+    pub(super) fn to_rest(&self) -> Self {
+        let body: Vec<u8> = self.parts.concat();
+        Self { parts: vec![Bytes::from(body)], ..self.clone() }
+    }
+}

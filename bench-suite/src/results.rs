@@ -1,0 +1,257 @@
+//! What a measurement found, as it is written to `results.json`: the schema, version 1.
+//!
+//! Names of fields are the schema: a change of their meaning raises [`SCHEMA_VERSION`], a new
+//! optional field does not. `docs/RESULTS_SCHEMA.md` describes it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Version of the schema that this program writes, and the only one that it reads.
+pub(crate) const SCHEMA_VERSION: u32 = 1;
+
+/// One measurement: several subjects, several scenarios, interleaved runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Results {
+    /// [`SCHEMA_VERSION`].
+    pub(crate) schema_version: u32,
+    /// Version of `leveret-bench`.
+    pub(crate) bench_version: String,
+    pub(crate) environment: Environment,
+    /// Ratios compare with the first one. The floor, where there is one, is the last.
+    pub(crate) subjects: Vec<Subject>,
+    /// In the order in which they were run.
+    pub(crate) scenarios: Vec<ScenarioResult>,
+}
+
+/// The machine and its state before the first run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Environment {
+    /// Seconds since 1970.
+    pub(crate) started_unix_s: u64,
+    pub(crate) cpu_model: String,
+    pub(crate) cores_online: usize,
+    /// Kernel release.
+    pub(crate) kernel: String,
+    pub(crate) memory_total_bytes: u64,
+    /// Scaling governor of the first core; none where the machine has none or hides it.
+    pub(crate) governor: Option<String>,
+    /// Revision of the working directory, with `+` when it has changes.
+    pub(crate) commit: Option<String>,
+    /// Load averages over 1, 5 and 15 minutes before the first run.
+    pub(crate) load_average: [f64; 3],
+    /// Cores of the load threads; empty when they are not pinned.
+    pub(crate) load_cores: Vec<usize>,
+}
+
+/// A broker, or the floor, as it was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Subject {
+    /// How reports call it.
+    pub(crate) name: String,
+    /// Whether it is the bare relay of `leveret-bench limit`, not a broker.
+    pub(crate) is_floor: bool,
+    /// Product and version, as it says in `connection.start`.
+    pub(crate) product: String,
+    /// Without user and password.
+    pub(crate) address: String,
+    /// Root of its process tree; none for a broker whose processes cannot be seen.
+    pub(crate) pid: Option<u32>,
+    /// Cores that it may use, as the kernel writes them, for example `0` or `0-3`.
+    pub(crate) cores: Option<String>,
+    /// Its command line: the settings that it runs with.
+    pub(crate) command: Option<String>,
+    /// Resident memory before the first run.
+    pub(crate) rss_bytes: Option<u64>,
+}
+
+/// All runs of one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ScenarioResult {
+    /// Name of its file, without `.toml`.
+    pub(crate) name: String,
+    /// One line for a heading.
+    pub(crate) title: String,
+    /// The question that it answers, for somebody who has never seen it.
+    pub(crate) question: String,
+    /// The scenario file as it was run.
+    pub(crate) definition: String,
+    /// `tokio-uring`, `io-uring` or `blocking`: what the load client was driven by.
+    pub(crate) transport: String,
+    /// In the order in which they were made: run 1 of each subject, run 2 of each subject, …
+    pub(crate) runs: Vec<Run>,
+}
+
+/// One run against one subject.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Run {
+    /// Index of the subject.
+    pub(crate) subject: usize,
+    /// From 1.
+    pub(crate) number: u32,
+    /// Why the run is worth nothing: then nothing else of it is to be used.
+    pub(crate) fault: Option<String>,
+    /// By the keys of [`METRICS`]; a key that is missing could not be measured.
+    pub(crate) metrics: BTreeMap<String, f64>,
+    /// Absent where no messages are moved (idle connections, churn).
+    pub(crate) messages: Option<Messages>,
+    /// By the keys of [`LATENCIES`].
+    pub(crate) latencies: BTreeMap<String, Latency>,
+    /// Rates over time, warm-up included; empty where there are none.
+    pub(crate) rates: Vec<RatePoint>,
+}
+
+/// What became of the messages of a run, warm-up and end included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Messages {
+    pub(crate) published: u64,
+    /// All that should have come: a message counts once for each queue that it was routed to.
+    pub(crate) expected: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) reordered: u64,
+    /// A checksum that does not fit, a filler that was changed, or a wrong size.
+    pub(crate) corrupted: u64,
+    /// Of another run, of another queue, or never published.
+    pub(crate) foreign: u64,
+}
+
+/// A point of the plot of rates over time.
+#[expect(clippy::struct_field_names, reason = "the unit is part of the name")]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RatePoint {
+    /// End of the interval, seconds since the run began.
+    pub(crate) at_s: f64,
+    pub(crate) published_per_s: f64,
+    /// 0 without confirms.
+    pub(crate) confirmed_per_s: f64,
+    pub(crate) consumed_per_s: f64,
+}
+
+/// Times of one kind, within the measured window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Latency {
+    pub(crate) count: u64,
+    pub(crate) mean_us: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p90_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p99_9_us: f64,
+    pub(crate) p99_99_us: f64,
+    pub(crate) max_us: f64,
+    /// `(percentile, microseconds)`, ascending, for a curve on a logarithmic axis: 50, 75, 87.5, …
+    pub(crate) curve: Vec<(f64, f64)>,
+}
+
+/// Whether more of something is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Better {
+    More,
+    Less,
+    /// It explains other figures and is not compared.
+    Neither,
+}
+
+/// A figure that runs have, or some of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Metric {
+    /// Key in [`Run::metrics`].
+    pub(crate) key: &'static str,
+    /// Heading of a column, unit included.
+    pub(crate) heading: &'static str,
+    pub(crate) better: Better,
+    /// Whether the floor gives it a meaning: then reports show the share of the floor.
+    pub(crate) has_floor: bool,
+}
+
+const fn metric(key: &'static str, heading: &'static str, better: Better) -> Metric {
+    Metric { key, heading, better, has_floor: false }
+}
+
+/// All figures, in the order of the columns of a report.
+pub(crate) const METRICS: [Metric; 23] = [
+    Metric { key: "messages_per_s", heading: "messages/s", better: Better::More, has_floor: true },
+    Metric {
+        key: "messages_per_broker_cpu_s",
+        heading: "messages per broker CPU s",
+        better: Better::More,
+        has_floor: true,
+    },
+    metric("rate_max_per_s", "highest rate within the bound, messages/s", Better::More),
+    Metric {
+        key: "round_trips_per_s",
+        heading: "round trips/s",
+        better: Better::More,
+        has_floor: true,
+    },
+    metric("round_trips_per_broker_cpu_s", "round trips per broker CPU s", Better::More),
+    metric("operations_per_s", "operations/s", Better::More),
+    metric("operations_per_broker_cpu_s", "operations per broker CPU s", Better::More),
+    metric("filled_per_s", "filled, messages/s", Better::More),
+    metric("filled_per_broker_cpu_s", "filled per broker CPU s", Better::More),
+    metric("drained_per_s", "drained, messages/s", Better::More),
+    metric("drained_per_broker_cpu_s", "drained per broker CPU s", Better::More),
+    metric("bytes_per_message", "resident bytes per waiting message", Better::Less),
+    metric("bytes_per_connection", "resident bytes per connection", Better::Less),
+    metric("cpu_us_per_connection", "broker CPU µs per opened connection", Better::Less),
+    metric("idle_cpu_percent", "broker CPU % while idle", Better::Less),
+    metric("system_calls_per_message", "system calls per message", Better::Less),
+    metric("rss_rest_bytes", "resident bytes before the run", Better::Neither),
+    metric("rss_peak_bytes", "resident bytes at most", Better::Less),
+    metric("published_per_s", "published/s", Better::Neither),
+    metric("confirmed_per_s", "confirmed/s", Better::Neither),
+    metric("broker_busy", "broker CPU s per s", Better::Neither),
+    metric("client_busy", "busiest load thread, CPU s per s", Better::Neither),
+    metric("client_ceiling_per_s", "the client's ceiling, messages/s", Better::Neither),
+];
+
+/// Kinds of latency: key in [`Run::latencies`] and heading.
+pub(crate) const LATENCIES: [(&str, &str); 6] = [
+    ("delivery", "intended send time → delivery"),
+    ("confirm", "intended send time → confirm"),
+    ("round_trip", "request → reply"),
+    ("send_lag", "intended send time → send (the client's own delay)"),
+    ("operation", "operation"),
+    ("innocent_delivery", "intended send time → delivery, of the flow beside it"),
+];
+
+impl Messages {
+    /// Adds what another endpoint counted, but for what was published, which others may have done.
+    pub(crate) const fn add(&mut self, other: &Self) {
+        self.expected += other.expected;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.reordered += other.reordered;
+        self.corrupted += other.corrupted;
+        self.foreign += other.foreign;
+    }
+
+    /// Whether every message came once, whole and in order.
+    pub(crate) const fn is_clean(&self) -> bool {
+        self.lost == 0
+            && self.duplicated == 0
+            && self.reordered == 0
+            && self.corrupted == 0
+            && self.foreign == 0
+    }
+}
+
+impl fmt::Display for Messages {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { expected, lost, duplicated, reordered, corrupted, foreign, .. } = self;
+        write!(
+            out,
+            "of {expected} messages {lost} lost, {duplicated} duplicated, {reordered} reordered, \
+             {corrupted} corrupted, {foreign} foreign"
+        )
+    }
+}
