@@ -1,6 +1,7 @@
 //! The floor: the least that satisfies the load client. What a publish brings goes to a consumer as
-//! it came, without queues, acknowledgements or checks of contents; so no broker can be faster on
-//! the same sockets, and every broker is compared with it.
+//! it came, without queues, acknowledgements or checks of contents, and every broker is compared
+//! with that. It is written to be simple, not clever: a broker that does better at something, such
+//! as waiting for the next message without sleeping, may pass it there.
 //!
 //! ```text
 //!   receive buffer: │publish│header│body│publish│header│body│ …
@@ -19,6 +20,7 @@ mod topology;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use leveret_ring::{Completion, Ring, RingConfig, RingError, SocketId, Wait};
@@ -38,6 +40,10 @@ const RESUME_BELOW: usize = PENDING_MAX / 4;
 
 /// Messages without a consumer, in octets of all queues; with more, publishers are held back.
 const RESTING_MAX: usize = 64 << 20;
+
+/// How long it looks for work before it sleeps: about the price of one wake-up of a sleeping core,
+/// 15 to 37 µs on the machine that this was written on, so that it costs at most twice as much.
+const SPIN: Duration = Duration::from_micros(30);
 
 /// Serves until the standard input ends, which is when the load test is gone; that ends the
 /// process.
@@ -73,13 +79,7 @@ struct Relay {
 
 impl Relay {
     fn new(listener: TcpListener) -> Result<Self, Fault> {
-        let config = RingConfig {
-            sockets_max: CLIENTS_MAX,
-            // 4 MiB: two consumers may be full without a lack of buffers.
-            buffer_count: 64,
-            lend_above_free_buffers: 16,
-            ..RingConfig::default()
-        };
+        let config = RingConfig { sockets_max: CLIENTS_MAX, ..RingConfig::default() };
         let mut ring = Ring::new(&config).map_err(ring_fault)?;
         ring.listen(listener).map_err(ring_fault)?;
         let floor =
@@ -89,8 +89,13 @@ impl Relay {
 
     fn run(&mut self) -> Result<(), Fault> {
         let mut completions = Vec::new();
+        let mut worked = Instant::now();
         loop {
-            self.ring.turn(Wait::Forever, &mut completions).map_err(ring_fault)?;
+            let wait = if worked.elapsed() < SPIN { Wait::No } else { Wait::Forever };
+            self.ring.turn(wait, &mut completions).map_err(ring_fault)?;
+            if !completions.is_empty() {
+                worked = Instant::now();
+            }
             for completion in completions.drain(..) {
                 self.take(completion);
             }

@@ -49,6 +49,9 @@ document.getElementById("report").addEventListener("load", event => {
 });
 </script>"#;
 
+/// A report that is worth to be shown has this many scenarios at least.
+const SCENARIOS_MIN: usize = 8;
+
 #[test]
 fn the_browser_builds_every_plot_of_the_report() {
     let directory = tempfile::tempdir().unwrap();
@@ -114,6 +117,25 @@ fn the_browser_paints_the_report_in_light_and_dark() {
         assert!(picture.starts_with(b"\x89PNG"), "no picture");
     }
     assert_ne!(pictures[0], pictures[1], "dark mode looks as light mode does");
+}
+
+#[test]
+fn the_report_in_the_documentation_has_its_plots() {
+    let documentation = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/report/report.html");
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(documentation, directory.path().join("report.html")).unwrap();
+    let found = probe(directory.path());
+    let plots = found["plots"].as_array().unwrap();
+    let of_kind = |kind: &str| plots.iter().filter(|plot| plot["kind"] == kind).count();
+    for kind in ["bars", "rates", "percentiles", "cpu"] {
+        assert!(of_kind(kind) >= SCENARIOS_MIN, "{} plots of {kind}", of_kind(kind));
+    }
+    plots.iter().for_each(assert_drawn);
+    assert_eq!(found["requests"], 0, "the page asked for something");
+    let text = found["text"].as_str().unwrap();
+    for subject in ["leveret", "rabbitmq", "floor"] {
+        assert!(text.contains(subject), "{subject} is not in the report");
+    }
 }
 
 /// The real program makes the report out of results that this test wrote by hand.

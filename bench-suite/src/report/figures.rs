@@ -201,7 +201,8 @@ pub(crate) fn messages(scenario: &ScenarioResult, subject: usize) -> Option<Mess
     })
 }
 
-/// Subjects for which the load client was the limit of a scenario, not they.
+/// Subjects for which the load client was the limit of a scenario, not they. An open loop has a
+/// limit of its own, and its client watches the clock whenever nothing is due.
 pub(crate) fn client_limited<'a>(
     results: &'a Results,
     scenario: &ScenarioResult,
@@ -213,7 +214,11 @@ pub(crate) fn client_limited<'a>(
             .find(|measure| matches!(measure.source, Source::Metric(key) if key == wanted))?;
         Some(summarize_runs(&measure.values(scenario, subject))?.median)
     };
+    let is_open_loop = scenario.runs.iter().any(|run| run.latencies.contains_key("send_lag"));
     let is_limited = |index: usize, subject: &Subject| {
+        if is_open_loop {
+            return None;
+        }
         let client = median(index, "client_busy")?;
         let broker = median(index, "broker_busy")?;
         let listed = subject.cores.as_deref().and_then(count_cores);

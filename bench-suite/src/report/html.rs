@@ -98,8 +98,9 @@ fn write_introduction(out: &mut String, results: &Results) -> fmt::Result {
         term(
             "the floor",
             "A bare relay: it passes the same octets on and does nothing of what makes a broker. \
-             No broker can do better on this machine. The share of the floor says how much of what \
-             is possible was reached.",
+             What it costs, the kernel's network costs. The share of the floor says how much of \
+             what is possible here was reached; a share above 100 % means that the subject waits \
+             or gathers its work more cleverly than the relay.",
         )?;
     }
     term(
