@@ -20,6 +20,10 @@ const DEPTH_INTERVAL: Duration = Duration::from_millis(50);
 /// How long the backlog rests before its memory is read: collectors run and buffers are given back.
 const REST: Duration = Duration::from_secs(1);
 
+/// How long a broker may be silent here: RabbitMQ stops its publishers for far longer than
+/// elsewhere while it makes room for millions of messages.
+const SILENCE_MAX: Duration = Duration::from_mins(2);
+
 /// How the backlog is drained: as a worker that acknowledges would.
 const PREFETCH: u16 = 1000;
 const ACK_EVERY: u16 = 100;
@@ -38,6 +42,7 @@ pub(crate) fn run(
         ack_every: ACK_EVERY,
         ..Flow::default()
     };
+    let setting = &Setting { silence_max: SILENCE_MAX, ..*setting };
     let topology = Topology::new(&flow, setting.first_stream);
     let declared = topology.declare(setting.broker);
     let reading = declared.and_then(|()| fill_and_drain(setting, backlog, &flow, &topology, live));
@@ -61,9 +66,13 @@ fn fill_and_drain(
     let fill = Phase::begin(setting)?;
     let publisher =
         flow_run::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
-    let (_, (), published) = load_threads::drive(setting, vec![vec![publisher]], |_| ());
+    let (_, filled, published) = load_threads::drive(setting, vec![vec![publisher]], |_| {
+        let filled = wait_for_depth(setting, topology, backlog.messages, &tally, live);
+        tally.stop();
+        filled
+    });
     published?;
-    wait_for_depth(setting, topology, backlog.messages, &tally, live)?;
+    filled?;
     fill.end(setting, backlog.messages, "filled_per_s", "filled_per_broker_cpu_s", &mut reading)?;
     thread::sleep(REST);
     if let (Some(before), Some(pid)) = (before_bytes, setting.broker.pid) {

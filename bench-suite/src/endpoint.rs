@@ -17,8 +17,9 @@ pub(crate) trait Endpoint: Send {
     /// Takes octets from the broker, cut anywhere.
     fn receive(&mut self, chunk: &[u8], now: Instant) -> Result<(), Fault>;
 
-    /// Appends what is to be sent now: whole frames, up to some 128 KiB or one message. It is called
-    /// only when all of the last `out` is with the kernel, so a slow broker holds the endpoint back.
+    /// Appends what is to be sent now: whole frames, up to some 128 KiB or one message. It is
+    /// called only when all of the last `out` is with the kernel, so that a slow broker holds the
+    /// endpoint back.
     fn poll_send(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault>;
 
     /// When [`Endpoint::poll_send`] has something, as far as can be told now: `now` or earlier for

@@ -50,7 +50,8 @@ pub(crate) struct PublisherPlan {
     pub(crate) under_way_max: u64,
     /// `None` in a closed loop. It begins with the first turn, if it has not begun.
     pub(crate) schedule: Option<Schedule>,
-    /// It stops after so many messages, or when the tally is stopped.
+    /// It publishes no more than so many, and then keeps its connection until the tally is stopped:
+    /// a broker may drop what it has not yet read from one that is closed.
     pub(crate) limit: Option<u64>,
 }
 
@@ -127,9 +128,9 @@ impl Publisher {
         }
     }
 
-    /// Whether nothing more is to be published.
+    /// Whether nothing more is to be published, and whoever runs it knows.
     fn is_over(&self) -> bool {
-        self.published >= self.limit || self.tally.is_stopped()
+        self.tally.is_stopped()
     }
 
     /// How many messages the broker and the consumers leave room for; 0 for too few to begin.
@@ -256,6 +257,9 @@ impl Endpoint for Publisher {
         if self.is_over() {
             return (self.window.unconfirmed() == 0).then_some(now);
         }
+        if self.published == self.limit {
+            return Some(now + LOOK_AROUND);
+        }
         if self.room() == 0 {
             return (self.confirm_window == 0).then(|| now + PAUSE);
         }
@@ -271,7 +275,9 @@ impl Endpoint for Publisher {
     }
 
     fn awaits(&self) -> &'static str {
-        "confirms"
+        // Without confirms only a broker that does not read holds it back, or one that does not
+        // deliver.
+        if self.confirm_window > 0 { "confirms" } else { "room for more messages" }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Scenario files: one question each, as TOML. `bench-suite/scenarios/` has those that are built in.
+//! Scenario files: one question each, as TOML. `bench-suite/scenarios/` has the built-in ones.
 //!
 //! ```toml
 //! title = "16 B, transient, automatic acks"

@@ -105,15 +105,18 @@ fn without_confirms_the_consumers_set_the_pace() {
 }
 
 #[test]
-fn it_stops_at_its_limit() {
+fn it_stops_at_its_limit_and_keeps_its_connection_until_the_run_ends() {
     let (mut publisher, tally, now) =
         publisher(PublisherPlan { limit: Some(2001), ..plan(0, u64::MAX) });
     let mut stamps = Vec::new();
-    while !publisher.is_done() {
-        assert_eq!(publisher.next_due(now), Some(now));
+    while publisher.next_due(now) == Some(now) {
         stamps.extend(polled(&mut publisher, now));
     }
-    assert_eq!((stamps.len(), tally.total(0), tally.total(1)), (2001, Some(1001), Some(1000)));
+    assert!(!publisher.is_done() && publisher.next_due(now).is_some());
+    assert_eq!((stamps.len(), tally.total(0)), (2001, None));
+    tally.stop();
+    assert!(polled(&mut publisher, now).is_empty() && publisher.is_done());
+    assert_eq!((tally.total(0), tally.total(1)), (Some(1001), Some(1000)));
     for (stamp, number) in stamps.iter().zip(0..) {
         assert_eq!((u64::from(stamp.stream), stamp.sequence), (number % 2, number / 2));
     }
