@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::fault::Fault;
-use crate::procfs;
+use crate::machine::procfs;
 
 /// The port of AMQP without TLS.
 const PORT: u16 = 5672;

@@ -5,13 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::cli::Calibrate;
-use crate::environment;
 use crate::fault::Fault;
 use crate::floor::Floor;
-use crate::flow_run;
+use crate::machine::environment;
 use crate::measurement::SILENCE_MAX;
-use crate::reading::Setting;
 use crate::report::text::quantity;
+use crate::run::Setting;
+use crate::run::flow;
 use crate::scenario::{Flow, Transport};
 use crate::statistics::{Summary, summarize};
 
@@ -69,7 +69,7 @@ pub(crate) fn calibrate(calibrate: &Calibrate) -> Result<Ceilings, Fault> {
                 first_stream,
             };
             let flow = Flow { body_bytes: row.body_bytes, ..Flow::default() };
-            let reading = flow_run::run(&setting, &flow, &|_, _| ())?;
+            let reading = flow::run(&setting, &flow, &|_, _| ())?;
             if let Some(unclean) = reading.messages.filter(|messages| !messages.is_clean()) {
                 return Err(Fault::Messages(unclean.to_string()));
             }

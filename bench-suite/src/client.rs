@@ -14,8 +14,8 @@ use leveret_amqp::method::{
 use leveret_amqp::{Decoder, Frame, Method, OwnedTable, TableBuilder, TableRef};
 
 use crate::broker::Broker;
-use crate::endpoint::Attached;
 use crate::fault::Fault;
+use crate::load::endpoint::Attached;
 
 /// The channel that everything runs on, if no other is named.
 pub(crate) const CHANNEL: u16 = 1;

@@ -9,15 +9,16 @@
 
 mod ring;
 mod runtime;
+pub(crate) mod threads;
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::endpoint::{Attached, Endpoint};
 use crate::fault::Fault;
-use crate::procfs;
+use crate::load::endpoint::{Attached, Endpoint};
+use crate::machine::procfs;
 use crate::scenario::Transport;
 
 /// How often a thread looks whether another failed and whether the broker is silent.

@@ -1,58 +1,32 @@
 //! Load tests of AMQP 0-9-1 brokers: the same scenarios against several of them, interleaved run
 //! by run, so that the ratio between them survives a noisy machine.
 //!
-//! `scenario` says what is asked, `measurement` in which order, the `*_run` modules how one run is
-//! made, `results` what was found and `report` how it is shown. Connections under load are values
-//! (`endpoint`) that a `driver` moves octets for.
+//! `scenario` says what is asked, `measurement` in which order, `run` how one run is made, `results`
+//! what was found and `report` how it is shown. Connections under load are values (`load`) that a
+//! `driver` moves octets for; `machine` watches processors and memory; `relay` is the floor.
 #![forbid(unsafe_code)]
 
-mod backlog_run;
-mod batch;
 mod broker;
 mod calibrate;
 mod catalogue;
-mod churn_run;
 mod cli;
 mod client;
 mod compare;
-mod confirm_window;
-mod consumer;
-mod deliveries;
 mod driver;
-mod endpoint;
-mod environment;
 mod fault;
 mod flamegraph;
 mod floor;
-mod flow_run;
-mod idle_run;
-mod latency;
 mod live;
-mod load_threads;
+mod load;
+mod machine;
 mod measurement;
-mod procfs;
-mod publisher;
-mod reading;
 mod relay;
 mod report;
 mod results;
-mod round_trip;
-mod round_trip_run;
+mod run;
 mod scenario;
-mod schedule;
-mod search_run;
-mod sequence;
-mod stamp;
 mod statistics;
-#[cfg(test)]
-mod stub;
-mod system_calls;
-mod tally;
 mod topology;
-#[cfg(test)]
-mod truth;
-mod usage;
-mod window;
 
 use std::process::ExitCode;
 
@@ -66,7 +40,7 @@ const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match run(cli::parse()) {
+    match obey(cli::parse()) {
         Ok(code) => code,
         Err(fault) => {
             eprintln!("leveret-bench: {fault}");
@@ -75,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, Fault> {
+fn obey(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Run(plan) => return measure(&plan),
         Command::List => list()?,

@@ -9,17 +9,15 @@ use crate::client::Connection;
 use crate::fault::Fault;
 use crate::floor::Floor;
 use crate::live::Live;
-use crate::reading::{Reading, Setting};
+use crate::machine::system_calls::Tracer;
+use crate::machine::{environment, procfs};
 use crate::report::text::{quantity, time_us};
 use crate::results::{
     Better, LATENCIES, METRICS, Metric, Results, Run, SCHEMA_VERSION, ScenarioResult, Subject,
 };
+use crate::run::{Reading, Setting};
 use crate::scenario::Load;
-use crate::system_calls::Tracer;
-use crate::{
-    backlog_run, churn_run, environment, flow_run, idle_run, procfs, report, round_trip_run,
-    search_run,
-};
+use crate::{report, run};
 
 /// Before the measured window: connections settle, caches and the broker's memory warm up.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -180,12 +178,12 @@ impl Measurement<'_> {
         };
         let sample = |point: &_, delivery_us| live.sample(point, delivery_us);
         let outcome = match &entry.scenario.load {
-            Load::Flow(flow) => flow_run::run(&setting, flow, &sample),
-            Load::Search(search) => search_run::run(&setting, search, &sample),
-            Load::RoundTrip(what) => round_trip_run::run(&setting, what, &sample),
-            Load::Backlog(backlog) => backlog_run::run(&setting, backlog, &sample),
-            Load::Churn(churn) => churn_run::run(&setting, churn),
-            Load::Idle(idle) => idle_run::run(&setting, idle, &mut baselines[subject]),
+            Load::Flow(flow) => run::flow::run(&setting, flow, &sample),
+            Load::Search(search) => run::search::run(&setting, search, &sample),
+            Load::RoundTrip(what) => run::round_trip::run(&setting, what, &sample),
+            Load::Backlog(backlog) => run::backlog::run(&setting, backlog, &sample),
+            Load::Churn(churn) => run::churn::run(&setting, churn),
+            Load::Idle(idle) => run::idle::run(&setting, idle, &mut baselines[subject]),
         };
         let streams = outcome.as_ref().map_or(STREAMS_OF_A_FAILED_RUN, |reading| reading.streams);
         self.next_stream += streams;

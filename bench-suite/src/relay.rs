@@ -29,7 +29,7 @@ use self::intake::Intake;
 use self::outlet::{Outlet, PENDING_MAX};
 use self::topology::Topology;
 use crate::fault::Fault;
-use crate::procfs;
+use crate::machine::procfs;
 
 /// As many connections as the largest scenario opens, and some more.
 const CLIENTS_MAX: u32 = 16_384;

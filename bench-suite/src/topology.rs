@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use leveret_amqp::{OwnedTable, PropertiesBuilder, TableBuilder};
 
-use crate::batch::Route;
 use crate::broker::Broker;
 use crate::client::{Binding, CHANNEL, Connection, QueueOptions};
 use crate::fault::Fault;
+use crate::load::batch::Route;
 use crate::scenario::{Exchange, Flow};
 
 mod check;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use leveret_ring::{Completion, Outgoing, Ring, RingConfig, RingError, SocketId, Wait};
 
 use super::{Link, Pass, Watch, pass};
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
+use crate::load::endpoint::Endpoint;
 
 /// A sleeping thread comes back 15 to 40 µs after the time it asked for (measured on two cores of
 /// a virtual machine). What is due sooner than this is waited for awake, so a send is late by one

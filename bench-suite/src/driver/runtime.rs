@@ -24,8 +24,8 @@ use tokio_uring::fs::File as RingFile;
 use tokio_uring::net::TcpStream as RingStream;
 
 use super::{Link, Pass, Watch, pass};
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
+use crate::load::endpoint::Endpoint;
 
 /// The runtime's timers count in milliseconds and round up. What is due sooner than this is waited
 /// for awake; each look costs about 2 µs, so a send is late by that at most.

@@ -13,7 +13,7 @@ use leveret_amqp::{Decoder, Frame, Method, TableRef};
 use super::*;
 use crate::broker::Broker;
 use crate::client::{CHANNEL, Connection};
-use crate::endpoint::Attached;
+use crate::load::endpoint::Attached;
 
 /// How long an answer may take on a machine that has much else to do.
 const PATIENCE: Duration = Duration::from_secs(20);

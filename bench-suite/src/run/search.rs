@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::flow_run;
-use crate::reading::{LiveView, Reading, Setting};
+use crate::run::flow;
+use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::{Flow, Search};
 
 /// A second is enough for a p99 at the lowest rates that are searched, and a search has some fifteen
@@ -74,7 +74,7 @@ impl Probes<'_> {
             ..self.setting
         };
         let flow = Flow { rate_per_s, ..self.search.flow.clone() };
-        let reading = flow_run::run(&setting, &flow, self.live)?;
+        let reading = flow::run(&setting, &flow, self.live)?;
         self.streams += reading.streams;
         if let Some(unclean) = reading.messages.filter(|messages| !messages.is_clean()) {
             return Err(Fault::Messages(unclean.to_string()));

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::client::{CHANNEL, Connection};
-use crate::consumer::{Consumer, ConsumerPlan};
-use crate::deliveries::Lane;
-use crate::endpoint::{Attached, Endpoint};
+use crate::driver::threads;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
-use crate::load_threads;
-use crate::publisher::{Publisher, PublisherPlan};
-use crate::reading::{LiveView, Reading, Setting};
+use crate::load::consumer::{Consumer, ConsumerPlan};
+use crate::load::deliveries::Lane;
+use crate::load::endpoint::{Attached, Endpoint};
+use crate::load::latency::LatencyHistogram;
+use crate::load::publisher::{Publisher, PublisherPlan};
+use crate::load::schedule::Schedule;
+use crate::load::sequence::SharedCheck;
+use crate::load::tally::Tally;
+use crate::machine::window::Window;
 use crate::results::Messages;
+use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::Flow;
-use crate::schedule::Schedule;
-use crate::sequence::SharedCheck;
-use crate::tally::Tally;
 use crate::topology::{self, Topology};
-use crate::window::Window;
 
 /// Octets that may be under way without confirms, where the scenario does not say: sixteen receive
 /// buffers of a fast broker, which therefore never waits, and for a slow one a queue of some tenths
@@ -91,7 +91,7 @@ fn measure(
     let placed = place(setting, sides)?;
     let tally = &sides[0].tally;
     let has_confirms = sides[0].flow.confirm_window > 0;
-    let (parties, window, driven) = load_threads::drive(setting, placed, |watched| {
+    let (parties, window, driven) = threads::drive(setting, placed, |watched| {
         watched.window(setting, tally, has_confirms, live)
     });
     account(sides, parties, window, driven)

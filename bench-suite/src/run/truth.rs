@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::broker::{Broker, parse_broker};
 use crate::fault::Fault;
-use crate::flow_run;
-use crate::reading::{Reading, Setting};
 use crate::results::Messages;
+use crate::run::flow;
+use crate::run::stub::{Defect, Stub};
+use crate::run::{Reading, Setting};
 use crate::scenario::{Exchange, Flow, Transport};
-use crate::stub::{Defect, Stub};
 
 const TRANSPORTS: [Transport; 2] = [Transport::TokioUring, Transport::IoUring];
 
@@ -34,7 +34,7 @@ fn run_for(
         is_watched: true,
         first_stream: 7,
     };
-    flow_run::run(&setting, flow, &|_, _| ())
+    flow::run(&setting, flow, &|_, _| ())
 }
 
 fn run(defect: Defect, flow: &Flow, transport: Transport) -> Result<Reading, Fault> {

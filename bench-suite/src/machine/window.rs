@@ -8,9 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::fault::Fault;
-use crate::procfs;
+use crate::load::tally::Tally;
+use crate::machine::procfs;
 use crate::results::RatePoint;
-use crate::tally::Tally;
 
 /// Time between two points of the plot. A longer one would hide stalls of 100 ms.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);

@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use crate::broker::Broker;
 use crate::client::{CHANNEL, Connection, QueueOptions};
-use crate::endpoint::Attached;
+use crate::driver::threads;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
-use crate::load_threads;
-use crate::reading::{LiveView, Reading, Setting};
+use crate::load::endpoint::Attached;
+use crate::load::latency::LatencyHistogram;
+use crate::load::round_trip::{Caller, CallerPlan, Question, RoundTripEndpoint, RpcServer};
+use crate::load::stamp::{BODY_SIZE_MAX, STAMP_SIZE};
+use crate::load::tally::Tally;
 use crate::results::Messages;
-use crate::round_trip::{Caller, CallerPlan, Question, RoundTripEndpoint, RpcServer};
+use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::{RoundTrip, RoundTripKind};
-use crate::stamp::{BODY_SIZE_MAX, STAMP_SIZE};
-use crate::tally::Tally;
 
 /// The pseudo-queue of direct replies.
 const DIRECT_REPLY_TO: &str = "amq.rabbitmq.reply-to";
@@ -32,9 +32,8 @@ pub(crate) fn run(
     let callers = u32::from(what.callers);
     let tally = Arc::new(Tally::new(Instant::now(), setting.first_stream, callers, 1));
     let placed = deal(attach(setting, what, &tally)?, setting.load_cores.len());
-    let (endpoints, window, driven) = load_threads::drive(setting, placed, |watched| {
-        watched.window(setting, &tally, false, live)
-    });
+    let (endpoints, window, driven) =
+        threads::drive(setting, placed, |watched| watched.window(setting, &tally, false, live));
     driven?;
     let (mut messages, mut latencies) = (Messages::default(), LatencyHistogram::new());
     for endpoint in endpoints {

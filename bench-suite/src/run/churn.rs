@@ -9,11 +9,11 @@ use leveret_amqp::OwnedTable;
 use crate::broker::Broker;
 use crate::client::{Binding, CHANNEL, Connection, QueueOptions};
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
-use crate::procfs;
-use crate::reading::{Reading, Setting};
+use crate::load::latency::LatencyHistogram;
+use crate::machine::procfs;
+use crate::machine::usage::{self, Usage, Used};
+use crate::run::{Reading, Setting};
 use crate::scenario::{Churn, ChurnKind};
-use crate::usage::{self, Usage, Used};
 
 /// How often the memory of the broker is looked at; often enough for a peak that lasts, too rare
 /// to be a load.

@@ -5,14 +5,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::Connection;
+use crate::driver::threads;
 use crate::fault::Fault;
-use crate::load_threads;
-use crate::reading::{LiveView, Reading, Setting};
+use crate::load::tally::Tally;
+use crate::machine::procfs;
 use crate::results::RatePoint;
+use crate::run::flow;
+use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::{Backlog, Flow};
-use crate::tally::Tally;
 use crate::topology::{self, Topology};
-use crate::{flow_run, procfs};
 
 /// How often the depth of the queue is asked for while it fills.
 const DEPTH_INTERVAL: Duration = Duration::from_millis(50);
@@ -64,9 +65,8 @@ fn fill_and_drain(
     let tally = Arc::new(Tally::new(Instant::now(), setting.first_stream, streams, 1));
     let before_bytes = setting.broker.pid.map(procfs::rss_bytes).transpose()?;
     let fill = Phase::begin(setting)?;
-    let publisher =
-        flow_run::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
-    let (_, filled, published) = load_threads::drive(setting, vec![vec![publisher]], |_| {
+    let publisher = flow::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
+    let (_, filled, published) = threads::drive(setting, vec![vec![publisher]], |_| {
         let filled = wait_for_depth(setting, topology, backlog.messages, &tally, live);
         tally.stop();
         filled
@@ -83,9 +83,9 @@ fn fill_and_drain(
         reading.metrics.insert("rss_peak_bytes", rest as f64);
     }
     let drain = Phase::begin(setting)?;
-    let consumer = flow_run::consumer(setting, flow, topology, &tally, 0, &[])?;
-    let (parties, (), drained) = load_threads::drive(setting, vec![vec![consumer]], |_| ());
-    let messages = flow_run::messages(parties, tally.published());
+    let consumer = flow::consumer(setting, flow, topology, &tally, 0, &[])?;
+    let (parties, (), drained) = threads::drive(setting, vec![vec![consumer]], |_| ());
+    let messages = flow::messages(parties, tally.published());
     if messages.is_clean() {
         drained?;
         let count = backlog.messages;

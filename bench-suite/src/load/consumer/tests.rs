@@ -3,8 +3,8 @@ use leveret_amqp::properties::NO_PROPERTIES;
 use leveret_amqp::{Decoder, Frame, Method};
 
 use super::*;
-use crate::sequence::SharedCheck;
-use crate::stamp::{self, Stamp};
+use crate::load::sequence::SharedCheck;
+use crate::load::stamp::{self, Stamp};
 
 /// Deliveries of stream 0, with these delivery tags and sequence numbers.
 fn wire(messages: impl IntoIterator<Item = (u64, u64)>) -> Vec<u8> {

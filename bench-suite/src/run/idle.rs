@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use crate::broker::Broker;
 use crate::client::Connection;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
-use crate::procfs;
-use crate::reading::{Reading, Setting};
+use crate::load::latency::LatencyHistogram;
+use crate::machine::procfs;
+use crate::machine::usage;
+use crate::run::{Reading, Setting};
 use crate::scenario::Idle;
-use crate::usage;
 
 /// How long a broker is left alone before its memory is read: statistics that it writes every
 /// second are written.

@@ -4,7 +4,7 @@ use leveret_amqp::encoder::{Publish, encode_content, encode_content_prefix};
 use leveret_amqp::frame::FRAME_HEADER_SIZE;
 
 use crate::fault::Fault;
-use crate::stamp::{
+use crate::load::stamp::{
     self, BODY_SIZE_MAX, SEQUENCE_BITS, SEQUENCE_MAX, STAMP_SIZE, STREAM_MAX, Stamp,
 };
 

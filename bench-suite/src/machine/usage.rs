@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::broker::Broker;
 use crate::fault::Fault;
-use crate::procfs;
+use crate::machine::procfs;
 
 /// Operations that no broker does within the 10 ms that the kernel counts in.
 const OPERATIONS_FREE_MAX: u64 = 10_000;

@@ -11,11 +11,11 @@ use leveret_amqp::{Decoder, Frame, Method};
 
 use crate::client::refusal;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
+use crate::load::latency::LatencyHistogram;
+use crate::load::sequence::{SequenceCheck, SharedCheck, SharedPart, Verdict};
+use crate::load::stamp::{Filler, STAMP_SIZE, Stamp, elapsed_us, filler_pattern, filler_phase};
+use crate::load::tally::Tally;
 use crate::results::Messages;
-use crate::sequence::{SequenceCheck, SharedCheck, SharedPart, Verdict};
-use crate::stamp::{Filler, STAMP_SIZE, Stamp, elapsed_us, filler_pattern, filler_phase};
-use crate::tally::Tally;
 
 /// The lane of a tag that no lane has.
 const NO_LANE: u16 = u16::MAX;

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::fault::Fault;
-use crate::procfs;
+use crate::machine::procfs;
 
 /// The tracepoint at the entry of every system call.
 const TRACEPOINT: &str = "raw_syscalls:sys_enter";

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::driver::{self, DrivePlan};
-use crate::endpoint::{Attached, Endpoint};
 use crate::fault::Fault;
-use crate::procfs;
-use crate::reading::{LiveView, Setting};
-use crate::tally::Tally;
-use crate::window::{Watch, Window};
+use crate::load::endpoint::{Attached, Endpoint};
+use crate::load::tally::Tally;
+use crate::machine::procfs;
+use crate::machine::window::{Watch, Window};
+use crate::run::{LiveView, Setting};
 
 /// What the watching thread may ask for while the load threads run.
 pub(crate) struct Watched<'a> {

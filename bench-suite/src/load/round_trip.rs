@@ -15,12 +15,12 @@ use leveret_amqp::method::{BasicGet, encode_frame};
 use leveret_amqp::properties::NO_PROPERTIES;
 
 use crate::client::CHANNEL;
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
+use crate::load::endpoint::Endpoint;
+use crate::load::latency::LatencyHistogram;
+use crate::load::stamp::{STAMP_SIZE, Stamp, filler_pattern, stamp_time_us};
+use crate::load::tally::Tally;
 use crate::results::Messages;
-use crate::stamp::{STAMP_SIZE, Stamp, filler_pattern, stamp_time_us};
-use crate::tally::Tally;
 
 mod incoming;
 mod server;

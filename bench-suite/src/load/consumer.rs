@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use leveret_amqp::method::{BasicAck, encode_frame};
 
-use crate::deliveries::{Arrival, Deliveries, Lane};
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
+use crate::load::deliveries::{Arrival, Deliveries, Lane};
+use crate::load::endpoint::Endpoint;
+use crate::load::latency::LatencyHistogram;
+use crate::load::stamp::stamp_time_us;
+use crate::load::tally::Tally;
 use crate::results::Messages;
-use crate::stamp::stamp_time_us;
-use crate::tally::Tally;
 
 /// Octets of acks of one send: 6,000 of them.
 const SEND_SIZE: usize = 128 << 10;

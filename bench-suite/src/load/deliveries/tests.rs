@@ -5,7 +5,7 @@ use leveret_amqp::method::{ChannelClose, encode_frame};
 use leveret_amqp::properties::NO_PROPERTIES;
 
 use super::*;
-use crate::stamp;
+use crate::load::stamp;
 
 const ARRIVAL: Arrival = Arrival { now_us: 1000, measuring: true };
 

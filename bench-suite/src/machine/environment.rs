@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::fault::Fault;
-use crate::procfs;
+use crate::machine::procfs;
 use crate::results::{Environment, Subject};
 
 /// How long git may take: a large working directory on a cold disk needs seconds.

@@ -2,7 +2,7 @@ use leveret_amqp::method::{BasicNack, ConnectionClose, Encode, encode_frame};
 use leveret_amqp::properties::NO_PROPERTIES;
 
 use super::*;
-use crate::stamp::Stamp;
+use crate::load::stamp::Stamp;
 
 fn plan(confirm_window: u32, under_way_max: u64) -> PublisherPlan {
     let route = |routing_key: &str, stream| Route {

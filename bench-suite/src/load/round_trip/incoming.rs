@@ -5,7 +5,7 @@ use leveret_amqp::{ContentHeader, Decoder, Frame, Method, Properties};
 
 use crate::client::refusal;
 use crate::fault::Fault;
-use crate::stamp::BODY_SIZE_MAX;
+use crate::load::stamp::BODY_SIZE_MAX;
 
 /// What a broker says to somebody who waits for messages.
 #[derive(Debug)]

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use leveret_amqp::method::BasicAck;
 use leveret_amqp::{Decoder, Frame, Method};
 
-use crate::batch::{Batch, Route};
 use crate::client::refusal;
-use crate::confirm_window::ConfirmWindow;
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
-use crate::latency::LatencyHistogram;
-use crate::schedule::Schedule;
-use crate::stamp::{elapsed_us, stamp_time_us};
-use crate::tally::Tally;
+use crate::load::batch::{Batch, Route};
+use crate::load::confirm_window::ConfirmWindow;
+use crate::load::endpoint::Endpoint;
+use crate::load::latency::LatencyHistogram;
+use crate::load::schedule::Schedule;
+use crate::load::stamp::{elapsed_us, stamp_time_us};
+use crate::load::tally::Tally;
 
 /// Octets of one send, unless one message is larger: calls do not count, and it stays in the
 /// second cache.

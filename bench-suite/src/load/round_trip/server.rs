@@ -9,10 +9,10 @@ use leveret_amqp::{Properties, PropertiesBuilder};
 
 use super::incoming::{Event, Incoming};
 use crate::client::CHANNEL;
-use crate::endpoint::Endpoint;
 use crate::fault::Fault;
-use crate::stamp::BODY_SIZE_MAX;
-use crate::tally::Tally;
+use crate::load::endpoint::Endpoint;
+use crate::load::stamp::BODY_SIZE_MAX;
+use crate::load::tally::Tally;
 
 /// Replies that wait to be sent, in octets, besides one of the largest: each caller has one request
 /// under way, so only a broker that repeats requests without end comes near.

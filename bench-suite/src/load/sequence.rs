@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::tally::Tally;
+use crate::load::tally::Tally;
 
 /// Gaps that are remembered at once. A broker with more holes than this is broken beyond
 /// description: what comes later to fill a forgotten one counts as a duplicate.

@@ -1,4 +1,15 @@
-//! What a run is given and what it gives back.
+//! One measured run of each kind of load, and what it is given and gives back.
+
+pub(crate) mod backlog;
+pub(crate) mod churn;
+pub(crate) mod flow;
+pub(crate) mod idle;
+pub(crate) mod round_trip;
+pub(crate) mod search;
+#[cfg(test)]
+mod stub;
+#[cfg(test)]
+mod truth;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
