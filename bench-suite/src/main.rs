@@ -1,9 +1,10 @@
 //! Load tests of AMQP 0-9-1 brokers: the same scenarios against several of them, interleaved run
 //! by run, so that the ratio between them survives a noisy machine.
 //!
-//! `scenario` says what is asked, `measurement` in which order, `run` how one run is made, `results`
-//! what was found and `report` how it is shown. Connections under load are values (`load`) that a
-//! `driver` moves octets for; `machine` watches processors and memory; `relay` is the floor.
+//! `scenario` says what is asked, `measurement` in which order, `run` how one run is made,
+//! `results` what was found and `report` how it is shown. Connections under load are values
+//! (`load`) that a `driver` moves octets for; `machine` watches processors and memory; `relay` is
+//! the floor.
 #![forbid(unsafe_code)]
 
 mod broker;

@@ -8,8 +8,8 @@ use crate::run::flow;
 use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::{Flow, Search};
 
-/// A second is enough for a p99 at the lowest rates that are searched, and a search has some fifteen
-/// of them.
+/// A second is enough for a p99 at the lowest rates that are searched, and a search has some
+/// fifteen of them.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
 /// Steps of the narrowing: the last one is 2^(1/16), 4 %, which is less than two runs differ by.
