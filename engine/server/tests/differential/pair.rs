@@ -34,6 +34,8 @@ pub(crate) enum Verdict {
     },
     /// They differ.
     Different {
+        /// Of the sequence.
+        seed: u64,
         /// Everything to find out why.
         report: String,
     },
@@ -72,7 +74,7 @@ impl Pair {
             Comparison::Known(index) => Verdict::Known { index },
             Comparison::Different(difference) => {
                 let (steps, difference) = self.shrink(steps, difference);
-                Verdict::Different { report: report(seed, &steps, &difference) }
+                Verdict::Different { seed, report: report(seed, &steps, &difference) }
             }
         }
     }
