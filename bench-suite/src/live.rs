@@ -12,6 +12,9 @@ use crate::results::RatePoint;
 /// The clock of the view goes on between two samples.
 const TICK: Duration = Duration::from_millis(250);
 
+const OVERALL_WITH_TIME_LEFT: &str =
+    "{bar:30} {pos} of {len} runs · {elapsed_precise} · about {eta_precise} left";
+
 /// The live view, on stderr; usable from every thread.
 pub(crate) struct Live {
     total_runs: u64,
@@ -74,6 +77,8 @@ impl Live {
         };
         match &self.view {
             View::Terminal { all, overall, .. } => {
+                // Before the first run has ended nothing is known of the time that is left.
+                overall.set_style(style(OVERALL_WITH_TIME_LEFT));
                 overall.set_position(finished);
                 // The line is for somebody who looks: without a terminal nobody does.
                 let _ = all.println(one_line);
@@ -99,9 +104,7 @@ impl Live {
     fn on(total_runs: u64, target: ProgressDrawTarget) -> Self {
         let all = MultiProgress::with_draw_target(target);
         let overall = all.add(ProgressBar::new(total_runs));
-        overall.set_style(style(
-            "{bar:30} {pos} of {len} runs · {elapsed_precise} · about {eta_precise} left",
-        ));
+        overall.set_style(style("{bar:30} {pos} of {len} runs · {elapsed_precise}"));
         let current = all.add(ProgressBar::new_spinner());
         current.set_style(style("{spinner} {msg}"));
         let rates = all.add(ProgressBar::new_spinner());
