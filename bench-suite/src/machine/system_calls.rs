@@ -99,8 +99,11 @@ impl Tracer {
     fn is_attached(&self, child: u32, members: &[u32]) -> bool {
         let threads = || members.iter().flat_map(|pid| procfs::threads(*pid).into_iter());
         match self {
-            // One counter for each thread.
-            Self::Perf(_) => perf_counters(child) >= threads().count().max(1),
+            // One counter for each thread. They are switched on after the last was opened, and
+            // then perf sleeps.
+            Self::Perf(_) => {
+                perf_counters(child) >= threads().count().max(1) && procfs::is_asleep(child)
+            }
             Self::Strace(_) => threads().all(|tid| tracer_of(tid) == Some(child)),
         }
     }
