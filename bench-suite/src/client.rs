@@ -20,8 +20,8 @@ use crate::load::endpoint::Attached;
 /// The channel that everything runs on, if no other is named.
 pub(crate) const CHANNEL: u16 = 1;
 
-/// How long an answer, a connect or a write may take: a broker that pages 10 million messages out
-/// may think about a purge for a while.
+/// How long an answer, a connect or a write may take: a broker with millions of messages may think
+/// about the end of a queue for a while.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What one read asks for: a `connection.start` has less than 2 KiB.

@@ -9,9 +9,8 @@ use super::{Link, Pass, Watch, pass};
 use crate::fault::Fault;
 use crate::load::endpoint::Endpoint;
 
-/// A sleeping thread comes back 15 to 40 µs after the time it asked for (measured on two cores of
-/// a virtual machine). What is due sooner than this is waited for awake, so a send is late by one
-/// turn at most: some 0.2 µs and the work of the turn.
+/// A core that sleeps takes tens of microseconds to wake. What is due sooner than this is waited
+/// for awake, so a send is late by the work of one turn at most. Reports show how late: `send_lag`.
 const SPIN: Duration = Duration::from_micros(60);
 
 /// What plain multishot receives like best: smaller ones cost a completion more often.

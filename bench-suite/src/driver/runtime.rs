@@ -28,7 +28,7 @@ use crate::fault::Fault;
 use crate::load::endpoint::Endpoint;
 
 /// The runtime's timers count in milliseconds and round up. What is due sooner than this is waited
-/// for awake; each look costs about 2 µs, so a send is late by that at most.
+/// for awake, so a send is late by one look at most. Reports show how late: `send_lag`.
 const SPIN: Duration = Duration::from_millis(2);
 
 /// Read buffers of all connections together, which a few connections share evenly.

@@ -133,7 +133,7 @@ pub(crate) fn check_open_files(connections: u32) -> Result<(), Fault> {
     match parse_open_files_max(&limits) {
         Some(max) if max < needed => Err(Fault::Machine(format!(
             "{connections} connections need an open files limit of {needed}, but it is {max}: \
-             raise it (ulimit -n), also for the brokers, or lower --connections"
+             raise it (ulimit -n), also for the brokers, or lower the scenario's number"
         ))),
         _ => Ok(()),
     }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::Connection;
+use crate::client::{CHANNEL, Connection};
 use crate::driver::threads;
 use crate::fault::Fault;
 use crate::load::tally::Tally;
 use crate::machine::procfs;
+use crate::machine::usage::{self, Usage, Used};
 use crate::results::RatePoint;
 use crate::run::flow;
 use crate::run::{LiveView, Reading, Setting};
@@ -63,8 +64,8 @@ fn fill_and_drain(
     let streams = topology::streams_of(flow);
     let mut reading = Reading { streams, ..Reading::default() };
     let tally = Arc::new(Tally::new(Instant::now(), setting.first_stream, streams, 1));
-    let before_bytes = setting.broker.pid.map(procfs::rss_bytes).transpose()?;
-    let fill = Phase::begin(setting)?;
+    let before_bytes = usage::rss_bytes(setting.broker)?;
+    let fill = Usage::start(setting.broker, before_bytes)?;
     let publisher = flow::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
     let (_, filled, published) = threads::drive(setting, vec![vec![publisher]], |_| {
         let filled = wait_for_depth(setting, topology, backlog.messages, &tally, live);
@@ -73,7 +74,8 @@ fn fill_and_drain(
     });
     published?;
     filled?;
-    fill.end(setting, backlog.messages, "filled_per_s", "filled_per_broker_cpu_s", &mut reading)?;
+    let used = fill.end()?;
+    note_rates(used, backlog.messages, "filled_per_s", "filled_per_broker_cpu_s", &mut reading);
     thread::sleep(REST);
     if let (Some(before), Some(pid)) = (before_bytes, setting.broker.pid) {
         let rest = procfs::rss_bytes(pid)?;
@@ -82,14 +84,15 @@ fn fill_and_drain(
         reading.metrics.insert("rss_rest_bytes", before as f64);
         reading.metrics.insert("rss_peak_bytes", rest as f64);
     }
-    let drain = Phase::begin(setting)?;
+    let drain = Usage::start(setting.broker, before_bytes)?;
     let consumer = flow::consumer(setting, flow, topology, &tally, 0, &[])?;
     let (parties, (), drained) = threads::drive(setting, vec![vec![consumer]], |_| ());
     let messages = flow::messages(parties, tally.published());
     if messages.is_clean() {
         drained?;
         let count = backlog.messages;
-        drain.end(setting, count, "drained_per_s", "drained_per_broker_cpu_s", &mut reading)?;
+        let used = drain.end()?;
+        note_rates(used, count, "drained_per_s", "drained_per_broker_cpu_s", &mut reading);
     }
     reading.messages = Some(messages);
     Ok(reading)
@@ -104,7 +107,7 @@ fn wait_for_depth(
     live: LiveView<'_>,
 ) -> Result<(), Fault> {
     let mut connection = Connection::open(setting.broker)?;
-    connection.open_channel(1)?;
+    connection.open_channel(CHANNEL)?;
     let (mut depth, mut grown) = (0, Instant::now());
     while depth < messages {
         let now = connection.message_count(&topology.queue(0))?;
@@ -122,32 +125,16 @@ fn wait_for_depth(
     connection.close()
 }
 
-/// A stretch of time, and the broker's processor time in it.
-struct Phase {
-    start: Instant,
-    cpu_s: Option<f64>,
-}
-
-impl Phase {
-    fn begin(setting: &Setting<'_>) -> Result<Self, Fault> {
-        let cpu_s = setting.broker.pid.map(procfs::cpu_s).transpose()?;
-        Ok(Self { start: Instant::now(), cpu_s })
-    }
-
-    fn end(
-        self,
-        setting: &Setting<'_>,
-        messages: u64,
-        per_s: &'static str,
-        per_cpu_s: &'static str,
-        reading: &mut Reading,
-    ) -> Result<(), Fault> {
-        let elapsed_s = self.start.elapsed().as_secs_f64();
-        reading.metrics.insert(per_s, messages as f64 / elapsed_s);
-        if let (Some(before), Some(pid)) = (self.cpu_s, setting.broker.pid) {
-            let spent_s = procfs::cpu_s(pid)? - before;
-            reading.metrics.insert(per_cpu_s, messages as f64 / spent_s);
-        }
-        Ok(())
+/// Messages per second of a stretch of time, and per second of the broker's processor time in it.
+fn note_rates(
+    used: Used,
+    messages: u64,
+    per_s: &'static str,
+    per_cpu_s: &'static str,
+    reading: &mut Reading,
+) {
+    reading.metrics.insert(per_s, messages as f64 / used.elapsed_s);
+    if let Some(cpu_s) = used.cpu_s {
+        reading.metrics.insert(per_cpu_s, messages as f64 / cpu_s);
     }
 }
