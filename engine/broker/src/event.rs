@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use bytes::Bytes;
 
 use crate::id::ConnectionId;
+use crate::log::operation::{DiskEvent, DiskOperation};
 use crate::outbox::Outbox;
 
 /// Something that happened outside the shard.
@@ -45,8 +46,28 @@ pub enum Event {
         /// Which connection.
         connection: ConnectionId,
     },
+    /// The disk answers an [`Operation::Disk`].
+    Disk(DiskEvent),
+    /// Memory or disk space runs out, or no longer does: publishers wait while any alarm is on.
+    Alarms(Alarms),
     /// The broker stops: clients are told 320 `CONNECTION_FORCED`.
     Stop,
+}
+
+/// What runs out, broker-wide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alarms {
+    /// Memory is above its limit.
+    pub memory: bool,
+    /// Free space on the data directory's file system is below its limit.
+    pub disk: bool,
+}
+
+impl Alarms {
+    /// Whether publishers have to wait.
+    pub fn any(self) -> bool {
+        self.memory || self.disk
+    }
 }
 
 /// Something the driver has to do.
@@ -74,4 +95,6 @@ pub enum Operation {
         /// Which connection.
         connection: ConnectionId,
     },
+    /// Do something with the files of this shard's log, then report [`Event::Disk`].
+    Disk(DiskOperation),
 }

@@ -24,6 +24,7 @@ pub mod handshake;
 pub mod histogram;
 mod home;
 pub mod id;
+pub mod log;
 pub mod mail;
 pub mod message;
 pub mod outbound;

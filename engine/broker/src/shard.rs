@@ -58,6 +58,7 @@ impl Shard {
             }
             Event::Ended { connection } => self.with(connection, Connection::cut),
             Event::Closed { connection } => self.closed(connection),
+            Event::Disk(_) | Event::Alarms(_) => {}
             Event::Stop => self.stop(),
         }
         self.settle_down();

@@ -4,6 +4,7 @@
 //! that is not in the table is an error, and so is a value outside of its limit.
 
 mod address;
+mod durability;
 mod option;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub(crate) use self::address::{Addresses, parse_address};
+pub(crate) use self::durability::Durability;
 use self::option::{Limit, OptionRow, Value};
 
 /// Descriptors that are not client connections: listeners, rings, eventfds, HTTP, logs.
@@ -89,6 +91,17 @@ options! {
         "Most channels per connection offered to clients.";
     message_size_max_bytes: u64 = 128 << 20, Limit::Range(1, 512 << 20),
         "Largest message body; a larger one closes its channel.";
+    durability: Durability = Durability::Flush, Limit::Words("\"flush\" or \"os\""),
+        "What a publisher's confirm means for a persistent message: \"flush\" = the device has it, \
+         \"os\" = the operating system has it (survives the process, not the machine).";
+    memory_limit_bytes: Option<u64> = None, Limit::Range(64 << 20, 1 << 50),
+        "Memory for messages and connections. Half of it keeps messages, the rest of them live on \
+         disk; above all of it publishers are blocked. Not set: 40 % of the memory of the host or \
+         of the control group, whichever is less.";
+    disk_free_min_bytes: u64 = 2 << 30, Limit::Range(16 << 20, 1 << 50),
+        "Publishers are blocked while the file system of the data directory has less free space.";
+    log_segment_bytes: u32 = 64 << 20, Limit::MultipleOf(4_096, 64 << 10, 1 << 30),
+        "Size of the files a shard's log consists of.";
     outbox_high_bytes: u32 = 1 << 20, Limit::Range(64 << 10, 1 << 30),
         "A connection with this much unsent data gets no more deliveries.";
     outbox_low_bytes: u32 = 256 << 10, Limit::Range(0, (1 << 30) - 1),

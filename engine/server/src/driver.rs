@@ -252,6 +252,7 @@ impl Driver {
                 Operation::Pause { connection } => self.ring.pause(socket(connection)),
                 Operation::Resume { connection } => self.ring.receive(socket(connection)),
                 Operation::Close { connection } => self.ring.close(socket(connection)),
+                Operation::Disk(_) => {}
             }
         }
     }

@@ -386,11 +386,15 @@ impl World {
         let (Operation::Send { connection, .. }
         | Operation::Pause { connection }
         | Operation::Resume { connection }
-        | Operation::Close { connection }) = operation;
+        | Operation::Close { connection }) = operation
+        else {
+            return;
+        };
         let user = self.slots[shard].user(connection);
         let Some(SocketId(index)) = user else { panic!("{operation:?} for nobody") };
         let socket = &mut self.sockets[index];
         match operation {
+            Operation::Disk(_) => {}
             Operation::Send { outbox, .. } => {
                 assert!(socket.sending.is_none(), "two sends at a time on {connection:?}");
                 #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs damage it"))]

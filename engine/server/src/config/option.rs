@@ -18,6 +18,8 @@ pub(super) enum Limit {
     Bytes(u64, u64),
     /// A list of this many entries.
     Items(u64, u64),
+    /// One of these words, which the type itself checks.
+    Words(&'static str),
 }
 
 impl Limit {
@@ -32,6 +34,7 @@ impl Limit {
             Self::MultipleOf(of, least, most) => {
                 (least..=most).contains(&number) && number.is_multiple_of(of)
             }
+            Self::Words(_) => true,
         }
     }
 }
@@ -45,6 +48,7 @@ impl fmt::Display for Limit {
                 write!(f, "a multiple of {of}, {least} to {most}")
             }
             Self::Bytes(least, most) => write!(f, "{least} to {most} bytes"),
+            Self::Words(words) => f.write_str(words),
             Self::Items(0, most) => write!(f, "at most {most} addresses"),
             Self::Items(least, most) => write!(f, "{least} to {most} addresses"),
         }
