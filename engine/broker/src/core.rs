@@ -7,10 +7,12 @@ use std::sync::Arc;
 use hdrhistogram::Histogram;
 
 use crate::connection::Deadline;
+use crate::durable::Unconfirmed;
 use crate::event::Operation;
 use crate::id::{
     ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
 };
+use crate::log::Log;
 use crate::mail::{Lane, Mail, Signal};
 use crate::message::Message;
 use crate::post::Post;
@@ -38,6 +40,11 @@ pub struct Core {
     pub queues: Vec<Option<Box<Queue>>>,
     /// Their messages.
     pub store: Store,
+    /// Where what has to outlive the process goes. `None`: nothing does, and confirms say only that
+    /// a message is in its queues.
+    pub log: Option<Log>,
+    /// Publishes whose confirm waits for the log.
+    pub unconfirmed: Unconfirmed,
     /// The ways out of this shard.
     pub exits: Exits,
     /// Scratch of routing.
@@ -172,6 +179,8 @@ impl Core {
             topology,
             queues: Vec::new(),
             store: Store::default(),
+            log: None,
+            unconfirmed: Unconfirmed::default(),
             exits,
             route: RouteScratch::default(),
             destinations: Vec::new(),

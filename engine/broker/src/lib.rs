@@ -15,6 +15,7 @@ pub mod confirm;
 pub mod connection;
 pub mod control;
 pub mod core;
+pub mod durable;
 pub mod equivalence;
 pub mod error;
 pub mod event;

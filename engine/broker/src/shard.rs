@@ -58,7 +58,8 @@ impl Shard {
             }
             Event::Ended { connection } => self.with(connection, Connection::cut),
             Event::Closed { connection } => self.closed(connection),
-            Event::Disk(_) | Event::Alarms(_) => {}
+            Event::Disk(event) => self.core.disk(event),
+            Event::Alarms(_) => {}
             Event::Stop => self.stop(),
         }
         self.settle_down();
@@ -79,12 +80,16 @@ impl Shard {
                 connection.deadline(core, deadline);
             });
         }
+        if let Some(log) = &mut self.core.log {
+            log.handle_timeout(now);
+        }
         self.settle_down();
     }
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.core.timers.next()
+        let log = self.core.log.as_ref().and_then(crate::log::Log::next_timeout);
+        self.core.timers.next().into_iter().chain(log).min()
     }
 
     /// The next thing for the kernel to do.
@@ -109,7 +114,7 @@ impl Shard {
                 return Some(Operation::Close { connection });
             }
         }
-        None
+        self.core.log.as_mut()?.poll_operation().map(Operation::Disk)
     }
 
     /// The next batch for another member of the mesh. To be called while the mesh has room: what

@@ -100,7 +100,7 @@ options! {
          of the control group, whichever is less.";
     disk_free_min_bytes: u64 = 2 << 30, Limit::Range(16 << 20, 1 << 50),
         "Publishers are blocked while the file system of the data directory has less free space.";
-    log_segment_bytes: u32 = 64 << 20, Limit::MultipleOf(4_096, 64 << 10, 1 << 30),
+    log_segment_bytes: u32 = 16 << 20, Limit::MultipleOf(4_096, 64 << 10, 1 << 30),
         "Size of the files a shard's log consists of.";
     outbox_high_bytes: u32 = 1 << 20, Limit::Range(64 << 10, 1 << 30),
         "A connection with this much unsent data gets no more deliveries.";

@@ -1,7 +1,418 @@
 //! The durable log of one shard, as a value; its format is `docs/STORE_FORMAT.md`.
+//!
+//! ```text
+//!   publish, settle ──► open batch ──► closed batches ──► one Commit under way ──► durable
+//!        │                                                          │
+//!        └── Place of each record, known at once                    └── its end starts the next
+//! ```
+//! Group commit has no timer of its own: while one commit is under way, records gather, and its end
+//! starts the next. So a lone record waits for one device write and a crowd of them shares it.
 
 pub mod blocks;
+mod commit;
 pub mod operation;
+pub mod record;
+pub mod segment;
+mod settles;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use crate::id::{Instant, SECOND_NS};
+use crate::message::Message;
+
+use self::blocks::Blocks;
+use self::commit::{Batch, Commits};
+use self::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
+use self::record::{MarkRecord, PublishRecord};
+use self::segment::Segments;
+use self::settles::Settles;
 
 /// The unit of reading and writing: what direct I/O aligns to everywhere.
 pub const BLOCK_BYTES: usize = 4096;
+
+/// How long settlements may wait for a commit that others start: half of the 10 ms within which
+/// they are to be durable, so that the commit has the other half.
+const SETTLE_DELAY_NS: u64 = 5_000_000;
+
+/// How soon an idle log writes a last barrier, which narrows what rot can hide behind.
+const IDLE_BARRIER_NS: u64 = 10_000_000;
+
+/// How soon a full disk is asked again.
+const FULL_RETRY_NS: u64 = SECOND_NS;
+
+/// Bytes waiting to be written at which publishers have to wait: eight commits of full size, some
+/// milliseconds of a fast device and a bound in memory for a slow one.
+const BACKED_UP_BYTES: usize = 8 << 20;
+
+/// Bytes at which they go on.
+const RELIEVED_BYTES: usize = BACKED_UP_BYTES / 4;
+
+/// A queue in the log; see [`crate::topology::QueueMeta::log_id`].
+pub type LogId = u64;
+
+/// Marks the number of a queue that does not outlive the process: its slot and generation follow.
+pub const PROCESS_QUEUE: LogId = 1 << 63;
+
+/// An address in a log: segment, then offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The address of an offset in a segment.
+    #[inline]
+    pub fn new(segment: u32, offset: u32) -> Self {
+        Self(u64::from(segment) << 32 | u64::from(offset))
+    }
+
+    /// Which segment.
+    pub fn segment(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Where in it.
+    pub fn offset(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Where the publish record of a message is. 12 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The segment.
+    pub segment: u32,
+    /// The record's offset in it.
+    pub offset: u32,
+    /// The record's length.
+    pub length: u32,
+}
+
+/// A message's place in one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueRef {
+    /// The queue.
+    pub log_id: LogId,
+    /// The message's position in it.
+    pub sequence: u64,
+}
+
+/// What [`Log::handle`] has to say.
+#[derive(Debug)]
+pub enum LogEvent {
+    /// Nothing to act on.
+    None,
+    /// [`Log::durable`] has moved.
+    Durable,
+    /// A read that was asked for by [`Log::read`].
+    Read(ReadId, Result<Blocks, DiskError>),
+    /// The log is at its end: nothing more becomes durable, and nobody knows what the disk has of
+    /// what was under way. The process has to go.
+    Failed(DiskError),
+}
+
+/// The log of one shard.
+#[derive(Debug)]
+pub struct Log {
+    segments: Segments,
+    commits: Commits,
+    settles: Settles,
+    operations: VecDeque<DiskOperation>,
+    next_read: u64,
+    failed: bool,
+    retry_at: Option<Instant>,
+    /// When the oldest settlement that waits came in, plus [`SETTLE_DELAY_NS`].
+    settle_due: Option<Instant>,
+    /// When the last commit ended, plus [`IDLE_BARRIER_NS`], unless it was but a barrier.
+    barrier_due: Option<Instant>,
+    counts: LogCounts,
+}
+
+/// What a log has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCounts {
+    /// Commits that ended well.
+    pub commits: u64,
+    /// Bytes of those, barriers and fillers included.
+    pub committed_bytes: u64,
+    /// Publish records, copies not counted.
+    pub publishes: u64,
+    /// Bytes of those.
+    pub publish_bytes: u64,
+    /// Publish records copied forward to empty a segment.
+    pub copies: u64,
+    /// Bytes of those.
+    pub copied_bytes: u64,
+    /// Settle records.
+    pub settles: u64,
+    /// Segments taken into use again.
+    pub recycled: u64,
+    /// Reads.
+    pub reads: u64,
+}
+
+impl Log {
+    /// The log of a shard that has none yet, or the continuation of the one that `segments` were
+    /// recovered from; see [`Segments::recovered`].
+    pub fn new(segments: Segments) -> Self {
+        let (mut segments, mut operations) = (segments, VecDeque::new());
+        // So that the first publish does not wait for a file.
+        let (segment, size_bytes) = segments.turn_to_next(0, 0, &mut operations);
+        let commits = Commits::new(segments.identity().epoch, segment, size_bytes);
+        Self {
+            segments,
+            commits,
+            settles: Settles::default(),
+            operations,
+            next_read: 0,
+            failed: false,
+            retry_at: None,
+            settle_due: None,
+            barrier_due: None,
+            counts: LogCounts::default(),
+        }
+    }
+
+    /// Adds a message that these queues of the shard hold now. Its record can be addressed at once
+    /// and read once [`Self::durable`] has passed it.
+    pub fn publish(&mut self, message: &Message<'_>, queues: &[QueueRef]) -> Place {
+        let place = self.append(&PublishRecord::of(message, queues));
+        self.counts.publishes += 1;
+        self.counts.publish_bytes += u64::from(place.length);
+        place
+    }
+
+    /// Adds a message again, so that the segment of `from` can be recycled, with the queues that
+    /// still hold it.
+    pub fn copy_forward(&mut self, record: &PublishRecord<'_>, from: u32) -> Place {
+        let place = self.append(record);
+        self.segments.copied_from(from, self.commits.appended());
+        self.counts.copies += 1;
+        self.counts.copied_bytes += u64::from(place.length);
+        place
+    }
+
+    /// A queue no longer holds a message whose record is at `place`.
+    #[inline]
+    pub fn settle(&mut self, queue: QueueRef, place: Place, now: Instant) {
+        if self.settle_due.is_none() {
+            self.settle_due = Some(now.after(SETTLE_DELAY_NS));
+        }
+        self.settles.add(queue, place.segment);
+        if self.settles.is_full() {
+            self.write_settles();
+        }
+    }
+
+    /// No queue holds the message any more: its record is dead.
+    #[inline]
+    pub fn release(&mut self, place: Place) {
+        if self.segments.release(place) {
+            self.segments.collect(self.commits.durable(), &mut self.operations);
+        }
+    }
+
+    /// Ends the log in order: what each queue has to remember, then a close. It is done when
+    /// [`Self::durable`] has reached [`Self::appended`].
+    pub fn close(&mut self, marks: impl Iterator<Item = MarkRecord>) {
+        self.write_settles();
+        for mark in marks {
+            self.make_room(record::MARK_BYTES);
+            self.commits.append(|bytes, stamp| record::encode_mark(bytes, stamp, &mark));
+        }
+        self.make_room(record::CLOSE_BYTES);
+        self.commits.append(record::encode_close);
+        self.barrier_due = None;
+    }
+
+    /// Asks for whole blocks of a segment; [`LogEvent::Read`] brings them.
+    pub fn read(&mut self, segment: u32, offset: u32, length: u32) -> ReadId {
+        let read = ReadId(self.next_read);
+        self.next_read += 1;
+        self.counts.reads += 1;
+        self.operations.push_back(DiskOperation::Read { read, segment, offset, length });
+        read
+    }
+
+    /// Behind the last record added.
+    #[inline]
+    pub fn appended(&self) -> Position {
+        self.commits.appended()
+    }
+
+    /// Everything before this is written and, in the mode `flush`, durable.
+    #[inline]
+    pub fn durable(&self) -> Position {
+        self.commits.durable()
+    }
+
+    /// Whether everything added is durable.
+    pub fn is_settled(&self) -> bool {
+        self.settles.is_empty() && self.commits.is_idle()
+    }
+
+    /// Whether publishers have to wait: too much is waiting to be written, or the last segment is
+    /// kept for settlements and copies.
+    #[inline]
+    pub fn is_backed_up(&self) -> bool {
+        self.commits.waiting_bytes() > BACKED_UP_BYTES || self.is_full()
+    }
+
+    /// Whether publishers that waited may go on.
+    pub fn is_relieved(&self) -> bool {
+        self.commits.waiting_bytes() < RELIEVED_BYTES && !self.is_full()
+    }
+
+    /// Whether the disk is full: what is left is for settlements and copies.
+    pub fn is_full(&self) -> bool {
+        self.segments.is_full()
+    }
+
+    /// Whether a write failed and the process has to go.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The segments, for reports and for finding out what to copy.
+    pub fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// Counters since the start.
+    pub fn counts(&self) -> LogCounts {
+        self.counts
+    }
+
+    /// Bytes in memory that wait to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.commits.waiting_bytes()
+    }
+
+    /// The next thing for the disk to do.
+    pub fn poll_operation(&mut self) -> Option<DiskOperation> {
+        if self.failed {
+            return None;
+        }
+        if let Some(operation) = self.operations.pop_front() {
+            return Some(operation);
+        }
+        if self.commits.is_under_way() {
+            return None;
+        }
+        if self.commits.has_batches() {
+            // They ride along for nothing.
+            self.write_settles();
+        }
+        let segments = &self.segments;
+        let Batch { segment, offset, blocks } =
+            self.commits.next(|segment| segments.is_ready(segment))?;
+        if offset == 0 {
+            self.segments.use_tail(&mut self.operations);
+        }
+        Some(DiskOperation::Commit { segment, offset, blocks })
+    }
+
+    /// Takes what the disk answers.
+    pub fn handle(&mut self, event: DiskEvent, now: Instant) -> LogEvent {
+        match event {
+            DiskEvent::Prepared { segment, result: Ok(()) } => {
+                self.retry_at = None;
+                self.segments.prepared(segment, &mut self.operations);
+                LogEvent::None
+            }
+            DiskEvent::Prepared { segment, result: Err(DiskError::Full) } => {
+                self.segments.refused(segment);
+                self.retry_at = Some(now.after(FULL_RETRY_NS));
+                LogEvent::None
+            }
+            DiskEvent::Prepared { result: Err(error), .. }
+            | DiskEvent::Committed { result: Err(error), .. } => {
+                self.failed = true;
+                LogEvent::Failed(error)
+            }
+            DiskEvent::Committed { segment, offset, blocks, result: Ok(()) } => {
+                self.counts.commits += 1;
+                self.counts.committed_bytes += blocks.len() as u64;
+                let data = self.commits.committed(segment, offset, blocks);
+                self.barrier_due = data.then(|| now.after(IDLE_BARRIER_NS));
+                self.segments.collect(self.commits.durable(), &mut self.operations);
+                LogEvent::Durable
+            }
+            DiskEvent::Read { read, result } => LogEvent::Read(read, result),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called at the latest.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.failed {
+            return None;
+        }
+        let idle = self.barrier_due.filter(|_| self.commits.is_idle());
+        let settle = self.settle_due.filter(|_| !self.commits.is_under_way());
+        [self.retry_at, settle, idle].into_iter().flatten().min()
+    }
+
+    /// Takes the time in.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            self.segments.retry(&mut self.operations);
+        }
+        if self.settle_due.is_some_and(|at| at <= now) && !self.commits.is_under_way() {
+            self.write_settles();
+        }
+        if self.barrier_due.is_some_and(|at| at <= now) && self.commits.is_idle() {
+            self.barrier_due = None;
+            self.open_batch(0);
+        }
+    }
+
+    fn write_settles(&mut self) {
+        self.settle_due = None;
+        if self.settles.is_empty() {
+            return;
+        }
+        let (queues, settled) = self.settles.take();
+        for (log_id, ranges) in queues {
+            self.make_room(record::settle_bytes(ranges.len()));
+            self.commits.append(|blocks, stamp| {
+                record::encode_settle(blocks, stamp, log_id, &ranges);
+            });
+            self.segments.settled(settled.iter().copied());
+            self.counts.settles += 1;
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, record: &PublishRecord<'_>) -> Place {
+        let length = record.length();
+        self.make_room(length);
+        let position = self.commits.append(|bytes, stamp| record.encode(bytes, stamp));
+        let (segment, offset) = (position.segment(), position.offset());
+        let place = Place { segment, offset, length: length as u32 };
+        self.segments.hold(place);
+        place
+    }
+
+    #[inline]
+    fn make_room(&mut self, length: usize) {
+        if !self.commits.has_room(length) {
+            self.open_batch(length);
+        }
+    }
+
+    /// Opens a batch for a record of `length`, in a new segment if this one is full.
+    #[cold]
+    fn open_batch(&mut self, length: usize) {
+        self.commits.close_batch();
+        if !self.commits.fits_behind(length) {
+            let end = self.commits.appended().offset();
+            let needed = Commits::bytes_in_new_segment(length) as u32;
+            let tail = self.segments.turn_to_next(end, needed, &mut self.operations);
+            self.commits.turn_to(tail);
+        }
+        let segments = &self.segments;
+        self.commits.open_batch(|| segments.header(), length);
+    }
+}

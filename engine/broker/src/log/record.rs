@@ -1,0 +1,307 @@
+//! Records: what one is made of, written and read.
+
+use super::blocks::Blocks;
+use super::{LogId, Position, QueueRef};
+use crate::message::{Body, Message};
+
+/// Bytes before every payload.
+pub const HEADER_BYTES: usize = 40;
+
+/// Bytes of a barrier.
+pub const BARRIER_BYTES: usize = HEADER_BYTES + 8;
+
+/// Bytes of a mark.
+pub const MARK_BYTES: usize = HEADER_BYTES + 24;
+
+/// Bytes of a close.
+pub const CLOSE_BYTES: usize = HEADER_BYTES;
+
+/// Bytes of a publish record before its queues.
+const PUBLISH_FIXED_BYTES: usize = HEADER_BYTES + 24;
+
+/// Bytes of a settle record before its ranges.
+const SETTLE_FIXED_BYTES: usize = HEADER_BYTES + 16;
+
+const BARRIER: u8 = 1;
+const FILLER: u8 = 2;
+const PUBLISH: u8 = 3;
+const SETTLE: u8 = 4;
+const MARK: u8 = 5;
+const CLOSE: u8 = 6;
+
+/// Where a record stands, which is a part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Its address.
+    pub position: Position,
+    /// The epoch of its segment.
+    pub epoch: u32,
+}
+
+/// A message and the queues that hold it.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishRecord<'a> {
+    /// The queues with the message's sequence in each.
+    pub queues: Queues<'a>,
+    /// The exchange it was published to.
+    pub exchange: &'a [u8],
+    /// Its routing key.
+    pub routing_key: &'a [u8],
+    /// Property flags and values as received.
+    pub properties: &'a [u8],
+    /// Its body.
+    pub body: Body<'a>,
+}
+
+/// The queues of a publish record, as values or as bytes.
+#[derive(Clone, Copy, Debug)]
+pub enum Queues<'a> {
+    /// Before they are written.
+    Values(&'a [QueueRef]),
+    /// As they were read: 16 bytes each.
+    Bytes(&'a [u8]),
+}
+
+/// What a clean stop knows of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MarkRecord {
+    /// The queue.
+    pub log_id: LogId,
+    /// The sequence of its next message.
+    pub next_sequence: u64,
+    /// Messages below were given out before.
+    pub delivered_through: u64,
+}
+
+/// A record as read.
+#[derive(Clone, Copy, Debug)]
+pub enum Record<'a> {
+    /// Everything below was durable when it was written.
+    Barrier(Position),
+    /// Nothing.
+    Filler,
+    /// A message.
+    Publish(PublishRecord<'a>),
+    /// Messages a queue no longer holds: 16 bytes for each range, both ends included.
+    Settle(LogId, Ranges<'a>),
+    /// What a clean stop knows of a queue.
+    Mark(MarkRecord),
+    /// A clean stop.
+    Close,
+    /// Of a kind or group that this version does not know.
+    Unknown(u8),
+}
+
+/// The ranges of a settle record.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranges<'a>(&'a [u8]);
+
+impl Ranges<'_> {
+    /// First and last of each range.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        pairs(self.0)
+    }
+}
+
+impl Queues<'_> {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Values(values) => values.len(),
+            Self::Bytes(bytes) => bytes.len() / 16,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = QueueRef> {
+        let (values, bytes): (&[QueueRef], &[u8]) = match self {
+            Self::Values(values) => (values, &[]),
+            Self::Bytes(bytes) => (&[], bytes),
+        };
+        let read = pairs(bytes).map(|(log_id, sequence)| QueueRef { log_id, sequence });
+        values.iter().copied().chain(read)
+    }
+}
+
+impl<'a> PublishRecord<'a> {
+    /// Of a message for these queues.
+    pub fn of(message: &Message<'a>, queues: &'a [QueueRef]) -> Self {
+        let Message { exchange, routing_key, properties, body, .. } = *message;
+        Self { queues: Queues::Values(queues), exchange, routing_key, properties, body }
+    }
+
+    /// Bytes of the record.
+    #[inline]
+    pub fn length(&self) -> usize {
+        let names = self.exchange.len() + self.routing_key.len();
+        let rest = names + self.properties.len() + self.body.len();
+        (PUBLISH_FIXED_BYTES + 16 * self.queues.len() + rest).next_multiple_of(8)
+    }
+
+    /// Writes it.
+    #[inline]
+    pub fn encode(&self, blocks: &mut Blocks, stamp: Stamp) {
+        let start = blocks.len();
+        let mut fixed = [0; PUBLISH_FIXED_BYTES];
+        fixed[40..44].copy_from_slice(&(self.queues.len() as u32).to_le_bytes());
+        fixed[44..48].copy_from_slice(&(self.properties.len() as u32).to_le_bytes());
+        fixed[48..52].copy_from_slice(&(self.body.len() as u32).to_le_bytes());
+        fixed[52] = self.exchange.len() as u8;
+        fixed[53] = self.routing_key.len() as u8;
+        blocks.extend(&fixed);
+        for QueueRef { log_id, sequence } in self.queues.iter() {
+            let mut pair = [0; 16];
+            pair[..8].copy_from_slice(&log_id.to_le_bytes());
+            pair[8..].copy_from_slice(&sequence.to_le_bytes());
+            blocks.extend(&pair);
+        }
+        blocks.extend(self.exchange);
+        blocks.extend(self.routing_key);
+        blocks.extend(self.properties);
+        match self.body {
+            Body::Inline(bytes) => blocks.extend(bytes),
+            Body::Pieces(pieces) => pieces.iter().for_each(|piece| blocks.extend(piece)),
+        }
+        finish(blocks, start, PUBLISH, stamp);
+    }
+
+    fn decode(record: &'a [u8]) -> Option<Self> {
+        let fixed = record.first_chunk::<PUBLISH_FIXED_BYTES>()?;
+        let rest = &record[PUBLISH_FIXED_BYTES..];
+        let (queues, rest) = rest.split_at_checked(16 * word(record, 40)? as usize)?;
+        let (exchange, rest) = rest.split_at_checked(usize::from(fixed[52]))?;
+        let (routing_key, rest) = rest.split_at_checked(usize::from(fixed[53]))?;
+        let (properties, rest) = rest.split_at_checked(word(record, 44)? as usize)?;
+        let (body, _) = rest.split_at_checked(word(record, 48)? as usize)?;
+        let (queues, body) = (Queues::Bytes(queues), Body::Inline(body));
+        Some(Self { queues, exchange, routing_key, properties, body })
+    }
+}
+
+/// Bytes of a settle record with this many ranges.
+pub fn settle_bytes(ranges: usize) -> usize {
+    SETTLE_FIXED_BYTES + 16 * ranges
+}
+
+/// Writes a settle record.
+pub fn encode_settle(blocks: &mut Blocks, stamp: Stamp, log_id: LogId, ranges: &[(u64, u64)]) {
+    let start = blocks.len();
+    let mut fixed = [0; SETTLE_FIXED_BYTES];
+    fixed[40..48].copy_from_slice(&log_id.to_le_bytes());
+    fixed[48..52].copy_from_slice(&(ranges.len() as u32).to_le_bytes());
+    blocks.extend(&fixed);
+    for (first, last) in ranges {
+        blocks.extend(&first.to_le_bytes());
+        blocks.extend(&last.to_le_bytes());
+    }
+    finish(blocks, start, SETTLE, stamp);
+}
+
+/// Writes a mark.
+pub fn encode_mark(blocks: &mut Blocks, stamp: Stamp, mark: &MarkRecord) {
+    let start = blocks.len();
+    blocks.extend(&[0; HEADER_BYTES]);
+    for word in [mark.log_id, mark.next_sequence, mark.delivered_through] {
+        blocks.extend(&word.to_le_bytes());
+    }
+    finish(blocks, start, MARK, stamp);
+}
+
+/// Writes a close.
+pub fn encode_close(blocks: &mut Blocks, stamp: Stamp) {
+    let start = blocks.len();
+    blocks.extend(&[0; HEADER_BYTES]);
+    finish(blocks, start, CLOSE, stamp);
+}
+
+/// Writes a filler of `length` bytes, at least [`HEADER_BYTES`].
+pub fn encode_filler(blocks: &mut Blocks, stamp: Stamp, length: usize) {
+    let start = blocks.len();
+    blocks.extend_zeros(length);
+    finish(blocks, start, FILLER, stamp);
+}
+
+/// Writes a barrier into the [`BARRIER_BYTES`] kept for it.
+pub fn encode_barrier(bytes: &mut [u8], stamp: Stamp, synced_upto: Position) {
+    bytes[HEADER_BYTES..].copy_from_slice(&synced_upto.0.to_le_bytes());
+    seal(bytes, BARRIER, stamp);
+}
+
+/// Whether the record at `at`, written by us, is a filler.
+pub(super) fn is_filler_at(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at + 20) == Some(&FILLER)
+}
+
+/// Reads the record that starts `bytes`, which stands at `stamp` if it is valid: its length and
+/// what it says. `None` for anything that was not written there in that epoch.
+pub fn decode(bytes: &[u8], stamp: Stamp) -> Option<(usize, Record<'_>)> {
+    let length = length(bytes, stamp)?;
+    let record = bytes.get(..length)?;
+    if crc32c::crc32c(&record[4..]) != word(record, 0)? {
+        return None;
+    }
+    let payload = &record[HEADER_BYTES..];
+    let local = record[24..HEADER_BYTES].iter().all(|byte| *byte == 0);
+    let said = match record[20] {
+        kind if !local => Record::Unknown(kind),
+        BARRIER => Record::Barrier(Position(long(payload, 0)?)),
+        FILLER => Record::Filler,
+        PUBLISH => Record::Publish(PublishRecord::decode(record)?),
+        SETTLE => {
+            let ranges = payload.get(16..)?.get(..16 * word(payload, 8)? as usize)?;
+            Record::Settle(long(payload, 0)?, Ranges(ranges))
+        }
+        MARK => Record::Mark(MarkRecord {
+            log_id: long(payload, 0)?,
+            next_sequence: long(payload, 8)?,
+            delivered_through: long(payload, 16)?,
+        }),
+        CLOSE => Record::Close,
+        kind => Record::Unknown(kind),
+    };
+    Some((length, said))
+}
+
+/// The length of the record that seems to start `bytes`, which may hold only a part of it; `None`
+/// where position, epoch or length say that it does not.
+pub fn length(bytes: &[u8], stamp: Stamp) -> Option<usize> {
+    let length = word(bytes, 4)? as usize;
+    let stands = long(bytes, 8)? == stamp.position.0 && word(bytes, 16)? == stamp.epoch;
+    (stands && length >= HEADER_BYTES && length.is_multiple_of(8)).then_some(length)
+}
+
+/// Pads the record that starts at `start` and puts its header in.
+#[inline]
+fn finish(blocks: &mut Blocks, start: usize, kind: u8, stamp: Stamp) {
+    let length = (blocks.len() - start).next_multiple_of(8);
+    blocks.extend_zeros(start + length - blocks.len());
+    seal(&mut blocks.as_mut_slice()[start..], kind, stamp);
+}
+
+#[inline]
+fn seal(record: &mut [u8], kind: u8, stamp: Stamp) {
+    let length = record.len() as u32;
+    record[4..8].copy_from_slice(&length.to_le_bytes());
+    record[8..16].copy_from_slice(&stamp.position.0.to_le_bytes());
+    record[16..20].copy_from_slice(&stamp.epoch.to_le_bytes());
+    record[20] = kind;
+    let sum = crc32c::crc32c(&record[4..]);
+    record[..4].copy_from_slice(&sum.to_le_bytes());
+}
+
+fn pairs(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    bytes.chunks_exact(16).filter_map(|pair| Some((long(pair, 0)?, long(pair, 8)?)))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().copied().map(u32::from_le_bytes)
+}
+
+fn long(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+}

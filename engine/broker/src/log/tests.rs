@@ -1,0 +1,287 @@
+//! The log against a disk that does as it is told.
+
+use std::collections::BTreeMap;
+
+use super::operation::{DiskError, DiskEvent, DiskOperation};
+use super::record::{Record, Stamp};
+use super::segment::{Header, Identity};
+use super::*;
+use crate::message::Body;
+
+const IDENTITY: Identity = Identity { store_id: [7; 16], shard: 3, epoch: 1 };
+const SEGMENT_BYTES: u32 = 32 << 10;
+
+/// Files in memory.
+#[derive(Default)]
+struct Files {
+    segments: BTreeMap<u32, Vec<u8>>,
+    commits: usize,
+    recycled: usize,
+}
+
+impl Files {
+    fn carry_out(&mut self, operation: DiskOperation) -> Option<DiskEvent> {
+        match operation {
+            DiskOperation::Prepare { segment, size_bytes, recycled } => {
+                let old = recycled.map(|number| self.segments.remove(&number).unwrap());
+                self.recycled += usize::from(old.is_some());
+                let file = old.unwrap_or_else(|| vec![0; size_bytes as usize]);
+                assert!(file.len() >= size_bytes as usize);
+                assert!(self.segments.insert(segment, file).is_none());
+                Some(DiskEvent::Prepared { segment, result: Ok(()) })
+            }
+            DiskOperation::Commit { segment, offset, blocks } => {
+                let at = offset as usize;
+                assert!(at.is_multiple_of(BLOCK_BYTES) && blocks.len().is_multiple_of(BLOCK_BYTES));
+                let file = self.segments.get_mut(&segment).unwrap();
+                file[at..at + blocks.len()].copy_from_slice(blocks.as_slice());
+                self.commits += 1;
+                Some(DiskEvent::Committed { segment, offset, blocks, result: Ok(()) })
+            }
+            DiskOperation::Read { read, segment, offset, length } => {
+                let mut blocks = Blocks::with_capacity(length as usize);
+                let at = offset as usize;
+                blocks.extend(&self.segments[&segment][at..at + length as usize]);
+                Some(DiskEvent::Read { read, result: Ok(blocks) })
+            }
+            DiskOperation::Remove { segment, .. } => {
+                assert!(self.segments.remove(&segment).is_some());
+                None
+            }
+        }
+    }
+
+    fn run(&mut self, log: &mut Log) {
+        while let Some(operation) = log.poll_operation() {
+            if let Some(event) = self.carry_out(operation) {
+                log.handle(event, Instant(1));
+            }
+        }
+    }
+
+    /// What the files say the queues hold: body by queue and sequence.
+    fn held(&self) -> BTreeMap<(LogId, u64), Vec<u8>> {
+        let mut held = BTreeMap::new();
+        for (number, file) in &self.segments {
+            let Ok(header) = Header::decode(file) else { continue };
+            if header.segment != *number {
+                continue;
+            }
+            let mut at = BLOCK_BYTES;
+            while at < file.len() {
+                let position = Position::new(*number, at as u32);
+                let stamp = Stamp { position, epoch: header.identity.epoch };
+                let Some((length, record)) = record::decode(&file[at..], stamp) else { break };
+                at += length;
+                match record {
+                    Record::Publish(publish) => {
+                        let Body::Inline(body) = publish.body else { panic!() };
+                        for queue in publish.queues.iter() {
+                            held.insert((queue.log_id, queue.sequence), body.to_vec());
+                        }
+                    }
+                    Record::Settle(log_id, ranges) => {
+                        for (first, last) in ranges.iter() {
+                            held.retain(|(id, sequence), _| {
+                                *id != log_id || !(first..=last).contains(sequence)
+                            });
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        held
+    }
+}
+
+fn message(body: &[u8]) -> Message<'_> {
+    Message {
+        exchange: b"x",
+        routing_key: b"key",
+        properties: &[0x10, 0, 2],
+        body: Body::Inline(body),
+        published_at: Instant(0),
+    }
+}
+
+fn new_log() -> Log {
+    Log::new(Segments::new(IDENTITY, SEGMENT_BYTES))
+}
+
+#[test]
+fn records_are_found_where_their_places_say() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    let mut expected = BTreeMap::new();
+    for sequence in 0..600_u64 {
+        let body = vec![sequence as u8; (sequence as usize * 37) % 900];
+        let queue = QueueRef { log_id: 1 + sequence % 3, sequence };
+        let place = log.publish(&message(&body), &[queue]);
+        expected.insert(place, (queue, body));
+        if sequence % 7 == 0 {
+            files.run(&mut log);
+            assert_eq!(log.durable().0.next_multiple_of(4096), log.durable().0);
+            assert!(log.durable() >= log.appended());
+        }
+    }
+    files.run(&mut log);
+    for (place, (queue, body)) in &expected {
+        let file = &files.segments[&place.segment];
+        let position = Position::new(place.segment, place.offset);
+        let stamp = Stamp { position, epoch: 1 };
+        let (length, record) = record::decode(&file[place.offset as usize..], stamp).unwrap();
+        let Record::Publish(publish) = record else { panic!("{record:?}") };
+        assert_eq!(length, place.length as usize);
+        assert_eq!(publish.queues.iter().collect::<Vec<_>>(), [*queue]);
+        assert!(matches!(publish.body, Body::Inline(found) if found == body));
+    }
+    assert!(log.segments().begun().len() > 5);
+}
+
+#[test]
+fn one_commit_is_under_way_and_the_next_gathers() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    files.run(&mut log);
+    log.publish(&message(b"first"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    let first = log.poll_operation().unwrap();
+    assert!(matches!(first, DiskOperation::Commit { .. }));
+    for sequence in 1..100 {
+        log.publish(&message(b"more"), &[QueueRef { log_id: 1, sequence }]);
+    }
+    let waiting = log.appended();
+    while let Some(operation) = log.poll_operation() {
+        assert!(!matches!(operation, DiskOperation::Commit { .. }));
+        files.carry_out(operation).map(|event| log.handle(event, Instant(1)));
+    }
+    assert!(log.durable() < waiting);
+    let event = files.carry_out(first).unwrap();
+    assert!(matches!(log.handle(event, Instant(1)), LogEvent::Durable));
+    files.run(&mut log);
+    assert!(log.durable() >= waiting);
+    assert_eq!(files.commits, 2);
+}
+
+#[test]
+fn settled_segments_are_used_again_and_nothing_comes_back() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    let mut waiting = VecDeque::new();
+    for sequence in 0..20_000_u64 {
+        let queue = QueueRef { log_id: 5, sequence };
+        waiting.push_back((queue, log.publish(&message(&[1; 100]), &[queue])));
+        while waiting.len() > 50 {
+            let (queue, place) = waiting.pop_front().unwrap();
+            log.settle(queue, place, Instant(1));
+            log.release(place);
+        }
+        if sequence % 20 == 0 {
+            files.run(&mut log);
+        }
+    }
+    log.handle_timeout(Instant(SECOND_NS));
+    files.run(&mut log);
+    let held: Vec<_> = files.held().into_keys().collect();
+    let expected: Vec<_> =
+        waiting.iter().map(|(queue, _)| (queue.log_id, queue.sequence)).collect();
+    assert_eq!(held, expected);
+    assert!(files.recycled > 50, "{} recycled", files.recycled);
+    assert!(files.segments.len() < 12, "{} files", files.segments.len());
+}
+
+#[test]
+fn settlements_alone_are_committed_in_time() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    let queue = QueueRef { log_id: 1, sequence: 0 };
+    let place = log.publish(&message(b"m"), &[queue]);
+    files.run(&mut log);
+    log.settle(queue, place, Instant(1000));
+    log.release(place);
+    assert!(log.poll_operation().is_none());
+    let due = log.next_timeout().unwrap();
+    assert!(due <= Instant(1000).after(SETTLE_DELAY_NS));
+    log.handle_timeout(due);
+    files.run(&mut log);
+    assert!(files.held().is_empty());
+}
+
+#[test]
+fn an_idle_log_writes_one_more_barrier_and_then_rests() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    files.run(&mut log);
+    let end = log.durable();
+    let due = log.next_timeout().unwrap();
+    log.handle_timeout(due);
+    let barrier = log.poll_operation().unwrap();
+    let DiskOperation::Commit { segment, offset, blocks } = &barrier else { panic!() };
+    let position = Position::new(*segment, *offset);
+    let stamp = Stamp { position, epoch: 1 };
+    let (_, record) = record::decode(blocks.as_slice(), stamp).unwrap();
+    assert!(matches!(record, Record::Barrier(upto) if upto == end));
+    files.carry_out(barrier).map(|event| log.handle(event, due));
+    files.run(&mut log);
+    assert_eq!(log.next_timeout(), None);
+}
+
+#[test]
+fn a_record_larger_than_a_segment_gets_one_of_its_own() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    let large = vec![9; 3 * SEGMENT_BYTES as usize];
+    for sequence in 0..20 {
+        let body = if sequence % 5 == 4 { &large[..] } else { b"small" };
+        log.publish(&message(body), &[QueueRef { log_id: 1, sequence }]);
+        if sequence % 3 == 0 {
+            files.run(&mut log);
+        }
+    }
+    files.run(&mut log);
+    assert_eq!(files.held().len(), 20);
+    assert_eq!(files.held()[&(1, 4)], large);
+}
+
+#[test]
+fn a_full_disk_stops_publishers_and_is_asked_again() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    files.run(&mut log);
+    let mut sequence = 0;
+    let mut publish = |log: &mut Log| {
+        sequence += 1;
+        log.publish(&message(&[2; 2000]), &[QueueRef { log_id: 1, sequence }])
+    };
+    let mut refused = 0;
+    let mut places = Vec::new();
+    while !log.is_backed_up() {
+        places.push((places.len() as u64 + 1, publish(&mut log)));
+        while let Some(operation) = log.poll_operation() {
+            let event = match operation {
+                DiskOperation::Prepare { segment, recycled: None, .. } => {
+                    refused += 1;
+                    DiskEvent::Prepared { segment, result: Err(DiskError::Full) }
+                }
+                operation => files.carry_out(operation).unwrap(),
+            };
+            log.handle(event, Instant(1));
+        }
+    }
+    assert!(refused > 0 && log.is_full());
+    log.handle_timeout(Instant(1).after(FULL_RETRY_NS));
+    files.run(&mut log);
+    assert!(log.is_relieved());
+    assert_eq!(files.held().len(), places.len());
+}
+
+#[test]
+fn a_failed_commit_is_the_end() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    files.run(&mut log);
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    let Some(DiskOperation::Commit { segment, offset, blocks }) = log.poll_operation() else {
+        panic!()
+    };
+    let before = log.durable();
+    let result = Err(DiskError::Failed("EIO".to_owned()));
+    let event = DiskEvent::Committed { segment, offset, blocks, result };
+    assert!(matches!(log.handle(event, Instant(1)), LogEvent::Failed(_)));
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 1 }]);
+    assert!(log.poll_operation().is_none() && log.has_failed());
+    assert_eq!(log.durable(), before);
+}
