@@ -16,7 +16,7 @@ macro_rules! scenarios {
 
 /// Name and text of every file in `bench-suite/scenarios`, in the order in which they are run: what
 /// compares memory with a fresh broker comes first, what leaves a broker with much to forget last.
-const BUILT_IN: [(&str, &str); 34] = scenarios![
+const BUILT_IN: [(&str, &str); 44] = scenarios![
     "idle-connections",
     "throughput-16b",
     "throughput-1k",
@@ -26,6 +26,16 @@ const BUILT_IN: [(&str, &str); 34] = scenarios![
     "confirms-16b",
     "confirms-1k",
     "durable-1k",
+    "durable-window-1",
+    "durable-window-1-quorum",
+    "durable-window-100",
+    "durable-window-100-quorum",
+    "durable-window-1000",
+    "durable-window-1000-quorum",
+    "durable-window-10000",
+    "durable-window-10000-quorum",
+    "unflushed-window-1000",
+    "unflushed-window-10000",
     "fanout-10",
     "fanout-1000",
     "topic-10",

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use leveret_amqp::method::{BasicAck, Method, encode_frame};
+use leveret_amqp::method::{BasicAck, BasicNack, Method, encode_frame};
 
 use crate::id::ShardId;
 use crate::outstanding::Outstanding;
@@ -22,6 +22,8 @@ pub struct Confirms {
     sent: Vec<(ShardId, VecDeque<u64>)>,
     /// Done and not yet told, in no order.
     done: Vec<u64>,
+    /// Refused by a home and not yet told.
+    refused: Vec<u64>,
     /// Told one by one above `acknowledged`, ascending. No ack may name them again: clients take
     /// that for an error (lapin) or count it twice.
     singles: Vec<u64>,
@@ -59,6 +61,26 @@ impl Confirms {
         }
     }
 
+    /// Whether a home still has publishes to answer.
+    #[inline]
+    pub fn awaits(&self, home: ShardId) -> bool {
+        !self.waiting.is_empty()
+            && self.sent.iter().any(|(shard, sent)| *shard == home && !sent.is_empty())
+    }
+
+    /// A home could not keep its next `count` publishes: they are refused, whatever other homes
+    /// say.
+    pub fn refuse(&mut self, home: ShardId, count: u32) {
+        let Some((_, sent)) = self.sent.iter_mut().find(|(shard, _)| *shard == home) else {
+            return;
+        };
+        for sequence in sent.drain(..sent.len().min(count as usize)) {
+            if self.waiting.remove(sequence).is_some() {
+                self.refused.push(sequence);
+            }
+        }
+    }
+
     /// A home is done with its next `count` publishes.
     pub fn confirmed(&mut self, home: ShardId, count: u32) {
         let Some((_, sent)) = self.sent.iter_mut().find(|(shard, _)| *shard == home) else {
@@ -82,6 +104,9 @@ impl Confirms {
     /// Writes the acks that are due: one `multiple` for everything before the first publish
     /// that still waits, single ones behind it. RabbitMQ folds the same way.
     pub fn acknowledge(&mut self, channel: u16, out: &mut Vec<u8>) {
+        if !self.refused.is_empty() {
+            self.refuse_singly(channel, out);
+        }
         let Some(first_waiting) = self.waiting.first_key() else {
             let mut through = self.last;
             while self.singles.pop_if(|single| *single == through).is_some() {
@@ -107,6 +132,18 @@ impl Confirms {
         let acknowledged = self.acknowledged;
         self.singles.retain(|sequence| *sequence > acknowledged);
         self.singles.extend(self.done.drain(..).skip(covered));
+        self.singles.sort_unstable();
+    }
+
+    /// A nack for each refused publish; from then on it counts as told, like a single ack.
+    #[cold]
+    fn refuse_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
+        self.refused.sort_unstable();
+        for delivery_tag in &self.refused {
+            let nack = BasicNack { delivery_tag: *delivery_tag, multiple: false, requeue: false };
+            encode_frame(channel, &Method::BasicNack(nack), out);
+        }
+        self.singles.append(&mut self.refused);
         self.singles.sort_unstable();
     }
 

@@ -12,7 +12,7 @@ use crate::event::Operation;
 use crate::id::{
     ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
 };
-use crate::log::Log;
+use crate::log::{Log, QueueRef};
 use crate::mail::{Lane, Mail, Signal};
 use crate::message::Message;
 use crate::post::Post;
@@ -45,6 +45,10 @@ pub struct Core {
     pub log: Option<Log>,
     /// Publishes whose confirm waits for the log.
     pub unconfirmed: Unconfirmed,
+    /// The durable queues that the message at hand came to rest in.
+    pub(crate) rested: Vec<QueueRef>,
+    /// All shards have been told that publishers towards this one have to wait.
+    pub(crate) told_backed_up: bool,
     /// The ways out of this shard.
     pub exits: Exits,
     /// Scratch of routing.
@@ -181,6 +185,8 @@ impl Core {
             store: Store::default(),
             log: None,
             unconfirmed: Unconfirmed::default(),
+            rested: Vec::new(),
+            told_backed_up: false,
             exits,
             route: RouteScratch::default(),
             destinations: Vec::new(),

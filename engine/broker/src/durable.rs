@@ -1,21 +1,28 @@
-//! What waits for the log: confirms of messages that have to be durable first.
+//! What waits for the log: confirms of messages that have to be durable first, publishers that are
+//! faster than the disk, and the clean end.
 
 use std::collections::VecDeque;
 
 use crate::core::Core;
-use crate::id::{ChannelKey, Map, ShardId, seeded_map};
-use crate::log::operation::DiskEvent;
-use crate::log::{LogEvent, Position};
+use crate::event::Operation;
+use crate::id::{ChannelKey, Instant, Map, QueueId, ShardId, seeded_map};
+use crate::log::operation::{DiskError, DiskEvent};
+use crate::log::record::MarkRecord;
+use crate::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
+use crate::mail::{Lane, Mail};
+use crate::message::Message;
+use crate::store::{MessageId, Store};
 
 /// Publishes of channels in confirm mode that this home has in its log and not yet on the disk, in
 /// the order of the log.
 ///
-/// A channel hears of its publishes in their order, so one that needs no log waits behind those
-/// that do, if they are of its own channel.
+/// A channel hears of its publishes in their order, so one that needs no log waits behind those of
+/// its channel that do.
 #[derive(Debug)]
 pub struct Unconfirmed {
     waiting: VecDeque<Waiting>,
-    by_channel: Map<ChannelKey, u32>,
+    /// How many publishes of channels on other shards wait. Those of this one know it themselves.
+    remote: Map<ChannelKey, u32>,
 }
 
 #[derive(Debug)]
@@ -30,7 +37,7 @@ struct Waiting {
 impl Default for Unconfirmed {
     fn default() -> Self {
         // Keys are made by the broker: no seed is needed.
-        Self { waiting: VecDeque::new(), by_channel: seeded_map(0) }
+        Self { waiting: VecDeque::new(), remote: seeded_map(0) }
     }
 }
 
@@ -39,9 +46,112 @@ impl Unconfirmed {
     pub fn count(&self) -> u64 {
         self.waiting.iter().map(|waiting| u64::from(waiting.count)).sum()
     }
+
+    /// Adds a publish. Those of one channel in one commit are told together; one of a later commit
+    /// must not hold up those before.
+    #[inline]
+    fn push(&mut self, through: Position, shard: ShardId, channel: ChannelKey, commit: Position) {
+        if let Some(last) = self.waiting.back_mut()
+            && last.channel == channel
+            && last.through > commit
+        {
+            last.through = through;
+            last.count += 1;
+            return;
+        }
+        self.waiting.push_back(Waiting { through, shard, channel, count: 1 });
+    }
+
+    fn pop(&mut self, durable: Position) -> Option<Waiting> {
+        if self.waiting.front()?.through > durable {
+            return None;
+        }
+        let waiting = self.waiting.pop_front()?;
+        if let Some(count) = self.remote.get_mut(&waiting.channel) {
+            *count -= waiting.count;
+            if *count == 0 {
+                self.remote.remove(&waiting.channel);
+            }
+        }
+        Some(waiting)
+    }
 }
 
 impl Core {
+    /// Writes a message to the log for the durable queues that it came to rest in, noted in
+    /// [`Core::rested`]. Returns how far the log has to be durable before its publisher may be told.
+    pub(crate) fn log_rested(&mut self, id: MessageId, message: &Message<'_>) -> Option<Position> {
+        let log = self.log.as_mut()?;
+        let place = log.publish(message, &self.rested);
+        self.store.logged(id, place);
+        self.rested.clear();
+        if log.is_backed_up() && !self.told_backed_up {
+            self.tell_backed_up(true);
+        }
+        self.log.as_ref().map(Log::appended)
+    }
+
+    /// A queue no longer holds a message.
+    #[inline]
+    pub(crate) fn let_go(&mut self, queue: Option<LogId>, sequence: u64, message: MessageId) {
+        let_go(&mut self.store, &mut self.log, self.now, (queue, sequence), message);
+    }
+
+    /// The store has forgotten a message whose record is at `place`.
+    pub(crate) fn release_logged(&mut self, place: Place) {
+        if let Some(log) = &mut self.log {
+            log.release(place);
+        }
+    }
+
+    /// Whether a publish of a channel has to wait for the log before this home answers it; `through`
+    /// is what [`Core::publish_home`] said of it. If so, the answer follows.
+    #[inline]
+    pub(crate) fn awaits_log(
+        &mut self,
+        shard: ShardId,
+        channel: ChannelKey,
+        through: Option<Position>,
+    ) -> bool {
+        if through.is_none() && self.unconfirmed.waiting.is_empty() {
+            return false;
+        }
+        self.wait_for_log(shard, channel, through)
+    }
+
+    fn wait_for_log(
+        &mut self,
+        shard: ShardId,
+        channel: ChannelKey,
+        through: Option<Position>,
+    ) -> bool {
+        let here = self.id;
+        let through = match through {
+            Some(through) => through,
+            None if !self.is_behind_others(shard, channel) => return false,
+            // Nothing of its own to wait for, only its turn.
+            None => self.unconfirmed.waiting.back().map_or(Position(0), |last| last.through),
+        };
+        let commit = self.log.as_ref().map_or(Position(0), Log::submitted);
+        self.unconfirmed.push(through, shard, channel, commit);
+        if shard != here {
+            *self.unconfirmed.remote.entry(channel).or_default() += 1;
+        }
+        true
+    }
+
+    /// Whether earlier publishes of a channel wait for this home's log.
+    fn is_behind_others(&mut self, shard: ShardId, channel: ChannelKey) -> bool {
+        let here = self.id;
+        if shard != here {
+            return self.unconfirmed.remote.contains_key(&channel);
+        }
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return false;
+        };
+        writer.channel_at(index).confirms.as_ref().is_some_and(|confirms| confirms.awaits(here))
+    }
+
     /// Takes what the disk answers.
     pub fn disk(&mut self, event: DiskEvent) {
         let Some(log) = &mut self.log else {
@@ -51,9 +161,128 @@ impl Core {
             LogEvent::None => {}
             LogEvent::Durable => self.confirm_durable(),
             LogEvent::Read(_, _) => {}
-            LogEvent::Failed(_) => {}
+            LogEvent::Failed(error) => return self.log_failed(&error),
+        }
+        if self.told_backed_up && self.log.as_ref().is_some_and(Log::is_relieved) {
+            self.tell_backed_up(false);
         }
     }
 
-    fn confirm_durable(&mut self) {}
+    fn confirm_durable(&mut self) {
+        let Some(durable) = self.log.as_ref().map(Log::durable) else {
+            return;
+        };
+        while let Some(waiting) = self.unconfirmed.pop(durable) {
+            let Waiting { shard, channel, count, .. } = waiting;
+            if shard == self.id {
+                self.confirmed(shard, channel, count);
+            } else {
+                self.confirm_to(shard, channel, count);
+            }
+        }
+    }
+
+    /// Nobody knows what the disk has of what was under way: publishers are told that we do not
+    /// have it, and the process has to go.
+    #[cold]
+    fn log_failed(&mut self, error: &DiskError) {
+        while let Some(waiting) = self.unconfirmed.pop(Position(u64::MAX)) {
+            let Waiting { shard, channel, count, .. } = waiting;
+            if shard == self.id {
+                self.refused(shard, channel, count);
+            } else {
+                self.reply(shard, Mail::Refused { channel, count });
+            }
+        }
+        let reason = format!("the log of shard {} cannot be written: {error}", self.id);
+        self.operations.push_back(Operation::Fail { reason });
+    }
+
+    /// A home could not keep publishes of a channel here.
+    pub(crate) fn refused(&mut self, home: ShardId, channel: ChannelKey, count: u32) {
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
+        let outbound = writer.channel_at(index);
+        outbound.confirms_due = true;
+        if let Some(confirms) = &mut outbound.confirms {
+            confirms.refuse(home, count);
+        }
+    }
+
+    /// Tells all shards, this one too, whether publishers towards it have to wait.
+    #[cold]
+    fn tell_backed_up(&mut self, backed_up: bool) {
+        self.told_backed_up = backed_up;
+        for shard in (0..self.shards).map(ShardId).filter(|shard| *shard != self.id) {
+            self.exits.post.send(shard, Lane::Reply, Mail::LogBackedUp(backed_up));
+        }
+        self.home_backed_up(self.id, backed_up);
+    }
+
+    /// A home says whether publishers towards it have to wait.
+    pub(crate) fn home_backed_up(&mut self, home: ShardId, backed_up: bool) {
+        self.exits.post.set_log_backed_up(home, backed_up);
+        let relieved = self.exits.post.relieved(home);
+        self.unblocked.extend(relieved.publishers);
+        self.room_again(relieved.consumers);
+    }
+
+    /// Ends the log in order. To be called when all connections of all shards are gone.
+    pub(crate) fn close_log(&mut self) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        let queues = self.queues.iter().flatten().filter(|queue| !queue.closing);
+        log.close(queues.filter_map(|queue| {
+            Some(MarkRecord {
+                log_id: queue.log_id?,
+                next_sequence: queue.state.next_position(),
+                delivered_through: queue.state.delivered_through(),
+            })
+        }));
+    }
+
+    /// Whether everything in the log is durable.
+    pub fn is_log_settled(&self) -> bool {
+        self.log.as_ref().is_none_or(Log::is_settled)
+    }
+
+    /// The queue is gone for good: whatever it held is let go. Its records need no settling, for
+    /// nobody knows its number any more.
+    pub(crate) fn drop_messages(&mut self, id: QueueId) {
+        let Some(place) = self.queues.get_mut(id.slot as usize) else {
+            return;
+        };
+        let Some(mut queue) = place.take_if(|queue| queue.meta.id == id) else {
+            return;
+        };
+        for message in queue.state.drain() {
+            if let Some(place) = self.store.release(message) {
+                self.release_logged(place);
+            }
+        }
+    }
+}
+
+/// A queue, known to the log or not, no longer holds the message of this sequence.
+#[inline]
+pub(crate) fn let_go(
+    store: &mut Store,
+    log: &mut Option<Log>,
+    now: Instant,
+    (queue, sequence): (Option<LogId>, u64),
+    message: MessageId,
+) {
+    if let Some(log_id) = queue
+        && let Some(place) = store.log_place(message)
+        && let Some(log) = log
+    {
+        log.settle(QueueRef { log_id, sequence }, place, now);
+    }
+    if let Some(place) = store.release(message)
+        && let Some(log) = log
+    {
+        log.release(place);
+    }
 }

@@ -52,6 +52,8 @@ pub enum Event {
     Alarms(Alarms),
     /// The broker stops: clients are told 320 `CONNECTION_FORCED`.
     Stop,
+    /// All connections of all shards are gone: the log is ended in order.
+    CloseLog,
 }
 
 /// What runs out, broker-wide.
@@ -97,4 +99,9 @@ pub enum Operation {
     },
     /// Do something with the files of this shard's log, then report [`Event::Disk`].
     Disk(DiskOperation),
+    /// End the process, after what was sent before this has had a moment to leave.
+    Fail {
+        /// Why, for the log.
+        reason: String,
+    },
 }

@@ -5,8 +5,10 @@
 
 use crate::control::Request;
 use crate::core::{Core, Exits};
+use crate::durable::let_go;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
+use crate::log::{LogId, Position, QueueRef};
 use crate::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
 use crate::message::Message;
 use crate::queue::Queue;
@@ -18,12 +20,23 @@ use crate::writer::{Delivery, Room};
 impl Core {
     /// Puts a message into queues that live here. Queues that are gone swallow it, which is what
     /// RabbitMQ confirms too.
+    ///
+    /// Where a part of it has to outlive the process, it returns how far the log has to be durable
+    /// before the publisher may be told.
     #[inline]
-    pub fn publish_home(&mut self, queues: impl Iterator<Item = QueueId>, message: &Message<'_>) {
+    pub fn publish_home(
+        &mut self,
+        queues: impl Iterator<Item = QueueId>,
+        message: &Message<'_>,
+    ) -> Option<Position> {
         let mut resting = None;
         for queue in queues {
             self.enqueue(queue, message, &mut resting);
         }
+        if self.rested.is_empty() {
+            return None;
+        }
+        self.log_rested(resting?, message)
     }
 
     #[inline]
@@ -40,8 +53,15 @@ impl Core {
                     self.hand_over(id, &taker, message, None, false);
                     return;
                 }
-                let resting = rest(&mut self.store, message, resting);
-                queue.state.apply(Change::Enqueue(resting, self.now));
+                let position = queue.state.next_position();
+                let id_at_rest = rest(&mut self.store, message, resting);
+                queue.state.apply(Change::Enqueue(id_at_rest, self.now));
+                if let Some(log_id) = queue.log_id {
+                    self.note_rested(log_id, position, message);
+                }
+                let Some(queue) = open_queue(&mut self.queues, id) else {
+                    return;
+                };
                 let effect = queue.state.apply(Change::CheckOut(Some(taker.holder)));
                 if let Effect::Left { delivery, .. } = effect {
                     self.hand_over(id, &taker, message, delivery, false);
@@ -49,8 +69,20 @@ impl Core {
                 return;
             }
         }
+        let position = queue.state.next_position();
         let resting = rest(&mut self.store, message, resting);
         queue.state.apply(Change::Enqueue(resting, self.now));
+        if let Some(log_id) = queue.log_id {
+            self.note_rested(log_id, position, message);
+        }
+    }
+
+    /// A message came to rest in a durable queue: it goes to the log if it is to outlive the process.
+    #[inline]
+    fn note_rested(&mut self, log_id: LogId, sequence: u64, message: &Message<'_>) {
+        if self.log.is_some() && message.is_persistent() {
+            self.rested.push(QueueRef { log_id, sequence });
+        }
     }
 
     /// Sends a message that has left its queue without resting to the consumer that took it.
@@ -104,7 +136,8 @@ impl Core {
             let sent = delivery_of(id, self.id, &taker, delivery, entry.redelivered);
             self.exits.deliver(&sent, &message);
             if taker.no_ack {
-                self.store.release(entry.message);
+                let at = (queue.log_id, entry.position);
+                let_go(&mut self.store, &mut self.log, self.now, at, entry.message);
             }
         }
     }
@@ -125,15 +158,12 @@ impl Core {
             return;
         };
         queue.consumers.settled(checkout.holder);
-        match settlement {
-            Settlement::Ack => {
-                queue.counts.acknowledged += 1;
-                self.store.release(checkout.message);
-            }
-            Settlement::Reject => self.store.release(checkout.message),
-            Settlement::Requeue => {}
+        queue.counts.acknowledged += u64::from(settlement == Settlement::Ack);
+        let (log_id, is_empty) = (queue.log_id, queue.state.is_empty());
+        if settlement != Settlement::Requeue {
+            self.let_go(log_id, checkout.position, checkout.message);
         }
-        if serve && !queue.state.is_empty() {
+        if serve && !is_empty {
             self.pump(id);
         }
     }
@@ -230,13 +260,9 @@ impl Core {
     /// The control state has forgotten a queue: so does its home.
     pub fn remove_queue(&mut self, id: QueueId) {
         if open_queue(&mut self.queues, id).is_some() {
-            self.empty_out(id);
+            self.end_service(id);
         }
-        if let Some(place) = self.queues.get_mut(id.slot as usize)
-            && place.as_ref().is_some_and(|queue| queue.meta.id == id)
-        {
-            *place = None;
-        }
+        self.drop_messages(id);
     }
 
     /// A queue whose home is here was declared.
@@ -305,13 +331,14 @@ impl Core {
         self.counts.redelivered += u64::from(entry.redelivered);
         self.latency.record(self.now.since(message.published_at), self.now.since(entry.ready_at));
         let remaining = queue.state.ready_count() as u32;
+        let log_id = queue.log_id;
         let batch = self.exits.post.open(channel.owner.shard, Lane::Reply);
         let parcel = batch.pack(&message);
         let redelivered = entry.redelivered;
         let got = Got { queue: id, home: self.id, delivery, redelivered, remaining };
         batch.mails.push(Mail::Got { channel, got, parcel });
         if no_ack {
-            self.store.release(entry.message);
+            self.let_go(log_id, entry.position, entry.message);
         }
     }
 
@@ -337,14 +364,14 @@ impl Core {
 
     /// Takes a queue out of service and has its name forgotten.
     fn retire(&mut self, queue: QueueId, asker: Option<(ChannelKey, u32)>) {
-        self.empty_out(queue);
+        self.end_service(queue);
         let request = Request::QueueGone { queue, asker };
         self.work(self.control(), Mail::Control(Box::new(request)));
     }
 
-    /// Ends service: consumers are told, messages are dropped, nobody gets in any more.
-    fn empty_out(&mut self, id: QueueId) {
-        self.drop_ready(id);
+    /// Ends service: consumers are told, nobody gets in any more. Messages stay until the control
+    /// state has forgotten the queue: before that a crash would bring it back.
+    fn end_service(&mut self, id: QueueId) {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
@@ -352,11 +379,6 @@ impl Core {
         for channel in queue.consumers.channels() {
             if let Some(visits) = self.visits.get_mut(&channel) {
                 visits.remove(&id);
-            }
-        }
-        for delivery in queue.state.all_held() {
-            if let Effect::Returned(checkout) = queue.state.apply(Change::Settle(delivery)) {
-                self.store.release(checkout.message);
             }
         }
         for consumer in queue.consumers.keys() {
@@ -373,12 +395,14 @@ impl Core {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return 0;
         };
-        let mut dropped = 0;
+        let (log_id, mut left) = (queue.log_id, Vec::with_capacity(queue.state.ready_count()));
         while let Effect::Left { entry, .. } = queue.state.apply(Change::Drop) {
-            self.store.release(entry.message);
-            dropped += 1;
+            left.push((entry.position, entry.message));
         }
-        dropped
+        for (position, message) in &left {
+            self.let_go(log_id, *position, *message);
+        }
+        left.len() as u32
     }
 
     fn requeue_all(&mut self, id: QueueId, holder: Holder) {

@@ -117,6 +117,15 @@ pub enum Mail {
         /// How many.
         count: u32,
     },
+    /// Reply: this home could not keep the next `count` publishes it got from the channel.
+    Refused {
+        /// The publishing channel.
+        channel: ChannelKey,
+        /// How many.
+        count: u32,
+    },
+    /// Reply: this home's log is backed up (true), or no longer is: publishers towards it wait.
+    LogBackedUp(bool),
     /// Reply: the queue is gone, and with it this consumer.
     Cancelled(ConsumerKey),
     /// Reply: a consumer under a channel-wide prefetch limit could be given a message.

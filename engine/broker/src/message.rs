@@ -50,6 +50,11 @@ impl Body<'_> {
 }
 
 impl Message<'_> {
+    /// Whether its publisher asked for it to outlive the broker: delivery mode 2.
+    pub fn is_persistent(&self) -> bool {
+        leveret_amqp::Properties::trusted(self.properties).is_persistent()
+    }
+
     /// Bytes of everything that is kept when the message rests.
     pub fn size_bytes(&self) -> usize {
         self.exchange.len() + self.routing_key.len() + self.properties.len() + self.body.len()

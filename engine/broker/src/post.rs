@@ -32,6 +32,8 @@ struct Outgoing {
     publishers: Vec<ConnectionId>,
     /// Consumers that were passed over because the reply lane was backed up.
     passed_over: Vec<(QueueId, ConsumerKey)>,
+    /// The member's log is backed up.
+    log_backed_up: bool,
 }
 
 /// Who may go on after a lane was relieved.
@@ -106,7 +108,14 @@ impl Post {
     /// Whether what feeds this lane has to stop.
     #[inline]
     pub fn is_backed_up(&self, to: ShardId, lane: Lane) -> bool {
-        self.members[usize::from(to.0)].lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
+        let member = &self.members[usize::from(to.0)];
+        member.lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
+            || lane == Lane::Work && member.log_backed_up
+    }
+
+    /// A member says that its log is backed up, or no longer is.
+    pub fn set_log_backed_up(&mut self, member: ShardId, backed_up: bool) {
+        self.members[usize::from(member.0)].log_backed_up = backed_up;
     }
 
     /// Has the publisher told when the work lane has room again.
@@ -123,7 +132,8 @@ impl Post {
     pub fn relieved(&mut self, to: ShardId) -> Relieved {
         let member = &mut self.members[usize::from(to.0)];
         let mut relieved = Relieved::default();
-        if member.lanes[Lane::Work as usize].closed_bytes < RELIEVED_BYTES {
+        let work_bytes = member.lanes[Lane::Work as usize].closed_bytes;
+        if work_bytes < RELIEVED_BYTES && !member.log_backed_up {
             relieved.publishers = std::mem::take(&mut member.publishers);
         }
         if member.lanes[Lane::Reply as usize].closed_bytes < RELIEVED_BYTES {

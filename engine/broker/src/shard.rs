@@ -61,6 +61,7 @@ impl Shard {
             Event::Disk(event) => self.core.disk(event),
             Event::Alarms(_) => {}
             Event::Stop => self.stop(),
+            Event::CloseLog => self.core.close_log(),
         }
         self.settle_down();
     }
@@ -217,9 +218,11 @@ impl Shard {
         match mail {
             Mail::Publish { queues, parcel, confirm } => {
                 let message = batch.unpack(&parcel);
-                core.publish_home(batch.queues(queues).iter().copied(), &message);
-                if let Some(channel) = confirm {
-                    core.confirm_to(from, channel);
+                let through = core.publish_home(batch.queues(queues).iter().copied(), &message);
+                if let Some(channel) = confirm
+                    && !core.awaits_log(from, channel, through)
+                {
+                    core.confirm_to(from, channel, 1);
                 }
             }
             Mail::Settle { queue, delivery, settlement, serve } => {
@@ -256,6 +259,8 @@ impl Shard {
                 });
             }
             Mail::Confirmed { channel, count } => core.confirmed(from, channel, count),
+            Mail::Refused { channel, count } => core.refused(from, channel, count),
+            Mail::LogBackedUp(backed_up) => core.home_backed_up(from, backed_up),
             Mail::Cancelled(consumer) => core.consumer_cancelled(&consumer),
             Mail::Wants { consumer, .. } => core.consumer_wants(consumer),
             Mail::GrantUnused(consumer) => core.grant_unused(consumer),
@@ -344,19 +349,19 @@ impl Core {
         self.timers.arm(at, (connection.id, crate::connection::Deadline::Handshake));
     }
 
-    /// Tells a channel on another shard that one more of its publishes is done; counts fold.
-    fn confirm_to(&mut self, shard: ShardId, channel: crate::id::ChannelKey) {
+    /// Tells a channel on another shard that so many more of its publishes are done; counts fold.
+    pub(crate) fn confirm_to(&mut self, shard: ShardId, channel: crate::id::ChannelKey, done: u32) {
         let batch = self.exits.post.open(shard, Lane::Reply);
         if let Some(Mail::Confirmed { channel: last, count }) = batch.mails.last_mut()
             && *last == channel
         {
-            *count += 1;
+            *count += done;
             return;
         }
-        batch.mails.push(Mail::Confirmed { channel, count: 1 });
+        batch.mails.push(Mail::Confirmed { channel, count: done });
     }
 
-    fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
+    pub(crate) fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
         let Some((writer, index)) = self.exits.writers.channel(channel) else {
             return;
         };

@@ -14,6 +14,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::id::Instant;
+use crate::log::Place as LogPlace;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
 
 /// A message in the store; the value is reused once all its references are released.
@@ -73,6 +74,7 @@ struct Place {
     segment: u32,
     offset: u32,
     references: u32,
+    logged: Option<LogPlace>,
 }
 
 /// The fixed part of a record.
@@ -105,7 +107,8 @@ impl Store {
         let size = header.record_bytes();
         let index = self.segment_with_room(size);
         let segment = &mut self.segments[index as usize];
-        let place = Place { segment: index, offset: segment.bytes.len() as u32, references };
+        let offset = segment.bytes.len() as u32;
+        let place = Place { segment: index, offset, references, logged: None };
         segment.bytes.extend_from_slice(&header.to_bytes());
         segment.bytes.extend_from_slice(message.exchange);
         segment.bytes.extend_from_slice(message.routing_key);
@@ -150,14 +153,14 @@ impl Store {
     }
 
     /// Gives one reference back; the last one frees the message.
-    pub fn release(&mut self, id: MessageId) {
+    pub fn release(&mut self, id: MessageId) -> Option<LogPlace> {
         let place = &mut self.places[id.0 as usize];
         debug_assert!(place.references > 0, "released a message that nobody held");
         place.references -= 1;
         if place.references > 0 {
-            return;
+            return None;
         }
-        let Place { segment: index, offset, .. } = *place;
+        let Place { segment: index, offset, logged, .. } = *place;
         place.segment = VACANT;
         self.vacant.push(id.0);
         self.messages -= 1;
@@ -171,6 +174,17 @@ impl Store {
             self.unshare(header.body & !SHARED_BODY);
         }
         self.reclaim(index);
+        logged
+    }
+
+    /// Notes where the message is in the log.
+    pub fn logged(&mut self, id: MessageId, place: LogPlace) {
+        self.places[id.0 as usize].logged = Some(place);
+    }
+
+    /// Where the message is in the log.
+    pub fn log_place(&self, id: MessageId) -> Option<LogPlace> {
+        self.places[id.0 as usize].logged
     }
 
     /// Messages at rest.

@@ -252,7 +252,7 @@ impl Driver {
                 Operation::Pause { connection } => self.ring.pause(socket(connection)),
                 Operation::Resume { connection } => self.ring.receive(socket(connection)),
                 Operation::Close { connection } => self.ring.close(socket(connection)),
-                Operation::Disk(_) => {}
+                Operation::Disk(_) | Operation::Fail { .. } => {}
             }
         }
     }

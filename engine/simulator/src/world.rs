@@ -394,7 +394,7 @@ impl World {
         let Some(SocketId(index)) = user else { panic!("{operation:?} for nobody") };
         let socket = &mut self.sockets[index];
         match operation {
-            Operation::Disk(_) => {}
+            Operation::Disk(_) | Operation::Fail { .. } => {}
             Operation::Send { outbox, .. } => {
                 assert!(socket.sending.is_none(), "two sends at a time on {connection:?}");
                 #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs damage it"))]

@@ -11,6 +11,7 @@ use crate::core::Core;
 use crate::equivalence::no_exchange;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ExchangeId, ShardId};
+use crate::log::Position;
 use crate::mail::{Lane, Mail};
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
 use crate::permission::{Access, ResourceKind};
@@ -116,9 +117,14 @@ impl Call<'_> {
         }
         if route.local && !route.destinations.is_empty() {
             let queues = route.destinations.iter().map(|destination| destination.queue);
-            self.core.publish_home(queues, &message);
+            let through = self.core.publish_home(queues, &message);
             if *confirm {
-                self.core.confirm_at_once(*key);
+                self.core.confirm_here(*key, through);
+            }
+            if through.is_some() {
+                let here = self.core.id;
+                let blocked = self.core.exits.post.is_backed_up(here, Lane::Work).then_some(here);
+                self.session.wait_to_publish(self.core, blocked);
             }
             return Ok(());
         }
@@ -227,8 +233,8 @@ impl Core {
         writer.write_content(method, message);
     }
 
-    /// Sends a message to the homes of its queues, once to each. Returns a home whose lane is
-    /// backed up, for the publisher to wait for. `destinations` are sorted by home.
+    /// Sends a message to the homes of its queues, once to each. Returns a home whose lane or log
+    /// is backed up, for the publisher to wait for. `destinations` are sorted by home.
     pub(super) fn send_to_queues(
         &mut self,
         channel: ChannelKey,
@@ -246,7 +252,13 @@ impl Core {
             let home = group[0].home;
             let queues = group.iter().map(|destination| destination.queue);
             if home == self.id {
-                self.publish_home(queues, message);
+                let through = self.publish_home(queues, message);
+                if confirm && self.awaits_log(home, channel, through) {
+                    away.push(home);
+                }
+                if self.exits.post.is_backed_up(home, Lane::Work) {
+                    backed_up = Some(home);
+                }
                 continue;
             }
             let batch = self.exits.post.open(home, Lane::Work);
@@ -272,7 +284,24 @@ impl Core {
         backed_up
     }
 
-    /// Confirms a publish that needed no other shard.
+    /// Confirms a publish that needed no other shard, once the log is durable `through` there.
+    #[inline]
+    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Position>) {
+        let here = self.id;
+        if !self.awaits_log(here, channel, through) {
+            return self.confirm_at_once(channel);
+        }
+        self.counts.published_confirm += 1;
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
+        if let Some(confirms) = &mut writer.channel_at(index).confirms {
+            let sequence = confirms.publish();
+            confirms.wait_for(sequence, &[here]);
+        }
+    }
+
+    /// Confirms a publish that nothing keeps.
     #[inline]
     fn confirm_at_once(&mut self, channel: ChannelKey) {
         self.counts.published_confirm += 1;

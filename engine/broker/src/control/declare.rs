@@ -103,6 +103,7 @@ impl Control {
             name: name.clone(),
             home: self.home_of(asker, &vhost, &name, declared),
             durable: declared.durable && declared.exclusive.is_none(),
+            log_id: Some(u64::from(id.slot) + 1),
             exclusive: declared.exclusive,
             auto_delete: declared.auto_delete,
             arguments: declared.arguments.clone(),

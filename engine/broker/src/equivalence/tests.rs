@@ -22,6 +22,7 @@ fn queue(arguments: &OwnedTable) -> QueueMeta {
         name: Name::from("q"),
         home: ShardId(0),
         durable: true,
+        log_id: Some(1),
         exclusive: None,
         auto_delete: false,
         arguments: arguments.as_bytes().clone(),

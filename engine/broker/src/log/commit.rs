@@ -26,6 +26,7 @@ pub(super) struct Commits {
     closed: VecDeque<Batch>,
     closed_bytes: usize,
     under_way: Option<UnderWay>,
+    submitted: Position,
     durable: Position,
     spare: Vec<Blocks>,
 }
@@ -56,6 +57,7 @@ impl Commits {
             closed: VecDeque::new(),
             closed_bytes: 0,
             under_way: None,
+            submitted: Position::new(segment, 0),
             // Whatever lies before was read from the disk.
             durable: Position::new(segment, 0),
             spare: Vec::new(),
@@ -71,6 +73,11 @@ impl Commits {
     #[inline]
     pub(super) fn durable(&self) -> Position {
         self.durable
+    }
+
+    #[inline]
+    pub(super) fn submitted(&self) -> Position {
+        self.submitted
     }
 
     pub(super) fn waiting_bytes(&self) -> usize {
@@ -172,6 +179,7 @@ impl Commits {
         let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
         record::encode_barrier(barrier, stamp, self.durable);
         let length = batch.blocks.len();
+        self.submitted = Position::new(batch.segment, batch.offset + length as u32);
         let behind = start + BARRIER_BYTES;
         let has_records = !record::is_filler_at(batch.blocks.as_slice(), behind);
         self.under_way = Some(UnderWay { length, has_records });

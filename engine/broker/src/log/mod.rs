@@ -247,6 +247,12 @@ impl Log {
         self.commits.durable()
     }
 
+    /// Everything before this is durable or under way.
+    #[inline]
+    pub fn submitted(&self) -> Position {
+        self.commits.submitted()
+    }
+
     /// Whether everything added is durable.
     pub fn is_settled(&self) -> bool {
         self.settles.is_empty() && self.commits.is_idle()

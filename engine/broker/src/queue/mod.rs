@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::histogram::Histogram;
 use crate::id::Instant;
+use crate::log::LogId;
 use crate::topology::QueueMeta;
 
 use consumers::Consumers;
@@ -23,6 +24,8 @@ use state::State;
 pub struct Queue {
     /// What was declared.
     pub meta: Arc<QueueMeta>,
+    /// What the log knows it by, if it outlives the process; as in `meta`, one pointer nearer.
+    pub log_id: Option<LogId>,
     /// Its messages.
     pub state: State,
     /// Who takes them.
@@ -75,6 +78,7 @@ impl Queue {
     /// An empty queue.
     pub fn new(meta: Arc<QueueMeta>) -> Self {
         Self {
+            log_id: meta.log_id,
             meta,
             state: State::default(),
             consumers: Consumers::default(),

@@ -28,6 +28,7 @@ pub struct State {
     checked_out: Outstanding<Checkout>,
     next_position: u64,
     next_delivery: u64,
+    delivered_through: u64,
 }
 
 /// A step in the life of a queue. Steps carry all they depend on, so that the same steps in the
@@ -91,6 +92,28 @@ impl State {
         }
     }
 
+    /// The position of the message that comes next.
+    #[inline]
+    pub fn next_position(&self) -> u64 {
+        self.next_position
+    }
+
+    /// Messages at positions below this may have been given out.
+    pub fn delivered_through(&self) -> u64 {
+        self.delivered_through
+    }
+
+    /// A queue that was read back from the log: `entries` in the order of their positions.
+    pub fn recovered(
+        entries: impl Iterator<Item = Entry>,
+        next_position: u64,
+        delivered_through: u64,
+    ) -> Self {
+        let mut ready = Ready::default();
+        entries.for_each(|entry| ready.push(entry));
+        Self { ready, next_position, delivered_through, ..Self::default() }
+    }
+
     /// Messages waiting.
     #[inline]
     pub fn ready_count(&self) -> usize {
@@ -119,11 +142,21 @@ impl State {
         self.checked_out.iter().map(|(delivery, _)| delivery).collect()
     }
 
+    /// Takes all messages out, for the end of the queue.
+    pub fn drain(&mut self) -> Vec<MessageId> {
+        let mut messages: Vec<_> =
+            self.checked_out.iter().map(|(_, checkout)| checkout.message).collect();
+        messages.extend(std::iter::from_fn(|| self.ready.pop()).map(|entry| entry.message));
+        self.checked_out = Outstanding::default();
+        messages
+    }
+
     #[inline]
     fn check_out(&mut self, holder: Option<Holder>) -> Effect {
         let Some(entry) = self.ready.pop() else {
             return Effect::None;
         };
+        self.delivered_through = self.delivered_through.max(entry.position + 1);
         let Some(holder) = holder else {
             return Effect::Left { entry, delivery: None };
         };

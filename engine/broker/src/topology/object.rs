@@ -98,6 +98,8 @@ pub struct QueueMeta {
     pub home: ShardId,
     /// Survives a restart.
     pub durable: bool,
+    /// What its records in the log are known by, never used twice. Durable queues have one.
+    pub log_id: Option<u64>,
     /// The only connection that may use it.
     pub exclusive: Option<Owner>,
     /// Goes with its last consumer.

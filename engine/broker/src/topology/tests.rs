@@ -318,6 +318,7 @@ fn versions_tell_routing_from_permissions() {
         name: Name::from("q"),
         home: ShardId(0),
         durable: false,
+        log_id: None,
         exclusive: None,
         auto_delete: false,
         arguments: Bytes::new(),
