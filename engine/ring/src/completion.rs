@@ -82,6 +82,15 @@ pub enum Completion {
         /// The socket, no longer valid.
         socket: SocketId,
     },
+    /// A read, write or flush of a file ended.
+    File {
+        /// As it was given with the operation.
+        token: u64,
+        /// The buffer of the operation; a read has filled its range as far as `result` says.
+        bytes: Vec<u8>,
+        /// Bytes read or written, 0 for a flush.
+        result: io::Result<usize>,
+    },
     /// Another thread called; look at the inboxes. May come without a reason.
     Woken,
     /// The listener could not accept.

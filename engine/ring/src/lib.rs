@@ -1,11 +1,11 @@
 //! `io_uring`, receive buffers, mesh and pinning: the only crate with `unsafe`.
 //!
-//! One [`Ring`] per pinned thread drives all sockets of that thread:
+//! One [`Ring`] per pinned thread drives all sockets and files of that thread:
 //!
 //! ```text
 //!   caller                       Ring                              kernel
 //!   ──────                       ────                              ──────
-//!   receive / send / close ────► SQE ──┐
+//!   receive / send / write_file ► SQE ─┐
 //!   turn(wait, completions) ──► one io_uring_enter ───────────────► work
 //!          ▲                           ┌── CQE ◄─────────────────── results
 //!          └──── Completion ◄──────────┘
@@ -23,6 +23,7 @@ mod buffers;
 mod completion;
 mod config;
 mod error;
+mod files;
 mod kernel;
 mod listeners;
 mod mesh;
@@ -42,6 +43,7 @@ mod wake;
 pub use completion::{Completion, ListenerId, SocketId, Wait};
 pub use config::RingConfig;
 pub use error::RingError;
+pub use files::WriteUntil;
 pub use kernel::raise_open_files_limit;
 pub use mesh::{Endpoint, Lane, Mesh};
 pub use outgoing::Outgoing;

@@ -1,4 +1,5 @@
-//! The ring: one per pinned thread, owner of that thread's sockets, listeners and receive buffers.
+//! The ring: one per pinned thread, owner of that thread's sockets, listeners, receive buffers and
+//! operations on files.
 
 use std::marker::PhantomData;
 use std::net::{TcpListener, TcpStream};
@@ -13,6 +14,7 @@ use crate::buffers::Buffers;
 use crate::completion::{Completion, ListenerId, SocketId, Wait};
 use crate::config::RingConfig;
 use crate::error::RingError;
+use crate::files::Files;
 use crate::kernel;
 use crate::listeners::{Listeners, discard};
 use crate::outgoing::Outgoing;
@@ -25,7 +27,7 @@ use crate::wake::{WakeTarget, Waker};
 /// Other rings that one ring wakes: one per core of the largest machine we know of.
 const PEERS_MAX: usize = 4_096;
 
-/// How long a ring that is dropped waits for the kernel to end what it cancelled.
+/// How many rounds in vain a ring that is dropped waits for the kernel to end what it cancelled.
 const DROP_ROUNDS_MAX: u32 = 200;
 
 /// How long each of those rounds waits.
@@ -34,11 +36,13 @@ const DROP_ROUND: Duration = Duration::from_millis(10);
 /// Sockets, listeners and receive buffers of one thread, driven by [`Ring::turn`].
 ///
 /// A ring stays on the thread that made it (it is not `Send`). Dropping it closes all its sockets
-/// and listeners; leases of received bytes stay valid.
+/// and listeners, and waits a bounded time for what is under way with files; leases of received
+/// bytes stay valid.
 pub struct Ring {
     pub(crate) queue: Queue,
     pub(crate) sockets: Sockets,
     pub(crate) listeners: Listeners,
+    pub(crate) files: Files,
     pub(crate) buffers: Buffers,
     pub(crate) target: WakeTarget,
     /// Where the kernel puts the count of the eventfd; the value is of no interest.
@@ -88,6 +92,7 @@ impl Ring {
             queue,
             sockets: Sockets::new(config.sockets_max),
             listeners: Listeners::new(),
+            files: Files::default(),
             buffers,
             target: WakeTarget { waker, ring: Arc::new(descriptor) },
             doorbell_count: Box::new(AtomicU64::new(0)),
@@ -304,8 +309,10 @@ impl Ring {
         // SAFETY: a cancel points to nothing.
         unsafe { self.queue.push(entry) };
         let mut completed = Vec::new();
-        for _ in 0..DROP_ROUNDS_MAX {
-            if self.queue.in_flight() == 0 {
+        let mut rounds_in_vain = 0;
+        while rounds_in_vain < DROP_ROUNDS_MAX {
+            let before = self.queue.in_flight();
+            if before == 0 {
                 return true;
             }
             if self.queue.enter(Wait::Until(DROP_ROUND)).is_err() {
@@ -319,6 +326,8 @@ impl Ring {
             if drained.is_err() {
                 return false;
             }
+            // A round ends with the first completion; only those that bring none are waiting.
+            rounds_in_vain += u32::from(self.queue.in_flight() >= before);
         }
         false
     }
@@ -329,6 +338,7 @@ impl Drop for Ring {
         if !self.quiesce() {
             // The kernel may still use this memory: never give it to anybody else.
             std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::new(0)));
+            std::mem::forget(std::mem::take(&mut self.files));
             std::mem::forget(std::mem::take(&mut self.doorbell_count));
             std::mem::forget(Arc::clone(&self.pool));
         }

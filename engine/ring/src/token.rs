@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Doorbell = 10,
     /// Cancel that nobody waits for (listeners, shutdown of the ring).
     CancelOther = 11,
+    /// Read, write or flush of a file; slot = operation.
+    File = 12,
 }
 
 /// An unpacked `user_data`.
@@ -75,6 +77,7 @@ impl Token {
             9 => Kind::WakeFailed,
             10 => Kind::Doorbell,
             11 => Kind::CancelOther,
+            12 => Kind::File,
             _ => return None,
         };
         Some(Self { kind, slot: (user_data >> 32) as u32 & SLOT_MAX, generation: user_data as u32 })
@@ -88,7 +91,7 @@ mod tests {
 
     #[test]
     fn packs_and_unpacks_every_kind() {
-        for code in 1..=11_u64 {
+        for code in 1..=12_u64 {
             for (slot, generation) in [(0, 0), (1, u32::MAX), (SLOT_MAX, 7)] {
                 let user_data = code << 56 | u64::from(slot) << 32 | u64::from(generation);
                 let token = Token::unpack(user_data).unwrap();
@@ -98,7 +101,7 @@ mod tests {
             }
         }
         assert_eq!(Token::unpack(0), None);
-        assert_eq!(Token::unpack(12 << 56), None);
+        assert_eq!(Token::unpack(13 << 56), None);
         assert_eq!(Token::unpack(u64::MAX), None);
     }
 }

@@ -60,6 +60,7 @@ impl Ring {
             Kind::Accept => self.listeners.on_accept(&mut self.queue, done, completions),
             Kind::AcceptBackoff => self.listeners.on_backoff(&mut self.queue, done),
             Kind::WakeFailed => self.on_wake_failed(done),
+            Kind::File => self.on_file(done, completions),
             Kind::CancelOther => {}
             Kind::Wake => return true,
             Kind::Doorbell => {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -11,6 +12,13 @@ use crate::failure::Failure;
 /// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. A storm
 /// of reconnecting clients beyond it meets one second of TCP's patience.
 const BACKLOG: i32 = 4096;
+
+/// How long an address may still belong to a predecessor that was killed: the kernel ends what its
+/// rings had under way, the listener among it, only after the process is gone.
+const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How soon it is tried again.
+const PREDECESSOR_RETRY: Duration = Duration::from_millis(20);
 
 /// What an address is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +70,13 @@ fn bind(address: SocketAddr, purpose: Purpose) -> Result<Bound, Failure> {
         .map_err(failure)?;
     // Restarting must not wait for the last connections of the previous run to time out.
     socket.set_reuse_address(true).map_err(failure)?;
-    socket.bind(&address.into()).map_err(failure)?;
+    let deadline = Instant::now() + PREDECESSOR_PATIENCE;
+    while let Err(error) = socket.bind(&address.into()) {
+        if error.kind() != io::ErrorKind::AddrInUse || Instant::now() >= deadline {
+            return Err(failure(error));
+        }
+        std::thread::sleep(PREDECESSOR_RETRY);
+    }
     let local = socket.local_addr().map_err(failure)?;
     let address = local.as_socket().unwrap_or(address);
     Ok(Bound { socket, address, purpose })

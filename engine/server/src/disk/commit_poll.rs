@@ -1,0 +1,94 @@
+//! Whether to poll for a commit or to sleep over it.
+//!
+//! A commit of a good device takes about as long as a few wake-ups of a sleeping core (95 µs
+//! against 15 to 37 µs), and confirms wait for it: so a shard with a core of its own polls for
+//! about the time a commit takes. Where commits take long a wake-up does not count, and polling
+//! would only burn the core.
+
+use leveret_broker::id::Instant;
+
+/// Commits that are remembered: long enough to have seen small ones, short enough to follow a
+/// device that changes.
+const REMEMBERED: usize = 16;
+
+/// Above this a wake-up is less than a tenth of the commit.
+const WORTHWHILE_NS: u64 = 400_000;
+
+/// The commit under way and the time the last ones took.
+#[derive(Debug)]
+pub(crate) struct CommitPoll {
+    took_ns: [u64; REMEMBERED],
+    next: usize,
+    began: Option<Instant>,
+}
+
+impl Default for CommitPoll {
+    fn default() -> Self {
+        Self { took_ns: [u64::MAX; REMEMBERED], next: 0, began: None }
+    }
+}
+
+impl CommitPoll {
+    /// A commit was submitted.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.began = Some(now);
+    }
+
+    /// The commit under way completed.
+    pub(crate) fn end(&mut self, now: Instant) {
+        if let Some(began) = self.began.take() {
+            self.took_ns[self.next % REMEMBERED] = now.since(began);
+            self.next += 1;
+        }
+    }
+
+    /// Whether the commit under way should be here any moment: it has taken less than twice the
+    /// shortest of the last ones. The first one of all is slept over.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        let shortest = self.took_ns.iter().min().copied().unwrap_or(u64::MAX);
+        let waited = self.began.map(|began| now.since(began));
+        shortest <= WORTHWHILE_NS && waited.is_some_and(|waited| waited < 2 * shortest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(took: &[u64]) -> CommitPoll {
+        let mut poll = CommitPoll::default();
+        for took in took {
+            poll.begin(Instant(1_000));
+            poll.end(Instant(1_000 + took));
+        }
+        poll
+    }
+
+    #[test]
+    fn it_polls_for_twice_the_time_a_commit_takes() {
+        let mut poll = after(&[300_000, 95_000, 120_000]);
+        assert!(!poll.is_due(Instant(5)), "none is under way");
+        poll.begin(Instant(1_000_000));
+        assert!(poll.is_due(Instant(1_000_000)) && poll.is_due(Instant(1_189_999)));
+        assert!(!poll.is_due(Instant(1_190_000)));
+        poll.end(Instant(1_200_000));
+        assert!(!poll.is_due(Instant(1_200_000)));
+    }
+
+    #[test]
+    fn it_does_not_poll_for_what_it_does_not_know_or_what_takes_long() {
+        let mut poll = after(&[]);
+        poll.begin(Instant(0));
+        assert!(!poll.is_due(Instant(0)));
+        let mut poll = after(&[WORTHWHILE_NS + 1, 30_000_000]);
+        poll.begin(Instant(0));
+        assert!(!poll.is_due(Instant(0)));
+        let mut poll = after(&[100_000]);
+        (0..REMEMBERED).for_each(|_| {
+            poll.begin(Instant(0));
+            poll.end(Instant(10_000_000));
+        });
+        poll.begin(Instant(0));
+        assert!(!poll.is_due(Instant(0)), "the device has become slow");
+    }
+}
