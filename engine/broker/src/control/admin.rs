@@ -6,7 +6,7 @@ use crate::id::VhostId;
 use crate::permission::Permissions;
 use crate::topology::{Change, Exchange, Name, User, preset_exchanges};
 
-use super::Control;
+use super::{Control, DurableChange, VhostDefinition};
 
 impl Control {
     /// Adds a virtual host with the exchanges every one has, and returns its number; that of the
@@ -17,6 +17,7 @@ impl Control {
             return Some(vhost);
         }
         let vhost = VhostId(u16::try_from(self.topology.vhosts().count()).ok()?);
+        self.store(DurableChange::PutVhost(VhostDefinition { name: name.clone() }));
         self.emit(Change::VhostAdded(vhost, name.clone()));
         for exchange in preset_exchanges(vhost) {
             let id = self.take_exchange_id()?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use leveret_amqp::{OwnedTable, TableRef};
 
 use crate::arguments::{self, QueueProperties};
@@ -16,8 +17,9 @@ use crate::topology::{
 
 use super::placement::home_of;
 use super::{
-    BINDINGS_MAX, BindingChange, Control, EXCHANGES_MAX, ExchangeDeclaration, Outcome, QUEUES_MAX,
-    QueueDeclaration,
+    BINDINGS_MAX, BindingChange, BindingDefinition, Control, DurableChange, EXCHANGES_MAX,
+    ExchangeDeclaration, ExchangeDefinition, Outcome, QUEUES_MAX, QueueDeclaration,
+    QueueDefinition,
 };
 
 impl Control {
@@ -47,7 +49,7 @@ impl Control {
                 declared.name
             )));
         };
-        self.emit(Change::ExchangeDeclared(Arc::new(Exchange {
+        let exchange = Exchange {
             id,
             vhost: declared.vhost,
             name: declared.name.clone(),
@@ -57,7 +59,11 @@ impl Control {
             internal: declared.internal,
             arguments: declared.arguments.clone(),
             alternate,
-        })));
+        };
+        if exchange.durable {
+            self.store(DurableChange::PutExchange(exchange_definition(&exchange, &vhost)));
+        }
+        self.emit(Change::ExchangeDeclared(Arc::new(exchange)));
         Ok(Outcome::Done)
     }
 
@@ -81,6 +87,7 @@ impl Control {
             let (queue, name) = (queue.id, queue.name.clone());
             return Ok(Outcome::QueueDeclared { queue, name, created: false });
         }
+        self.check_not_quarantined(&vhost, &declared.name)?;
         let settings = arguments::check_queue(QueueProperties {
             vhost: &vhost,
             name: &declared.name,
@@ -96,19 +103,24 @@ impl Control {
                 declared.name
             )));
         };
-        let name = self.name_of(declared);
-        self.emit(Change::QueueDeclared(Arc::new(QueueMeta {
+        let name = self.name_of(&vhost, declared);
+        let durable = declared.durable && declared.exclusive.is_none();
+        let queue = QueueMeta {
             id,
             vhost: declared.vhost,
             name: name.clone(),
             home: self.home_of(asker, &vhost, &name, declared),
-            durable: declared.durable && declared.exclusive.is_none(),
-            log_id: Some(u64::from(id.slot) + 1),
+            durable,
+            log_id: durable.then(|| self.take_log_id()),
             exclusive: declared.exclusive,
             auto_delete: declared.auto_delete,
             arguments: declared.arguments.clone(),
             settings,
-        })));
+        };
+        if let Some(queue) = queue_definition(&queue, &vhost) {
+            self.store(DurableChange::PutQueue { queue, next_log_id: self.next_log_id });
+        }
+        self.emit(Change::QueueDeclared(Arc::new(queue)));
         self.remember_owner(id, declared);
         Ok(Outcome::QueueDeclared { queue: id, name, created: true })
     }
@@ -116,6 +128,9 @@ impl Control {
     pub(super) fn bind(&mut self, change: &BindingChange) -> Result<Outcome, Exception> {
         let vhost = self.vhost_name(change.vhost)?;
         check_ends(change)?;
+        if change.target == BindingTarget::Queue {
+            self.check_not_quarantined(&vhost, &change.destination)?;
+        }
         let arguments = owned_table_of(change)?;
         let kind = self.source_of(change, &vhost)?.kind;
         let binding = self.binding_of(change, &arguments, &vhost)?;
@@ -137,6 +152,9 @@ impl Control {
         }
         let binding = Arc::new(binding);
         self.bindings.insert(&binding);
+        if let Some(definition) = self.binding_definition(&binding) {
+            self.store(DurableChange::PutBinding(definition));
+        }
         self.emit(Change::Bound(Arc::clone(&binding)));
         if is_pattern && let Some(token) = self.topology.topic_token(binding.source, binding.target)
         {
@@ -160,6 +178,7 @@ impl Control {
         self.check_exclusive_access(change, &binding, &vhost)?;
         if let Some(binding) = self.bindings.remove(&binding) {
             self.remove_pattern(&binding);
+            self.drop_bindings(std::slice::from_ref(&binding));
             let source = binding.source;
             self.emit(Change::Unbound(binding));
             self.delete_unused(vec![source]);
@@ -173,13 +192,59 @@ impl Control {
         name.ok_or_else(|| Exception::not_allowed("vhost not found"))
     }
 
-    fn name_of(&mut self, declared: &QueueDeclaration) -> Name {
+    /// The definition of a binding that outlives the process: one of two durable objects.
+    pub(super) fn binding_definition(&self, binding: &Binding) -> Option<BindingDefinition> {
+        // Asked for before names are copied, for nothing is durable where nobody stores.
+        self.write_ahead.as_ref()?;
+        let source = self.topology.exchange_by_id(binding.source)?;
+        let (name, durable, target) = match binding.target {
+            Target::Queue(destination) => {
+                let queue = self.topology.queue_by_id(destination.queue)?;
+                (&queue.name, queue.durable, BindingTarget::Queue)
+            }
+            Target::Exchange(exchange) => {
+                let exchange = self.topology.exchange_by_id(exchange)?;
+                (&exchange.name, exchange.durable, BindingTarget::Exchange)
+            }
+        };
+        if !(source.durable && durable) {
+            return None;
+        }
+        Some(BindingDefinition {
+            vhost: self.topology.vhost_name(source.vhost)?.clone(),
+            source: source.name.clone(),
+            destination: name.clone(),
+            target,
+            key: Bytes::copy_from_slice(&binding.key),
+            arguments: binding.arguments.clone(),
+        })
+    }
+
+    fn take_log_id(&mut self) -> u64 {
+        let id = self.next_log_id;
+        // Not used up before the highest bit, which has another meaning in the log.
+        self.next_log_id += 1;
+        id
+    }
+
+    fn check_not_quarantined(&self, vhost: &Name, name: &Name) -> Result<(), Exception> {
+        if self.is_quarantined(vhost, name) {
+            return Err(Exception::precondition_failed(format!(
+                "queue '{name}' in vhost '{vhost}' is in quarantine: its definition on disk is \
+                 damaged"
+            )));
+        }
+        Ok(())
+    }
+
+    fn name_of(&mut self, vhost: &Name, declared: &QueueDeclaration) -> Name {
         if !declared.name.is_empty() {
             return declared.name.clone();
         }
         loop {
             let name = self.server_names.next();
-            if self.topology.queue(declared.vhost, name.as_bytes()).is_none() {
+            let is_taken = self.topology.queue(declared.vhost, name.as_bytes()).is_some();
+            if !is_taken && !self.is_quarantined(vhost, &name) {
                 return name;
             }
         }
@@ -273,4 +338,27 @@ fn owned_table_of(change: &BindingChange) -> Result<OwnedTable, Exception> {
 
 fn table_of(arguments: &[u8]) -> TableRef<'_> {
     TableRef::trusted(arguments)
+}
+
+fn exchange_definition(exchange: &Exchange, vhost: &Name) -> ExchangeDefinition {
+    ExchangeDefinition {
+        vhost: vhost.clone(),
+        name: exchange.name.clone(),
+        kind: exchange.kind,
+        auto_delete: exchange.auto_delete,
+        internal: exchange.internal,
+        arguments: exchange.arguments.clone(),
+    }
+}
+
+/// `None` for a queue that ends with the process.
+fn queue_definition(queue: &QueueMeta, vhost: &Name) -> Option<QueueDefinition> {
+    Some(QueueDefinition {
+        vhost: vhost.clone(),
+        name: queue.name.clone(),
+        log_id: queue.log_id?,
+        home: queue.home.0,
+        auto_delete: queue.auto_delete,
+        arguments: queue.arguments.clone(),
+    })
 }

@@ -1,10 +1,12 @@
 //! Deleting, and what goes with what is deleted.
 
+use std::sync::Arc;
+
 use crate::error::Exception;
 use crate::id::{ExchangeId, Owner, QueueId, VhostId};
 use crate::topology::{Binding, Change, Name, Target};
 
-use super::{Control, Outcome};
+use super::{Control, DurableChange, Outcome};
 
 impl Control {
     /// Deleting what does not exist succeeds.
@@ -38,6 +40,7 @@ impl Control {
             return;
         };
         let (owner, target) = (meta.exclusive, Target::Queue(meta.destination()));
+        let durable = meta.durable.then(|| (meta.vhost, meta.name.clone()));
         if let Some(owner) = owner
             && let Some(queues) = self.exclusive_queues.get_mut(&owner)
         {
@@ -51,6 +54,12 @@ impl Control {
             self.remove_pattern(binding);
         }
         let sources = bindings.iter().map(|binding| binding.source).collect();
+        self.drop_bindings(&bindings);
+        if let Some((vhost, name)) = durable
+            && let Some(vhost) = self.topology.vhost_name(vhost).cloned()
+        {
+            self.store(DurableChange::DropQueue { vhost, name });
+        }
         self.emit(Change::QueueDeleted { queue, bindings: bindings.into() });
         self.queue_slots.release(queue.slot);
         self.delete_unused(sources);
@@ -87,15 +96,37 @@ impl Control {
 
     /// Deletes an exchange with all bindings from and to it; returns the sources of the latter.
     fn remove_exchange(&mut self, exchange: ExchangeId) -> Vec<ExchangeId> {
-        self.bindings.remove_source(exchange);
+        let from_here = self.bindings.remove_source(exchange);
+        self.drop_bindings(&from_here);
         self.patterns.forget(exchange);
         let bindings = self.bindings.remove_target(Target::Exchange(exchange));
         for binding in &bindings {
             self.remove_pattern(binding);
         }
         let sources = bindings.iter().map(|binding| binding.source).collect();
+        self.drop_bindings(&bindings);
+        self.drop_exchange(exchange);
         self.emit(Change::ExchangeDeleted { exchange, bindings: bindings.into() });
         self.exchange_slots.release(exchange.slot);
         sources
+    }
+
+    /// Has the stored ones of `bindings` forgotten. Both ends have to exist yet.
+    pub(super) fn drop_bindings(&mut self, bindings: &[Arc<Binding>]) {
+        for binding in bindings {
+            if let Some(definition) = self.binding_definition(binding) {
+                self.store(DurableChange::DropBinding(definition));
+            }
+        }
+    }
+
+    fn drop_exchange(&mut self, exchange: ExchangeId) {
+        let Some(meta) = self.topology.exchange_by_id(exchange).filter(|meta| meta.durable) else {
+            return;
+        };
+        let name = meta.name.clone();
+        if let Some(vhost) = self.topology.vhost_name(meta.vhost).cloned() {
+            self.store(DurableChange::DropExchange { vhost, name });
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::mail::{Batch, Lane, Mail};
 use crate::post::Post;
 use crate::topology::Topology;
 
-use super::Control;
+use super::{Control, DurableChange};
 
 /// The last member of the mesh.
 #[derive(Debug)]
@@ -18,7 +18,24 @@ pub struct ControlMember {
 impl ControlMember {
     /// The control state of `shards` shards that all start from `topology`; see [`Control::new`].
     pub fn new(topology: Topology, shards: u16, seed: u64) -> Self {
-        Self { control: Control::new(topology, shards, seed), post: Post::new(shards), shards }
+        Self::of(Control::new(topology, shards, seed))
+    }
+
+    /// A control state that has, if it is persistent, recovered what there was; see
+    /// [`Control::persistent`].
+    pub fn of(control: Control) -> Self {
+        let shards = control.topology().shards();
+        Self { control, post: Post::new(shards), shards }
+    }
+
+    /// What to store next; see [`Control::poll_durable`].
+    pub fn poll_durable(&mut self) -> Option<(u64, Vec<DurableChange>)> {
+        self.control.poll_durable()
+    }
+
+    /// That is durable; [`ControlMember::finish_turn`] sends what waited for it.
+    pub fn made_durable(&mut self, through: u64) {
+        self.control.made_durable(through);
     }
 
     /// Takes requests from a shard.

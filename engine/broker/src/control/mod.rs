@@ -16,20 +16,26 @@
 //! drain [`Control::poll_delta`] and [`Control::poll_answer`]. Topic patterns are compiled once
 //! per turn and exchange, however many bindings changed.
 //!
-//! Nothing here grows without a request that grows it: deltas and answers are drained every turn,
-//! and an answer waits only while a channel waits for it.
+//! A [`Control::persistent`] one also has changes stored before it sends their deltas: its driver
+//! takes them by [`Control::poll_durable`] and reports by [`Control::made_durable`].
+//!
+//! Nothing here grows without a request that grows it: deltas and answers are drained every turn
+//! or wait for a commit, and an answer waits only while a channel waits for it.
 
 mod admin;
 mod binding_index;
 mod declare;
+mod definition;
 mod delete;
 mod member;
 mod patterns;
 mod placement;
 mod progress;
+mod recover;
 mod request;
 mod server_name;
 mod slots;
+mod write_ahead;
 
 #[cfg(test)]
 mod tests;
@@ -38,17 +44,23 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::id::{ChannelKey, ExchangeId, Map, Owner, QueueId, ShardId, seeded_map};
-use crate::topology::{Change, Delta, Topology};
+use crate::topology::{Change, Delta, Name, Topology};
 
 use self::binding_index::BindingIndex;
+pub use self::definition::{
+    BindingDefinition, Definitions, DurableChange, ExchangeDefinition, QueueDefinition, Rejected,
+    VhostDefinition,
+};
 pub use self::member::ControlMember;
 use self::patterns::Patterns;
+pub use self::placement::home_of;
 use self::progress::Progress;
 pub use self::request::{
     Answer, BindingChange, ExchangeDeclaration, Outcome, QueueDeclaration, Request,
 };
 use self::server_name::ServerNames;
 use self::slots::Slots;
+use self::write_ahead::WriteAhead;
 
 /// Most exchanges at a time. A shard keeps a stamp of 4 octets per slot: 4 MiB.
 pub const EXCHANGES_MAX: u32 = 1 << 20;
@@ -72,12 +84,18 @@ pub struct Control {
     server_names: ServerNames,
     deltas: VecDeque<Arc<Delta>>,
     progress: Progress,
+    /// `None`: nobody stores anything, deltas go out at once.
+    write_ahead: Option<WriteAhead>,
+    /// The log id of the next durable queue.
+    next_log_id: u64,
+    /// Virtual host and name of queues that were declared and cannot be restored.
+    quarantined: BTreeSet<(Name, Name)>,
 }
 
 impl Control {
     /// A control state that starts from `topology`, of which every shard holds a copy, and which
-    /// has no bindings yet: recovery replays durable objects as requests. `seed` decides the names
-    /// that the server makes.
+    /// has no bindings yet: [`Control::recover`] brings them. Nothing outlives the process. `seed`
+    /// decides the names that the server makes.
     pub fn new(topology: Topology, shards: u16, seed: u64) -> Self {
         debug_assert_eq!(topology.shards(), shards);
         let mut control = Self {
@@ -89,6 +107,9 @@ impl Control {
             server_names: ServerNames::new(seed),
             deltas: VecDeque::new(),
             progress: Progress::new(shards, topology.sequence()),
+            write_ahead: None,
+            next_log_id: 1,
+            quarantined: BTreeSet::new(),
             topology,
         };
         for exchange in control.topology.exchanges() {
@@ -101,6 +122,12 @@ impl Control {
             }
         }
         control
+    }
+
+    /// The same, but the deltas of durable changes wait until these are stored.
+    pub fn persistent(topology: Topology, shards: u16, seed: u64) -> Self {
+        let write_ahead = Some(WriteAhead::default());
+        Self { write_ahead, ..Self::new(topology, shards, seed) }
     }
 
     /// Takes a request. Its answer, if it has one, comes after [`Control::finish_turn`].
@@ -150,9 +177,28 @@ impl Control {
         self.progress.finish_turn(self.topology.sequence());
     }
 
-    /// The next delta, to be sent to every shard in this order.
+    /// The next delta, to be sent to every shard in this order. None that is at or behind the
+    /// first change that is not durable yet.
     pub fn poll_delta(&mut self) -> Option<Arc<Delta>> {
+        let next = self.deltas.front()?.sequence;
+        if self.write_ahead.as_ref().is_some_and(|changes| !changes.releases(next)) {
+            return None;
+        }
         self.deltas.pop_front()
+    }
+
+    /// Everything that is to be stored, in this order and all or nothing, and the number to report
+    /// it by when it is durable. One at a time: `None` until then, and what comes meanwhile gathers
+    /// for the next.
+    pub fn poll_durable(&mut self) -> Option<(u64, Vec<DurableChange>)> {
+        self.write_ahead.as_mut()?.poll_commit()
+    }
+
+    /// What [`Control::poll_durable`] gave with this number is durable: drain the deltas again.
+    pub fn made_durable(&mut self, through: u64) {
+        if let Some(changes) = &mut self.write_ahead {
+            changes.made_durable(through);
+        }
     }
 
     /// The next answer whose deltas every shard has applied, and the shard it goes to.
@@ -183,6 +229,24 @@ impl Control {
     /// How many bindings there are, those of the default exchange not counted.
     pub fn binding_count(&self) -> usize {
         self.bindings.len()
+    }
+
+    /// The log id that the next durable queue gets.
+    pub fn next_log_id(&self) -> u64 {
+        self.next_log_id
+    }
+
+    /// Whether a queue was declared and cannot be restored.
+    fn is_quarantined(&self, vhost: &Name, queue: &Name) -> bool {
+        !self.quarantined.is_empty() && self.quarantined.contains(&(vhost.clone(), queue.clone()))
+    }
+
+    /// Has a change stored before the next delta is sent. Comes before that is emitted.
+    fn store(&mut self, change: DurableChange) {
+        let sequence = self.topology.sequence() + 1;
+        if let Some(changes) = &mut self.write_ahead {
+            changes.gather(sequence, change);
+        }
     }
 
     fn emit(&mut self, change: Change) {

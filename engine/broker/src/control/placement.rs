@@ -6,7 +6,7 @@ use crate::id::ShardId;
 /// hashing), so that with another number of shards most queues stay where they are.
 ///
 /// Not seeded: a durable queue must find its log again after a restart.
-pub(super) fn home_of(vhost: &str, name: &str, shards: u16) -> ShardId {
+pub fn home_of(vhost: &str, name: &str, shards: u16) -> ShardId {
     let vhost_hash = fnv_1a(0xCBF2_9CE4_8422_2325, vhost.as_bytes());
     // 0xFF is in no UTF-8 text: it keeps ("a", "bc") and ("ab", "c") apart.
     let hash = fnv_1a(fnv_1a(vhost_hash, &[0xFF]), name.as_bytes());

@@ -1,5 +1,7 @@
 //! What the control state answers, when, and what a change costs.
 
+mod durable;
+
 use bytes::Bytes;
 use leveret_amqp::TableBuilder;
 

@@ -1,0 +1,136 @@
+//! What is declared, by name: the form in which it outlives the process.
+//!
+//! Numbers of virtual hosts, exchanges and queues are those of one run, so none stands here.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::topology::{BindingTarget, ExchangeKind, Name};
+
+/// A virtual host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VhostDefinition {
+    /// Its name.
+    pub name: Name,
+}
+
+/// A durable exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExchangeDefinition {
+    /// The name of its virtual host.
+    pub vhost: Name,
+    /// Its name.
+    pub name: Name,
+    /// How it routes.
+    pub kind: ExchangeKind,
+    /// Goes with its last binding as a source.
+    pub auto_delete: bool,
+    /// Cannot be published to.
+    pub internal: bool,
+    /// The argument table as received, without its length prefix.
+    pub arguments: Bytes,
+}
+
+/// A durable queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDefinition {
+    /// The name of its virtual host.
+    pub vhost: Name,
+    /// Its name.
+    pub name: Name,
+    /// What its records in the log are known by; never used twice.
+    pub log_id: u64,
+    /// The shard whose log has its messages.
+    pub home: u16,
+    /// Goes with its last consumer.
+    pub auto_delete: bool,
+    /// The argument table as received, without its length prefix.
+    pub arguments: Bytes,
+}
+
+/// A binding of two durable objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingDefinition {
+    /// The name of the virtual host of both ends.
+    pub vhost: Name,
+    /// The exchange that messages come from.
+    pub source: Name,
+    /// The name of the queue or exchange they go to.
+    pub destination: Name,
+    /// Which of the two it is.
+    pub target: BindingTarget,
+    /// The binding key, opaque bytes.
+    pub key: Bytes,
+    /// The argument table as received, without its length prefix.
+    pub arguments: Bytes,
+}
+
+/// One step of what has to outlive the process. A later one of the same name wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DurableChange {
+    /// A new virtual host.
+    PutVhost(VhostDefinition),
+    /// A new exchange.
+    PutExchange(ExchangeDefinition),
+    /// An exchange is gone; its bindings are dropped one by one.
+    DropExchange {
+        /// The name of its virtual host.
+        vhost: Name,
+        /// Its name.
+        name: Name,
+    },
+    /// A new queue.
+    PutQueue {
+        /// The queue.
+        queue: QueueDefinition,
+        /// The log id of the queue after this one. Stored with it, so that no log id comes twice,
+        /// not even that of a queue that is deleted before the broker stops.
+        next_log_id: u64,
+    },
+    /// A queue is gone; its bindings are dropped one by one.
+    DropQueue {
+        /// The name of its virtual host.
+        vhost: Name,
+        /// Its name.
+        name: Name,
+    },
+    /// A new binding.
+    PutBinding(BindingDefinition),
+    /// A binding is gone. Equal to the definition it was put with.
+    DropBinding(BindingDefinition),
+}
+
+/// All that was declared, as recovery reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Definitions {
+    /// Virtual hosts but `/`, which is always there.
+    pub vhosts: Vec<VhostDefinition>,
+    /// Exchanges but those that every virtual host has.
+    pub exchanges: Vec<ExchangeDefinition>,
+    /// Queues.
+    pub queues: Vec<QueueDefinition>,
+    /// Bindings.
+    pub bindings: Vec<BindingDefinition>,
+    /// Virtual host and name of queues whose definitions are damaged. They cannot be declared.
+    pub quarantined: Vec<(Name, Name)>,
+    /// The log id of the next queue as it was stored.
+    pub next_log_id: u64,
+}
+
+/// A definition that does not fit what else there is. It stays where it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// What it defines, in words.
+    pub what: String,
+    /// Why it was not restored.
+    pub reason: String,
+    /// For a queue: records of this log id are not dead.
+    pub log_id: Option<u64>,
+}
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}

@@ -1,0 +1,298 @@
+//! Opening the database and reading all of it.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leveret_broker::control::{Definitions, VhostDefinition};
+use redb::backends::InMemoryBackend;
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
+use serde::de::DeserializeOwned;
+
+use super::commit::{begin, put_fact};
+use super::row::{
+    self, BINDINGS, Damage, EXCHANGES, FORMAT, FORMAT_WRITTEN, NEXT_LOG_ID, QUEUES, SHARDS, STORE,
+    STORE_ID, VHOSTS,
+};
+use super::{FILE_NAME, Loaded, Metadata, damage, failure};
+use crate::failure::Failure;
+
+/// redb's cache. Everything is read once, at the start; after that commits touch a path of pages
+/// per row.
+const CACHE_SIZE_BYTES: usize = 16 << 20;
+
+/// The largest database that is read into memory to look at it: millions of queues.
+const PEEK_BYTES_MAX: u64 = 1 << 30;
+
+/// The name of a database that is not complete yet.
+const UNFINISHED_NAME: &str = "metadata.redb.new";
+
+pub(super) fn open(data_dir: &Path, shards: u16) -> Result<(Metadata, Loaded), Failure> {
+    let path = data_dir.join(FILE_NAME);
+    let failed = |source: io::Error| failure(&path, &redb::Error::Io(source));
+    let fresh = !path.try_exists().map_err(failed)?;
+    if fresh {
+        refuse_orphaned_logs(data_dir, &path)?;
+        create(data_dir, shards)?;
+    }
+    let database = guarded(&path, || open_database(&path))?;
+    let loaded = guarded(&path, || {
+        let loaded = read(&path, &database)?;
+        try_writing(&database, loaded.shards_before).map_err(|error| failure(&path, &error))?;
+        Ok(Loaded { fresh, ..loaded })
+    });
+    match loaded {
+        Ok(loaded) => Ok((Metadata { database, path }, loaded)),
+        Err(refusal) => {
+            // Closing it would write to what is damaged.
+            std::mem::forget(database);
+            Err(refusal)
+        }
+    }
+}
+
+/// Works on a copy in memory: redb repairs what was not closed in order, and asks for a lock.
+pub(super) fn peek(data_dir: &Path) -> Result<Loaded, Failure> {
+    let path = data_dir.join(FILE_NAME);
+    let read_all = || -> Result<InMemoryBackend, io::Error> {
+        let file = File::open(&path)?;
+        let length = file.metadata()?.len();
+        if length == 0 || length > PEEK_BYTES_MAX {
+            let text = format!("{length} bytes, not 1 to {PEEK_BYTES_MAX}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let mut bytes = Vec::new();
+        file.take(PEEK_BYTES_MAX).read_to_end(&mut bytes)?;
+        let backend = InMemoryBackend::new();
+        backend.set_len(bytes.len() as u64)?;
+        backend.write(0, &bytes)?;
+        Ok(backend)
+    };
+    let backend = read_all().map_err(|source| failure(&path, &redb::Error::Io(source)))?;
+    guarded(&path, || {
+        let failed = |error: redb::DatabaseError| failure(&path, &error.into());
+        let mut database = builder().create_with_backend(backend).map_err(failed)?;
+        database.check_integrity().map_err(failed)?;
+        read(&path, &database)
+    })
+}
+
+/// Logs without the declarations that give them a meaning are not an empty broker.
+fn refuse_orphaned_logs(data_dir: &Path, path: &Path) -> Result<(), Failure> {
+    let failed = |source: io::Error| failure(path, &redb::Error::Io(source));
+    for entry in fs::read_dir(data_dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_shard = entry.file_name().to_string_lossy().starts_with("shard-");
+        if !is_shard || !entry.file_type().map_err(failed)?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(entry.path()).map_err(failed)? {
+            let file = file.map_err(failed)?.path();
+            if file.extension().is_some_and(|extension| extension == "segment") {
+                let reason = format!(
+                    "it is missing, but there are messages in {}. It says whose they are, so the \
+                     broker does not start without it. Nothing was deleted. Restore the file from \
+                     a copy of this data directory, or move the whole directory away to start \
+                     empty.",
+                    file.display()
+                );
+                return Err(Failure::Metadata { path: path.to_owned(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a database under another name, so that one of the real name is always complete.
+fn create(data_dir: &Path, shards: u16) -> Result<(), Failure> {
+    let unfinished = data_dir.join(UNFINISHED_NAME);
+    let make = || -> Result<(), redb::Error> {
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        let database = builder().create(&unfinished)?;
+        let transaction = begin(&database)?;
+        put_fact(&transaction, FORMAT, &FORMAT_WRITTEN)?;
+        put_fact(&transaction, STORE_ID, &random_id()?)?;
+        put_fact(&transaction, SHARDS, &shards)?;
+        put_fact(&transaction, NEXT_LOG_ID, &1_u64)?;
+        for table in [VHOSTS, EXCHANGES, QUEUES, BINDINGS] {
+            transaction.open_table(table)?;
+        }
+        transaction.commit()?;
+        drop(database);
+        File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, data_dir.join(FILE_NAME))?;
+        // A name is durable with its directory, not with its file.
+        File::open(data_dir)?.sync_all()?;
+        Ok(())
+    };
+    make().map_err(|error| failure(&unfinished, &error))
+}
+
+fn random_id() -> io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut id)?;
+    Ok(id)
+}
+
+fn builder() -> Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_SIZE_BYTES);
+    builder
+}
+
+/// Opens a database with all checksums verified: redb trusts its pages otherwise, and a broken
+/// pointer would have it write over sound ones.
+fn open_database(path: &Path) -> Result<Database, Failure> {
+    let failed = |error: redb::DatabaseError| failure(path, &error.into());
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_repaired);
+    let mut builder = builder();
+    builder.set_repair_callback(move |_| told.store(true, Ordering::Relaxed));
+    // `create` would take an empty file for a new database.
+    let mut database = builder.open(path).map_err(failed)?;
+    if is_repaired.load(Ordering::Relaxed) {
+        // Not closed in order, so redb has verified everything by itself.
+        return Ok(database);
+    }
+    // False means that the list of free pages was made anew, which is no loss; pages that do not
+    // fit their checksums are an error, for commits have two phases.
+    database.check_integrity().map_err(failed)?;
+    Ok(database)
+}
+
+/// Writes what is there already, and all of redb's own tables: damage in these shows at a write
+/// only, and here it can be told in words.
+fn try_writing(database: &Database, shards: u16) -> Result<(), redb::Error> {
+    let mut transaction = begin(database)?;
+    transaction.set_quick_repair(true);
+    put_fact(&transaction, SHARDS, &shards)?;
+    Ok(transaction.commit()?)
+}
+
+fn read(path: &Path, database: &Database) -> Result<Loaded, Failure> {
+    let failed = |error: redb::Error| failure(path, &error);
+    let transaction = database.begin_read().map_err(|error| failed(error.into()))?;
+    let (major, minor): (u16, u16) = fact(path, &transaction, FORMAT)?;
+    if major != FORMAT_WRITTEN.0 {
+        let reason = format!(
+            "it has format {major}.{minor}, and this broker reads {}.x. Use the broker that wrote \
+             it, or choose another directory with --data-dir.",
+            FORMAT_WRITTEN.0
+        );
+        return Err(Failure::Metadata { path: path.to_owned(), reason });
+    }
+    let mut loaded = Loaded {
+        definitions: Definitions {
+            next_log_id: fact(path, &transaction, NEXT_LOG_ID)?,
+            ..Definitions::default()
+        },
+        damages: Vec::new(),
+        store_id: fact(path, &transaction, STORE_ID)?,
+        shards_before: fact(path, &transaction, SHARDS)?,
+        fresh: false,
+    };
+    loaded.read_rows(&transaction).map_err(failed)?;
+    Ok(loaded)
+}
+
+/// A fact of the store; without it nothing else means anything.
+fn fact<T: DeserializeOwned>(
+    path: &Path,
+    transaction: &ReadTransaction,
+    key: &[u8],
+) -> Result<T, Failure> {
+    let failed = |error: redb::Error| failure(path, &error);
+    let table = transaction.open_table(STORE).map_err(|error| failed(error.into()))?;
+    let value = table.get(key).map_err(|error| failed(error.into()))?;
+    let row = match &value {
+        Some(value) => row::unseal(key, value.value()).map_err(|damage| damage.to_string()),
+        None => Err("it is missing".to_owned()),
+    };
+    row.map_err(|reason| Failure::Metadata {
+        path: path.to_owned(),
+        reason: damage(&format!("of `{}`, {reason}", String::from_utf8_lossy(key))),
+    })
+}
+
+impl Loaded {
+    fn read_rows(&mut self, transaction: &ReadTransaction) -> Result<(), redb::Error> {
+        let definitions = &mut self.definitions;
+        let damages = &mut self.damages;
+        let told = |what: &str, key: &[u8], damage: Damage| {
+            format!(
+                "the row of {what} in {FILE_NAME} is not used: {damage}",
+                what = named(what, key)
+            )
+        };
+        for row in transaction.open_table(VHOSTS)?.iter()? {
+            let (key, value) = row?;
+            match row::unseal::<()>(key.value(), value.value()) {
+                Ok(()) => definitions
+                    .vhosts
+                    .extend(row::vhost_name(key.value()).map(|name| VhostDefinition { name })),
+                Err(damage) => damages.push(told("virtual host", key.value(), damage)),
+            }
+        }
+        for row in transaction.open_table(EXCHANGES)?.iter()? {
+            let (key, value) = row?;
+            match row::read_exchange(key.value(), value.value()) {
+                Ok(exchange) => definitions.exchanges.push(exchange),
+                Err(damage) => damages.push(told("exchange", key.value(), damage)),
+            }
+        }
+        for row in transaction.open_table(QUEUES)?.iter()? {
+            let (key, value) = row?;
+            match row::read_queue(key.value(), value.value()) {
+                Ok(queue) => definitions.queues.push(queue),
+                Err(damage) => {
+                    damages.push(told("queue", key.value(), damage));
+                    definitions.quarantined.extend(row::names(key.value()));
+                }
+            }
+        }
+        for row in transaction.open_table(BINDINGS)?.iter()? {
+            let (key, value) = row?;
+            match row::read_binding(key.value(), value.value()) {
+                Ok(binding) => definitions.bindings.push(binding),
+                Err(damage) => damages.push(told("binding", key.value(), damage)),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn named(what: &str, key: &[u8]) -> String {
+    match row::names(key) {
+        Some((vhost, name)) => format!("{what} '{name}' in vhost '{vhost}'"),
+        None => format!("{what} {}", key.escape_ascii()),
+    }
+}
+
+/// Runs what may panic where the file is damaged, for redb is written for files that are not.
+fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let panicked = || Failure::Metadata {
+        path: path.to_owned(),
+        reason: damage("redb cannot make sense of it"),
+    };
+    // The release build does not unwind: the last word is the hook's.
+    let hook = cfg!(panic = "abort").then(|| {
+        let text = panicked().to_string();
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |_| {
+            eprintln!("leveret: {text}");
+            std::process::exit(1);
+        }));
+        before
+    });
+    let result = panic::catch_unwind(AssertUnwindSafe(body));
+    if let Some(before) = hook {
+        panic::set_hook(before);
+    }
+    result.unwrap_or_else(|_| Err(panicked()))
+}
