@@ -189,6 +189,9 @@ impl Connection {
         let Stage::Running(session) = &mut self.stage else {
             return false;
         };
+        if session.blocks.lift(super::Block::Log) {
+            core.log_waiters.remove(&self.id);
+        }
         let owns_exclusive = std::mem::take(&mut session.owns_exclusive);
         if owns_exclusive {
             let request = Request::OwnerGone(owner);

@@ -70,7 +70,7 @@ impl Connection {
         let channel = &mut *self.channels[index];
         let key = channel.key;
         match carry_out(&mut Call { core, session, channel }) {
-            Ok(Flow::Done) if session.waiting_for.is_none() => Next::Frame,
+            Ok(Flow::Done) if !session.blocks.any() => Next::Frame,
             Ok(Flow::Done) => Next::Look,
             Ok(Flow::Await(what)) => {
                 session.awaiting = Some(Awaiting { channel: key, method, what });

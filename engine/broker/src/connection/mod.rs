@@ -6,6 +6,7 @@
 //!                  └──► Silent ─────────────┘
 //! ```
 
+mod block;
 mod close;
 mod heartbeat;
 mod method;
@@ -24,6 +25,7 @@ use crate::error::Exception;
 use crate::handshake::{HANDSHAKE_FRAME_SIZE_MAX, Handshake};
 use crate::id::{ConnectionId, Owner};
 
+pub use block::{Block, Blocks};
 pub use close::Ending;
 pub use heartbeat::Heartbeat;
 pub use session::Session;

@@ -41,14 +41,6 @@ impl Connection {
         self.read(core, bytes);
     }
 
-    /// There is room again in the mesh lane that the connection waited for.
-    pub fn relieved(&mut self, core: &mut Core) {
-        if let Stage::Running(session) = &mut self.stage {
-            session.waiting_for = None;
-        }
-        self.resume(core);
-    }
-
     /// Goes on with the method whose answer has come.
     pub fn answered(&mut self, core: &mut Core, channel: ChannelKey, answer: Answered) {
         if channel.channel == 0 {
@@ -182,8 +174,8 @@ impl Connection {
             return self.stray_content(core, number, FRAME_HEADER, payload);
         };
         match (Call { core, session, channel }).publish_header(payload) {
-            Ok(()) => self.published(),
-            Err(exception) => self.failed(core, number, exception),
+            Ok(()) => self.published(core),
+            Err(exception) => self.unpublished(core, number, exception),
         }
     }
 
@@ -201,8 +193,8 @@ impl Connection {
             return self.stray_content(core, number, FRAME_BODY, &chunk[data]);
         };
         match (Call { core, session, channel }).publish_body(chunk, data, first && last, last) {
-            Ok(()) => self.published(),
-            Err(exception) => self.failed(core, number, exception),
+            Ok(()) => self.published(core),
+            Err(exception) => self.unpublished(core, number, exception),
         }
     }
 
@@ -220,11 +212,21 @@ impl Connection {
         }
     }
 
-    /// A message may have filled a mesh lane: then its publisher waits.
+    /// A publish that fails may end its channel only: then it was one all the same.
+    #[cold]
+    fn unpublished(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
+        self.failed(core, number, exception);
+        self.published(core)
+    }
+
+    /// After a header or body frame of a publish: what it met may make its publisher wait.
     #[inline]
-    fn published(&self) -> Next {
+    fn published(&mut self, core: &mut Core) -> Next {
+        if core.alarms.any() {
+            self.block_by_alarm(core);
+        }
         match &self.stage {
-            Stage::Running(session) if session.waiting_for.is_none() => Next::Frame,
+            Stage::Running(session) if !session.blocks.any() => Next::Frame,
             _ => Next::Look,
         }
     }

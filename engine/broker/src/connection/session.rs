@@ -6,6 +6,8 @@ use crate::handshake::Opened;
 use crate::id::{ConnectionId, Owner, ShardId};
 use crate::topology::Topology;
 
+use super::block::{Block, Blocks};
+
 /// An open connection without its channels.
 #[derive(Debug)]
 pub struct Session {
@@ -19,8 +21,10 @@ pub struct Session {
     pub owns_exclusive: bool,
     /// The question that keeps the connection from reading on.
     pub awaiting: Option<Awaiting>,
-    /// A home whose lane has to be relieved before the connection publishes on.
-    pub waiting_for: Option<ShardId>,
+    /// What else keeps it from reading on.
+    pub blocks: Blocks,
+    /// The client was told `connection.blocked` and not yet `unblocked`.
+    pub told_blocked: bool,
     consumer_tags: u64,
 }
 
@@ -33,7 +37,8 @@ impl Session {
             opened,
             owns_exclusive: false,
             awaiting: None,
-            waiting_for: None,
+            blocks: Blocks::default(),
+            told_blocked: false,
             consumer_tags: 0,
         }
     }
@@ -46,14 +51,24 @@ impl Session {
         format!("amq.ctag-{shard}.{slot}.{generation}.{}", self.consumer_tags)
     }
 
-    /// Has the connection wait until a home can take more publishes.
+    /// Has the connection wait until a home can take more publishes: until the mesh lane to it, its
+    /// log, or the log of this shard has room.
     #[inline]
     pub fn wait_to_publish(&mut self, core: &mut Core, home: Option<ShardId>) {
-        if let Some(home) = home
-            && self.waiting_for.is_none()
-        {
-            self.waiting_for = Some(home);
+        let Some(home) = home else {
+            return;
+        };
+        if home == core.id {
+            self.wait_for_log(core);
+        } else if self.blocks.add(Block::Mesh, core.now) {
             core.exits.post.wait_to_publish(home, self.id);
+        }
+    }
+
+    /// Has the connection wait until the log has room, see [`Core::log_relieved`].
+    pub fn wait_for_log(&mut self, core: &mut Core) {
+        if self.blocks.add(Block::Log, core.now) {
+            core.log_waiters.insert(self.id);
         }
     }
 
@@ -66,6 +81,6 @@ impl Session {
     /// Whether the connection reads no further for now.
     #[inline]
     pub fn is_blocked(&self) -> bool {
-        self.awaiting.is_some() || self.waiting_for.is_some()
+        self.awaiting.is_some() || self.blocks.any()
     }
 }

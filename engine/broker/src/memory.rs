@@ -1,0 +1,80 @@
+//! What the messages of a shard cost in memory, from totals that are kept where they change: fit
+//! to be asked each turn.
+
+use crate::core::Core;
+use crate::outbound::Unacked;
+use crate::queue::ready::Entry;
+use crate::queue::state::Checkout;
+use crate::settings::Settings;
+use crate::store::SEGMENT_BYTES;
+
+/// What one queue's hold on one message costs beside the message: its entry while it is ready, or
+/// its checkout at the queue and its tag at the channel. The sum is taken for either, so that it
+/// also covers the room by which ring buffers grow ahead.
+const INDEX_BYTES: usize =
+    size_of::<Entry>() + size_of::<(u64, Option<Checkout>)>() + size_of::<(u64, Option<Unacked>)>();
+
+impl Core {
+    /// Bytes of messages at rest with what finds them, and of what waits for sockets and for other
+    /// shards. O(1) but for the number of shards.
+    ///
+    /// A body that is lent to an outbox counts on both sides: the store may let go first. Messages
+    /// that are half received are not in it.
+    pub fn memory_bytes(&self) -> u64 {
+        let index = self.store.all_references() * INDEX_BYTES;
+        let ways_out = self.exits.writers.waiting_bytes() + self.exits.post.waiting_bytes();
+        (self.store.memory_bytes() + index + ways_out) as u64
+    }
+
+    /// While memory runs out none is kept for reuse: what was consumed counts no longer.
+    pub fn free_spare_memory(&mut self) {
+        let segments = if self.alarms.memory { 0 } else { spare_segments(&self.settings) };
+        self.store.limit_spare(segments);
+    }
+}
+
+/// Emptied segments that are kept for reuse: at most a quarter of the store's memory, so that what
+/// a drained shard keeps never looks like a lack of memory.
+pub(crate) fn spare_segments(settings: &Settings) -> usize {
+    let quarter = settings.store_memory_max_bytes / 4;
+    usize::try_from(quarter).unwrap_or(usize::MAX) / SEGMENT_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::event::Alarms;
+    use crate::id::{Instant, ShardId};
+    use crate::message::{Body, Message};
+    use crate::topology::Topology;
+
+    #[test]
+    fn a_backlog_counts_with_its_index_and_goes_again() {
+        let settings = Settings { store_memory_max_bytes: 8 << 20, ..Settings::default() };
+        let topology = Topology::with_presets(1, 1);
+        let mut core = Core::new(ShardId(0), 1, Arc::new(settings), topology);
+        assert_eq!(core.memory_bytes(), 0);
+        let message = Message {
+            exchange: b"",
+            routing_key: b"q",
+            properties: &[0, 0],
+            body: Body::Inline(&[7; 300]),
+            published_at: Instant(0),
+        };
+        let ids: Vec<_> = (0..100_000).map(|_| core.store.put(&message, 2)).collect();
+        let full = core.memory_bytes();
+        let least = 100_000 * (325 + 2 * INDEX_BYTES as u64);
+        assert!((least..least + least / 4).contains(&full), "{least} {full}");
+        for id in ids {
+            core.store.release(id);
+            core.store.release(id);
+        }
+        let kept = core.memory_bytes();
+        assert!(kept < full / 10, "{kept} of {full}");
+        core.alarms = Alarms { memory: true, disk: false };
+        core.free_spare_memory();
+        assert!(core.memory_bytes() + (2 << 20) <= kept, "a quarter of 8 MiB was spare");
+    }
+}

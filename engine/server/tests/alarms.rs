@@ -1,0 +1,106 @@
+//! Alarms of the real binary: publishers are told and held back until there is room again.
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
+mod process;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use process::client::Client;
+use process::{Broker, Directory, get};
+
+/// More than 64 MiB is reached after some 6,500 of these, by wherever they are kept.
+const BODY_BYTES: usize = 10_000;
+
+/// The options of a broker whose configuration is this text.
+fn start(configuration: &str) -> (Broker, Directory) {
+    let directory = Directory::new();
+    let file = directory.file("leveret.toml", configuration);
+    let broker = Broker::start(&["--shards", "2", "--config", file.to_str().unwrap()]);
+    (broker, directory)
+}
+
+fn open(broker: &Broker) -> Client {
+    let mut client = Client::open(broker.address("amqp"));
+    client.open_channel();
+    client
+}
+
+/// The sum of a series over all its labels but one.
+fn sum(broker: &Broker, name: &str, label: &str) -> u64 {
+    let (_, metrics) = get(broker.address("metrics"), "/metrics");
+    let lines = metrics.lines().filter(|line| line.starts_with(name) && line.contains(label));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_full_memory_blocks_publishers_until_it_is_drained() {
+    let (mut broker, _directory) = start("memory_limit_bytes = 67108864\n");
+    let mut publisher = open(&broker);
+    publisher.declare("backlog");
+    let enough = Arc::new(AtomicBool::new(false));
+    // The writing side waits for the broker once it is blocked.
+    let writing = thread::spawn({
+        let (mut publisher, enough) = (publisher.clone(), Arc::clone(&enough));
+        move || {
+            let mut published = 0;
+            while !enough.load(Ordering::Relaxed) {
+                publisher.publish("backlog", &[7; BODY_BYTES]);
+                published += 1;
+            }
+            published
+        }
+    });
+    assert_eq!(publisher.read_blocked(), "low on memory");
+    enough.store(true, Ordering::Relaxed);
+    broker.wait_for_log("memory alarm: messages use ");
+    assert_eq!(sum(&broker, "rabbitmq_alarms_memory_used_watermark", ""), 1);
+    assert_eq!(sum(&broker, "rabbitmq_alarms_free_disk_space_watermark", ""), 0);
+    assert_eq!(sum(&broker, "leveret_connections_blocked", "reason=\"alarm\""), 1);
+    assert!(sum(&broker, "leveret_memory_bytes{", "") > 50 << 20);
+
+    let mut consumer = open(&broker);
+    let mut got = 0;
+    while consumer.get("backlog").is_some() {
+        got += 1;
+    }
+    publisher.read_unblocked();
+    broker.wait_for_log("memory alarm is over");
+    let published = writing.join().unwrap();
+    while got < published {
+        match consumer.get("backlog") {
+            Some(body) => got += usize::from(body.len() == BODY_BYTES),
+            None => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    assert_eq!(consumer.get("backlog"), None);
+    assert_eq!(sum(&broker, "rabbitmq_alarms_memory_used_watermark", ""), 0);
+    assert_eq!(sum(&broker, "leveret_connections_blocked", ""), 0);
+}
+
+#[test]
+fn a_full_disk_blocks_publishers_from_the_start_and_nobody_else() {
+    let (mut broker, _directory) = start("disk_free_min_bytes = 1125899906842624\n");
+    broker.wait_for_log("disk alarm: the file system of ");
+    let mut publishers = [open(&broker), open(&broker)];
+    for publisher in &mut publishers {
+        publisher.declare("q");
+        publisher.publish("q", b"held back");
+        assert_eq!(publisher.read_blocked(), "low on disk");
+    }
+    let mut consumer = open(&broker);
+    assert_eq!(consumer.get("q"), None);
+    let (_, top) = get(broker.address("http"), "/api/top");
+    assert_eq!(top.matches("\"disk_alarm\":true").count(), 2, "both shards: {top}");
+    assert_eq!(sum(&broker, "rabbitmq_alarms_free_disk_space_watermark", ""), 1);
+
+    broker.signal("TERM");
+    for client in publishers.iter_mut().chain([&mut consumer]) {
+        assert_eq!(client.read_close().0, 320);
+        client.close_ok();
+        assert!(client.is_cut());
+    }
+    assert!(broker.wait(Duration::from_mins(1)).success());
+}
