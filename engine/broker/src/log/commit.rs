@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::blocks::Blocks;
+use super::bug::{Bug, Planted};
 use super::record::{self, BARRIER_BYTES, HEADER_BYTES, Stamp};
 use super::{BLOCK_BYTES, Position};
 
@@ -29,6 +30,7 @@ pub(super) struct Commits {
     submitted: Position,
     durable: Position,
     spare: Vec<Blocks>,
+    planted: Planted,
 }
 
 /// A batch on its way to the disk.
@@ -61,7 +63,14 @@ impl Commits {
             // Whatever lies before was read from the disk.
             durable: Position::new(segment, 0),
             spare: Vec::new(),
+            planted: Planted::default(),
         }
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+        self.epoch -= u32::from(planted.is(Bug::EpochKept));
     }
 
     /// Behind the last record added.
@@ -120,7 +129,9 @@ impl Commits {
             return;
         }
         let end = self.end() as usize;
-        if padded(end) > end {
+        if padded(end) > end && self.planted.is(Bug::NoFiller) {
+            self.open.extend_zeros(padded(end) - end);
+        } else if padded(end) > end {
             self.append(|blocks, stamp| record::encode_filler(blocks, stamp, padded(end) - end));
         }
         let fresh = Blocks::default();
@@ -130,6 +141,9 @@ impl Commits {
             blocks: std::mem::replace(&mut self.open, fresh),
         };
         self.offset += batch.blocks.len() as u32;
+        if self.planted.is(Bug::BlockShared) && batch.blocks.len() > 2 * BLOCK_BYTES {
+            self.offset -= BLOCK_BYTES as u32;
+        }
         self.closed_bytes += batch.blocks.len();
         self.closed.push_back(batch);
     }
@@ -178,8 +192,19 @@ impl Commits {
         let stamp = Stamp { position, epoch: self.epoch };
         let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
         record::encode_barrier(barrier, stamp, self.durable);
+        if self.planted.is(Bug::BarrierUnsummed) {
+            barrier[HEADER_BYTES] ^= 0x10;
+        }
         let length = batch.blocks.len();
-        self.submitted = Position::new(batch.segment, batch.offset + length as u32);
+        let end = Position::new(batch.segment, batch.offset + length as u32);
+        self.submitted = end;
+        if self.planted.is(Bug::BarrierTooHigh) {
+            let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
+            record::encode_barrier(barrier, stamp, end);
+        }
+        if self.planted.is(Bug::DurableAtSubmit) {
+            self.durable = end;
+        }
         let behind = start + BARRIER_BYTES;
         let has_records = !record::is_filler_at(batch.blocks.as_slice(), behind);
         self.under_way = Some(UnderWay { length, has_records });

@@ -9,9 +9,11 @@
 //! starts the next. So a lone record waits for one device write and a crowd of them shares it.
 
 pub mod blocks;
+pub mod bug;
 mod commit;
 pub mod operation;
 pub mod record;
+pub mod recovery;
 pub mod segment;
 mod settles;
 
@@ -20,10 +22,11 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use crate::id::{Instant, SECOND_NS};
+use crate::id::{Instant, QueueId, SECOND_NS};
 use crate::message::Message;
 
 use self::blocks::Blocks;
+use self::bug::{Bug, Planted};
 use self::commit::{Batch, Commits};
 use self::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
 use self::record::{MarkRecord, PublishRecord};
@@ -55,6 +58,22 @@ pub type LogId = u64;
 
 /// Marks the number of a queue that does not outlive the process: its slot and generation follow.
 pub const PROCESS_QUEUE: LogId = 1 << 63;
+
+/// Bits of a generation in the log id of such a queue.
+const GENERATION_BITS: u32 = 31;
+
+/// The log id of a queue that does not outlive the process, or of one that does for messages that
+/// do not.
+pub fn process_queue(queue: QueueId) -> LogId {
+    let QueueId { slot, generation } = queue;
+    let generation = u64::from(generation) & ((1 << GENERATION_BITS) - 1);
+    PROCESS_QUEUE | u64::from(slot) << GENERATION_BITS | generation
+}
+
+/// The slot of the queue that [`process_queue`] made the id of.
+pub fn process_queue_slot(log_id: LogId) -> Option<u32> {
+    (log_id & PROCESS_QUEUE != 0).then_some((log_id >> GENERATION_BITS) as u32)
+}
 
 /// An address in a log: segment, then offset.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,12 +140,14 @@ pub struct Log {
     operations: VecDeque<DiskOperation>,
     next_read: u64,
     failed: bool,
+    closed: bool,
     retry_at: Option<Instant>,
     /// When the oldest settlement that waits came in, plus [`SETTLE_DELAY_NS`].
     settle_due: Option<Instant>,
     /// When the last commit ended, plus [`IDLE_BARRIER_NS`], unless it was but a barrier.
     barrier_due: Option<Instant>,
     counts: LogCounts,
+    planted: Planted,
 }
 
 /// What a log has done.
@@ -167,11 +188,21 @@ impl Log {
             operations,
             next_read: 0,
             failed: false,
+            closed: false,
             retry_at: None,
             settle_due: None,
             barrier_due: None,
             counts: LogCounts::default(),
+            planted: Planted::default(),
         }
+    }
+
+    /// From now on it makes a mistake, so that tests can see whether they notice.
+    #[cfg(feature = "planted-bugs")]
+    pub fn plant(&mut self, bug: Bug) {
+        self.planted = Planted::of(bug);
+        self.commits.plant(self.planted);
+        self.segments.plant(self.planted);
     }
 
     /// Adds a message that these queues of the shard hold now. Its record can be addressed at once
@@ -223,7 +254,24 @@ impl Log {
         }
         self.make_room(record::CLOSE_BYTES);
         self.commits.append(record::encode_close);
+        self.closed = true;
         self.barrier_due = None;
+    }
+
+    /// A log that only writes a barrier, so that a close before it is no longer the log's end: what
+    /// is given out from now on is not known to it. Nothing is held in `segments` yet; when the
+    /// barrier is durable, [`Self::into_segments`] gives them back.
+    pub fn begin(mut segments: Segments) -> Self {
+        segments.keep_all();
+        let mut log = Self::new(segments);
+        log.open_batch(0);
+        log
+    }
+
+    /// The segments for another writer of the same boot. Everything has to be durable.
+    pub fn into_segments(self) -> Segments {
+        debug_assert!(self.commits.is_idle());
+        self.segments.ended(self.commits.durable().offset())
     }
 
     /// Asks for whole blocks of a segment; [`LogEvent::Read`] brings them.
@@ -285,9 +333,36 @@ impl Log {
         &self.segments
     }
 
+    /// A segment has damage: its file is kept for people when it is empty.
+    pub fn set_damaged(&mut self, segment: u32) {
+        self.segments.set_damaged(segment);
+    }
+
+    /// A segment has records that cannot be read and may be sound: its file stays where it is.
+    pub fn keep_segment(&mut self, segment: u32) {
+        self.segments.keep_segment(segment);
+    }
+
+    /// Whether a record is on the disk wholly, so that it can be read.
+    #[inline]
+    pub fn can_be_read(&self, place: Place) -> bool {
+        Position::new(place.segment, place.offset + place.length) <= self.durable()
+    }
+
+    /// Whether the log was ended in order: nothing may be added behind that.
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether copies have to wait: they leave half of the room to publishers, and none may follow
+    /// a close.
+    pub fn has_no_room_for_copies(&self) -> bool {
+        self.failed || self.closed || self.commits.waiting_bytes() > BACKED_UP_BYTES / 2
+    }
+
     /// Counters since the start.
     pub fn counts(&self) -> LogCounts {
-        self.counts
+        LogCounts { recycled: self.segments.recycled_count(), ..self.counts }
     }
 
     /// Bytes in memory that wait to be written.
@@ -325,10 +400,11 @@ impl Log {
             DiskEvent::Prepared { segment, result: Ok(()) } => {
                 self.retry_at = None;
                 self.segments.prepared(segment, &mut self.operations);
+                self.segments.collect(self.commits.durable(), &mut self.operations);
                 LogEvent::None
             }
             DiskEvent::Prepared { segment, result: Err(DiskError::Full) } => {
-                self.segments.refused(segment);
+                self.segments.refused(segment, &mut self.operations);
                 self.retry_at = Some(now.after(FULL_RETRY_NS));
                 LogEvent::None
             }
@@ -341,9 +417,15 @@ impl Log {
                 self.counts.commits += 1;
                 self.counts.committed_bytes += blocks.len() as u64;
                 let data = self.commits.committed(segment, offset, blocks);
-                self.barrier_due = data.then(|| now.after(IDLE_BARRIER_NS));
+                // Nothing may follow a close.
+                self.barrier_due = (data && !self.closed).then(|| now.after(IDLE_BARRIER_NS));
                 self.segments.collect(self.commits.durable(), &mut self.operations);
                 LogEvent::Durable
+            }
+            DiskEvent::Removed { segment } => {
+                self.segments.gone(segment);
+                self.segments.collect(self.commits.durable(), &mut self.operations);
+                LogEvent::None
             }
             DiskEvent::Read { read, result } => LogEvent::Read(read, result),
         }
@@ -380,6 +462,9 @@ impl Log {
             return;
         }
         let (queues, settled) = self.settles.take();
+        if self.planted.is(Bug::SettlesDropped) && self.counts.commits % 4 == 3 {
+            return;
+        }
         for (log_id, ranges) in queues {
             self.make_room(record::settle_bytes(ranges.len()));
             self.commits.append(|blocks, stamp| {

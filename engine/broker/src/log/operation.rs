@@ -4,8 +4,11 @@
 //!   Log::poll_operation ──► DiskOperation ──► ring, files, or a simulated disk
 //!   Log::handle         ◄── DiskEvent     ◄──
 //! ```
-//! A disk carries out operations in any order and answers each exactly once. What it promises is in
-//! the words of [`DiskOperation`]; whether it keeps them decides what a confirm is worth.
+//! A disk carries out operations in any order and answers each exactly once. Only those that make
+//! and remove files, [`DiskOperation::Prepare`] and [`DiskOperation::Remove`], have an order: each
+//! is durable before the next begins, or messages come back whose settle records went before them.
+//! What it promises is in the words of [`DiskOperation`]; whether it keeps them decides what a
+//! confirm is worth.
 
 use super::blocks::Blocks;
 
@@ -13,8 +16,9 @@ use super::blocks::Blocks;
 #[derive(Debug)]
 pub enum DiskOperation {
     /// Have a segment file ready for writing: `size_bytes` long, laid out, its directory entry
-    /// durable. Where `recycled` names a segment, its file is renamed for this one, otherwise a new
-    /// one is made and zeroed. Answered with [`DiskEvent::Prepared`].
+    /// durable. Where `recycled` names a segment, its file is renamed for this one, and with the
+    /// answer the old name is gone durably; otherwise a new one is made and zeroed. Answered with
+    /// [`DiskEvent::Prepared`].
     Prepare {
         /// The number of the new segment.
         segment: u32,
@@ -44,8 +48,9 @@ pub enum DiskOperation {
         /// How much, a multiple of [`BLOCK_BYTES`](super::BLOCK_BYTES).
         length: u32,
     },
-    /// Remove a segment's file, or (`damaged`) move it to `quarantine/`. Not answered: nothing
-    /// depends on it.
+    /// Remove a segment's file, or (`damaged`) move it to `quarantine/`, and make that durable.
+    /// Answered with [`DiskEvent::Removed`], and not at all where it could not be done: settle
+    /// records elsewhere then still keep its messages from coming back.
     Remove {
         /// The segment.
         segment: u32,
@@ -78,6 +83,11 @@ pub enum DiskEvent {
         blocks: Blocks,
         /// A short write is an error. None is ever tried again: nobody knows what the disk has.
         result: Result<(), DiskError>,
+    },
+    /// The segment's file is gone, durably.
+    Removed {
+        /// Which.
+        segment: u32,
     },
     /// Blocks were read, wholly, or could not be.
     Read {

@@ -275,6 +275,17 @@ pub fn length(bytes: &[u8], stamp: Stamp) -> Option<usize> {
     (stands && length >= HEADER_BYTES && length.is_multiple_of(8)).then_some(length)
 }
 
+/// The queues that a publish or settle record names which starts `bytes` and is not valid: a guess
+/// for people who look for what is lost.
+pub fn named_queues(bytes: &[u8]) -> impl Iterator<Item = LogId> {
+    let settle = long(bytes, HEADER_BYTES).filter(|_| bytes.get(20) == Some(&SETTLE));
+    let count = word(bytes, 40).filter(|_| bytes.get(20) == Some(&PUBLISH)).unwrap_or(0);
+    let queues = bytes.get(PUBLISH_FIXED_BYTES..).unwrap_or_default();
+    // More queues than there are bytes: it is no publish record.
+    let queues = queues.get(..16 * count as usize).unwrap_or_default();
+    settle.into_iter().chain(pairs(queues).map(|(log_id, _)| log_id))
+}
+
 /// Pads the record that starts at `start` and puts its header in.
 #[inline]
 fn finish(blocks: &mut Blocks, start: usize, kind: u8, stamp: Stamp) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::bug::{Bug, Planted};
 use super::operation::DiskOperation;
 use super::{BLOCK_BYTES, Place, Position};
 
@@ -125,19 +126,23 @@ pub struct Segments {
     next: u32,
     /// Ready ahead of the tail, ascending.
     spares: VecDeque<File>,
-    /// Asked for, with the free file that each is to be made of.
+    /// Asked for, with the file that each is to be made of.
     preparing: Vec<(File, Option<File>)>,
+    /// Files in whose records nobody believes, for they are not of the segment they are named for.
     free: Vec<File>,
     refused: bool,
     /// Dead segments that wait for a commit or for other segments.
     dead: BTreeSet<u32>,
     /// Something has changed for those since they were looked at.
     dead_changed: bool,
+    /// Nobody has said yet which messages are held: no segment is given up.
+    all_kept: bool,
     /// Segments with messages that were copied away and that are not given up yet.
     copied: BTreeSet<u32>,
     used_bytes: u64,
     live_bytes: u64,
     recycled: u64,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,6 +156,8 @@ struct File {
 pub struct Segment {
     /// The size of its file.
     pub size_bytes: u32,
+    /// The epoch of the boot that wrote it.
+    pub epoch: u32,
     /// Behind its last record, once it is no longer the tail.
     pub end: u32,
     /// Bytes of publish records that some queue holds.
@@ -160,9 +167,14 @@ pub struct Segment {
     pub settles: BTreeSet<u32>,
     /// It has damage: its file is kept for people when it is empty.
     pub damaged: bool,
+    /// It may hold messages of a queue in quarantine, or some that cannot be read just now.
+    kept: bool,
     /// Behind the newest copy of a message of this segment.
     copied_through: Position,
     ready: bool,
+    /// Given up; its file is being renamed or removed. Until that is durable a crash would bring
+    /// its records back, so what settles them has to stay.
+    leaving: bool,
 }
 
 impl Segments {
@@ -192,6 +204,7 @@ impl Segments {
             used_bytes: begun.values().map(|segment| u64::from(segment.size_bytes)).sum(),
             dead: begun.keys().copied().collect(),
             dead_changed: true,
+            all_kept: false,
             copied: BTreeSet::new(),
             begun,
             tail: 0,
@@ -204,7 +217,14 @@ impl Segments {
             refused: false,
             live_bytes: 0,
             recycled: 0,
+            planted: Planted::default(),
         }
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn plant(&mut self, planted: Planted) {
+        self.planted = planted;
+        self.identity.epoch -= u32::from(planted.is(Bug::EpochKept));
     }
 
     /// Whose log.
@@ -242,6 +262,31 @@ impl Segments {
         self.refused && self.spares.len() < SPARES
     }
 
+    /// For another writer of the same boot: the tail ends at `end`, and what is ready ahead of it
+    /// will have to be made ready again.
+    pub(super) fn ended(mut self, end: u32) -> Self {
+        self.end_tail(end);
+        (self.tail, self.is_used, self.all_kept) = (0, false, false);
+        self.free.extend(self.spares.drain(..));
+        self
+    }
+
+    /// Gives up no segment until [`Self::ended`].
+    pub(super) fn keep_all(&mut self) {
+        self.all_kept = true;
+    }
+
+    fn end_tail(&mut self, end: u32) {
+        if let Some(tail) = self.begun.get_mut(&self.tail) {
+            tail.end = end;
+            self.previous = (self.tail, end);
+            if tail.live_bytes == 0 {
+                self.dead.insert(self.tail);
+                self.dead_changed = true;
+            }
+        }
+    }
+
     /// Whether a segment's file can be written.
     pub(super) fn is_ready(&self, segment: u32) -> bool {
         self.begun.get(&segment).is_some_and(|segment| segment.ready)
@@ -255,18 +300,16 @@ impl Segments {
         batch_bytes: u32,
         operations: &mut VecDeque<DiskOperation>,
     ) -> (u32, u32) {
-        if let Some(tail) = self.begun.get_mut(&self.tail) {
-            tail.end = end;
-            self.previous = (self.tail, end);
-            if tail.live_bytes == 0 {
-                self.dead.insert(self.tail);
-                self.dead_changed = true;
-            }
-        }
+        self.end_tail(end);
         let size_bytes = batch_bytes.max(self.segment_bytes).next_multiple_of(BLOCK_BYTES as u32);
         let file = self.take_file(size_bytes, operations);
         let ready = self.preparing.iter().all(|(asked, _)| *asked != file);
-        let segment = Segment { size_bytes: file.size_bytes, ready, ..Segment::default() };
+        let segment = Segment {
+            size_bytes: file.size_bytes,
+            epoch: self.identity.epoch,
+            ready,
+            ..Segment::default()
+        };
         self.used_bytes += u64::from(file.size_bytes);
         self.begun.insert(file.number, segment);
         self.tail = file.number;
@@ -276,7 +319,10 @@ impl Segments {
     /// The first block of the tail.
     pub(super) fn header(&self) -> [u8; BLOCK_BYTES] {
         let size_bytes = self.begun.get(&self.tail).map_or(0, |segment| segment.size_bytes);
-        let (identity, segment, previous) = (self.identity, self.tail, self.previous);
+        let (identity, segment, mut previous) = (self.identity, self.tail, self.previous);
+        if self.planted.is(Bug::EndOfFile) {
+            previous.1 = self.segment_bytes;
+        }
         Header { identity, segment, size_bytes, previous }.encode()
     }
 
@@ -296,39 +342,68 @@ impl Segments {
     /// A file is ready.
     pub(super) fn prepared(&mut self, number: u32, operations: &mut VecDeque<DiskOperation>) {
         self.refused = false;
-        let Some((file, _)) = self.take_asked(number) else {
+        let Some((file, recycled)) = self.take_asked(number) else {
             return;
         };
+        if let Some(old) = recycled {
+            self.gone(old.number);
+        }
         match self.begun.get_mut(&number) {
             Some(segment) => segment.ready = true,
             // A segment that needed a larger file has overtaken it.
             None if number < self.tail => self.keep(file, operations),
-            None => self.spares.push_back(file),
+            None => {
+                let behind = self.spares.partition_point(|spare| spare.number < number);
+                self.spares.insert(behind, file);
+            }
         }
-        if self.is_used {
+        if !self.ask_for_missing(operations) && self.is_used {
             self.prepare_ahead(operations);
         }
     }
 
     /// There is no space for a file.
-    pub(super) fn refused(&mut self, number: u32) {
+    pub(super) fn refused(&mut self, number: u32, operations: &mut VecDeque<DiskOperation>) {
         self.refused = true;
-        let recycled = self.take_asked(number).and_then(|(_, recycled)| recycled);
-        self.free.extend(recycled);
+        if let Some((_, Some(recycled))) = self.take_asked(number) {
+            if self.begun.contains_key(&recycled.number) {
+                let segment = recycled.number;
+                operations.push_back(DiskOperation::Remove { segment, damaged: false });
+            } else {
+                self.free.push(recycled);
+            }
+        }
+    }
+
+    /// The file of a segment that was given up exists no more under its name.
+    pub(super) fn gone(&mut self, number: u32) {
+        if self.begun.get(&number).is_some_and(|segment| segment.leaving) {
+            self.begun.remove(&number);
+            self.copied.remove(&number);
+            self.dead_changed = true;
+        }
     }
 
     /// Asks again for what was refused.
     pub(super) fn retry(&mut self, operations: &mut VecDeque<DiskOperation>) {
+        if !self.ask_for_missing(operations) {
+            self.prepare_ahead(operations);
+        }
+    }
+
+    /// Asks for the first file that commits wait for and nobody prepares, since it was refused:
+    /// not always the tail, which goes on without it. True if files are being prepared.
+    fn ask_for_missing(&mut self, operations: &mut VecDeque<DiskOperation>) -> bool {
         if !self.preparing.is_empty() {
-            return;
+            return true;
         }
-        match self.begun.get(&self.tail).filter(|tail| !tail.ready) {
-            Some(tail) => {
-                let file = File { number: self.tail, size_bytes: tail.size_bytes };
-                self.ask_for(file, operations);
-            }
-            None => self.prepare_ahead(operations),
+        let missing = self.begun.iter().find(|(_, segment)| !segment.ready);
+        let file = missing
+            .map(|(number, segment)| File { number: *number, size_bytes: segment.size_bytes });
+        if let Some(file) = file {
+            self.ask_for(file, operations);
         }
+        file.is_some()
     }
 
     /// A queue holds a message at `place`.
@@ -337,6 +412,19 @@ impl Segments {
         if let Some(segment) = self.begun.get_mut(&place.segment) {
             segment.live_bytes += u64::from(place.length);
             self.live_bytes += u64::from(place.length);
+        }
+    }
+
+    /// The message at `place` may belong to a queue in quarantine: its segment stays as it is.
+    pub fn keep_aside(&mut self, place: Place) {
+        self.hold(place);
+        self.keep_segment(place.segment);
+    }
+
+    /// A segment is neither emptied nor given up.
+    pub(super) fn keep_segment(&mut self, segment: u32) {
+        if let Some(segment) = self.begun.get_mut(&segment) {
+            segment.kept = true;
         }
     }
 
@@ -387,17 +475,21 @@ impl Segments {
         if self.used_bytes <= 2 * self.live_bytes + floor {
             return None;
         }
-        let (number, oldest) = self.begun.first_key_value()?;
+        let (number, oldest) = self.begun.iter().find(|(_, of)| !of.leaving && !of.kept)?;
         (*number != self.tail && oldest.live_bytes > 0).then_some((*number, oldest))
     }
 
     /// Gives up dead segments for good, now that everything before `durable` is.
     pub(super) fn collect(&mut self, durable: Position, operations: &mut VecDeque<DiskOperation>) {
+        if self.all_kept {
+            return;
+        }
         let mut not_due = false;
+        let last = self.last_written(durable);
         while std::mem::take(&mut self.dead_changed) {
             not_due = false;
             for number in self.dead.clone() {
-                if !self.is_due(number, durable) {
+                if !self.is_due(number, last, durable) {
                     not_due = true;
                 } else if self.may_go(number) {
                     self.give_up(number, operations);
@@ -413,10 +505,22 @@ impl Segments {
         }
     }
 
-    /// Whether all that replaces a dead segment's messages is durable, its own end included.
-    fn is_due(&self, number: u32, durable: Position) -> bool {
+    /// The last segment with durable records. It stays until another one has some: a log that ended
+    /// before it would end with the close of an earlier boot, as if this one had given nothing out.
+    fn last_written(&self, durable: Position) -> u32 {
+        let tail = durable.segment();
+        if durable.offset() > 0 {
+            return tail;
+        }
+        let mut before = self.begun.range(..tail).rev().filter(|(_, segment)| !segment.leaving);
+        before.next().map_or(0, |(number, _)| *number)
+    }
+
+    /// Whether all that replaces a dead segment's messages is durable, and a later segment too.
+    fn is_due(&self, number: u32, last: u32, durable: Position) -> bool {
         self.begun.get(&number).is_none_or(|segment| {
-            segment.copied_through <= durable && Position::new(number, segment.end) <= durable
+            (segment.copied_through <= durable || self.planted.is(Bug::CopyNotAwaited))
+                && (number < last || self.planted.is(Bug::OwnEndNotAwaited))
         })
     }
 
@@ -424,20 +528,24 @@ impl Segments {
     fn may_go(&self, number: u32) -> bool {
         self.begun.get(&number).is_some_and(|segment| {
             let mut needed = segment.settles.iter().filter(|other| **other != number);
-            segment.live_bytes == 0 && needed.all(|other| !self.begun.contains_key(other))
+            segment.live_bytes == 0
+                && (needed.all(|other| !self.begun.contains_key(other))
+                    || self.planted.is(Bug::SettlesForgotten))
         })
     }
 
     fn give_up(&mut self, number: u32, operations: &mut VecDeque<DiskOperation>) {
         self.dead.remove(&number);
-        self.copied.remove(&number);
-        let Some(segment) = self.begun.remove(&number) else { return };
-        self.used_bytes -= u64::from(segment.size_bytes);
-        if segment.damaged {
-            operations.push_back(DiskOperation::Remove { segment: number, damaged: true });
-        } else {
-            self.keep(File { number, size_bytes: segment.size_bytes }, operations);
+        let Some(segment) = self.begun.get_mut(&number) else { return };
+        segment.leaving = true;
+        let (size_bytes, damaged) = (segment.size_bytes, segment.damaged);
+        self.used_bytes -= u64::from(size_bytes);
+        let kept = self.spares.len() + self.preparing.len() + self.free.len();
+        if damaged || size_bytes != self.segment_bytes || kept >= SPARES + FREE_MAX {
+            return operations.push_back(DiskOperation::Remove { segment: number, damaged });
         }
+        let file = File { number: self.take_number(), size_bytes };
+        self.make_of(file, Some(File { number, size_bytes }), operations);
     }
 
     /// Keeps a file for being used again, if it is of use.
@@ -475,6 +583,15 @@ impl Segments {
     fn ask_for(&mut self, file: File, operations: &mut VecDeque<DiskOperation>) {
         let fits = self.free.iter().position(|free| free.size_bytes == file.size_bytes);
         let recycled = fits.map(|index| self.free.swap_remove(index));
+        self.make_of(file, recycled, operations);
+    }
+
+    fn make_of(
+        &mut self,
+        file: File,
+        recycled: Option<File>,
+        operations: &mut VecDeque<DiskOperation>,
+    ) {
         self.recycled += u64::from(recycled.is_some());
         self.preparing.push((file, recycled));
         let (recycled, size_bytes) = (recycled.map(|file| file.number), file.size_bytes);

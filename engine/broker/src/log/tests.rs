@@ -46,7 +46,7 @@ impl Files {
             }
             DiskOperation::Remove { segment, .. } => {
                 assert!(self.segments.remove(&segment).is_some());
-                None
+                Some(DiskEvent::Removed { segment })
             }
         }
     }
@@ -284,4 +284,36 @@ fn a_failed_commit_is_the_end() {
     log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 1 }]);
     assert!(log.poll_operation().is_none() && log.has_failed());
     assert_eq!(log.durable(), before);
+}
+
+/// What the files say to the next process.
+fn recovered(files: &Files) -> recovery::RecoveredLog {
+    let mut recovery = recovery::Recovery::new(None, IDENTITY.shard);
+    for (number, file) in &files.segments {
+        recovery.begin(*number, file.len() as u64);
+        recovery.feed(file).unwrap();
+        recovery.end().unwrap();
+    }
+    recovery.finish()
+}
+
+#[test]
+fn a_boot_after_a_clean_stop_is_seen_although_it_writes_nothing_more() {
+    let (mut files, mut log) = (Files::default(), new_log());
+    let place = log.publish(&message(b"kept"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    log.close(std::iter::empty());
+    files.run(&mut log);
+    assert!(log.has_no_room_for_copies(), "nothing may follow a close");
+    let mut found = recovered(&files);
+    assert!(found.clean);
+    let identity = found.next_identity(IDENTITY.store_id);
+    let (segments, _) = found.into_segments(identity, SEGMENT_BYTES);
+    let mut begun = Log::begin(segments);
+    files.run(&mut begun);
+    assert!(!recovered(&files).clean);
+    let mut segments = begun.into_segments();
+    segments.hold(place);
+    // What it gives out from here on is not known to the log.
+    files.run(&mut Log::new(segments));
+    assert!(!recovered(&files).clean);
 }
