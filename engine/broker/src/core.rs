@@ -6,17 +6,20 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
-use crate::connection::Deadline;
-use crate::durable::Unconfirmed;
-use crate::event::Operation;
+use crate::connection::{Block, Deadline};
+use crate::durable::{Rested, Unconfirmed};
+use crate::event::{Alarms, Operation};
 use crate::id::{
     ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
 };
-use crate::log::{Log, QueueRef};
+use crate::log::{Log, LogId};
 use crate::mail::{Lane, Mail, Signal};
+use crate::memory::spare_segments;
 use crate::message::Message;
+use crate::paging::{Damage, Paging};
 use crate::post::Post;
 use crate::queue::Queue;
+use crate::reclaim::Reclaim;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::timer::Timers;
@@ -45,10 +48,18 @@ pub struct Core {
     pub log: Option<Log>,
     /// Publishes whose confirm waits for the log.
     pub unconfirmed: Unconfirmed,
-    /// The durable queues that the message at hand came to rest in.
-    pub(crate) rested: Vec<QueueRef>,
+    /// The queues that the message at hand came to rest in.
+    pub(crate) rested: Rested,
     /// All shards have been told that publishers towards this one have to wait.
     pub(crate) told_backed_up: bool,
+    /// Reads of messages that are on disk only.
+    pub paging: Paging,
+    /// The segment that is being emptied.
+    pub reclaim: Reclaim,
+    /// The durable queues that live here.
+    pub by_log_id: Map<LogId, QueueId>,
+    /// Records that could not be read, until somebody asks; see [`Damage`].
+    pub damage: Vec<Damage>,
     /// The ways out of this shard.
     pub exits: Exits,
     /// Scratch of routing.
@@ -56,7 +67,11 @@ pub struct Core {
     /// Scratch of routing: where the current message goes.
     pub destinations: Vec<Destination>,
     /// Reading halves that may go on, to be looked at before the turn ends.
-    pub unblocked: Vec<ConnectionId>,
+    pub unblocked: Vec<(ConnectionId, Block)>,
+    /// Connections that wait until the log has room.
+    pub log_waiters: BTreeSet<ConnectionId>,
+    /// What runs out, broker-wide: publishers wait while any alarm is on.
+    pub alarms: Alarms,
     /// What the kernel has to do, sends excepted.
     pub operations: VecDeque<Operation>,
     /// Deadlines of connections.
@@ -119,6 +134,8 @@ pub struct ShardCounts {
     pub redelivered: u64,
     /// Deliveries that were acknowledged.
     pub acknowledged: u64,
+    /// Messages lost because their record in the log could not be read.
+    pub damaged: u64,
 }
 
 impl ShardCounts {
@@ -175,6 +192,9 @@ impl Core {
     /// A shard without queues and connections.
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
         let exits = Exits { id, writers: Writers::default(), post: Post::new(shards + 1) };
+        let mut store = Store::default();
+        store.limit_spare(spare_segments(&settings));
+        store.set_budget(settings.store_memory_max_bytes as usize);
         Self {
             id,
             shards,
@@ -182,15 +202,22 @@ impl Core {
             settings,
             topology,
             queues: Vec::new(),
-            store: Store::default(),
+            store,
             log: None,
             unconfirmed: Unconfirmed::default(),
-            rested: Vec::new(),
+            rested: Rested::default(),
             told_backed_up: false,
+            paging: Paging::default(),
+            reclaim: Reclaim::default(),
+            // Keys are made by the broker: no seed is needed.
+            by_log_id: seeded_map(0),
+            damage: Vec::new(),
             exits,
             route: RouteScratch::default(),
             destinations: Vec::new(),
             unblocked: Vec::new(),
+            log_waiters: BTreeSet::new(),
+            alarms: Alarms::default(),
             operations: VecDeque::new(),
             timers: Timers::new(),
             // Keys are made by the broker: no seed is needed.
@@ -203,6 +230,12 @@ impl Core {
     /// The mesh member that holds the control state.
     pub fn control(&self) -> ShardId {
         ShardId(self.shards)
+    }
+
+    /// The log has room again: the connections that waited for it go on before the turn ends.
+    pub fn log_relieved(&mut self) {
+        let waiters = std::mem::take(&mut self.log_waiters);
+        self.unblocked.extend(waiters.into_iter().map(|connection| (connection, Block::Log)));
     }
 
     /// Sends mail that makes the receiver do something.

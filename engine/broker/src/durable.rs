@@ -1,16 +1,21 @@
 //! What waits for the log: confirms of messages that have to be durable first, publishers that are
 //! faster than the disk, and the clean end.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use crate::connection::Block;
 use crate::core::Core;
 use crate::event::Operation;
 use crate::id::{ChannelKey, Instant, Map, QueueId, ShardId, seeded_map};
 use crate::log::operation::{DiskError, DiskEvent};
 use crate::log::record::MarkRecord;
+use crate::log::recovery::RecoveredQueue;
+use crate::log::segment::Segments;
 use crate::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
 use crate::mail::{Lane, Mail};
 use crate::message::Message;
+use crate::queue::ready::Entry;
+use crate::queue::state::State;
 use crate::store::{MessageId, Store};
 
 /// Publishes of channels in confirm mode that this home has in its log and not yet on the disk, in
@@ -32,6 +37,15 @@ struct Waiting {
     shard: ShardId,
     channel: ChannelKey,
     count: u32,
+}
+
+/// Where the message at hand came to rest.
+#[derive(Debug, Default)]
+pub(crate) struct Rested {
+    /// The queues, as the log knows them.
+    pub(crate) queues: Vec<QueueRef>,
+    /// It is to outlive the process in one of them.
+    pub(crate) durable: bool,
 }
 
 impl Default for Unconfirmed {
@@ -77,18 +91,76 @@ impl Unconfirmed {
     }
 }
 
+/// What a shard's log was found to hold.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Its segments, for the next writer.
+    pub segments: Segments,
+    /// What each queue holds, by log id.
+    pub queues: BTreeMap<LogId, RecoveredQueue>,
+    /// Records of queues that nobody knows are not dead: some definition is damaged.
+    pub keeps_unknown: bool,
+    /// Places in the log that are damaged.
+    pub damage: u64,
+}
+
 impl Core {
-    /// Writes a message to the log for the durable queues that it came to rest in, noted in
-    /// [`Core::rested`]. Returns how far the log has to be durable before its publisher may be told.
+    /// Opens the log: durable messages go there from now on, and the queues hold what they held.
+    /// Their messages stay on the disk until somebody wants them.
+    pub fn open_log(&mut self, recovered: Recovered) {
+        let Recovered { mut segments, queues, keeps_unknown, damage } = recovered;
+        self.counts.damaged += damage;
+        let mut ids: Map<Place, MessageId> = seeded_map(0);
+        // One queue alone shares no message with others.
+        let shared = queues.len() > 1;
+        for (log_id, held) in queues {
+            let queue = self.by_log_id.get(&log_id).copied();
+            let queue = queue.and_then(|id| self.queues.get_mut(id.slot as usize)?.as_deref_mut());
+            let Some(queue) = queue else {
+                if keeps_unknown {
+                    held.messages.iter().for_each(|(_, place)| segments.keep_aside(*place));
+                }
+                continue;
+            };
+            let (store, now) = (&mut self.store, self.now);
+            let entries = held.messages.into_iter().map(|(position, place)| {
+                let known = if shared { ids.get(&place).copied() } else { None };
+                let message = known.unwrap_or_else(|| {
+                    segments.hold(place);
+                    store.recovered(place, 1)
+                });
+                if known.is_some() {
+                    store.retain(message);
+                } else if shared {
+                    ids.insert(place, message);
+                }
+                let redelivered = position < held.delivered_through;
+                Entry { message, redelivered, position, ready_at: now }
+            });
+            let (next, delivered) = (held.next_sequence, held.delivered_through);
+            queue.state = State::recovered(entries, next, delivered);
+        }
+        self.log = Some(Log::new(segments));
+    }
+
+    /// Writes a message to the log if one of the queues in [`Core::rested`] keeps it durably, or if
+    /// memory has no room for it. Returns how far the log has to be durable before its publisher
+    /// may be told.
     pub(crate) fn log_rested(&mut self, id: MessageId, message: &Message<'_>) -> Option<Position> {
-        let log = self.log.as_mut()?;
-        let place = log.publish(message, &self.rested);
+        let durable = std::mem::take(&mut self.rested.durable);
+        let overflows = self.overflows();
+        let Some(log) = self.log.as_mut().filter(|_| durable || overflows) else {
+            self.rested.queues.clear();
+            return None;
+        };
+        let place = log.publish(message, &self.rested.queues);
+        let (through, backed_up) = (log.appended(), log.is_backed_up());
         self.store.logged(id, place);
-        self.rested.clear();
-        if log.is_backed_up() && !self.told_backed_up {
+        self.rested.queues.clear();
+        if backed_up && !self.told_backed_up {
             self.tell_backed_up(true);
         }
-        self.log.as_ref().map(Log::appended)
+        durable.then_some(through)
     }
 
     /// A queue no longer holds a message.
@@ -104,8 +176,8 @@ impl Core {
         }
     }
 
-    /// Whether a publish of a channel has to wait for the log before this home answers it; `through`
-    /// is what [`Core::publish_home`] said of it. If so, the answer follows.
+    /// Whether a publish of a channel has to wait for the log before this home answers it;
+    /// `through` is what [`Core::publish_home`] said of it. If so, the answer follows.
     #[inline]
     pub(crate) fn awaits_log(
         &mut self,
@@ -159,8 +231,11 @@ impl Core {
         };
         match log.handle(event, self.now) {
             LogEvent::None => {}
-            LogEvent::Durable => self.confirm_durable(),
-            LogEvent::Read(_, _) => {}
+            LogEvent::Durable => {
+                self.confirm_durable();
+                self.made_durable();
+            }
+            LogEvent::Read(read, result) => self.pages_arrived(read, &result),
             LogEvent::Failed(error) => return self.log_failed(&error),
         }
         if self.told_backed_up && self.log.as_ref().is_some_and(Log::is_relieved) {
@@ -217,14 +292,17 @@ impl Core {
         for shard in (0..self.shards).map(ShardId).filter(|shard| *shard != self.id) {
             self.exits.post.send(shard, Lane::Reply, Mail::LogBackedUp(backed_up));
         }
-        self.home_backed_up(self.id, backed_up);
+        if !backed_up {
+            self.log_relieved();
+        }
     }
 
-    /// A home says whether publishers towards it have to wait.
+    /// Another home says whether publishers towards it have to wait.
     pub(crate) fn home_backed_up(&mut self, home: ShardId, backed_up: bool) {
         self.exits.post.set_log_backed_up(home, backed_up);
         let relieved = self.exits.post.relieved(home);
-        self.unblocked.extend(relieved.publishers);
+        let publishers = relieved.publishers.into_iter();
+        self.unblocked.extend(publishers.map(|connection| (connection, Block::Mesh)));
         self.room_again(relieved.consumers);
     }
 
@@ -257,6 +335,9 @@ impl Core {
         let Some(mut queue) = place.take_if(|queue| queue.meta.id == id) else {
             return;
         };
+        if let Some(log_id) = queue.log_id {
+            self.by_log_id.remove(&log_id);
+        }
         for message in queue.state.drain() {
             if let Some(place) = self.store.release(message) {
                 self.release_logged(place);

@@ -5,12 +5,13 @@
 
 use crate::control::Request;
 use crate::core::{Core, Exits};
-use crate::durable::let_go;
+use crate::durable::{Rested, let_go};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
-use crate::log::{LogId, Position, QueueRef};
+use crate::log::Position;
 use crate::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
 use crate::message::Message;
+use crate::paging::queue_ref;
 use crate::queue::Queue;
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::{Change, Effect, Holder};
@@ -33,7 +34,7 @@ impl Core {
         for queue in queues {
             self.enqueue(queue, message, &mut resting);
         }
-        if self.rested.is_empty() {
+        if self.rested.queues.is_empty() {
             return None;
         }
         self.log_rested(resting?, message)
@@ -53,15 +54,9 @@ impl Core {
                     self.hand_over(id, &taker, message, None, false);
                     return;
                 }
-                let position = queue.state.next_position();
-                let id_at_rest = rest(&mut self.store, message, resting);
-                queue.state.apply(Change::Enqueue(id_at_rest, self.now));
-                if let Some(log_id) = queue.log_id {
-                    self.note_rested(log_id, position, message);
-                }
-                let Some(queue) = open_queue(&mut self.queues, id) else {
-                    return;
-                };
+                let rested = self.log.is_some().then_some(&mut self.rested);
+                let resting = rest(&mut self.store, rested, queue, message, resting);
+                queue.state.apply(Change::Enqueue(resting, self.now));
                 let effect = queue.state.apply(Change::CheckOut(Some(taker.holder)));
                 if let Effect::Left { delivery, .. } = effect {
                     self.hand_over(id, &taker, message, delivery, false);
@@ -69,20 +64,9 @@ impl Core {
                 return;
             }
         }
-        let position = queue.state.next_position();
-        let resting = rest(&mut self.store, message, resting);
+        let rested = self.log.is_some().then_some(&mut self.rested);
+        let resting = rest(&mut self.store, rested, queue, message, resting);
         queue.state.apply(Change::Enqueue(resting, self.now));
-        if let Some(log_id) = queue.log_id {
-            self.note_rested(log_id, position, message);
-        }
-    }
-
-    /// A message came to rest in a durable queue: it goes to the log if it is to outlive the process.
-    #[inline]
-    fn note_rested(&mut self, log_id: LogId, sequence: u64, message: &Message<'_>) {
-        if self.log.is_some() && message.is_persistent() {
-            self.rested.push(QueueRef { log_id, sequence });
-        }
     }
 
     /// Sends a message that has left its queue without resting to the consumer that took it.
@@ -112,10 +96,21 @@ impl Core {
 
     /// Gives ready messages to consumers that can take them.
     pub fn pump(&mut self, id: QueueId) {
+        loop {
+            self.serve_getters(id);
+            self.give_out(id);
+            if !self.page_in(id) {
+                return;
+            }
+        }
+    }
+
+    fn give_out(&mut self, id: QueueId) {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
-        while !queue.state.is_empty() {
+        // Nobody is asked to take a message that has to be read first.
+        while queue.state.front().is_some_and(|front| self.store.is_resident(front.message)) {
             let Some(taker) = next_taker(queue, &mut self.exits) else {
                 return;
             };
@@ -138,6 +133,8 @@ impl Core {
             if taker.no_ack {
                 let at = (queue.log_id, entry.position);
                 let_go(&mut self.store, &mut self.log, self.now, at, entry.message);
+            } else {
+                Self::given_out(&mut self.store, self.log.as_ref(), entry.message);
             }
         }
     }
@@ -180,6 +177,7 @@ impl Core {
             QueueRequest::Get(channel, no_ack) => self.get(id, channel, no_ack),
             QueueRequest::Purge(channel) => {
                 let purged = self.drop_ready(id);
+                self.serve_getters(id);
                 self.answer(channel, Ok(QueueAnswer::Purged(purged)));
             }
             QueueRequest::Delete { channel, if_unused, if_empty } => {
@@ -236,6 +234,9 @@ impl Core {
         for channel in channels {
             for id in self.visits.remove(channel).unwrap_or_default() {
                 let Some(queue) = open_queue(&mut self.queues, id) else { continue };
+                if let Some(pages) = &mut queue.pages {
+                    pages.getters.retain(|(getter, _)| getter != channel);
+                }
                 let (consumers, holders) = queue.consumers.of_channel(*channel);
                 for consumer in &consumers {
                     queue.consumers.cancel(consumer);
@@ -270,6 +271,9 @@ impl Core {
         let slot = queue.meta.id.slot as usize;
         if self.queues.len() <= slot {
             self.queues.resize_with(slot + 1, || None);
+        }
+        if let Some(log_id) = queue.meta.log_id {
+            self.by_log_id.insert(log_id, queue.meta.id);
         }
         self.queues[slot] = Some(Box::new(queue));
     }
@@ -308,7 +312,10 @@ impl Core {
         }
     }
 
-    fn get(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) {
+    pub(crate) fn get(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) {
+        if self.has_to_wait(id, channel, no_ack) {
+            return;
+        }
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
@@ -339,6 +346,8 @@ impl Core {
         batch.mails.push(Mail::Got { channel, got, parcel });
         if no_ack {
             self.let_go(log_id, entry.position, entry.message);
+        } else {
+            Self::given_out(&mut self.store, self.log.as_ref(), entry.message);
         }
     }
 
@@ -376,10 +385,15 @@ impl Core {
             return;
         };
         queue.closing = true;
+        let getters = queue.pages.take().map(|pages| pages.getters).unwrap_or_default();
         for channel in queue.consumers.channels() {
             if let Some(visits) = self.visits.get_mut(&channel) {
                 visits.remove(&id);
             }
+        }
+        for (channel, _) in getters {
+            let gone = Mail::Answered { channel, answer: Ok(QueueAnswer::Gone(id)) };
+            self.exits.post.send(channel.owner.shard, Lane::Reply, gone);
         }
         for consumer in queue.consumers.keys() {
             queue.consumers.cancel(&consumer);
@@ -430,7 +444,7 @@ impl Core {
 
 /// The queue, unless it is gone or going.
 #[inline]
-fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Queue> {
+pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Queue> {
     let queue = queues.get_mut(id.slot as usize)?.as_deref_mut()?;
     (queue.meta.id == id && !queue.closing).then_some(queue)
 }
@@ -460,9 +474,21 @@ fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
     }
 }
 
-/// The message's place in the store, put there by the first queue that needs it.
+/// Puts the message into the store, or takes the place it has there already, and notes where it
+/// rests for its record in the log, if there is one.
 #[inline]
-fn rest(store: &mut Store, message: &Message<'_>, resting: &mut Option<MessageId>) -> MessageId {
+fn rest(
+    store: &mut Store,
+    rested: Option<&mut Rested>,
+    queue: &Queue,
+    message: &Message<'_>,
+    resting: &mut Option<MessageId>,
+) -> MessageId {
+    if let Some(rested) = rested {
+        let persistent = queue.log_id.is_some() && message.is_persistent();
+        rested.durable |= persistent;
+        rested.queues.push(queue_ref(queue, persistent, queue.state.next_position()));
+    }
     if let Some(id) = *resting {
         store.retain(id);
         return id;

@@ -2,9 +2,13 @@
 
 use hdrhistogram::Histogram as PreciseHistogram;
 
+use crate::connection::{Block, Connection};
 use crate::core::ShardCounts;
+use crate::event::Alarms;
 use crate::histogram::Histogram;
 use crate::id::ShardId;
+use crate::log::LogCounts;
+use crate::paging::Damage;
 use crate::queue::Counts;
 use crate::shard::Shard;
 use crate::topology::Name;
@@ -34,16 +38,54 @@ pub struct Report {
     pub store_live_bytes: usize,
     /// Bytes of segment memory, used or kept for reuse.
     pub store_segment_bytes: usize,
+    /// Messages at rest that are on disk only.
+    pub messages_paged_out: usize,
+    /// The log, if the shard has one.
+    pub log: Option<LogReport>,
     /// Bytes that wait for sockets.
     pub outbox_bytes: usize,
     /// Bytes that wait for the mesh.
     pub mail_bytes: usize,
+    /// Memory of messages: at rest, their index, and on their way out.
+    pub memory_bytes: usize,
+    /// The alarms this shard knows of.
+    pub alarms: Alarms,
+    /// Connections whose publishes are held back.
+    pub blocked: BlockedCounts,
     /// Nanoseconds from the arrival of a publish to the delivery's way out.
     pub publish_to_deliver: PreciseHistogram<u64>,
     /// Nanoseconds from becoming ready to leaving the queue.
     pub time_in_queue: PreciseHistogram<u64>,
     /// Each queue that lives here, if asked for.
     pub queue_reports: Vec<QueueReport>,
+}
+
+/// The state of a shard's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// Counters since the start.
+    pub counts: LogCounts,
+    /// Segments with records.
+    pub segments: usize,
+    /// Bytes of their files.
+    pub used_bytes: u64,
+    /// Bytes of publish records that some queue holds.
+    pub live_bytes: u64,
+    /// Bytes in memory that wait to be written.
+    pub waiting_bytes: usize,
+    /// Publishes whose confirm waits for a commit.
+    pub unconfirmed: u64,
+}
+
+/// Connections whose publishes are held back, by reason; one may have several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BlockedCounts {
+    /// By the memory or the disk alarm.
+    pub alarm: usize,
+    /// The log is backed up.
+    pub log: usize,
+    /// Mail to another shard is backed up.
+    pub mesh: usize,
 }
 
 /// The state of one queue.
@@ -75,7 +117,7 @@ impl Shard {
             shard: core.id,
             counts: core.counts,
             connections: self.connections(),
-            channels: self.reading_halves().map(crate::connection::Connection::channel_count).sum(),
+            channels: self.reading_halves().map(Connection::channel_count).sum(),
             consumers: 0,
             queues: 0,
             exchanges: core.topology.exchanges().count(),
@@ -83,8 +125,13 @@ impl Shard {
             messages_unacked: 0,
             store_live_bytes: core.store.live_bytes(),
             store_segment_bytes: core.store.segment_bytes(),
+            messages_paged_out: core.store.absent_messages(),
+            log: self.log_report(),
             outbox_bytes: core.exits.writers.iter().map(|writer| writer.outbox.len()).sum(),
             mail_bytes: core.exits.post.waiting_bytes(),
+            memory_bytes: core.memory_bytes() as usize,
+            alarms: core.alarms,
+            blocked: self.blocked_counts(),
             publish_to_deliver,
             time_in_queue,
             queue_reports: Vec::new(),
@@ -108,5 +155,33 @@ impl Shard {
             }
         }
         report
+    }
+
+    /// What was found damaged since this was asked last. At most 64 records are named; the rest is
+    /// in [`ShardCounts::damaged`] only.
+    pub fn take_damage(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.core_mut().damage)
+    }
+
+    fn log_report(&self) -> Option<LogReport> {
+        let core = self.core();
+        let log = core.log.as_ref()?;
+        let segments = log.segments();
+        Some(LogReport {
+            counts: log.counts(),
+            segments: segments.begun().len(),
+            used_bytes: segments.used_bytes(),
+            live_bytes: segments.live_bytes(),
+            waiting_bytes: log.waiting_bytes(),
+            unconfirmed: core.unconfirmed.count(),
+        })
+    }
+
+    fn blocked_counts(&self) -> BlockedCounts {
+        let sessions = || self.reading_halves().filter_map(Connection::session);
+        let [mesh, log, alarm] = Block::ALL.map(|block| {
+            sessions().filter(|session| session.blocks.since(block).is_some()).count()
+        });
+        BlockedCounts { alarm, log, mesh }
     }
 }

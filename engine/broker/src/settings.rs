@@ -51,6 +51,9 @@ pub struct Settings {
     /// Deliveries go on below this many waiting bytes. Below the high mark, default 256 KiB: the
     /// gap is what one wake-up of the queues is paid with.
     pub outbox_low_bytes: usize,
+    /// Memory of one shard for messages at rest; what exceeds it lives on disk only. 1 MiB to 1
+    /// PiB, default 512 MiB: half of what 40 % of 5 GB leave to each of two shards.
+    pub store_memory_max_bytes: u64,
     /// `product` in the server properties. Some clients look at it: kombu sends `basic.qos` with
     /// `global` (and thereby can change a prefetch later) only to a product `RabbitMQ` from 3.3.
     pub product: String,
@@ -94,6 +97,7 @@ impl Settings {
         check("outbox_high_bytes", self.outbox_high_bytes as u64, 64 << 10, 1 << 30)?;
         let low_max = self.outbox_high_bytes as u64 - 1;
         check("outbox_low_bytes", self.outbox_low_bytes as u64, 0, low_max)?;
+        check("store_memory_max_bytes", self.store_memory_max_bytes, 1 << 20, 1 << 50)?;
         for (option, text) in self.server_properties() {
             check(option, text.len() as u64, 0, SERVER_PROPERTY_SIZE_MAX_BYTES as u64)?;
         }
@@ -125,6 +129,7 @@ impl Default for Settings {
             message_size_max_bytes: 128 << 20,
             outbox_high_bytes: 1 << 20,
             outbox_low_bytes: 256 << 10,
+            store_memory_max_bytes: 512 << 20,
             product: "Leveret".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             platform: "Rust".into(),
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn every_limit_is_held() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 13] = [
+        let cases: [(&str, Change); 15] = [
             ("channel_max", |s| s.channel_max = 0),
             ("frame_size_max", |s| s.frame_size_max = 0),
             ("frame_size_max", |s| s.frame_size_max = 8191),
@@ -190,6 +195,8 @@ mod tests {
             ("outbox_low_bytes", |s| {
                 s.outbox_low_bytes = s.outbox_high_bytes;
             }),
+            ("store_memory_max_bytes", |s| s.store_memory_max_bytes = (1 << 20) - 1),
+            ("store_memory_max_bytes", |s| s.store_memory_max_bytes = (1 << 50) + 1),
             ("product", |s| {
                 s.product = "x".repeat(SERVER_PROPERTY_SIZE_MAX_BYTES + 1);
             }),

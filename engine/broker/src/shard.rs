@@ -11,10 +11,11 @@
 use std::sync::Arc;
 
 use crate::channel::Answered;
-use crate::connection::Connection;
+use crate::connection::{Block, Connection};
 use crate::control::{Answer, Request};
 use crate::core::Core;
-use crate::event::{Event, Operation};
+use crate::durable::Recovered;
+use crate::event::{Alarms, Event, Operation};
 use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
 use crate::mail::{Batch, Lane, Mail, Signal};
 use crate::outbox::Outbox;
@@ -38,9 +39,19 @@ pub struct Shard {
 impl Shard {
     /// A shard without connections. `topology` is what all shards start from.
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
-        let core = Core::new(id, shards, settings, topology);
+        let mut core = Core::new(id, shards, settings, topology);
+        let recovered = core.topology.queues().filter(|meta| meta.home == id);
+        let recovered: Vec<_> = recovered.map(|meta| Queue::new(Arc::clone(meta))).collect();
+        for queue in recovered {
+            core.add_queue(queue);
+        }
         let told_sequence = core.topology.sequence();
         Self { core, connections: Vec::new(), connection_count: 0, stopping: false, told_sequence }
+    }
+
+    /// Opens the shard's log, before anything else is taken in; see [`Core::open_log`].
+    pub fn open_log(&mut self, recovered: Recovered) {
+        self.core.open_log(recovered);
     }
 
     /// Takes in what happened to a connection.
@@ -59,7 +70,7 @@ impl Shard {
             Event::Ended { connection } => self.with(connection, Connection::cut),
             Event::Closed { connection } => self.closed(connection),
             Event::Disk(event) => self.core.disk(event),
-            Event::Alarms(_) => {}
+            Event::Alarms(alarms) => self.alarms(alarms),
             Event::Stop => self.stop(),
             Event::CloseLog => self.core.close_log(),
         }
@@ -106,6 +117,7 @@ impl Shard {
             let connection = writer.id;
             if !writer.outbox.is_empty() {
                 writer.sending = true;
+                writer.sending_bytes = writer.outbox.len();
                 writer.wrote = true;
                 let outbox = std::mem::take(&mut writer.outbox);
                 return Some(Operation::Send { connection, outbox });
@@ -123,7 +135,8 @@ impl Shard {
     pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Batch> {
         let batch = self.core.exits.post.take(to, lane)?;
         let relieved = self.core.exits.post.relieved(to);
-        self.core.unblocked.extend(relieved.publishers);
+        let publishers = relieved.publishers.into_iter();
+        self.core.unblocked.extend(publishers.map(|connection| (connection, Block::Mesh)));
         self.core.room_again(relieved.consumers);
         Some(batch)
     }
@@ -163,6 +176,10 @@ impl Shard {
         &self.core
     }
 
+    pub(crate) fn core_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
     /// The reading halves of all connections.
     pub fn reading_halves(&self) -> impl Iterator<Item = &Connection> {
         self.connections.iter().flatten().map(|connection| &**connection)
@@ -188,8 +205,8 @@ impl Shard {
             let post = &mut self.core.exits.post;
             if let Some(batch) = post.take(id, Lane::Work).or_else(|| post.take(id, Lane::Reply)) {
                 self.open(id, batch);
-            } else if let Some(connection) = self.core.unblocked.pop() {
-                self.with(connection, Connection::relieved);
+            } else if let Some((connection, block)) = self.core.unblocked.pop() {
+                self.with(connection, |connection, core| connection.relieved(core, block));
             } else {
                 break;
             }
@@ -326,6 +343,7 @@ impl Shard {
             return;
         };
         writer.sending = false;
+        writer.sending_bytes = 0;
         let relieved = writer.relieved(low);
         self.core.room_again(relieved);
         self.core.start_remote_consumers(id);
@@ -333,9 +351,23 @@ impl Shard {
 
     fn stop(&mut self) {
         self.stopping = true;
+        self.with_each(Connection::stop);
+    }
+
+    /// Which alarm it is means nothing to those that wait already: they have been told why, and
+    /// go on when all are off.
+    fn alarms(&mut self, alarms: Alarms) {
+        let before = std::mem::replace(&mut self.core.alarms, alarms);
+        self.core.free_spare_memory();
+        if alarms.any() != before.any() {
+            self.with_each(Connection::alarms_changed);
+        }
+    }
+
+    fn with_each(&mut self, act: fn(&mut Connection, &mut Core)) {
         for slot in 0..self.connections.len() {
             if let Some(id) = self.connections[slot].as_ref().map(|connection| connection.id) {
-                self.with(id, Connection::stop);
+                self.with(id, act);
             }
         }
     }

@@ -26,6 +26,8 @@ pub struct Writer {
     pub outbox: Outbox,
     /// The driver has an outbox of this connection.
     pub sending: bool,
+    /// Bytes of that outbox.
+    pub sending_bytes: usize,
     /// Close the socket when everything is written.
     pub ending: bool,
     /// The driver was told to close the socket.
@@ -44,6 +46,8 @@ pub struct Writer {
     /// Remote homes were told to stop.
     pub remote_stopped: bool,
     queued: bool,
+    /// What [`Writers::waiting_bytes`] has of this connection.
+    counted_bytes: usize,
     high_watermark_bytes: usize,
 }
 
@@ -82,6 +86,7 @@ pub struct Writers {
     /// Connections with something to send or to end.
     queue: Vec<u32>,
     spare: Vec<Outbox>,
+    waiting_bytes: usize,
 }
 
 impl Writers {
@@ -95,6 +100,7 @@ impl Writers {
             id,
             outbox: Outbox::default(),
             sending: false,
+            sending_bytes: 0,
             ending: false,
             cut: false,
             frame_size_max: 0,
@@ -105,6 +111,7 @@ impl Writers {
             passed_over: Vec::new(),
             remote_stopped: false,
             queued: false,
+            counted_bytes: 0,
             high_watermark_bytes,
         }));
     }
@@ -112,7 +119,15 @@ impl Writers {
     /// Forgets a connection.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Writer>> {
         self.get(id)?;
-        self.slots[id.slot as usize].take()
+        let removed = self.slots[id.slot as usize].take()?;
+        self.waiting_bytes -= removed.counted_bytes;
+        Some(removed)
+    }
+
+    /// Bytes that wait for sockets, those that the driver has included. Whatever changes them
+    /// queues the connection, so they are counted once a turn, before confirms are written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
     /// The writing half of a connection.
@@ -198,6 +213,9 @@ impl Writers {
             if self.slots[slot].as_ref().is_some_and(|writer| writer.queued) {
                 let writer = self.slots[slot].as_deref_mut()?;
                 writer.queued = false;
+                let bytes = writer.outbox.len() + writer.sending_bytes;
+                self.waiting_bytes += bytes;
+                self.waiting_bytes -= std::mem::replace(&mut writer.counted_bytes, bytes);
                 return Some(writer);
             }
         }

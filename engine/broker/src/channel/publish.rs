@@ -121,10 +121,8 @@ impl Call<'_> {
             if *confirm {
                 self.core.confirm_here(*key, through);
             }
-            if through.is_some() {
-                let here = self.core.id;
-                let blocked = self.core.exits.post.is_backed_up(here, Lane::Work).then_some(here);
-                self.session.wait_to_publish(self.core, blocked);
+            if through.is_some() && self.core.told_backed_up {
+                self.session.wait_for_log(self.core);
             }
             return Ok(());
         }
@@ -256,7 +254,7 @@ impl Core {
                 if confirm && self.awaits_log(home, channel, through) {
                     away.push(home);
                 }
-                if self.exits.post.is_backed_up(home, Lane::Work) {
+                if through.is_some() && self.told_backed_up {
                     backed_up = Some(home);
                 }
                 continue;

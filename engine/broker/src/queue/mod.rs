@@ -6,6 +6,7 @@
 //! but this shard's. [`Queue`] ties the two together.
 
 pub mod consumers;
+pub mod pages;
 pub mod ready;
 pub mod state;
 
@@ -17,6 +18,7 @@ use crate::log::LogId;
 use crate::topology::QueueMeta;
 
 use consumers::Consumers;
+use pages::Pages;
 use state::State;
 
 /// A queue at home.
@@ -32,6 +34,8 @@ pub struct Queue {
     pub consumers: Consumers,
     /// Counters since it was declared.
     pub counts: Counts,
+    /// Messages on disk only: few queues have any.
+    pub pages: Option<Box<Pages>>,
     /// Made when the first message leaves: 100 k queues that see no traffic pay nothing.
     latency: Option<Box<QueueLatency>>,
     /// The home has told the control state that the queue ends; nobody gets in any more.
@@ -83,6 +87,7 @@ impl Queue {
             state: State::default(),
             consumers: Consumers::default(),
             counts: Counts::default(),
+            pages: None,
             latency: None,
             closing: false,
         }

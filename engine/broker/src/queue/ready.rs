@@ -64,6 +64,29 @@ impl Ready {
         entry
     }
 
+    /// Those that came in and were never given out, in their order.
+    #[inline]
+    pub fn fifo(&self) -> &VecDeque<Entry> {
+        &self.fifo
+    }
+
+    /// Where in [`Self::fifo`] the first message at or behind `position` is.
+    pub fn fifo_index(&self, position: u64) -> usize {
+        self.fifo.partition_point(|entry| entry.position < position)
+    }
+
+    /// Those that were given back, in their order.
+    pub fn returned(&self) -> impl Iterator<Item = &Entry> {
+        self.returned.values()
+    }
+
+    /// The message at `position`.
+    pub fn find(&self, position: u64) -> Option<&Entry> {
+        let found = self.fifo.get(self.fifo_index(position));
+        let found = found.filter(|entry| entry.position == position);
+        found.or_else(|| self.returned.get(&position))
+    }
+
     /// Messages waiting.
     #[inline]
     pub fn len(&self) -> usize {

@@ -65,6 +65,16 @@ pub enum Effect {
     Returned(Checkout),
 }
 
+impl Effect {
+    /// What left, if something did.
+    pub fn left(self) -> Option<Entry> {
+        match self {
+            Self::Left { entry, .. } => Some(entry),
+            _ => None,
+        }
+    }
+}
+
 impl State {
     /// Makes one step.
     #[inline]
@@ -92,6 +102,17 @@ impl State {
         }
     }
 
+    /// The next message to leave.
+    #[inline]
+    pub fn front(&self) -> Option<&Entry> {
+        self.ready.front()
+    }
+
+    /// The ready messages.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
     /// The position of the message that comes next.
     #[inline]
     pub fn next_position(&self) -> u64 {
@@ -112,6 +133,16 @@ impl State {
         let mut ready = Ready::default();
         entries.for_each(|entry| ready.push(entry));
         Self { ready, next_position, delivered_through, ..Self::default() }
+    }
+
+    /// The ready message at `position`: O(log n).
+    pub fn find(&self, position: u64) -> Option<MessageId> {
+        self.ready.find(position).map(|entry| entry.message)
+    }
+
+    /// The messages given out and not settled.
+    pub fn checked_out(&self) -> impl Iterator<Item = &Checkout> {
+        self.checked_out.iter().map(|(_, checkout)| checkout)
     }
 
     /// Messages waiting.

@@ -8,17 +8,24 @@
 //! A body above [`BODY_COPY_MAX_BYTES`] is not in the record: its memory is shared, so that it
 //! leaves by reference; the record then holds its place in `bodies` and [`SHARED_BODY`].
 //!
+//! A message may also be in the log ([`Store::logged`]), and then its memory copy can be given up
+//! and taken in again; see [`residency`]. What is left costs 24 bytes here.
+//!
 //! An emptied segment is started over, hottest first: a fresh page costs 2.4 µs, a recycled one
 //! nothing. A segment that is mostly dead while memory is mostly dead is copied forward.
+
+mod residency;
+#[cfg(test)]
+mod tests;
 
 use bytes::{Bytes, BytesMut};
 
 use crate::id::Instant;
-use crate::log::Place as LogPlace;
+use crate::log;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
 
 /// A message in the store; the value is reused once all its references are released.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
 
 /// Bytes of a segment: some thousand small messages, and more than the largest record
@@ -34,12 +41,22 @@ const EVACUATION_FLOOR_SEGMENTS: usize = 8;
 /// Shared bodies are laid out in chunks of this size; larger ones get memory of their own.
 const BODY_CHUNK_BYTES: usize = 256 << 10;
 
+/// No place: a record has a length.
+const NOWHERE: log::Place = log::Place { segment: 0, offset: 0, length: 0 };
+
 const RECORD_HEADER_BYTES: usize = 22;
 const SHARED_BODY: u32 = 1 << 31;
+/// The segment of a number that no message has.
 const VACANT: u32 = u32::MAX;
 
+/// The segment of a message that has no memory copy.
+const ABSENT: u32 = u32::MAX - 1;
+
+/// Bit of [`Slot::references`]: the copy was read from the log, so its record is durable.
+const LOADED: u32 = 1 << 31;
+
 /// All messages at rest on one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
     segments: Vec<Segment>,
     /// Indices of segments without memory.
@@ -49,14 +66,23 @@ pub struct Store {
     /// Segments that have become mostly dead: candidates for copying forward.
     sparse: Vec<u32>,
     /// Indexed by [`MessageId`].
-    places: Vec<Place>,
+    slots: Vec<Slot>,
     vacant: Vec<u32>,
+    /// Where the records are, by [`MessageId`], as far as one was ever logged; of no length where
+    /// there is none.
+    logged: Vec<log::Place>,
+    /// Copies above this many bytes are given up when a queue is done with them.
+    budget_bytes: usize,
     bodies: Vec<Option<Bytes>>,
     vacant_bodies: Vec<u32>,
     chunk: BytesMut,
     messages: usize,
+    absent: usize,
+    all_references: usize,
     live_bytes: usize,
     shared_bytes: usize,
+    /// Fewer spare segments than [`SPARE_SEGMENTS_MAX`] may be kept.
+    spare_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -68,13 +94,12 @@ struct Segment {
     listed: bool,
 }
 
-/// Where a message is. 12 bytes.
+/// Where a message's memory copy is. 12 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Slot {
     segment: u32,
     offset: u32,
     references: u32,
-    logged: Option<LogPlace>,
 }
 
 /// The fixed part of a record.
@@ -88,51 +113,46 @@ struct RecordHeader {
     body: u32,
 }
 
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            segments: Vec::new(),
+            unused: Vec::new(),
+            spare: Vec::new(),
+            current: None,
+            sparse: Vec::new(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            logged: Vec::new(),
+            budget_bytes: usize::MAX,
+            bodies: Vec::new(),
+            vacant_bodies: Vec::new(),
+            chunk: BytesMut::new(),
+            messages: 0,
+            absent: 0,
+            all_references: 0,
+            live_bytes: 0,
+            shared_bytes: 0,
+            spare_max: SPARE_SEGMENTS_MAX,
+        }
+    }
+}
+
 impl Store {
     /// Copies a message in, with one reference for each queue that will hold it.
     pub fn put(&mut self, message: &Message<'_>, references: u32) -> MessageId {
         debug_assert!(references > 0);
-        let body = match message.body {
-            Body::Inline(bytes) if bytes.len() <= BODY_COPY_MAX_BYTES => bytes.len() as u32,
-            _ => SHARED_BODY | self.share(&message.body),
-        };
-        let header = RecordHeader {
-            id: self.vacant.pop().unwrap_or(self.places.len() as u32),
-            published_at: message.published_at,
-            exchange_length: message.exchange.len() as u8,
-            routing_key_length: message.routing_key.len() as u8,
-            properties_length: message.properties.len() as u32,
-            body,
-        };
-        let size = header.record_bytes();
-        let index = self.segment_with_room(size);
-        let segment = &mut self.segments[index as usize];
-        let offset = segment.bytes.len() as u32;
-        let place = Place { segment: index, offset, references, logged: None };
-        segment.bytes.extend_from_slice(&header.to_bytes());
-        segment.bytes.extend_from_slice(message.exchange);
-        segment.bytes.extend_from_slice(message.routing_key);
-        segment.bytes.extend_from_slice(message.properties);
-        if let Body::Inline(bytes) = message.body
-            && body & SHARED_BODY == 0
-        {
-            segment.bytes.extend_from_slice(bytes);
-        }
-        segment.live_records += 1;
-        segment.live_bytes += size;
-        self.live_bytes += size;
-        self.messages += 1;
-        match self.places.get_mut(header.id as usize) {
-            Some(vacant) => *vacant = place,
-            None => self.places.push(place),
-        }
-        MessageId(header.id)
+        let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
+        let (segment, offset) = self.copy_in(id, message);
+        self.all_references += references as usize;
+        self.occupy(id, Slot { segment, offset, references });
+        MessageId(id)
     }
 
-    /// The message itself.
+    /// The message itself; it must be resident.
     pub fn message(&self, id: MessageId) -> Message<'_> {
-        let place = self.places[id.0 as usize];
-        let record = &self.segments[place.segment as usize].bytes[place.offset as usize..];
+        let slot = self.slots[id.0 as usize];
+        let record = &self.segments[slot.segment as usize].bytes[slot.offset as usize..];
         let header = RecordHeader::read(record);
         let rest = &record[RECORD_HEADER_BYTES..];
         let (exchange, rest) = rest.split_at(usize::from(header.exchange_length));
@@ -149,21 +169,114 @@ impl Store {
 
     /// Adds a reference for one more queue that holds the message.
     pub fn retain(&mut self, id: MessageId) {
-        self.places[id.0 as usize].references += 1;
+        self.slots[id.0 as usize].references += 1;
+        self.all_references += 1;
     }
 
-    /// Gives one reference back; the last one frees the message.
-    pub fn release(&mut self, id: MessageId) -> Option<LogPlace> {
-        let place = &mut self.places[id.0 as usize];
-        debug_assert!(place.references > 0, "released a message that nobody held");
-        place.references -= 1;
-        if place.references > 0 {
+    /// Gives one reference back; the last one frees the message. Returns the place of its record,
+    /// if it had one and this was the last: the caller releases it in the log.
+    pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
+        let slot = &mut self.slots[id.0 as usize];
+        debug_assert!(slot.references & !LOADED > 0, "released a message that nobody held");
+        slot.references -= 1;
+        self.all_references -= 1;
+        if slot.references & !LOADED > 0 {
+            if slot.references & LOADED != 0 {
+                self.leave_to_others(id);
+            }
             return None;
         }
-        let Place { segment: index, offset, logged, .. } = *place;
-        place.segment = VACANT;
+        let Slot { segment, offset, .. } = *slot;
+        slot.segment = VACANT;
         self.vacant.push(id.0);
         self.messages -= 1;
+        if segment == ABSENT {
+            self.absent -= 1;
+        } else {
+            self.free(segment, offset);
+        }
+        let logged = self.logged.get_mut(id.0 as usize)?;
+        let place = std::mem::replace(logged, NOWHERE);
+        (place != NOWHERE).then_some(place)
+    }
+
+    /// Messages at rest, resident or not.
+    pub fn messages(&self) -> usize {
+        self.messages
+    }
+
+    /// Bytes of memory copies that some queue still holds: records and shared bodies.
+    pub fn live_bytes(&self) -> usize {
+        self.live_bytes + self.shared_bytes
+    }
+
+    /// Bytes of segment memory in use or kept for reuse.
+    pub fn segment_bytes(&self) -> usize {
+        (self.segments.len() - self.unused.len() + self.spare.len()) * SEGMENT_BYTES
+    }
+
+    /// References to messages, over all queues.
+    pub fn all_references(&self) -> usize {
+        self.all_references
+    }
+
+    /// Memory of segments and shared bodies, and of the tables that find them.
+    pub fn memory_bytes(&self) -> usize {
+        let tables = self.index_bytes() + self.bodies.capacity() * size_of::<Option<Bytes>>();
+        self.segment_bytes() + self.shared_bytes + tables
+    }
+
+    /// Keeps at most this many emptied segments for reuse, and never more than 64 MiB of them.
+    pub fn limit_spare(&mut self, segments: usize) {
+        self.spare_max = segments.min(SPARE_SEGMENTS_MAX);
+        self.spare.truncate(segments);
+    }
+
+    fn occupy(&mut self, id: u32, slot: Slot) {
+        self.messages += 1;
+        match self.slots.get_mut(id as usize) {
+            Some(vacant) => *vacant = slot,
+            None => self.slots.push(slot),
+        }
+    }
+
+    /// Makes a memory copy; returns its segment and its offset there.
+    #[inline]
+    fn copy_in(&mut self, id: u32, message: &Message<'_>) -> (u32, u32) {
+        let body = match message.body {
+            Body::Inline(bytes) if bytes.len() <= BODY_COPY_MAX_BYTES => bytes.len() as u32,
+            _ => SHARED_BODY | self.share(&message.body),
+        };
+        let header = RecordHeader {
+            id,
+            published_at: message.published_at,
+            exchange_length: message.exchange.len() as u8,
+            routing_key_length: message.routing_key.len() as u8,
+            properties_length: message.properties.len() as u32,
+            body,
+        };
+        let size = header.record_bytes();
+        let index = self.segment_with_room(size);
+        let segment = &mut self.segments[index as usize];
+        let offset = segment.bytes.len() as u32;
+        segment.bytes.extend_from_slice(&header.to_bytes());
+        segment.bytes.extend_from_slice(message.exchange);
+        segment.bytes.extend_from_slice(message.routing_key);
+        segment.bytes.extend_from_slice(message.properties);
+        if let Body::Inline(bytes) = message.body
+            && body & SHARED_BODY == 0
+        {
+            segment.bytes.extend_from_slice(bytes);
+        }
+        segment.live_records += 1;
+        segment.live_bytes += size;
+        self.live_bytes += size;
+        (index, offset)
+    }
+
+    /// Frees a memory copy, which no slot names any more.
+    #[inline]
+    fn free(&mut self, index: u32, offset: u32) {
         let segment = &mut self.segments[index as usize];
         let header = RecordHeader::read(&segment.bytes[offset as usize..]);
         let size = header.record_bytes();
@@ -174,32 +287,6 @@ impl Store {
             self.unshare(header.body & !SHARED_BODY);
         }
         self.reclaim(index);
-        logged
-    }
-
-    /// Notes where the message is in the log.
-    pub fn logged(&mut self, id: MessageId, place: LogPlace) {
-        self.places[id.0 as usize].logged = Some(place);
-    }
-
-    /// Where the message is in the log.
-    pub fn log_place(&self, id: MessageId) -> Option<LogPlace> {
-        self.places[id.0 as usize].logged
-    }
-
-    /// Messages at rest.
-    pub fn messages(&self) -> usize {
-        self.messages
-    }
-
-    /// Bytes of records and shared bodies that some queue still holds.
-    pub fn live_bytes(&self) -> usize {
-        self.live_bytes + self.shared_bytes
-    }
-
-    /// Bytes of segment memory in use or kept for reuse.
-    pub fn segment_bytes(&self) -> usize {
-        (self.segments.len() - self.unused.len() + self.spare.len()) * SEGMENT_BYTES
     }
 
     fn segment_with_room(&mut self, size: usize) -> u32 {
@@ -266,7 +353,7 @@ impl Store {
     fn retire(&mut self, index: u32) {
         let emptied = std::mem::take(&mut self.segments[index as usize]);
         self.unused.push(index);
-        if self.spare.len() < SPARE_SEGMENTS_MAX {
+        if self.spare.len() < self.spare_max {
             self.spare.push(emptied.bytes);
         }
     }
@@ -278,12 +365,12 @@ impl Store {
         while offset < victim.bytes.len() {
             let header = RecordHeader::read(&victim.bytes[offset..]);
             let size = header.record_bytes();
-            let place = self.places[header.id as usize];
-            if place.segment == index && place.offset as usize == offset {
+            let slot = self.slots[header.id as usize];
+            if slot.segment == index && slot.offset as usize == offset {
                 let target = self.segment_with_room(size);
                 let segment = &mut self.segments[target as usize];
-                self.places[header.id as usize].segment = target;
-                self.places[header.id as usize].offset = segment.bytes.len() as u32;
+                self.slots[header.id as usize].segment = target;
+                self.slots[header.id as usize].offset = segment.bytes.len() as u32;
                 segment.bytes.extend_from_slice(&victim.bytes[offset..offset + size]);
                 segment.live_records += 1;
                 segment.live_bytes += size;
@@ -361,100 +448,5 @@ impl RecordHeader {
             properties_length: word(14),
             body: word(18),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn message(body: &[u8]) -> Message<'_> {
-        Message {
-            exchange: b"amq.topic",
-            routing_key: b"a.b.c",
-            properties: &[0x10, 0, 2],
-            body: Body::Inline(body),
-            published_at: Instant(42),
-        }
-    }
-
-    fn body_of(store: &Store, id: MessageId) -> Vec<u8> {
-        let message = store.message(id);
-        assert_eq!(message.exchange, b"amq.topic");
-        assert_eq!(message.routing_key, b"a.b.c");
-        assert_eq!(message.properties, [0x10, 0, 2]);
-        assert_eq!(message.published_at, Instant(42));
-        match message.body {
-            Body::Inline(bytes) => bytes.to_vec(),
-            Body::Pieces(pieces) => pieces.concat(),
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
-        #[test]
-        fn keeps_what_is_held_and_frees_the_rest(
-            steps in prop::collection::vec((0u8..3, 0usize..1500, any::<u16>()), 1..1500),
-        ) {
-            let mut store = Store::default();
-            let mut held: Vec<(MessageId, Vec<u8>)> = Vec::new();
-            for (step, size, pick) in steps {
-                if step > 0 {
-                    let body: Vec<u8> = (0..size).map(|at| (at as u16 ^ pick) as u8).collect();
-                    held.push((store.put(&message(&body), 1), body));
-                } else if !held.is_empty() {
-                    let (id, body) = held.swap_remove(usize::from(pick) % held.len());
-                    prop_assert_eq!(body_of(&store, id), body);
-                    store.release(id);
-                }
-                prop_assert_eq!(store.messages(), held.len());
-            }
-            for (id, body) in held {
-                prop_assert_eq!(body_of(&store, id), body);
-                store.release(id);
-            }
-            prop_assert_eq!(store.live_bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn stragglers_do_not_pin_segments() {
-        let mut store = Store::default();
-        let body = [7; 400];
-        let ids: Vec<_> = (0..50_000).map(|_| store.put(&message(&body), 1)).collect();
-        let full = store.segment_bytes();
-        let (kept, dropped): (Vec<_>, Vec<_>) =
-            ids.into_iter().enumerate().partition(|(index, _)| index % 500 == 0);
-        for (_, id) in dropped {
-            store.release(id);
-        }
-        let used = store.segments.len() - store.unused.len();
-        assert!(used <= EVACUATION_FLOOR_SEGMENTS + 1, "{used} segments of {full} bytes");
-        for (_, id) in kept {
-            assert_eq!(body_of(&store, id), body);
-        }
-    }
-
-    #[test]
-    fn a_message_lives_until_its_last_reference() {
-        let mut store = Store::default();
-        let large = vec![3; 200_000];
-        let id = store.put(&message(&large), 2);
-        store.release(id);
-        assert_eq!(body_of(&store, id), large);
-        store.release(id);
-        assert_eq!((store.messages(), store.live_bytes()), (0, 0));
-    }
-
-    #[test]
-    fn an_emptied_segment_is_started_over() {
-        let mut store = Store::default();
-        for _ in 0..100_000 {
-            let id = store.put(&message(&[1; 300]), 1);
-            store.release(id);
-        }
-        assert_eq!(store.segment_bytes(), SEGMENT_BYTES);
     }
 }

@@ -1,0 +1,165 @@
+//! Messages that are in the log too, and whose memory copy comes and goes.
+//!
+//! ```text
+//!   put ──► resident ──logged──► resident, logged ──evict──► logged only ◄── recovered
+//!                                        ▲                        │
+//!                                        └─────────load───────────┘
+//! ```
+
+use crate::log;
+use crate::message::Message;
+
+use super::{ABSENT, LOADED, MessageId, NOWHERE, Slot, Store, VACANT};
+
+impl Store {
+    /// A message's publish record was added to the log.
+    pub fn logged(&mut self, id: MessageId, place: log::Place) {
+        let index = id.0 as usize;
+        if self.logged.len() <= index {
+            self.logged.resize(index + 1, NOWHERE);
+        }
+        self.logged[index] = place;
+    }
+
+    /// A message's record was copied forward.
+    pub fn moved(&mut self, id: MessageId, place: log::Place) {
+        // The copy may not be durable yet, whatever was read from where it came from.
+        self.slots[id.0 as usize].references &= !LOADED;
+        self.logged(id, place);
+    }
+
+    /// Where the record of a message is, if it was logged.
+    #[inline]
+    pub fn log_place(&self, id: MessageId) -> Option<log::Place> {
+        self.logged.get(id.0 as usize).copied().filter(|place| *place != NOWHERE)
+    }
+
+    /// Whether the message can be had without a read.
+    #[inline]
+    pub fn is_resident(&self, id: MessageId) -> bool {
+        self.slots[id.0 as usize].segment < ABSENT
+    }
+
+    /// How many queues hold the message.
+    pub fn references(&self, id: MessageId) -> u32 {
+        self.slots[id.0 as usize].references & !LOADED
+    }
+
+    /// Bytes of the message's memory copy, or of its record where there is none.
+    pub fn size_bytes(&self, id: MessageId) -> usize {
+        if self.is_resident(id) {
+            return self.message(id).size_bytes() + super::RECORD_HEADER_BYTES;
+        }
+        self.log_place(id).map_or(0, |place| place.length as usize)
+    }
+
+    /// Takes in a message that is only in the log.
+    pub fn recovered(&mut self, place: log::Place, references: u32) -> MessageId {
+        debug_assert!(references > 0);
+        let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
+        self.all_references += references as usize;
+        self.occupy(id, Slot { segment: ABSENT, offset: 0, references });
+        self.absent += 1;
+        self.logged(MessageId(id), place);
+        MessageId(id)
+    }
+
+    /// Gives up the memory copy of a message, whose record has to be durable.
+    pub fn evict(&mut self, id: MessageId) {
+        debug_assert!(self.log_place(id).is_some(), "evicted a message that is nowhere else");
+        let slot = &mut self.slots[id.0 as usize];
+        if slot.segment >= ABSENT {
+            return;
+        }
+        let Slot { segment, offset, .. } = *slot;
+        slot.segment = ABSENT;
+        slot.references &= !LOADED;
+        self.absent += 1;
+        self.free(segment, offset);
+    }
+
+    /// Makes a memory copy again, of what was read from the log.
+    pub fn load(&mut self, id: MessageId, message: &Message<'_>) {
+        if self.slots[id.0 as usize].segment != ABSENT {
+            return;
+        }
+        let (segment, offset) = self.copy_in(id.0, message);
+        let slot = &mut self.slots[id.0 as usize];
+        (slot.segment, slot.offset) = (segment, offset);
+        slot.references |= LOADED;
+        self.absent -= 1;
+    }
+
+    /// The record of a message that is not resident cannot be read: it is lost, and its queues drop
+    /// it when they come to it. Returns where it was, to be released in the log.
+    pub fn lose(&mut self, id: MessageId) -> Option<log::Place> {
+        debug_assert!(!self.is_resident(id), "what is in memory is not lost");
+        let place = self.log_place(id)?;
+        self.logged[id.0 as usize] = NOWHERE;
+        Some(place)
+    }
+
+    /// Whether the message is neither in memory nor in the log.
+    pub fn is_lost(&self, id: MessageId) -> bool {
+        self.slots[id.0 as usize].segment == ABSENT && self.log_place(id).is_none()
+    }
+
+    /// Sets the bytes of memory copies that are to be kept at most.
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.budget_bytes = bytes;
+    }
+
+    /// The bytes of memory copies that are to be kept at most.
+    pub fn budget_bytes(&self) -> usize {
+        self.budget_bytes
+    }
+
+    /// Whether there are more.
+    #[inline]
+    pub fn is_over_budget(&self) -> bool {
+        self.live_bytes() > self.budget_bytes
+    }
+
+    /// Messages without a memory copy.
+    pub fn absent_messages(&self) -> usize {
+        self.absent
+    }
+
+    /// Bytes of the tables that say where messages are.
+    pub fn index_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>()
+            + self.vacant.capacity() * size_of::<u32>()
+            + self.logged.capacity() * size_of::<log::Place>()
+    }
+
+    /// The messages whose records are in `segment`, of those with numbers in `from..from + count`;
+    /// `None` behind the last number.
+    pub fn logged_in(
+        &self,
+        segment: u32,
+        from: usize,
+        count: usize,
+    ) -> Option<impl Iterator<Item = (log::Place, MessageId)>> {
+        let end = (from + count).min(self.logged.len());
+        let found = self.logged.get(from..end).filter(|found| !found.is_empty())?;
+        Some(found.iter().zip(from as u32..).filter_map(move |(place, id)| {
+            (place.segment == segment && *place != NOWHERE).then_some((*place, MessageId(id)))
+        }))
+    }
+
+    /// Numbers that [`Self::logged_in`] goes through.
+    pub fn logged_entries(&self) -> usize {
+        self.logged.len()
+    }
+
+    /// One queue is done with a message that was read for it. The others may need it much later,
+    /// and do not look for it where all was evicted: half the budget is for such messages, the
+    /// other half for the fronts of queues.
+    #[cold]
+    pub(super) fn leave_to_others(&mut self, id: MessageId) {
+        debug_assert!(self.slots[id.0 as usize].segment != VACANT);
+        if self.live_bytes() > self.budget_bytes / 2 {
+            self.evict(id);
+        }
+    }
+}
