@@ -16,6 +16,10 @@ pub(crate) struct Banner<'a> {
     pub(crate) listeners: &'a [(SocketAddr, Purpose)],
     pub(crate) connections_max: u32,
     pub(crate) data_dir: &'a Path,
+    /// From [`Findings::describe`](crate::disk::probe::Findings::describe).
+    pub(crate) durability: String,
+    /// Where that cannot hold.
+    pub(crate) warnings: &'a [String],
 }
 
 impl fmt::Display for Banner<'_> {
@@ -36,7 +40,10 @@ impl fmt::Display for Banner<'_> {
         }
         writeln!(f, "shards: {}; at most {} connections", self.shards, self.connections_max)?;
         writeln!(f, "data directory: {}", self.data_dir.display())?;
-        writeln!(f, "durability: none yet (messages live in memory)")?;
+        writeln!(f, "durability: {}", self.durability)?;
+        for warning in self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
         for (address, purpose) in self.listeners {
             writeln!(f, "listening on {address} ({})", purpose.name())?;
         }
@@ -96,12 +103,15 @@ mod tests {
             listeners: &listeners,
             connections_max: 768,
             data_dir: Path::new("leveret-data"),
+            durability: "flush (O_DIRECT + RWF_DSYNC on ext4)".into(),
+            warnings: &["the power may fail".into()],
         };
         let text = banner.to_string();
         for line in [
             "shards: 2 shards on cores 0-1; at most 768 connections",
             "data directory: leveret-data",
-            "durability: none yet (messages live in memory)",
+            "durability: flush (O_DIRECT + RWF_DSYNC on ext4)",
+            "warning: the power may fail",
             "listening on 0.0.0.0:5673 (amqp)",
             "listening on 127.0.0.1:15673 (http)",
             "listening on 127.0.0.1:15692 (metrics)",

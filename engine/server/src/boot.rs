@@ -14,19 +14,32 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use leveret_broker::control::{Control, ControlMember};
+use leveret_broker::durable::Recovered;
+use leveret_broker::mail::Batch;
+use leveret_broker::settings::Settings;
 use leveret_broker::topology::Topology;
-use leveret_ring::{Features, Mesh, WakeTarget, Waker};
-use tracing::{info, warn};
+use leveret_ring::{Endpoint, Features, Mesh, WakeTarget, Waker};
+use tracing::{debug, info, warn};
 
 use crate::banner::Banner;
 use crate::cli::ServeArguments;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::{self, CorePlan};
+use crate::disk::Storage;
+use crate::disk::directory::DataDirectory;
+use crate::disk::files;
+use crate::disk::probe::{self, Findings};
+use crate::fail_point;
 use crate::failure::Failure;
 use crate::listeners::{Bound, Purpose, bind_all};
+use crate::memory::MemoryLimit;
+use crate::metadata::{Metadata, MetadataThread};
+use crate::monitor::Monitor;
 use crate::notice::Notice;
 use crate::pages::Pages;
+use crate::recover::{Survivors, recover};
 use crate::shared::{Shared, Stage};
 use crate::thread::{self, ShardSeat, StartControl, StartShard};
 use crate::{host, http, log, signal};
@@ -35,8 +48,14 @@ use crate::{host, http, log, signal};
 /// than the patience of those who stop services (systemd 90 s, containers 10 s before they kill).
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
+/// How long the last commits of the logs may take; without them the next start takes longer.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How long the threads then have to give their rings back to the kernel; with the above 10 s.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the process lives on after a failure.
+const FAILURE_DELAY: Duration = Duration::from_millis(50);
 
 /// How long rings may take to be made; each takes milliseconds.
 const READY_PATIENCE: Duration = Duration::from_mins(1);
@@ -50,17 +69,23 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     }
     // `validate` has parsed the same filter.
     let _ = log::start(&config.log);
+    fail_point::check();
     let features = leveret_ring::probe()?;
     let mut broker = Broker::start(&config)?;
     let Some(listeners) = broker.open()? else {
         return Ok(());
     };
     broker.announce(&config, &features, &listeners);
-    let reason = broker.wait_for_end();
-    broker.stop();
-    match reason {
-        Ending::Signal => Ok(()),
-        Ending::Failure { thread, reason } => Err(Failure::Thread { thread, reason }),
+    match broker.wait_for_end() {
+        Ending::Signal => {
+            broker.stop();
+            Ok(())
+        }
+        Ending::Failure { thread, reason } => {
+            // What was refused to publishers may leave; nothing else that is left can be trusted.
+            std::thread::sleep(FAILURE_DELAY);
+            Err(Failure::Thread { thread, reason })
+        }
     }
 }
 
@@ -70,12 +95,92 @@ struct Broker {
     notices: Receiver<Notice>,
     plan: CorePlan,
     connections_max: u32,
+    /// Ours while the broker runs.
+    data: DataDirectory,
+    findings: Findings,
     wakes: Arc<[WakeTarget]>,
     starts: Vec<Sender<StartShard>>,
     start_control: Sender<StartControl>,
     amqp: Vec<Bound>,
     http: Vec<Bound>,
     pages: Option<Pages>,
+}
+
+/// What all threads are made from.
+struct Threads<'a> {
+    config: &'a Config,
+    plan: &'a CorePlan,
+    connections_max: u32,
+    storage: &'a Storage,
+    shared: &'a Arc<Shared>,
+    notices: &'a Sender<Notice>,
+    clock: Clock,
+}
+
+impl Threads<'_> {
+    fn monitor(&self, monitor: Monitor) -> Result<Sender<StartShard>, Failure> {
+        let (start, started) = mpsc::channel();
+        thread::spawn_monitor(monitor, self.plan.cores.len(), self.notices, started)
+            .map_err(system("start the monitor thread"))?;
+        Ok(start)
+    }
+
+    /// The shards, and the thread that makes and removes their files.
+    fn shards(
+        &self,
+        logs: Vec<Recovered>,
+        endpoints: Vec<Endpoint<Batch>>,
+        settings: Settings,
+        topology: &Topology,
+    ) -> Result<Vec<Sender<StartShard>>, Failure> {
+        let shards = self.plan.cores.len();
+        // That thread ends when the last shard has dropped its end.
+        let (files, requests) = files::channel(shards);
+        thread::spawn_files(self.storage.clone(), requests, self.notices)
+            .map_err(system("start the files thread"))?;
+        let settings = Arc::new(settings);
+        let spin_ns = u64::from(self.config.spin_us(self.plan.exclusive)) * 1_000;
+        let cores = self.plan.cores.iter().enumerate();
+        let mut starts = Vec::new();
+        for ((index, core), (log, endpoint)) in cores.zip(logs.into_iter().zip(endpoints)) {
+            let seat = ShardSeat {
+                index,
+                shards: shards as u16,
+                core: *core,
+                ring: self.config.ring(shards, self.connections_max),
+                settings: Arc::clone(&settings),
+                spin_ns,
+                storage: self.storage.clone(),
+                files: files.clone(),
+                log,
+                shared: Arc::clone(self.shared),
+                notices: self.notices.clone(),
+                clock: self.clock,
+            };
+            let (start, started) = mpsc::channel();
+            starts.push(start);
+            thread::spawn_shard(seat, endpoint, topology.clone(), started)
+                .map_err(system("start a shard's thread"))?;
+        }
+        Ok(starts)
+    }
+
+    fn control(
+        &self,
+        endpoint: Option<Endpoint<Batch>>,
+        control: Control,
+        metadata: Metadata,
+    ) -> Result<Sender<StartControl>, Failure> {
+        let (start, started) = mpsc::channel();
+        if let Some(endpoint) = endpoint {
+            let metadata = MetadataThread::start(metadata, self.notices)
+                .map_err(system("start the metadata thread"))?;
+            let member = ControlMember::of(control);
+            thread::spawn_control(endpoint, member, metadata, self.shared, self.notices, started)
+                .map_err(system("start the control thread"))?;
+        }
+        Ok(start)
+    }
 }
 
 /// Why the broker ends.
@@ -96,7 +201,8 @@ impl Broker {
         let open_files = leveret_ring::raise_open_files_limit()
             .map_err(system("read or raise the limit of open files"))?;
         let connections_max = config.connections_max(open_files)?;
-        make_data_directory(&config.data_dir)?;
+        let (data, findings) = open_data_directory(config)?;
+        let storage = findings.storage(data.layout().clone(), config.durability);
         let amqp = bind_all(&config.listen, Purpose::Amqp)?;
         let mut http = bind_all(&config.http, Purpose::Http)?;
         http.extend(bind_all(&config.metrics, Purpose::Metrics)?);
@@ -104,31 +210,42 @@ impl Broker {
         let shards = plan.cores.len();
         let shared = Arc::new(Shared::new(shards, connections_max));
         let clock = Clock::start();
-        let seats = seats(config, &plan, connections_max, &shared, clock, &sender);
-        let mut starts = Vec::new();
+        let limit = MemoryLimit::find(config.memory_limit_bytes, shards, Path::new("/"));
+        let mut monitor = Monitor::new(config, &limit, Arc::clone(&shared));
+        monitor.look();
+        let settings = Settings {
+            store_memory_max_bytes: limit.store_bytes(shards),
+            ..config.settings(&host::name())
+        };
         let mut endpoints = Mesh::new(shards + 1, usize::from(config.mesh_lane_batches));
         let seed = seed();
-        let topology = Topology::with_presets(seed, shards as u16);
+        let segment_bytes = config.log_segment_bytes;
+        let Survivors { control, metadata, logs } =
+            recover(data.layout().root(), &storage, shards as u16, segment_bytes, seed)?;
         // The last member is the control state.
         let control_endpoint = endpoints.pop();
-        for (seat, endpoint) in seats.into_iter().zip(endpoints) {
-            let (start, started) = mpsc::channel();
-            starts.push(start);
-            thread::spawn_shard(seat, endpoint, topology.clone(), started)
-                .map_err(system("start a shard's thread"))?;
-        }
-        let (start_control, started) = mpsc::channel();
-        if let Some(endpoint) = control_endpoint {
-            thread::spawn_control(endpoint, topology, seed, &shared, &sender, started)
-                .map_err(system("start the control thread"))?;
-        }
-        let pages = Some(Pages::new(clock, config.cluster_name(&host::name())));
+        let threads = Threads {
+            config,
+            plan: &plan,
+            connections_max,
+            storage: &storage,
+            shared: &shared,
+            notices: &sender,
+            clock,
+        };
+        let mut starts = vec![threads.monitor(monitor)?];
+        starts.extend(threads.shards(logs, endpoints, settings, control.topology())?);
+        let start_control = threads.control(control_endpoint, control, metadata)?;
+        let cluster_name = config.cluster_name(&host::name());
+        let pages = Some(Pages::new(clock, cluster_name, config.durability));
         let wakes = Arc::from([]);
         Ok(Self {
             shared,
             notices,
             plan,
             connections_max,
+            data,
+            findings,
             wakes,
             starts,
             start_control,
@@ -181,7 +298,7 @@ impl Broker {
                     return Err(Failure::Thread { thread, reason });
                 }
                 Ok(Notice::Signal { .. }) => return Ok(None),
-                Ok(Notice::Stopped | Notice::Ended) => {}
+                Ok(Notice::Stopped | Notice::Closed | Notice::Ended) => {}
                 Err(_) => {
                     let reason = "its ring was not ready in time".to_owned();
                     return Err(Failure::Thread { thread: "a shard".to_owned(), reason });
@@ -192,13 +309,16 @@ impl Broker {
     }
 
     fn announce(&self, config: &Config, features: &Features, listeners: &[(SocketAddr, Purpose)]) {
-        let data_dir = std::path::absolute(&config.data_dir);
+        let data_dir = self.data.layout().root();
+        let absolute = std::path::absolute(data_dir);
         let banner = Banner {
             features,
             shards: self.plan.describe(),
             listeners,
             connections_max: self.connections_max,
-            data_dir: data_dir.as_deref().unwrap_or(&config.data_dir),
+            data_dir: absolute.as_deref().unwrap_or(data_dir),
+            durability: self.findings.describe(config.durability),
+            warnings: &self.findings.warnings(config.durability),
         };
         say(&banner.to_string());
     }
@@ -211,7 +331,7 @@ impl Broker {
                     return Ending::Signal;
                 }
                 Ok(Notice::Failed { thread, reason }) => return Ending::Failure { thread, reason },
-                Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Ended) => {}
+                Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Closed | Notice::Ended) => {}
                 Err(_) => {
                     let thread = "every thread".to_owned();
                     return Ending::Failure { thread, reason: "is gone".to_owned() };
@@ -230,8 +350,15 @@ impl Broker {
             let left: u32 = self.shared.placement.counts().iter().sum();
             warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
         }
+        self.shared.enter(Stage::Closing, &self.wakes);
+        let closed =
+            self.count_notices(shards, CLOSE_PATIENCE, |notice| matches!(notice, Notice::Closed));
+        if closed < shards {
+            warn!("the disk is slow: the end of a log was not written in time; nothing is lost");
+        }
         self.shared.enter(Stage::Quitting, &self.wakes);
-        self.count_notices(shards + 1, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended));
+        // The control thread, the monitor, the files thread and the metadata thread end too.
+        self.count_notices(shards + 4, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended));
         info!("stopped");
     }
 
@@ -261,36 +388,12 @@ impl Broker {
     }
 }
 
-/// What each shard's thread is given.
-fn seats(
-    config: &Config,
-    plan: &CorePlan,
-    connections_max: u32,
-    shared: &Arc<Shared>,
-    clock: Clock,
-    notices: &Sender<Notice>,
-) -> Vec<ShardSeat> {
-    let settings = Arc::new(config.settings(&host::name()));
-    let spin_us = config.spin_us(plan.exclusive);
-    let seat = |(index, core): (usize, &Option<usize>)| ShardSeat {
-        index,
-        shards: plan.cores.len() as u16,
-        core: *core,
-        ring: config.ring(plan.cores.len(), connections_max),
-        settings: Arc::clone(&settings),
-        spin_ns: u64::from(spin_us) * 1_000,
-        shared: Arc::clone(shared),
-        notices: notices.clone(),
-        clock,
-    };
-    plan.cores.iter().enumerate().map(seat).collect()
-}
-
-fn make_data_directory(path: &Path) -> Result<(), Failure> {
-    let failure = |source| Failure::DataDirectory { path: path.into(), source };
-    std::fs::create_dir_all(path).map_err(failure)?;
-    std::fs::read_dir(path).map_err(failure)?;
-    Ok(())
+fn open_data_directory(config: &Config) -> Result<(DataDirectory, Findings), Failure> {
+    let data = DataDirectory::open(&config.data_dir)?;
+    let failure = |source| Failure::DataDirectory { path: config.data_dir.clone(), source };
+    let findings = probe::probe(data.layout().root()).map_err(failure)?;
+    findings.details().iter().for_each(|detail| debug!("{detail}"));
+    Ok((data, findings))
 }
 
 /// Writes to stdout. Not by `print!`, which panics where nobody reads.

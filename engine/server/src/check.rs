@@ -6,15 +6,20 @@ use leveret_ring::{Feature, allowed_cores, probe};
 
 use crate::cli::CheckArguments;
 use crate::config::{Config, ConfigError};
+use crate::disk::probe;
 use crate::failure::{EXIT_UNAVAILABLE, EXIT_USAGE};
-use crate::{cores, host};
+use crate::{cores, host, store};
 
 /// Prints the findings; returns the exit code.
 pub(crate) fn run(arguments: &CheckArguments) -> u8 {
+    if let Some(data_dir) = &arguments.data_dir {
+        return store::check::run(data_dir);
+    }
     let mut findings = Findings::default();
     findings.kernel();
     let config = findings.configuration(arguments);
     findings.host(&config);
+    findings.disk(&config);
     let verdict = match findings.exit_code {
         0 => "The broker can run here.",
         EXIT_UNAVAILABLE => "The broker cannot run here: see \"kernel\" above.",
@@ -103,6 +108,34 @@ impl Findings {
         let memory = host::limit("Max locked memory");
         let memory = memory.map_or("unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
         self.say(format!("locked memory: {memory} (receive buffers are not locked)"));
+    }
+
+    /// Tries the disk with a file without a name.
+    fn disk(&mut self, config: &Config) {
+        let wanted = &config.data_dir;
+        let wanted = std::path::absolute(wanted).unwrap_or_else(|_| wanted.clone());
+        self.say(format!("data directory: {}", wanted.display()));
+        let Some(there) = wanted.ancestors().find(|path| path.is_dir()) else {
+            return;
+        };
+        if there != wanted {
+            self.say(format!("  is not there yet; tried in {}", there.display()));
+        }
+        match probe::probe(there) {
+            Ok(found) => {
+                self.say(format!("  durability: {}", found.describe(config.durability)));
+                for detail in found.details() {
+                    self.say(format!("  {detail}"));
+                }
+                for warning in found.warnings(config.durability) {
+                    self.say(format!("  warning: {warning}"));
+                }
+            }
+            Err(error) => {
+                self.say(format!("  it cannot be written: {error}"));
+                self.refuse();
+            }
+        }
     }
 
     fn refuse(&mut self) {

@@ -14,6 +14,7 @@ Examples:
   leveret serve --listen 0.0.0.0:5672      let other hosts connect
   leveret serve --print-config > my.toml   write down every option, then: leveret --config my.toml
   leveret check                            can the broker run on this machine?
+  leveret check leveret-data               are the logs of this data directory sound?
   leveret top                              watch rates and latencies of a running broker
 
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong usage or configuration, 78 io_uring is not
@@ -34,8 +35,11 @@ struct Cli {
 pub(crate) enum Command {
     /// Run the broker (this is what plain `leveret` does)
     Serve(ServeArguments),
-    /// Say whether the broker can run here: kernel features, cores, limits, configuration
+    /// Say whether the broker can run here: kernel features, cores, limits, configuration; or, with
+    /// a data directory, whether its logs are sound
     Check(CheckArguments),
+    /// Print the records of the logs of a data directory, one line each
+    Dump(DumpArguments),
     /// Show rates and latencies of a running broker, live
     Top(TopArguments),
 }
@@ -72,9 +76,29 @@ pub(crate) struct ServeArguments {
 /// `leveret check`.
 #[derive(Debug, PartialEq, Eq, Args)]
 pub(crate) struct CheckArguments {
+    /// Check the logs of this data directory instead. Exit code 0: sound, 1: damage, 2: unreadable
+    #[arg(value_name = "DATADIR", conflicts_with = "config")]
+    pub(crate) data_dir: Option<PathBuf>,
     /// A TOML file to check as well
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// `leveret dump`.
+#[derive(Debug, PartialEq, Eq, Args)]
+pub(crate) struct DumpArguments {
+    /// The data directory
+    #[arg(value_name = "DATADIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Only this shard
+    #[arg(long, value_name = "N")]
+    pub(crate) shard: Option<u16>,
+    /// Only the segment of this number
+    #[arg(long, value_name = "N")]
+    pub(crate) segment: Option<u32>,
+    /// Only records that name this queue
+    #[arg(long, value_name = "LOG_ID")]
+    pub(crate) queue: Option<u64>,
 }
 
 /// `leveret top`.

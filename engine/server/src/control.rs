@@ -15,6 +15,7 @@ use tracing::{debug, error, warn};
 
 use crate::driver::LANES;
 use crate::log::Rate;
+use crate::metadata::MetadataThread;
 use crate::placement::Refusal;
 use crate::shared::{Shared, Stage};
 
@@ -40,6 +41,8 @@ pub(crate) fn ring_config() -> RingConfig {
 /// The control state with its ring and its end of the mesh.
 pub(crate) struct ControlDriver {
     pub(crate) member: ControlMember,
+    /// Stores what has to be durable before shards hear of it.
+    pub(crate) metadata: MetadataThread,
     pub(crate) ring: Ring,
     pub(crate) mesh: Endpoint<Batch>,
     /// Every member of the mesh, by number.
@@ -78,19 +81,20 @@ impl ControlDriver {
             self.take_completions();
             match self.shared.stage() {
                 Stage::Running => {}
-                Stage::Stopping => {
+                Stage::Stopping | Stage::Closing => {
                     for listener in self.listeners.drain(..) {
                         self.ring.stop_listening(listener);
                     }
                 }
                 Stage::Quitting => return Ok(()),
             }
-            if self.take_mail() {
+            if self.take_mail() | self.take_stored() {
                 self.member.finish_turn();
                 self.state.idle_work = true;
             } else if self.state.idle_work {
                 self.state.idle_work = self.member.idle();
             }
+            self.store_changes();
             self.send_mail();
         }
     }
@@ -176,6 +180,23 @@ impl ControlDriver {
             }
         }
         any
+    }
+
+    /// True when a commit became durable, so that deltas may go out.
+    fn take_stored(&mut self) -> bool {
+        let mut any = false;
+        while let Some(through) = self.metadata.poll_done() {
+            self.member.made_durable(through);
+            any = true;
+        }
+        any
+    }
+
+    fn store_changes(&mut self) {
+        if let Some((through, changes)) = self.member.poll_durable() {
+            let waker = self.wakes[self.mesh.id()].waker();
+            self.metadata.commit(through, changes, waker);
+        }
     }
 
     fn send_mail(&mut self) {

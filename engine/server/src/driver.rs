@@ -5,7 +5,7 @@
 //!        ┌── ring.turn (submit, wait, collect) ◄── sleep until: completion, wake, timeout
 //!        ▼
 //!   completions ─► handle ─┐                   ┌─► poll_operation ─► ring
-//!   mesh inboxes ─► handle_mail ─► shard ──────┤
+//!   mesh inboxes ─► handle_mail ─► shard ──────┼─► disk ─► ring, files thread
 //!   clock ─► handle_timeout┘                   └─► poll_mail ─► mesh, and wake whom it reached
 //! ```
 
@@ -14,18 +14,20 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use leveret_broker::event::{Event, Operation};
+use leveret_broker::event::{Alarms, Event, Operation};
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
 use leveret_broker::mail::{self, Batch};
 use leveret_broker::outbox::Outbox;
+use leveret_broker::paging::Damage;
 use leveret_broker::shard::Shard;
 use leveret_ring::{
     Completion, Endpoint, Lane, Outgoing, Ring, RingError, SocketId, Wait, WakeTarget,
 };
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::board::ShardReport;
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::log::Rate;
 use crate::notice::Notice;
 use crate::shared::{Shared, Stage};
@@ -47,11 +49,19 @@ const FLUSH_ROUNDS_MAX: usize = 8;
 /// How soon a full lane is tried again. The receiver needs longer than this for a full lane.
 const FULL_LANE_RETRY_NS: u64 = 100_000;
 
+/// Turns without a sleep after which the shard says how much memory it uses: a busy turn takes some
+/// ten microseconds and the monitor looks each 100 ms.
+const TURNS_PER_FIGURE: u32 = 64;
+
+/// Lines about damage per second: enough to see a pattern, as in the shard.
+const DAMAGE_LINES_MAX: u32 = 64;
+
 /// One shard with its thread's ring and its end of the mesh.
 pub(crate) struct Driver {
     pub(crate) index: usize,
     pub(crate) shard: Shard,
     pub(crate) ring: Ring,
+    pub(crate) disk: Disk,
     pub(crate) mesh: Endpoint<Batch>,
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
@@ -75,7 +85,14 @@ pub(crate) struct TurnState {
     lane_full: bool,
     told_to_stop: bool,
     stop_reported: bool,
+    told_to_close: bool,
+    close_reported: bool,
     refusals: Rate,
+    damages: Rate,
+    /// What the shard was told of.
+    alarms: Alarms,
+    /// Turns since the last figure for the monitor.
+    turns: u32,
 }
 
 impl Driver {
@@ -87,9 +104,11 @@ impl Driver {
         self.state.called = true;
         loop {
             let wait = self.wait(now, last_work);
+            self.publish_memory(wait);
             self.turn(wait)?;
             now = self.clock.now();
-            let worked = self.take_completions(now) | self.take_mail(now);
+            let worked =
+                self.take_completions(now) | self.take_disk_events(now) | self.take_mail(now);
             if std::mem::take(&mut self.state.called) && !self.answer_calls(now) {
                 return Ok(());
             }
@@ -97,6 +116,7 @@ impl Driver {
                 self.shard.handle_timeout(now);
             }
             self.flush(now);
+            self.report_damage();
             self.report_stop();
             if worked {
                 last_work = now;
@@ -105,15 +125,29 @@ impl Driver {
     }
 
     fn wait(&self, now: Instant, last_work: Instant) -> Wait {
-        if self.state.busy || now.since(last_work) < self.spin_ns {
+        if self.state.busy || self.disk.has_event() || now.since(last_work) < self.spin_ns {
             return Wait::No;
         }
-        let timeout = self.shard.next_timeout().map(|due| due.since(now));
+        // A shard that may poll at all also does for its commit.
+        if self.spin_ns > 0 && self.disk.commit_is_due(now) {
+            return Wait::No;
+        }
+        let timeouts = self.shard.next_timeout().into_iter().chain(self.disk.next_timeout());
+        let timeout = timeouts.min().map(|due| due.since(now));
         let retry = self.state.lane_full.then_some(FULL_LANE_RETRY_NS);
         match timeout.into_iter().chain(retry).min() {
             None => Wait::Forever,
             Some(0) => Wait::No,
             Some(nanoseconds) => Wait::Until(Duration::from_nanos(nanoseconds)),
+        }
+    }
+
+    /// Before each sleep, so that the figure of a shard that sleeps is its present one.
+    fn publish_memory(&mut self, wait: Wait) {
+        self.state.turns += 1;
+        if wait != Wait::No || self.state.turns >= TURNS_PER_FIGURE {
+            self.state.turns = 0;
+            self.shared.resources.publish(self.index, self.shard.core().memory_bytes());
         }
     }
 
@@ -152,12 +186,27 @@ impl Driver {
                     continue;
                 }
                 // This ring has no listeners: the control thread accepts.
+                Completion::File { token, bytes, result } => {
+                    self.disk.complete(token, bytes, result, &mut self.ring, now);
+                    worked = true;
+                    continue;
+                }
                 Completion::Accepted { .. } | Completion::ListenFailed { .. } => continue,
             };
             worked = true;
             self.shard.handle(event, now);
         }
         self.state.completions = completions;
+        worked
+    }
+
+    /// True when there was any.
+    fn take_disk_events(&mut self, now: Instant) -> bool {
+        let mut worked = false;
+        while let Some(event) = self.disk.poll_event(&mut self.ring, now) {
+            self.shard.handle(Event::Disk(event), now);
+            worked = true;
+        }
         worked
     }
 
@@ -180,13 +229,19 @@ impl Driver {
 
     /// Looks at what other threads leave before they wake us; false when it is time to end.
     fn answer_calls(&mut self, now: Instant) -> bool {
+        let alarms = self.shared.resources.alarms();
+        if alarms != std::mem::replace(&mut self.state.alarms, alarms) {
+            self.shard.handle(Event::Alarms(alarms), now);
+        }
         self.adopt(now);
         match self.shared.stage() {
             Stage::Running => {}
-            Stage::Stopping if self.state.told_to_stop => {}
-            Stage::Stopping => {
-                self.state.told_to_stop = true;
-                self.shard.handle(Event::Stop, now);
+            Stage::Stopping => self.tell_to_stop(now),
+            Stage::Closing => {
+                self.tell_to_stop(now);
+                if !std::mem::replace(&mut self.state.told_to_close, true) {
+                    self.shard.handle(Event::CloseLog, now);
+                }
             }
             Stage::Quitting => return false,
         }
@@ -230,7 +285,7 @@ impl Driver {
     fn flush(&mut self, now: Instant) {
         self.state.busy = self.state.called;
         for _ in 0..FLUSH_ROUNDS_MAX {
-            self.operate();
+            self.operate(now);
             let sent = self.send_mail();
             if self.shard.has_work() {
                 self.shard.work(now);
@@ -238,11 +293,11 @@ impl Driver {
                 return;
             }
         }
-        self.operate();
+        self.operate(now);
         self.state.busy = true;
     }
 
-    fn operate(&mut self) {
+    fn operate(&mut self, now: Instant) {
         while let Some(operation) = self.shard.poll_operation() {
             match operation {
                 Operation::Send { connection, outbox } => {
@@ -252,9 +307,20 @@ impl Driver {
                 Operation::Pause { connection } => self.ring.pause(socket(connection)),
                 Operation::Resume { connection } => self.ring.receive(socket(connection)),
                 Operation::Close { connection } => self.ring.close(socket(connection)),
-                Operation::Disk(_) | Operation::Fail { .. } => {}
+                Operation::Disk(operation) => {
+                    self.disk.carry_out(operation, &mut self.ring, now);
+                }
+                Operation::Fail { reason } => self.fail(reason),
             }
         }
+    }
+
+    /// The shard cannot go on: the main thread ends the process when what was said to clients
+    /// before this has had a moment to leave.
+    fn fail(&self, reason: String) {
+        let thread = format!("shard-{}", self.index);
+        // Nobody listens only where the process is ending.
+        let _ = self.notices.send(Notice::Failed { thread, reason });
     }
 
     /// True when any was sent.
@@ -283,11 +349,42 @@ impl Driver {
         any
     }
 
+    fn tell_to_stop(&mut self, now: Instant) {
+        if !std::mem::replace(&mut self.state.told_to_stop, true) {
+            self.shard.handle(Event::Stop, now);
+        }
+    }
+
+    /// Says what was found damaged.
+    fn report_damage(&mut self) {
+        for Damage { place, is_rescued, error } in self.shard.take_damage() {
+            let Some(withheld) = self.state.damages.admit_some(DAMAGE_LINES_MAX) else { continue };
+            let file = self.disk.path_of(place.segment);
+            let found = error.map_or("not the record".to_owned(), |error| error.to_string());
+            let outcome = if is_rescued {
+                "It was in memory too and is written anew: nothing is lost"
+            } else {
+                "The message is lost"
+            };
+            error!(
+                withheld,
+                "damage in {}: {} bytes at {}: {found}. {outcome}. The file is kept.",
+                file.display(),
+                place.length,
+                place.offset
+            );
+        }
+    }
+
     fn report_stop(&mut self) {
         if self.state.told_to_stop && !self.state.stop_reported && self.shard.is_stopped() {
             self.state.stop_reported = true;
             // The main thread listens until the process ends.
             let _ = self.notices.send(Notice::Stopped);
+        }
+        let closed = self.state.told_to_close && self.shard.core().is_log_settled();
+        if closed && !std::mem::replace(&mut self.state.close_reported, true) {
+            let _ = self.notices.send(Notice::Closed);
         }
     }
 }

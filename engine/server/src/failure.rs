@@ -51,6 +51,35 @@ pub(crate) enum Failure {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Another process has the data directory.
+    #[error(
+        "the data directory {} is in use by {}. Stop that broker, or choose another directory \
+         with --data-dir.",
+        path.display(),
+        holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    DataDirectoryInUse {
+        /// Which directory.
+        path: PathBuf,
+        /// The process that its lock names.
+        holder: Option<u32>,
+    },
+    /// What was declared before cannot be read, or not be written.
+    #[error("cannot use {}: {reason}", path.display())]
+    Metadata {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The logs of the data directory cannot be used.
+    #[error("cannot use {}: {reason}.", path.display())]
+    Store {
+        /// Which file or directory.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
     /// A thread could not be started or could not go on.
     #[error("{thread} failed: {reason}")]
     Thread {

@@ -24,6 +24,7 @@ use tracing::{error, warn};
 use crate::board::Look;
 use crate::listeners::Purpose;
 use crate::log::Rate;
+use crate::metrics::Figures;
 use crate::pages::Pages;
 use crate::shared::Shared;
 
@@ -111,8 +112,13 @@ impl Site {
         if Pages::lists_queues(&looks) { self.look(true).await } else { looks }
     }
 
-    fn refused(&self) -> u64 {
-        self.shared.placement.refused()
+    fn figures(&self) -> Figures {
+        let resources = &self.shared.resources;
+        Figures {
+            connections_refused: self.shared.placement.refused(),
+            memory_limit_bytes: resources.memory_limit_bytes.load(Ordering::Relaxed),
+            disk_free_bytes: resources.disk_free_bytes.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -126,12 +132,12 @@ async fn metrics_index() -> impl IntoResponse {
 
 async fn metrics(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look(false).await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics(&looks, site.refused()))
+    ([(CONTENT_TYPE, METRICS)], site.pages.metrics(&looks, site.figures()))
 }
 
 async fn metrics_per_object(State(site): State<Arc<Site>>) -> impl IntoResponse {
     let looks = site.look_closely().await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics_per_object(&looks, site.refused()))
+    ([(CONTENT_TYPE, METRICS)], site.pages.metrics_per_object(&looks, site.figures()))
 }
 
 async fn top(RawQuery(query): RawQuery, State(site): State<Arc<Site>>) -> impl IntoResponse {

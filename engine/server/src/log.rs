@@ -32,22 +32,33 @@ pub(crate) fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
 /// Lets one line a second through, so that a flood of clients cannot flood the log.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
+    /// When the present second began.
     last: Option<Instant>,
+    /// Lines in it.
+    lines: u32,
     withheld: u64,
 }
 
 impl Rate {
     /// Whether to log now: the number of lines withheld since the last one, or `None` for silence.
     pub(crate) fn admit(&mut self) -> Option<u64> {
-        self.admit_at(Instant::now())
+        self.admit_at(Instant::now(), 1)
     }
 
-    fn admit_at(&mut self, now: Instant) -> Option<u64> {
-        if self.last.is_some_and(|last| now.duration_since(last) < RATE_PERIOD) {
+    /// The same for `lines_max` lines a second.
+    pub(crate) fn admit_some(&mut self, lines_max: u32) -> Option<u64> {
+        self.admit_at(Instant::now(), lines_max)
+    }
+
+    fn admit_at(&mut self, now: Instant, lines_max: u32) -> Option<u64> {
+        if self.last.is_none_or(|last| now.duration_since(last) >= RATE_PERIOD) {
+            (self.last, self.lines) = (Some(now), 0);
+        }
+        if self.lines >= lines_max {
             self.withheld += 1;
             return None;
         }
-        self.last = Some(now);
+        self.lines += 1;
         Some(std::mem::take(&mut self.withheld))
     }
 }
@@ -60,12 +71,17 @@ mod tests {
     fn one_line_a_second_and_a_count_of_the_rest() {
         let mut rate = Rate::default();
         let start = Instant::now();
-        assert_eq!(rate.admit_at(start), Some(0));
+        assert_eq!(rate.admit_at(start, 1), Some(0));
         for _ in 0..5 {
-            assert_eq!(rate.admit_at(start + Duration::from_millis(999)), None);
+            assert_eq!(rate.admit_at(start + Duration::from_millis(999), 1), None);
         }
-        assert_eq!(rate.admit_at(start + Duration::from_secs(1)), Some(5));
-        assert_eq!(rate.admit_at(start + Duration::from_secs(3)), Some(0));
+        assert_eq!(rate.admit_at(start + Duration::from_secs(1), 1), Some(5));
+        assert_eq!(rate.admit_at(start + Duration::from_secs(3), 1), Some(0));
+
+        let mut rate = Rate::default();
+        let admitted: Vec<_> = (0..4).map(|_| rate.admit_at(start, 2)).collect();
+        assert_eq!(admitted, [Some(0), Some(0), None, None]);
+        assert_eq!(rate.admit_at(start + Duration::from_secs(1), 2), Some(2));
     }
 
     #[test]

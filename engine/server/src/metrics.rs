@@ -7,11 +7,12 @@ mod text;
 use leveret_broker::report::{QueueReport, Report};
 
 use self::families::{
-    GLOBAL_COUNTS, GLOBAL_DELIVERED, OBJECTS, PROTOCOL, QUEUE_FIGURES, RING_COUNTS, SHARD_COUNTS,
-    SHARD_GAUGES,
+    ALARMS, BLOCKED, GLOBAL_COUNTS, GLOBAL_DELIVERED, LOG_COUNTS, LOG_GAUGES, OBJECTS, PROTOCOL,
+    QUEUE_FIGURES, RING_COUNTS, SHARD_COUNTS, SHARD_GAUGES,
 };
 use self::text::{Kind, Text};
 use crate::board::{Look, ShardReport};
+use crate::config::Durability;
 use crate::host;
 use crate::pages::{queue_reports, reports};
 
@@ -20,7 +21,18 @@ use crate::pages::{queue_reports, reports};
 pub(crate) struct Identity<'a> {
     pub(crate) cluster_name: &'a str,
     pub(crate) uptime_s: f64,
+    pub(crate) durability: Durability,
+    pub(crate) figures: Figures,
+}
+
+/// What no shard reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Figures {
     pub(crate) connections_refused: u64,
+    /// Above this publishers are blocked.
+    pub(crate) memory_limit_bytes: u64,
+    /// Free space of the data directory's file system.
+    pub(crate) disk_free_bytes: u64,
 }
 
 /// The metrics of the whole broker and of each shard. Families that [`queues`] has per queue are
@@ -29,16 +41,21 @@ pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool)
     let mut text = Text::default();
     text.family("leveret_build_info", Kind::Gauge, "The broker's version.");
     text.sample("leveret_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    text.family("leveret_durability_info", Kind::Gauge, "What has a message when it is confirmed.");
+    text.sample("leveret_durability_info", &[("mode", &identity.durability.to_string())], 1);
     text.single("leveret_uptime_seconds", Kind::Gauge, "Since the start.", identity.uptime_s);
     text.single(
         "leveret_connections_refused_total",
         Kind::Counter,
         "Connections closed at once, at the limit or in a storm.",
-        identity.connections_refused,
+        identity.figures.connections_refused,
     );
     let exchanges = reports(looks).map(|look| look.report.exchanges).max().unwrap_or(0);
     text.single("leveret_exchanges", Kind::Gauge, "Exchanges.", exchanges);
+    resources(&mut text, identity.figures);
     shards(&mut text, looks);
+    logs(&mut text, looks);
+    blocked(&mut text, looks);
     latencies(&mut text, looks);
     process(&mut text);
     rabbitmq(&mut text, looks, identity);
@@ -69,6 +86,54 @@ fn shards(text: &mut Text, looks: &[Look]) {
     per_shard(text, looks, "receive_buffers_leased", Kind::Gauge, "Buffers in use.", |look| {
         u64::from(look.buffers_leased)
     });
+}
+
+/// Under our names and under those of `RabbitMQ`'s dashboards.
+fn resources(text: &mut Text, figures: Figures) {
+    for (name, rabbitmq_name, help, value) in [
+        (
+            "memory_limit_bytes",
+            "resident_memory_limit_bytes",
+            "Memory of messages above which publishers are blocked.",
+            figures.memory_limit_bytes,
+        ),
+        (
+            "disk_free_bytes",
+            "disk_space_available_bytes",
+            "Free space where the data directory is.",
+            figures.disk_free_bytes,
+        ),
+    ] {
+        text.single(&format!("leveret_{name}"), Kind::Gauge, help, value);
+        text.single(&format!("rabbitmq_{rabbitmq_name}"), Kind::Gauge, help, value);
+    }
+}
+
+fn logs(text: &mut Text, looks: &[Look]) {
+    for (name, help, value) in LOG_GAUGES {
+        let name = format!("log_{name}");
+        per_shard(text, looks, &name, Kind::Gauge, help, |look| {
+            look.report.log.as_ref().map_or(0, value)
+        });
+    }
+    for (name, help, value) in LOG_COUNTS {
+        let name = format!("log_{name}");
+        per_shard(text, looks, &name, Kind::Counter, help, |look| {
+            look.report.log.map_or(0, |log| value(&log.counts))
+        });
+    }
+}
+
+fn blocked(text: &mut Text, looks: &[Look]) {
+    let name = "leveret_connections_blocked";
+    text.family(name, Kind::Gauge, "Connections whose publishes are held back, and why.");
+    for look in reports(looks) {
+        let shard = look.report.shard.to_string();
+        for (reason, count) in BLOCKED {
+            let labels = [("shard", shard.as_str()), ("reason", reason)];
+            text.sample(name, &labels, count(&look.report.blocked));
+        }
+    }
 }
 
 fn per_shard(
@@ -151,6 +216,10 @@ fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
         let sum: u64 = reports(looks).map(|look| value(&look.report.counts)).sum();
         text.family(&name, Kind::Counter, "Over all queues.");
         text.labelled(&name, labels, sum);
+    }
+    for (name, help, is_on) in ALARMS {
+        let on = reports(looks).any(|look| is_on(look.report.alarms));
+        text.single(&format!("rabbitmq_alarms_{name}"), Kind::Gauge, help, u8::from(on));
     }
     let consumers: usize = reports(looks).map(|look| look.report.consumers).sum();
     text.family("rabbitmq_global_consumers", Kind::Gauge, "Consumers.");

@@ -14,6 +14,8 @@ pub(crate) enum Notice {
     },
     /// A shard has no connections left after it was told to stop.
     Stopped,
+    /// Everything in a shard's log is durable after it was told to end it.
+    Closed,
     /// A thread ended as asked.
     Ended,
     /// A thread cannot go on, and so the broker cannot.

@@ -9,8 +9,9 @@ use leveret_broker::topology::Name;
 
 use crate::board::{Look, ShardReport};
 use crate::clock::Clock;
-use crate::metrics;
-use crate::snapshot::{Flow, Latency, QueueSnapshot, ShardSnapshot, Snapshot};
+use crate::config::Durability;
+use crate::metrics::{self, Figures};
+use crate::snapshot::{Flow, Latency, LogSnapshot, QueueSnapshot, ShardSnapshot, Snapshot};
 
 /// Above this many queues none is listed, neither in `leveret top` nor per object: describing one
 /// costs its shard some hundred nanoseconds and 0.7 KB, so this is a stall of a few milliseconds.
@@ -20,6 +21,7 @@ const QUEUES_LISTED_MAX: usize = 10_000;
 pub(crate) struct Pages {
     clock: Clock,
     cluster_name: String,
+    durability: Durability,
     /// What had passed through each queue at the last look, to find those that are busy now. As
     /// long as the queues of that look, so at most [`QUEUES_LISTED_MAX`].
     passed: Mutex<HashMap<(Name, Name), u64>>,
@@ -27,8 +29,8 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// Pages of the broker of this name, which started with the clock.
-    pub(crate) fn new(clock: Clock, cluster_name: String) -> Self {
-        Self { clock, cluster_name, passed: Mutex::default() }
+    pub(crate) fn new(clock: Clock, cluster_name: String, durability: Durability) -> Self {
+        Self { clock, cluster_name, durability, passed: Mutex::default() }
     }
 
     /// Whether there are few enough queues to describe each.
@@ -66,13 +68,13 @@ impl Pages {
     }
 
     /// `/metrics`.
-    pub(crate) fn metrics(&self, looks: &[Look], refused: u64) -> String {
-        metrics::broker(looks, &self.identity(refused), false)
+    pub(crate) fn metrics(&self, looks: &[Look], figures: Figures) -> String {
+        metrics::broker(looks, &self.identity(figures), false)
     }
 
     /// `/metrics/per-object`: the same and one series per queue.
-    pub(crate) fn metrics_per_object(&self, looks: &[Look], refused: u64) -> String {
-        let mut text = metrics::broker(looks, &self.identity(refused), true);
+    pub(crate) fn metrics_per_object(&self, looks: &[Look], figures: Figures) -> String {
+        let mut text = metrics::broker(looks, &self.identity(figures), true);
         text.push_str(&metrics::queues(looks));
         text
     }
@@ -90,11 +92,12 @@ impl Pages {
         serde_json::to_string(&snapshot).unwrap_or_default()
     }
 
-    fn identity(&self, refused: u64) -> metrics::Identity<'_> {
+    fn identity(&self, figures: Figures) -> metrics::Identity<'_> {
         metrics::Identity {
             cluster_name: &self.cluster_name,
             uptime_s: self.clock.uptime_ns() as f64 / 1e9,
-            connections_refused: refused,
+            durability: self.durability,
+            figures,
         }
     }
 
@@ -151,6 +154,15 @@ fn shard_snapshot(shard: u16, look: &Look) -> ShardSnapshot {
         channels: report.channels as u64,
         consumers: report.consumers as u64,
         queues: report.queues as u64,
+        blocked: report.blocked.alarm as u64,
+        memory_alarm: report.alarms.memory,
+        disk_alarm: report.alarms.disk,
+        log: report.log.map(|log| LogSnapshot {
+            commits: log.counts.commits,
+            committed_bytes: log.counts.committed_bytes,
+            used_bytes: log.used_bytes,
+            live_bytes: log.live_bytes,
+        }),
         flow: Flow {
             ready: report.messages_ready as u64,
             unacked: report.messages_unacked as u64,
@@ -223,6 +235,7 @@ fn latency_of_queue(histogram: &leveret_broker::histogram::Histogram) -> Latency
 pub(crate) mod tests {
     use leveret_broker::id::ShardId;
     use leveret_broker::queue::Counts;
+    use leveret_broker::report::LogReport;
     use leveret_broker::settings::Settings;
     use leveret_broker::shard::Shard;
     use leveret_broker::topology::Topology;
@@ -249,10 +262,17 @@ pub(crate) mod tests {
         let mut busy = ShardReport::clone(&fresh.report.unwrap());
         let report = &mut busy.report;
         report.connections = 2;
+        report.alarms.memory = true;
+        report.blocked.alarm = 1;
         report.queues = queues.len();
         report.counts.published = 100;
         report.counts.delivered_auto_ack = 60;
         report.counts.got_manual_ack = 5;
+        report.counts.damaged = 2;
+        report.messages_paged_out = 7;
+        let mut log = LogReport { live_bytes: 600, ..LogReport::default() };
+        log.counts.commits = 11;
+        report.log = Some(log);
         for nanoseconds in [3_000, 3_000, 2_000_000] {
             report.publish_to_deliver.saturating_record(nanoseconds);
             report.time_in_queue.saturating_record(nanoseconds / 2);
@@ -280,7 +300,7 @@ pub(crate) mod tests {
     }
 
     fn pages() -> Pages {
-        Pages::new(Clock::start(), "leveret@alpha".to_owned())
+        Pages::new(Clock::start(), "leveret@alpha".to_owned(), Durability::Flush)
     }
 
     fn top(pages: &Pages, looks: &[Look], queues: usize) -> Snapshot {
@@ -304,6 +324,7 @@ pub(crate) mod tests {
         let snapshot = top(&pages(), &[busy_look(0, &[]), silent], 0);
         let shard = &snapshot.shards[0];
         assert_eq!((shard.flow.published, shard.flow.delivered), (100, 65));
+        assert_eq!((shard.blocked, shard.memory_alarm, shard.disk_alarm), (1, true, false));
         assert_eq!(shard.publish_to_deliver.0.iter().map(|(_, count)| count).sum::<u64>(), 3);
         let median = shard.publish_to_deliver.quantile_ns(0.5).unwrap();
         assert!((3_000..3_400).contains(&median), "{median}");

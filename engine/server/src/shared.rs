@@ -6,6 +6,7 @@ use leveret_ring::{WakeTarget, Waker};
 
 use crate::board::Board;
 use crate::placement::Placement;
+use crate::resources::Resources;
 
 /// How far the broker is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +16,8 @@ pub(crate) enum Stage {
     Running,
     /// No new connections; those that are there are told to go.
     Stopping,
+    /// All connections are gone: logs are ended in order.
+    Closing,
     /// Threads end now.
     Quitting,
 }
@@ -26,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) placement: Placement,
     /// What shards report.
     pub(crate) board: Board,
+    /// What is used, and what runs out.
+    pub(crate) resources: Resources,
 }
 
 impl Shared {
@@ -35,6 +40,7 @@ impl Shared {
             stage: AtomicU8::new(Stage::Running as u8),
             placement: Placement::new(shards, connections_max),
             board: Board::new(shards),
+            resources: Resources::new(shards),
         }
     }
 
@@ -43,6 +49,7 @@ impl Shared {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Running,
             1 => Stage::Stopping,
+            2 => Stage::Closing,
             _ => Stage::Quitting,
         }
     }

@@ -27,9 +27,28 @@ pub(crate) struct ShardSnapshot {
     pub(crate) channels: u64,
     pub(crate) consumers: u64,
     pub(crate) queues: u64,
+    /// Connections that an alarm holds back.
+    pub(crate) blocked: u64,
+    /// The alarms it knows of.
+    pub(crate) memory_alarm: bool,
+    pub(crate) disk_alarm: bool,
+    pub(crate) log: Option<LogSnapshot>,
     pub(crate) flow: Flow,
     pub(crate) publish_to_deliver: Latency,
     pub(crate) time_in_queue: Latency,
+}
+
+/// One shard's log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogSnapshot {
+    /// Since the start.
+    pub(crate) commits: u64,
+    /// Of those.
+    pub(crate) committed_bytes: u64,
+    /// Of the files with records.
+    pub(crate) used_bytes: u64,
+    /// Of the messages in them that some queue holds.
+    pub(crate) live_bytes: u64,
 }
 
 /// One queue.

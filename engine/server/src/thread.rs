@@ -1,23 +1,29 @@
 //! The threads of shards and of the control state: pinned, with a ring of their own, and never gone
 //! without a notice.
 
+use std::fmt::Display;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::Builder;
 
 use leveret_broker::control::ControlMember;
+use leveret_broker::durable::Recovered;
 use leveret_broker::id::ShardId;
 use leveret_broker::mail::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::topology::Topology;
-use leveret_ring::{Endpoint, Ring, RingConfig, RingError, WakeTarget, pin_current_thread};
+use leveret_ring::{Endpoint, Ring, RingConfig, RingError, WakeTarget, Waker, pin_current_thread};
 
 use crate::clock::Clock;
 use crate::control::{self, ControlDriver};
+use crate::disk::files::{self, Request};
+use crate::disk::{Disk, Storage};
 use crate::driver::{self, Driver};
+use crate::metadata::MetadataThread;
+use crate::monitor::Monitor;
 use crate::notice::Notice;
 use crate::shared::Shared;
 
@@ -30,12 +36,17 @@ pub(crate) struct ShardSeat {
     pub(crate) ring: RingConfig,
     pub(crate) settings: Arc<Settings>,
     pub(crate) spin_ns: u64,
+    pub(crate) storage: Storage,
+    /// To the files thread.
+    pub(crate) files: SyncSender<Request>,
+    /// What the shard's log was found to hold.
+    pub(crate) log: Recovered,
     pub(crate) shared: Arc<Shared>,
     pub(crate) notices: Sender<Notice>,
     pub(crate) clock: Clock,
 }
 
-/// Lets a shard go.
+/// Lets a shard, or the monitor, go.
 pub(crate) struct StartShard {
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
@@ -58,22 +69,26 @@ pub(crate) fn spawn_shard(
     started: Receiver<StartShard>,
 ) -> io::Result<()> {
     let name = format!("shard-{}", seat.index);
-    spawn(name, seat.notices.clone(), move || {
+    spawn(name, seat.notices.clone(), move || -> Result<(), RingError> {
         if let Some(core) = seat.core {
             pin_current_thread(core)?;
         }
         let ring = Ring::new(&seat.ring)?;
         // Made here and not before, so that its memory is near this core.
         let id = ShardId(seat.index as u16);
-        let shard = Shard::new(id, seat.shards, seat.settings, topology);
+        let mut shard = Shard::new(id, seat.shards, seat.settings, topology);
+        shard.open_log(seat.log);
         let ready = Notice::Ready { member: seat.index, wake: ring.wake_target() };
         let Some(StartShard { wakes }) = await_start(&seat.notices, ready, &started) else {
             return Ok(());
         };
+        let waker = ring.wake_target().waker();
+        let disk = Disk::new(seat.index as u16, seat.storage, seat.files, waker);
         let driver = Driver {
             index: seat.index,
             shard,
             ring,
+            disk,
             mesh,
             wakes,
             shared: seat.shared,
@@ -89,14 +104,14 @@ pub(crate) fn spawn_shard(
 /// Starts the control thread, which runs wherever the kernel puts it.
 pub(crate) fn spawn_control(
     mesh: Endpoint<Batch>,
-    topology: Topology,
-    seed: u64,
+    member: ControlMember,
+    metadata: MetadataThread,
     shared: &Arc<Shared>,
     notices: &Sender<Notice>,
     started: Receiver<StartControl>,
 ) -> io::Result<()> {
     let (shared, told) = (Arc::clone(shared), notices.clone());
-    spawn("control".to_owned(), notices.clone(), move || {
+    spawn("control".to_owned(), notices.clone(), move || -> Result<(), RingError> {
         let mut ring = Ring::new(&control::ring_config())?;
         let ready = Notice::Ready { member: mesh.id(), wake: ring.wake_target() };
         let Some(StartControl { wakes, listeners }) = await_start(&told, ready, &started) else {
@@ -104,10 +119,36 @@ pub(crate) fn spawn_control(
         };
         let listeners = listeners.into_iter().map(|listener| ring.listen(listener));
         let listeners = listeners.collect::<Result<_, _>>()?;
-        let shards = mesh.id() as u16;
-        let member = ControlMember::new(topology, shards, seed);
         let state = control::TurnState::default();
-        ControlDriver { member, ring, mesh, wakes, shared, listeners, state }.run()
+        ControlDriver { member, metadata, ring, mesh, wakes, shared, listeners, state }.run()
+    })
+}
+
+/// Starts the monitor's thread, which watches once the shards can be woken.
+pub(crate) fn spawn_monitor(
+    monitor: Monitor,
+    shards: usize,
+    notices: &Sender<Notice>,
+    started: Receiver<StartShard>,
+) -> io::Result<()> {
+    spawn("monitor".to_owned(), notices.clone(), move || {
+        if let Ok(StartShard { wakes }) = started.recv() {
+            let doorbells: Vec<Waker> = wakes.iter().take(shards).map(WakeTarget::waker).collect();
+            monitor.run(&doorbells);
+        }
+        Ok::<(), RingError>(())
+    })
+}
+
+/// Starts the files thread, which ends after the last shard.
+pub(crate) fn spawn_files(
+    storage: Storage,
+    requests: Receiver<Request>,
+    notices: &Sender<Notice>,
+) -> io::Result<()> {
+    spawn("files".to_owned(), notices.clone(), move || {
+        files::run(&storage, &requests);
+        Ok::<(), RingError>(())
     })
 }
 
@@ -117,10 +158,11 @@ fn await_start<T>(notices: &Sender<Notice>, ready: Notice, started: &Receiver<T>
     started.recv().ok()
 }
 
-fn spawn(
+/// Starts a thread of which notice is given when it ends.
+pub(crate) fn spawn<E: Display>(
     name: String,
     notices: Sender<Notice>,
-    body: impl FnOnce() -> Result<(), RingError> + Send + 'static,
+    body: impl FnOnce() -> Result<(), E> + Send + 'static,
 ) -> io::Result<()> {
     let end = End { thread: name.clone(), notices, notice: None };
     Builder::new().name(name).spawn(move || end.after(body))?;
@@ -135,7 +177,7 @@ struct End {
 }
 
 impl End {
-    fn after(mut self, body: impl FnOnce() -> Result<(), RingError>) {
+    fn after<E: Display>(mut self, body: impl FnOnce() -> Result<(), E>) {
         self.notice = Some(match body() {
             Ok(()) => Notice::Ended,
             Err(error) => Notice::Failed { thread: self.thread.clone(), reason: error.to_string() },
@@ -181,7 +223,7 @@ mod tests {
         let (sender, notices) = mpsc::channel();
         let (start, started) = mpsc::channel();
         let told = sender.clone();
-        spawn("test".to_owned(), sender, move || {
+        spawn("test".to_owned(), sender, move || -> Result<(), RingError> {
             let ready = Notice::Signal { name: "ready" };
             assert!(await_start::<()>(&told, ready, &started).is_none());
             Ok(())

@@ -24,7 +24,7 @@ fn it_starts_with_defaults_and_carries_a_message() {
         "Leveret ",
         "io_uring features",
         "shard",
-        "durability: none yet (messages live in memory)",
+        "durability: flush (",
         "leveret-data",
         "next: connect to amqp://guest:guest@127.0.0.1:",
     ] {

@@ -1,7 +1,9 @@
 //! The tables of what is shown: name, help, and where the value comes from.
 
 use leveret_broker::core::ShardCounts;
-use leveret_broker::report::{QueueReport, Report};
+use leveret_broker::event::Alarms;
+use leveret_broker::log::LogCounts;
+use leveret_broker::report::{BlockedCounts, LogReport, QueueReport, Report};
 use leveret_ring::RingCounters;
 
 use super::text::Kind;
@@ -10,8 +12,16 @@ use super::text::Kind;
 pub(super) type ShardGauge = (&'static str, &'static str, fn(&Report) -> usize);
 /// A counter of a shard, under `leveret_`.
 pub(super) type ShardCount = (&'static str, &'static str, fn(&ShardCounts) -> u64);
+/// A gauge of a shard's log, under `leveret_log_`.
+pub(super) type LogGauge = (&'static str, &'static str, fn(&LogReport) -> u64);
+/// A counter of a shard's log, under `leveret_log_`.
+pub(super) type LogCount = (&'static str, &'static str, fn(&LogCounts) -> u64);
 /// A counter of a shard's ring, under `leveret_`.
 pub(super) type RingCount = (&'static str, &'static str, fn(&RingCounters) -> u64);
+/// A reason why publishes are held back, and how many connections have it.
+pub(super) type BlockReason = (&'static str, fn(&BlockedCounts) -> usize);
+/// An alarm.
+pub(super) type Alarm = (&'static str, &'static str, fn(Alarms) -> bool);
 /// A figure of a queue.
 pub(super) type QueueFigure = (&'static str, Kind, &'static str, fn(&QueueReport) -> u64);
 
@@ -23,7 +33,7 @@ macro_rules! table {
 }
 
 /// What shards hold.
-pub(super) const SHARD_GAUGES: [ShardGauge; 10] = table! {
+pub(super) const SHARD_GAUGES: [ShardGauge; 12] = table! {
     connections "connections" "Open client connections.";
     channels "channels" "Open channels.";
     consumers "consumers" "Consumers of the shard's queues.";
@@ -32,12 +42,27 @@ pub(super) const SHARD_GAUGES: [ShardGauge; 10] = table! {
     messages_unacked "queue_messages_unacked" "Messages given out and not settled.";
     store_live_bytes "store_live_bytes" "Bytes of messages at rest.";
     store_segment_bytes "store_segment_bytes" "Bytes of segment memory, used or kept.";
+    messages_paged_out "messages_paged_out" "Messages at rest that are on disk only.";
     outbox_bytes "outbox_bytes" "Bytes that wait for sockets.";
     mail_bytes "mail_bytes" "Bytes that wait for other shards.";
+    memory_bytes "memory_bytes" "Memory of messages, what the memory alarm is about.";
 };
 
+/// Why publishes are held back.
+pub(super) const BLOCKED: [BlockReason; 3] = [
+    ("alarm", |blocked| blocked.alarm),
+    ("log", |blocked| blocked.log),
+    ("mesh", |blocked| blocked.mesh),
+];
+
+/// The alarms under `RabbitMQ`'s names.
+pub(super) const ALARMS: [Alarm; 2] = [
+    ("memory_used_watermark", "1: memory runs out.", |alarms| alarms.memory),
+    ("free_disk_space_watermark", "1: disk space runs out.", |alarms| alarms.disk),
+];
+
 /// What happened on shards.
-pub(super) const SHARD_COUNTS: [ShardCount; 18] = table! {
+pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
     connections_opened "connections_opened_total" "Connections accepted.";
     connections_closed "connections_closed_total" "Connections closed.";
     handshakes_timed_out "handshakes_timed_out_total" "Connections cut for a slow handshake.";
@@ -56,6 +81,29 @@ pub(super) const SHARD_COUNTS: [ShardCount; 18] = table! {
     got_empty "messages_get_empty_total" "basic.get of an empty queue.";
     redelivered "messages_redelivered_total" "Messages given out again.";
     acknowledged "messages_acknowledged_total" "Deliveries acked.";
+    damaged "messages_damaged_total" "Damage in the log: lost messages, and places found at boot.";
+};
+
+/// What logs hold.
+pub(super) const LOG_GAUGES: [LogGauge; 5] = [
+    ("segments", "Segments with records.", |log| log.segments as u64),
+    ("used_bytes", "Bytes of their files.", |log| log.used_bytes),
+    ("live_bytes", "Bytes of messages in them that some queue holds.", |log| log.live_bytes),
+    ("waiting_bytes", "Bytes in memory that wait to be written.", |log| log.waiting_bytes as u64),
+    ("unconfirmed", "Publishes whose confirm waits for the disk.", |log| log.unconfirmed),
+];
+
+/// What happened on logs.
+pub(super) const LOG_COUNTS: [LogCount; 9] = table! {
+    commits "commits_total" "Commits: one write and flush for all that came meanwhile.";
+    committed_bytes "committed_bytes_total" "Bytes of those.";
+    publishes "publishes_total" "Publish records, copies not counted.";
+    publish_bytes "publish_bytes_total" "Bytes of those.";
+    copies "copies_total" "Publish records copied forward to empty a segment.";
+    copied_bytes "copied_bytes_total" "Bytes of those.";
+    settles "settles_total" "Settle records.";
+    recycled "segments_recycled_total" "Segments taken into use again.";
+    reads "reads_total" "Reads of messages that were on disk only.";
 };
 
 /// What happened on rings.

@@ -6,7 +6,14 @@ use super::*;
 use crate::pages::tests::{busy_look, look};
 
 fn identity() -> Identity<'static> {
-    Identity { cluster_name: "leveret@alpha", uptime_s: 1.5, connections_refused: 3 }
+    let figures =
+        Figures { connections_refused: 3, memory_limit_bytes: 4_000, disk_free_bytes: 5_000 };
+    Identity {
+        cluster_name: "leveret@alpha",
+        uptime_s: 1.5,
+        durability: Durability::Flush,
+        figures,
+    }
 }
 
 /// Checks the format of every line; returns the samples.
@@ -53,10 +60,22 @@ fn the_broker_is_described_per_shard_and_as_rabbitmq() {
         ("leveret_messages_received_total{shard=\"0\"}", 100.0),
         ("leveret_receive_buffers_free{shard=\"0\"}", 248.0),
         ("leveret_connections_refused_total", 3.0),
+        ("leveret_durability_info{mode=\"flush\"}", 1.0),
+        ("leveret_memory_limit_bytes", 4_000.0),
+        ("rabbitmq_disk_space_available_bytes", 5_000.0),
+        ("leveret_messages_damaged_total{shard=\"1\"}", 2.0),
+        ("leveret_messages_paged_out{shard=\"0\"}", 7.0),
+        ("leveret_log_commits_total{shard=\"0\"}", 11.0),
+        ("leveret_log_live_bytes{shard=\"1\"}", 600.0),
         ("leveret_publish_to_deliver_seconds_count{shard=\"1\"}", 3.0),
         ("leveret_publish_to_deliver_seconds_bucket{shard=\"1\",le=\"0.000005\"}", 2.0),
         ("leveret_time_in_queue_seconds_bucket{shard=\"0\",le=\"+Inf\"}", 3.0),
         ("leveret_shard_answered{shard=\"1\"}", 1.0),
+        ("leveret_memory_bytes{shard=\"0\"}", 0.0),
+        ("leveret_connections_blocked{shard=\"0\",reason=\"alarm\"}", 1.0),
+        ("leveret_connections_blocked{shard=\"1\",reason=\"mesh\"}", 0.0),
+        ("rabbitmq_alarms_memory_used_watermark", 1.0),
+        ("rabbitmq_alarms_free_disk_space_watermark", 0.0),
         ("rabbitmq_connections", 4.0),
         ("rabbitmq_queues", 3.0),
         ("rabbitmq_global_messages_received_total{protocol=\"amqp091\"}", 200.0),

@@ -1,6 +1,6 @@
 //! Two snapshots as lines of text: rates and latencies of the time between them.
 
-use crate::snapshot::{Flow, Latency, QueueSnapshot, ShardSnapshot, Snapshot};
+use crate::snapshot::{Flow, Latency, LogSnapshot, QueueSnapshot, ShardSnapshot, Snapshot};
 
 /// Columns for the name of a queue; longer ones are cut.
 const NAME_COLUMNS: usize = 26;
@@ -21,6 +21,7 @@ pub(super) fn lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
         String::new(),
     ];
     lines.extend(objects(now));
+    lines.extend(logs(before, now, seconds));
     lines.push(String::new());
     lines.push(heading("shard"));
     let changes: Vec<Change> = now
@@ -59,6 +60,15 @@ fn objects(now: &Snapshot) -> Vec<String> {
         sum(|shard| shard.flow.ready),
         sum(|shard| shard.flow.unacked),
     )];
+    for (name, is_on) in [
+        ("memory", (|shard| shard.memory_alarm) as fn(&ShardSnapshot) -> bool),
+        ("disk", |shard| shard.disk_alarm),
+    ] {
+        if now.shards.iter().any(is_on) {
+            let blocked = sum(|shard| shard.blocked);
+            lines.push(format!("{name} alarm: {blocked} connections that publish are blocked"));
+        }
+    }
     let silent: Vec<String> = now
         .shards
         .iter()
@@ -69,6 +79,30 @@ fn objects(now: &Snapshot) -> Vec<String> {
         lines.push(format!("no answer in time from shard {}: old figures", silent.join(", ")));
     }
     lines
+}
+
+/// All logs together, where there are any.
+fn logs(before: &Snapshot, now: &Snapshot, seconds: f64) -> Option<String> {
+    let of = |snapshot: &Snapshot| {
+        let logs = snapshot.shards.iter().filter_map(|shard| shard.log);
+        logs.reduce(|sum, log| LogSnapshot {
+            commits: sum.commits + log.commits,
+            committed_bytes: sum.committed_bytes + log.committed_bytes,
+            used_bytes: sum.used_bytes + log.used_bytes,
+            live_bytes: sum.live_bytes + log.live_bytes,
+        })
+    };
+    let (now, before) = (of(now)?, of(before).unwrap_or_default());
+    let per_second = |count: u64| count as f64 / seconds.max(1e-9);
+    let commits = now.commits.saturating_sub(before.commits);
+    let written = now.committed_bytes.saturating_sub(before.committed_bytes);
+    Some(format!(
+        "log: {:.1} MB/s in {:.0} commits/s, {:.1} MB live of {:.1} MB",
+        per_second(written) / 1e6,
+        per_second(commits),
+        now.live_bytes as f64 / 1e6,
+        now.used_bytes as f64 / 1e6,
+    ))
 }
 
 fn heading(of: &str) -> String {
@@ -224,6 +258,14 @@ mod tests {
             shard,
             answered: shard == 0,
             connections: 2,
+            blocked: 1,
+            disk_alarm: true,
+            log: Some(LogSnapshot {
+                commits: published,
+                committed_bytes: published * 1_000,
+                used_bytes: 16 << 20,
+                live_bytes: 1_000_000,
+            }),
             flow,
             publish_to_deliver: Latency(latency.to_vec()),
             ..ShardSnapshot::default()
@@ -249,6 +291,12 @@ mod tests {
         assert_eq!(words, ["14", "6", "2020", "1010", "0", "3.1us/1.5ms", "-"]);
         assert!(lines.iter().any(|line| line.contains("no answer in time from shard 1")));
         assert!(lines.iter().any(|line| line.starts_with("4 connections, ")));
+        assert!(lines.iter().any(|line| line.starts_with("disk alarm: 2 connections")));
+        assert!(!lines.iter().any(|line| line.starts_with("memory alarm")));
+        assert!(
+            lines.contains(&"log: 2.0 MB/s in 2020 commits/s, 2.0 MB live of 33.6 MB".to_owned()),
+            "{lines:#?}"
+        );
         assert!(lines.iter().all(|line| line.len() <= 100), "{lines:#?}");
     }
 

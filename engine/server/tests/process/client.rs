@@ -24,13 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct Client(TcpStream);
 
 impl Client {
-    /// Opens `/` as `guest`, without heartbeats.
+    /// Opens `/` as `guest`, without heartbeats, and understands `connection.blocked`.
     pub(crate) fn open(address: SocketAddr) -> Self {
         let mut client = Self::connect(address);
         client.0.write_all(b"AMQP\x00\x00\x09\x01").unwrap();
         client.expect(10, 10);
         let response = [&[0, 0, 0, 12], &b"\0guest\0guest"[..]].concat();
-        let start_ok = [&[0; 4][..], &short("PLAIN"), &response, &short("en_US")].concat();
+        let capabilities = [&short("connection.blocked")[..], b"t\x01"].concat();
+        let properties = [&short("capabilities")[..], b"F", &sized(&capabilities)].concat();
+        let start_ok =
+            [&sized(&properties)[..], &short("PLAIN"), &response, &short("en_US")].concat();
         client.method(0, 10, 11, &start_ok);
         client.expect(10, 30);
         client.method(0, 10, 31, &[0x07, 0xFF, 0, 2, 0, 0, 0, 0]);
@@ -93,6 +96,22 @@ impl Client {
         (u16::from_be_bytes([payload[4], payload[5]]), String::from_utf8_lossy(text).into_owned())
     }
 
+    /// Reads `connection.blocked`; its reason.
+    pub(crate) fn read_blocked(&mut self) -> String {
+        let payload = self.expect(10, 60);
+        String::from_utf8_lossy(&payload[5..]).into_owned()
+    }
+
+    /// Reads `connection.unblocked`.
+    pub(crate) fn read_unblocked(&mut self) {
+        self.expect(10, 61);
+    }
+
+    /// The same connection for another thread.
+    pub(crate) fn clone(&self) -> Self {
+        Self(self.0.try_clone().unwrap())
+    }
+
     /// Answers `connection.close`.
     pub(crate) fn close_ok(&mut self) {
         self.method(0, 10, 51, &[]);
@@ -138,6 +157,10 @@ impl Client {
 
 fn short(text: &str) -> Vec<u8> {
     [&[text.len() as u8], text.as_bytes()].concat()
+}
+
+fn sized(table: &[u8]) -> Vec<u8> {
+    [&(table.len() as u32).to_be_bytes()[..], table].concat()
 }
 
 fn be16(bytes: &[u8]) -> u16 {

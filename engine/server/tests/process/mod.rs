@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -45,7 +46,7 @@ impl Drop for Directory {
 /// A running broker; killed when dropped.
 pub(crate) struct Broker {
     child: Child,
-    pub(crate) directory: Directory,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) banner: Vec<String>,
     stderr: Receiver<String>,
     seen: String,
@@ -58,8 +59,33 @@ impl Broker {
     }
 
     /// The same, by a command that ends in the binary's path, such as `taskset -c 0 leveret`.
-    pub(crate) fn start_with(mut command: Command, arguments: &[&str]) -> Self {
-        let directory = Directory::new();
+    pub(crate) fn start_with(command: Command, arguments: &[&str]) -> Self {
+        Self::start_by(command, Arc::new(Directory::new()), arguments)
+    }
+
+    /// Starts in a directory where perhaps another broker was before.
+    pub(crate) fn start_in(directory: &Arc<Directory>, arguments: &[&str]) -> Self {
+        let command = Command::new(env!("CARGO_BIN_EXE_leveret"));
+        Self::start_by(command, Arc::clone(directory), arguments)
+    }
+
+    fn start_by(command: Command, directory: Arc<Directory>, arguments: &[&str]) -> Self {
+        Self::launch_in(command, directory, arguments).unwrap_or_else(|mut broker| {
+            let log = broker.drain_stderr().to_owned();
+            panic!("no banner: {:?}\n{log}", broker.banner);
+        })
+    }
+
+    /// The same, but a broker that ends, or hangs, before its banner is handed back as an error.
+    pub(crate) fn launch(command: Command, arguments: &[&str]) -> Result<Self, Self> {
+        Self::launch_in(command, Arc::new(Directory::new()), arguments)
+    }
+
+    fn launch_in(
+        mut command: Command,
+        directory: Arc<Directory>,
+        arguments: &[&str],
+    ) -> Result<Self, Self> {
         command.arg("serve");
         for option in ["--listen", "--http", "--metrics"] {
             if !arguments.contains(&option) {
@@ -80,12 +106,28 @@ impl Broker {
         while !broker.banner.iter().any(|line| line.contains("Ctrl-C")) {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = stdout.recv_timeout(left) else {
-                let log = broker.drain_stderr().to_owned();
-                panic!("no banner: {:?}\n{log}", broker.banner);
+                return Err(broker);
             };
             broker.banner.push(line);
         }
-        broker
+        Ok(broker)
+    }
+
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the process ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Ends the process with SIGKILL and waits until nothing is left of it.
+    pub(crate) fn kill(&mut self) -> ExitStatus {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.child.wait().unwrap()
     }
 
     /// The real address of a listener: `amqp`, `http` or `metrics`.
