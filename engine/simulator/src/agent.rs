@@ -134,6 +134,11 @@ impl Agent {
         seat.tell_takers_left(oracle);
     }
 
+    /// The broker is gone without a word.
+    pub(crate) fn lose_broker(&mut self, oracle: &mut Oracle) {
+        self.lose_all(oracle);
+    }
+
     fn lose_all(&mut self, oracle: &mut Oracle) {
         self.gone = true;
         self.doomed = true;

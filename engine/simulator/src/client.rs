@@ -58,6 +58,10 @@ pub struct Client {
     pub closed: Option<Closed>,
     /// We said `connection.close`, and its close-ok has come.
     pub left: bool,
+    /// Why the server reads no further, if it said so.
+    pub blocked: Option<String>,
+    /// Says at login that it understands `connection.blocked`.
+    pub hears_blocked: bool,
     /// Channels the server closed, with its reason; they are open no longer.
     pub closed_channels: Vec<(u16, Closed)>,
     /// Answers `close` by itself. Off for tests of what happens without the answer.
@@ -85,6 +89,8 @@ impl Client {
             open: false,
             closed: None,
             left: false,
+            blocked: None,
+            hears_blocked: true,
             closed_channels: Vec::new(),
             polite: true,
             tune,
@@ -257,6 +263,18 @@ impl Client {
             Method::ConnectionTune(_) => self.tune(world),
             Method::ConnectionOpenOk(_) => self.open = true,
             Method::ConnectionCloseOk(_) => self.left = true,
+            Method::ConnectionBlocked(blocked) => {
+                let reason = Some(blocked.reason.to_owned());
+                if self.blocked.is_some() || !self.hears_blocked {
+                    return Err(format!("blocked out of the blue: {reason:?}"));
+                }
+                self.blocked = reason;
+            }
+            Method::ConnectionUnblocked(_) => {
+                if self.blocked.take().is_none() {
+                    return Err("unblocked out of the blue".into());
+                }
+            }
             Method::ConnectionClose(close) => {
                 self.closed = Some(Closed {
                     code: close.reply_code,
@@ -313,6 +331,7 @@ impl Client {
             .bool("consumer_cancel_notify", true)
             .bool("basic.nack", true)
             .bool("authentication_failure_close", true)
+            .bool("connection.blocked", self.hears_blocked)
             .finish();
         let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
         let response = encode_plain(Credentials { username: b"guest", password: b"guest" });

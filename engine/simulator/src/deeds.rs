@@ -197,7 +197,9 @@ impl Agent {
             0..=2 => {
                 let exclusive = world.random.chance(20);
                 let auto_delete = world.random.chance(40);
-                let declare = QueueDeclare { exclusive, auto_delete, ..declare_queue(&queue) };
+                let durable = world.random.chance(40);
+                let declare =
+                    QueueDeclare { durable, exclusive, auto_delete, ..declare_queue(&queue) };
                 self.client.send(world, number, &declare);
             }
             3 => self.client.send(world, number, &delete_queue(&queue)),
@@ -206,6 +208,7 @@ impl Agent {
                 let kind = world.random.pick(&["fanout", "topic"]);
                 let declare = ExchangeDeclare {
                     auto_delete: world.random.chance(50),
+                    durable: world.random.chance(50),
                     ..declare_exchange(&exchange, kind, TableRef::EMPTY)
                 };
                 self.client.send(world, number, &declare);

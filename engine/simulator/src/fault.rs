@@ -1,5 +1,6 @@
 //! How cruel a world is.
 
+use crate::disk::flaw::DiskFaults;
 use crate::random::Random;
 
 /// The faults of one world. Sizes are in bytes, times in nanoseconds.
@@ -27,6 +28,20 @@ pub struct Faults {
     pub jump_max_ns: u64,
     /// `outbox_high_bytes` of the shards' settings; the low mark is a quarter of it.
     pub outbox_high_bytes: usize,
+    /// In percent, of each turn of a client: an alarm goes on or off on some shard.
+    pub alarm_percent: u64,
+    /// Of the disk of each shard.
+    pub disk: DiskFaults,
+    /// In permille, of each of a client's turns: the broker dies and another one follows.
+    pub crash_permille: u64,
+    /// In permille, of each of a client's turns: the broker stops in order and another one follows.
+    pub restart_permille: u64,
+    /// Size of a log's segments.
+    pub segment_bytes: u32,
+    /// Longest time a commit of metadata takes.
+    pub metadata_max_ns: u64,
+    /// `store_memory_max_bytes` of the shards' settings.
+    pub store_memory_max_bytes: u64,
 }
 
 impl Faults {
@@ -44,6 +59,13 @@ impl Faults {
             jump_percent: 0,
             jump_max_ns: 0,
             outbox_high_bytes: 1 << 20,
+            alarm_percent: 0,
+            disk: DiskFaults::none(),
+            crash_permille: 0,
+            restart_permille: 0,
+            segment_bytes: 64 << 10,
+            metadata_max_ns: 20_000,
+            store_memory_max_bytes: 512 << 20,
         }
     }
 
@@ -61,6 +83,17 @@ impl Faults {
             jump_percent: random.pick(&[0, 0, 1]),
             jump_max_ns: random.pick(&[5_000_000, 3_000_000_000, 60_000_000_000]),
             outbox_high_bytes: random.pick(&[600, 4_096, 64 << 10, 1 << 20]),
+            alarm_percent: random.pick(&[0, 0, 5, 20]),
+            disk: DiskFaults {
+                // Less than what a handshake waits for: clients are not cut off for it.
+                stall_max_ns: random.pick(&[5_000_000, 200_000_000]),
+                ..DiskFaults::random(random)
+            },
+            crash_permille: random.pick(&[0, 0, 5, 10]),
+            restart_permille: random.pick(&[0, 0, 0, 5]),
+            segment_bytes: random.pick(&[32 << 10, 64 << 10]),
+            metadata_max_ns: random.pick(&[20_000, 1_000_000, 30_000_000]),
+            store_memory_max_bytes: random.pick(&[512 << 20, 512 << 20, 20_000, 200_000]),
         }
     }
 

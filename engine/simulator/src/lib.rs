@@ -9,14 +9,18 @@
 mod agent;
 pub mod client;
 mod deeds;
+pub mod disk;
 pub mod fault;
 mod hearing;
 pub mod identity;
+pub mod ledger;
 mod mesh;
 pub mod network;
 pub mod oracle;
 mod pool;
+pub mod power;
 pub mod random;
+pub mod restart;
 pub mod run;
 #[cfg(test)]
 mod sabotage;

@@ -1,16 +1,45 @@
-//! `cargo sim`: runs made-up worlds and tells which of them go wrong.
+//! `cargo sim`: runs made-up worlds and tells which of them go wrong; `cargo power`: cuts the power
+//! of made-up disks at every moment and tells what is lost.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
+use leveret_simulator::power;
 use leveret_simulator::run::{Plan, Tally, run};
 
 /// Run whole brokers in made-up worlds, each following from its seed.
 #[derive(Debug, Parser)]
-#[command(name = "leveret-simulator")]
+#[command(name = "leveret-simulator", args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    worlds: Worlds,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Cut the power of a log's disk at every moment and judge what could be left
+    Power(Power),
+}
+
+#[derive(Debug, Args)]
+struct Power {
+    /// Judge this many images, of as many runs as that takes
+    #[arg(long, default_value_t = 1_000_000)]
+    images: u64,
+    /// The first run's seed; the others follow
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Deeds of each run
+    #[arg(long, default_value_t = power::Plan::of(0).turns)]
+    turns: u64,
+}
+
+#[derive(Debug, Args)]
+struct Worlds {
     /// Run this one seed
     #[arg(long, conflicts_with = "seeds")]
     seed: Option<u64>,
@@ -27,12 +56,40 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    match arguments.command {
+        Some(Command::Power(power)) => cut_power(&power),
+        None => run_worlds(arguments.worlds),
+    }
+}
+
+/// Runs workloads one seed after the other until enough images were judged.
+fn cut_power(arguments: &Power) -> ExitCode {
+    let (mut images, mut seed) = (0, arguments.seed);
+    let first = seed;
+    while images < arguments.images {
+        let plan = power::Plan { seed, turns: arguments.turns };
+        match caught(|| power::run(plan, arguments.images - images)) {
+            Ok(judged) => images += judged,
+            Err(error) => {
+                println!("{error}\n");
+                println!("seed {seed} failed after {images} good images. To see it again:");
+                println!("  cargo power --seed {seed} --turns {}", arguments.turns);
+                return ExitCode::FAILURE;
+            }
+        }
+        seed += 1;
+    }
+    println!("{images} images of {} runs. Nothing was lost and nothing came back.", seed - first);
+    ExitCode::SUCCESS
+}
+
+fn run_worlds(arguments: Worlds) -> ExitCode {
     let seeds = arguments.seed.map_or(arguments.seeds, |seed| seed..seed.saturating_add(1));
     let mut total = Tally::default();
     let mut runs = 0;
     for seed in seeds {
         let plan = Plan { seed, steps: arguments.steps, shards: arguments.shards };
-        match outcome(plan) {
+        match caught(|| run(plan)) {
             Ok(tally) => {
                 total.published += tally.published;
                 total.delivered += tally.delivered;
@@ -58,8 +115,8 @@ fn main() -> ExitCode {
 }
 
 /// A panic of the broker is a finding like any other: its seed has to be told.
-fn outcome(plan: Plan) -> Result<Tally, String> {
-    std::panic::catch_unwind(|| run(plan)).unwrap_or_else(|panic| {
+fn caught<T>(run: impl Fn() -> Result<T, String>) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         Err(format!("panicked: {}", text.unwrap_or_default()))
     })

@@ -65,6 +65,15 @@ impl Socket {
         }
     }
 
+    /// The broker is gone, and everything under way with it.
+    pub(crate) fn die(&mut self) {
+        (self.reset, self.closed) = (true, true);
+        self.to_server.clear();
+        self.arrived.clear();
+        self.sending = None;
+        self.to_client.clear();
+    }
+
     pub(crate) fn can_arrive(&self) -> bool {
         self.accepted
             && !self.paused

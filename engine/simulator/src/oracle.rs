@@ -35,6 +35,13 @@ enum Place {
     Consumed,
     /// Back in its queue because a client said so.
     Requeued,
+    /// In its queue after a crash, whatever it was before: it was confirmed and not settled.
+    Recovered,
+    /// In its queue after a crash or not: nobody knew whether it was safe, or whether its
+    /// settlement was.
+    Doubtful,
+    /// It did not outlive a crash, or its settlement did.
+    Gone,
 }
 
 /// How a client ended a delivery.
@@ -85,6 +92,8 @@ struct QueueFacts {
 #[derive(Debug, Default)]
 pub struct Oracle {
     fates: Vec<Fate>,
+    /// Lasting queues that outlive a crash, with their persistent messages.
+    durable: BTreeSet<usize>,
     messages: BTreeMap<Identity, Published>,
     copies: BTreeMap<(Identity, usize), Place>,
     queues: BTreeMap<usize, QueueFacts>,
@@ -99,6 +108,50 @@ pub struct Oracle {
 }
 
 impl Oracle {
+    /// A judge who knows which lasting queues outlive a crash. All messages are persistent.
+    pub fn of(is_durable: impl Fn(usize) -> bool) -> Self {
+        let durable = (0..crate::scene::LASTING_QUEUES).filter(|queue| is_durable(*queue));
+        Self { durable: durable.collect(), ..Self::default() }
+    }
+
+    /// The broker died without a word. What it had promised holds: confirmed messages in durable
+    /// queues come back, flagged; whatever nobody was told of may; all others must not.
+    pub fn crashed(&mut self) {
+        self.fates.fill(Fate::Broken);
+        // Whatever came back because of those comes flagged anyway.
+        self.queues.values_mut().for_each(|facts| facts.holder_left = false);
+        for ((identity, queue), place) in &mut self.copies {
+            let confirmed = self.messages.get(identity).is_some_and(|message| message.confirmed);
+            *place = match place {
+                _ if !self.durable.contains(queue) => Place::Gone,
+                Place::Gone => Place::Gone,
+                Place::Settled(_) | Place::Consumed | Place::Doubtful => Place::Doubtful,
+                _ if !confirmed => Place::Doubtful,
+                _ => Place::Recovered,
+            };
+        }
+    }
+
+    /// The broker stopped in order, and all channels are gone: durable queues have what they had,
+    /// and what was never given out does not say that it was.
+    pub fn stopped(&mut self) {
+        for ((_, queue), place) in &mut self.copies {
+            if !self.durable.contains(queue) {
+                *place = Place::Gone;
+            }
+        }
+    }
+
+    /// Everything the broker has read is done and durable: what was settled on channels that are
+    /// in order will not come back, whatever happens.
+    pub fn all_durable(&mut self) {
+        for place in self.copies.values_mut() {
+            if matches!(place, Place::Settled(by) if self.fates[*by as usize] != Fate::Broken) {
+                *place = Place::Gone;
+            }
+        }
+    }
+
     /// A channel is opened.
     pub fn open_channel(&mut self) -> ChannelUid {
         self.fates.push(Fate::Open);
@@ -217,14 +270,24 @@ impl Oracle {
                 return Err(format!("back after it was settled on {by}: {delivered:?}"));
             }
             Place::Consumed => return Err(format!("back after auto-ack: {delivered:?}")),
+            Place::Gone => return Err(format!("back from the dead: {delivered:?}")),
             Place::Held(_) | Place::Settled(_) | Place::Requeued => true,
+            Place::Recovered | Place::Doubtful => true,
         };
         if redelivered != flag_due {
             return Err(format!("redelivered has to be {flag_due} from {place:?}: {delivered:?}"));
         }
         let place = if no_ack { Place::Consumed } else { Place::Held(channel) };
-        self.copies.insert((identity, queue), place);
-        if redelivered { Ok(()) } else { self.check_order(delivered) }
+        let before = self.copies.insert((identity, queue), place);
+        let recovered = matches!(before, Some(Place::Recovered | Place::Doubtful));
+        if let Some(message) = self.messages.get_mut(&identity).filter(|_| recovered) {
+            // It was on the disk, so it stays.
+            message.confirmed = true;
+        }
+        // What was under way to somebody who left comes back in its old place, too late for those
+        // who have got what was behind it.
+        let late = !recovered || self.facts(queue).holder_left;
+        if redelivered && late { Ok(()) } else { self.check_order(delivered) }
     }
 
     fn check_order(&mut self, delivered: Delivered) -> Result<(), String> {
@@ -293,7 +356,8 @@ impl Oracle {
     /// Messages that are lost.
     pub fn check_all_accounted(&mut self) -> Result<(), String> {
         for ((identity, queue), place) in &self.copies {
-            if matches!(place, Place::Settled(_) | Place::Consumed) {
+            if matches!(place, Place::Settled(_) | Place::Consumed | Place::Doubtful | Place::Gone)
+            {
                 continue;
             }
             let confirmed = self.messages.get(identity).is_some_and(|message| message.confirmed);
@@ -321,5 +385,135 @@ impl Oracle {
 
     fn facts(&self, queue: usize) -> QueueFacts {
         self.queues.get(&queue).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUE: usize = 0;
+
+    /// A message that was published, and confirmed if so wanted, to a durable queue or not.
+    fn published(durable: bool, confirmed: bool) -> (Oracle, Identity) {
+        let mut oracle = Oracle::of(|_| durable);
+        let publisher = oracle.open_channel();
+        let identity = Identity { publisher, sequence: 1 };
+        oracle.published(identity, Some(&[QUEUE]), false, true);
+        if confirmed {
+            oracle.confirmed(publisher, 1, false).unwrap();
+        }
+        (oracle, identity)
+    }
+
+    /// A channel of its own gets the message.
+    fn deliver(
+        oracle: &mut Oracle,
+        identity: Identity,
+        redelivered: bool,
+    ) -> Result<ChannelUid, String> {
+        let channel = oracle.open_channel();
+        let (queue, consumer, no_ack) = (QUEUE, 1, false);
+        let delivered = Delivered { queue, identity, redelivered, channel, consumer, no_ack };
+        oracle.delivered(delivered).map(|()| channel)
+    }
+
+    #[test]
+    fn a_confirmed_message_that_a_crash_loses_is_missed() {
+        let (mut oracle, identity) = published(true, true);
+        oracle.crashed();
+        assert!(oracle.check_all_accounted().is_err());
+        oracle.crashed();
+        let channel = deliver(&mut oracle, identity, true).unwrap();
+        oracle.settled(QUEUE, identity, channel, Settlement::Done);
+        oracle.check_all_accounted().unwrap();
+    }
+
+    #[test]
+    fn an_unconfirmed_message_may_be_lost_or_come_back_but_then_stays() {
+        let (mut oracle, identity) = published(true, false);
+        oracle.crashed();
+        oracle.check_all_accounted().unwrap();
+        deliver(&mut oracle, identity, true).unwrap();
+        oracle.crashed();
+        assert!(oracle.check_all_accounted().is_err());
+    }
+
+    #[test]
+    fn what_comes_back_from_a_crash_without_the_flag_is_a_lie() {
+        for delivered_before in [false, true] {
+            let (mut oracle, identity) = published(true, true);
+            if delivered_before {
+                deliver(&mut oracle, identity, false).unwrap();
+            }
+            oracle.crashed();
+            assert!(deliver(&mut oracle, identity, false).is_err());
+        }
+    }
+
+    #[test]
+    fn nothing_comes_back_from_a_queue_that_is_not_durable() {
+        let (mut oracle, identity) = published(false, true);
+        oracle.crashed();
+        oracle.check_all_accounted().unwrap();
+        assert!(deliver(&mut oracle, identity, true).is_err());
+    }
+
+    #[test]
+    fn an_acknowledged_message_may_come_back_until_that_is_durable() {
+        for durable in [false, true] {
+            let (mut oracle, identity) = published(true, true);
+            let channel = deliver(&mut oracle, identity, false).unwrap();
+            oracle.settled(QUEUE, identity, channel, Settlement::Done);
+            if durable {
+                oracle.all_durable();
+            }
+            oracle.crashed();
+            assert_eq!(deliver(&mut oracle, identity, true).is_err(), durable);
+        }
+    }
+
+    #[test]
+    fn what_a_clean_stop_leaves_is_all_there_and_flagged_only_if_it_was_given_out() {
+        for delivered_before in [false, true] {
+            let after_stop = || {
+                let (mut oracle, identity) = published(true, true);
+                if delivered_before {
+                    let channel = deliver(&mut oracle, identity, false).unwrap();
+                    oracle.break_channel(channel);
+                }
+                oracle.stopped();
+                (oracle, identity)
+            };
+            let (mut oracle, identity) = after_stop();
+            assert!(oracle.check_all_accounted().is_err());
+            assert!(deliver(&mut oracle, identity, !delivered_before).is_err());
+            let (mut oracle, identity) = after_stop();
+            deliver(&mut oracle, identity, delivered_before).unwrap();
+        }
+        let (mut oracle, identity) = published(false, true);
+        oracle.stopped();
+        assert!(deliver(&mut oracle, identity, false).is_err());
+    }
+
+    #[test]
+    fn what_a_crash_leaves_comes_in_the_old_order() {
+        let mut oracle = Oracle::of(|_| true);
+        let publisher = oracle.open_channel();
+        for sequence in 1..=2 {
+            let identity = Identity { publisher, sequence };
+            oracle.published(identity, Some(&[QUEUE]), false, true);
+            oracle.confirmed(publisher, sequence, false).unwrap();
+        }
+        oracle.crashed();
+        let channel = oracle.open_channel();
+        let mut deliver = |sequence| {
+            let identity = Identity { publisher, sequence };
+            let (queue, consumer, no_ack, redelivered) = (QUEUE, 1, false, true);
+            let delivered = Delivered { queue, identity, redelivered, channel, consumer, no_ack };
+            oracle.delivered(delivered)
+        };
+        deliver(2).unwrap();
+        assert!(deliver(1).is_err());
     }
 }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use leveret_amqp::Method;
 use leveret_amqp::method::BasicGet;
+use leveret_broker::event::Alarms;
+use leveret_broker::report::BlockedCounts;
 use leveret_broker::settings::Settings;
 
 use crate::agent::Agent;
@@ -12,7 +14,8 @@ use crate::fault::Faults;
 use crate::identity::Identity;
 use crate::oracle::{Delivered, Oracle};
 use crate::random::Random;
-use crate::scene::{LASTING_QUEUES, PASSING_QUEUES, delete_queue, lasting, set};
+use crate::restart::Crash;
+use crate::scene::{LASTING_QUEUES, PASSING_QUEUES, delete_queue, is_durable, lasting, mend, set};
 use crate::seat::Source;
 use crate::world::World;
 
@@ -80,7 +83,7 @@ impl Run {
         let agents_max = random.between(2, 6) as usize;
         Self {
             world: World::new(random.bits(), shards, faults, Settings::default()),
-            oracle: Oracle::default(),
+            oracle: Oracle::of(is_durable),
             agents: Vec::new(),
             deeds: VecDeque::new(),
             born: 0,
@@ -97,16 +100,26 @@ impl Run {
     pub(crate) fn all(&mut self, steps: u64) -> Result<Tally, String> {
         set(&mut self.world);
         for _ in 0..steps {
-            self.step()?;
+            if self.world.random.below(1000) < self.world.faults().restart_permille {
+                self.restart()?;
+            } else {
+                self.step()?;
+            }
         }
+        self.world.alarm_all(Alarms::default());
         self.come_to_rest()?;
         self.check_rest()?;
-        if self.world.random.chance(10) {
-            self.stop()?;
-        } else {
-            self.empty()?;
-            self.check_empty()?;
+        if self.world.is_all_durable() {
+            self.oracle.all_durable();
         }
+        if self.world.faults().crash_permille > 0 && self.world.random.chance(50) {
+            self.crash()?;
+        }
+        if self.world.random.chance(10) {
+            self.restart()?;
+        }
+        self.empty()?;
+        self.check_empty()?;
         let (published, delivered, lost_by_contract) = self.oracle.totals();
         Ok(Tally { published, delivered, lost_by_contract, steps: self.world.steps() })
     }
@@ -129,6 +142,11 @@ impl Run {
             self.world.advance(jump);
             self.log(&format!("the clock jumps by {jump} ns"));
         }
+        self.alarm_by_chance();
+        let crashes = self.world.random.below(1000) < self.world.faults().crash_permille;
+        if crashes || self.world.has_failed() {
+            return self.crash();
+        }
         if self.agents.is_empty() {
             return Ok(());
         }
@@ -138,6 +156,51 @@ impl Run {
             let deed = format!("client {} {deed}", agent.name);
             self.log(&deed);
         }
+        Ok(())
+    }
+
+    fn alarm_by_chance(&mut self) {
+        let percent = self.world.faults().alarm_percent;
+        if percent == 0 || !self.world.random.chance(percent) {
+            return;
+        }
+        let shard = self.world.random.index(self.world.shards().len()) as u16;
+        let [memory, disk] = [50; 2].map(|percent| self.world.random.chance(percent));
+        self.world.alarm(shard, Alarms { memory, disk });
+        self.log(&format!("alarms of shard {shard}: memory {memory}, disk {disk}"));
+    }
+
+    /// The broker dies in the middle of everything; what clients knew of it is all that counts.
+    fn crash(&mut self) -> Result<(), String> {
+        for agent in &mut self.agents {
+            agent.lose_broker(&mut self.oracle);
+        }
+        self.agents.clear();
+        self.oracle.crashed();
+        let kept_percent = self.world.random.pick(&[0, 50, 100]);
+        let crash = self.world.random.pick(&[Crash::Kill, Crash::PowerCut { kept_percent }]);
+        self.log(&format!("the broker dies: {crash:?}"));
+        self.world.crash(crash)?;
+        mend(&mut self.world);
+        Ok(())
+    }
+
+    /// The broker stops in order and another one goes on. Once all is durable, the loss of power
+    /// makes no difference.
+    fn restart(&mut self) -> Result<(), String> {
+        self.stop()?;
+        self.agents.clear();
+        self.oracle.stopped();
+        self.world.close_logs();
+        self.come_to_rest()?;
+        if !self.world.is_all_durable() {
+            return Err("the end of a log is not durable".into());
+        }
+        let cut = Crash::PowerCut { kept_percent: 0 };
+        let end = self.world.random.pick(&[Crash::Kill, cut]);
+        self.log(&format!("the broker has stopped: {end:?}"));
+        self.world.restart(end)?;
+        mend(&mut self.world);
         Ok(())
     }
 
@@ -180,6 +243,10 @@ impl Run {
         self.oracle.check_quiet()?;
         if !self.world.is_mail_drained() {
             return Err("mail is left in a quiet world".into());
+        }
+        let blocked = self.world.shards().iter().map(|shard| shard.report(false).blocked);
+        if let Some(blocked) = blocked.into_iter().find(|of| *of != BlockedCounts::default()) {
+            return Err(format!("a connection is held back in a quiet world: {blocked:?}"));
         }
         for agent in self.agents.iter().filter(|agent| agent.is_settled()) {
             if !agent.client.is_between_messages() {
@@ -285,6 +352,8 @@ impl Run {
             let remains = [
                 ("messages", core.store.messages()),
                 ("shared bytes", core.store.live_bytes()),
+                ("references", core.store.all_references()),
+                ("bytes for sockets", core.exits.writers.waiting_bytes()),
                 ("visits", core.visits.len()),
                 ("writers", core.exits.writers.iter().count()),
                 ("connections", shard.connections()),

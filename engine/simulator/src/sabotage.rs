@@ -4,8 +4,11 @@
 //! do is what a shard with that bug would have done.
 
 use bytes::Bytes;
+use leveret_broker::control::DurableChange;
 use leveret_broker::mail::{Batch, Lane, Mail, QueueRequest, Settlement, Signal};
 
+use crate::disk::Disk;
+use crate::disk::flaw::Flaw;
 use crate::run::{Plan, Run};
 
 /// A bug to plant.
@@ -37,9 +40,15 @@ enum Bug {
     KeepBuffer,
     /// A delivered body is damaged.
     DamageBody,
+    /// After an unclean end, nothing says that it may have been given out.
+    ForgetRecovered,
+    /// Messages are confirmed that the log has not on the disk yet.
+    ConfirmUndurable,
+    /// A commit of metadata is told to be durable, and is not.
+    LoseMetadata,
 }
 
-const BUGS: [Bug; 13] = [
+const BUGS: [Bug; 16] = [
     Bug::LosePublish,
     Bug::RequeueSettled,
     Bug::DropRequeued,
@@ -53,6 +62,9 @@ const BUGS: [Bug; 13] = [
     Bug::LoseLeave,
     Bug::KeepBuffer,
     Bug::DamageBody,
+    Bug::ForgetRecovered,
+    Bug::ConfirmUndurable,
+    Bug::LoseMetadata,
 ];
 
 /// A bug in a world.
@@ -102,6 +114,29 @@ impl Sabotage {
             at += 1;
         }
         batch
+    }
+
+    /// A broker boots; true: it forgets what was given out.
+    pub(crate) fn booted(&mut self) -> bool {
+        let forgets = self.bug == Bug::ForgetRecovered;
+        self.done |= forgets;
+        forgets
+    }
+
+    /// Plants what is in the disks.
+    pub(crate) fn plant(&mut self, disks: &mut [Disk]) {
+        if self.bug == Bug::ConfirmUndurable {
+            self.done = true;
+            for disk in disks {
+                disk.plant(Flaw::AcknowledgeUnwritten);
+            }
+        }
+    }
+
+    /// Metadata are about to be stored.
+    pub(crate) fn stored(&mut self, changes: Vec<DurableChange>) -> Vec<DurableChange> {
+        let lost = self.bug == Bug::LoseMetadata && self.strikes();
+        if lost { Vec::new() } else { changes }
     }
 
     fn strikes(&mut self) -> bool {
@@ -179,7 +214,7 @@ fn is_caught(bug: Bug) -> Option<(u64, String)> {
         if run.world.faults().patience_steps() > QUICK_STEPS {
             return None;
         }
-        run.world.sabotage = Some(Sabotage::new(bug, (seed % 7) as u32));
+        run.world.plant(Sabotage::new(bug, (seed % 7) as u32));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.all(500).err()));
         let error = match caught {
             Ok(error) => error?,
@@ -191,7 +226,7 @@ fn is_caught(bug: Bug) -> Option<(u64, String)> {
 }
 
 /// Seeds within which every bug has to show.
-const SEEDS_MAX: u64 = 100;
+const SEEDS_MAX: u64 = 400;
 
 /// Worlds that move byte by byte take long and show these bugs no better.
 const QUICK_STEPS: u64 = 40;

@@ -49,6 +49,11 @@ pub const fn may_be_lossy(queue: usize) -> bool {
     queue % 2 == 1
 }
 
+/// Whether a lasting queue outlives the broker. Two do not: messages go to both kinds at once.
+pub const fn is_durable(queue: usize) -> bool {
+    queue != 3 && queue != 4
+}
+
 /// `queue.declare` without any flag.
 pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
     QueueDeclare {
@@ -109,35 +114,40 @@ pub const fn consume<'a>(queue: &'a str, consumer_tag: &'a str) -> BasicConsume<
     }
 }
 
+/// Exchange and key by which a lasting queue is bound.
+const BINDINGS: [(usize, &str, &str); 9] = [
+    (0, "sim.direct", "k0"),
+    (1, "sim.direct", "k0"),
+    (1, "sim.direct", "k1"),
+    (2, "sim.fanout", ""),
+    (3, "sim.fanout", ""),
+    (5, "sim.fanout", ""),
+    (1, "sim.topic", "a.*"),
+    (4, "sim.topic", "#.z"),
+    (5, "sim.alt", "x"),
+];
+
 /// Declares and binds everything that lasts.
 pub fn set(world: &mut World) {
     let mut client = Client::open(world, 0);
-    for queue in 0..LASTING_QUEUES {
-        client.ask(world, 1, &declare_queue(&lasting(queue)));
+    let durable = |exchange, kind| ExchangeDeclare {
+        durable: true,
+        ..declare_exchange(exchange, kind, TableRef::EMPTY)
+    };
+    for (exchange, kind) in [
+        ("sim.direct", "direct"),
+        ("sim.fanout", "fanout"),
+        ("sim.topic", "topic"),
+        ("sim.outer", "fanout"),
+    ] {
+        client.ask(world, 1, &durable(exchange, kind));
     }
     let alternate: OwnedTable =
         TableBuilder::new().long_str("alternate-exchange", "sim.fanout").finish();
-    for (exchange, kind) in
-        [("sim.direct", "direct"), ("sim.fanout", "fanout"), ("sim.topic", "topic")]
-    {
-        client.ask(world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
-    }
-    client.ask(world, 1, &declare_exchange("sim.alt", "direct", alternate.as_ref()));
-    client.ask(world, 1, &declare_exchange("sim.outer", "fanout", TableRef::EMPTY));
-    let bindings = [
-        (0, "sim.direct", "k0"),
-        (1, "sim.direct", "k0"),
-        (1, "sim.direct", "k1"),
-        (2, "sim.fanout", ""),
-        (3, "sim.fanout", ""),
-        (5, "sim.fanout", ""),
-        (1, "sim.topic", "a.*"),
-        (4, "sim.topic", "#.z"),
-        (5, "sim.alt", "x"),
-    ];
-    for (queue, exchange, key) in bindings {
-        client.ask(world, 1, &bind_queue(&lasting(queue), exchange, key));
-    }
+    let with_alternate =
+        ExchangeDeclare { arguments: alternate.as_ref(), ..durable("sim.alt", "direct") };
+    client.ask(world, 1, &with_alternate);
+    declare_queues(&mut client, world, |_| true);
     let outer = ExchangeBind {
         destination: "sim.direct",
         source: "sim.outer",
@@ -148,4 +158,24 @@ pub fn set(world: &mut World) {
     client.ask(world, 1, &outer);
     assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
     client.leave(world);
+}
+
+/// Declares and binds anew, after a restart, what does not outlive the broker; all else has to be
+/// there.
+pub fn mend(world: &mut World) {
+    let mut client = Client::open(world, 0);
+    declare_queues(&mut client, world, |queue| !is_durable(queue));
+    assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
+    client.leave(world);
+}
+
+fn declare_queues(client: &mut Client, world: &mut World, which: impl Fn(usize) -> bool) {
+    for queue in (0..LASTING_QUEUES).filter(|queue| which(*queue)) {
+        let name = lasting(queue);
+        let declare = QueueDeclare { durable: is_durable(queue), ..declare_queue(&name) };
+        client.ask(world, 1, &declare);
+    }
+    for (queue, exchange, key) in BINDINGS.into_iter().filter(|(queue, ..)| which(*queue)) {
+        client.ask(world, 1, &bind_queue(&lasting(queue), exchange, key));
+    }
 }

@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
-use leveret_broker::control::ControlMember;
-use leveret_broker::event::{Event, Operation};
+use leveret_broker::control::{ControlMember, DurableChange};
+use leveret_broker::event::{Alarms, Event, Operation};
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::log::Log;
 use leveret_broker::mail::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
-use leveret_broker::topology::Topology;
 
+use crate::disk::Disk;
 use crate::fault::Faults;
+use crate::ledger::Ledger;
 use crate::mesh::{Mesh, Route};
 use crate::network::{Sending, Slots, Socket, SocketId};
 use crate::pool::Pool;
 use crate::random::Random;
+use crate::restart::{Boot, Crash, restart};
 #[cfg(test)]
 use crate::sabotage::Sabotage;
 
@@ -30,6 +33,12 @@ pub struct World {
     faults: Faults,
     shards: Vec<Shard>,
     control: ControlMember,
+    settings: Arc<Settings>,
+    seed: u64,
+    /// Where each shard's log is.
+    disks: Vec<Disk>,
+    /// What was declared durably.
+    ledger: Ledger<DurableChange>,
     /// Shards that may have operations to be polled.
     stirred: Vec<bool>,
     /// Requests came in since the control state's turn ended.
@@ -59,29 +68,54 @@ enum Step {
     Operate(usize),
     Work(usize),
     Timeout(usize),
+    Disk(usize),
     Send(Route),
     Carry(Route),
     Control,
     Leisure,
+    Store,
 }
 
 impl World {
-    /// A world of `shards` shards without connections.
+    /// A world of `shards` shards without connections, on empty disks.
+    ///
+    /// # Panics
+    /// If the broker cannot start.
     pub fn new(seed: u64, shards: u16, faults: Faults, settings: Settings) -> Self {
-        let topology = Topology::with_presets(seed, shards);
         let settings = Arc::new(Settings {
             outbox_high_bytes: faults.outbox_high_bytes,
             outbox_low_bytes: faults.outbox_high_bytes / 4,
+            store_memory_max_bytes: faults.store_memory_max_bytes,
             ..settings
         });
-        let shard = |id| Shard::new(ShardId(id), shards, Arc::clone(&settings), topology.clone());
         let count = usize::from(shards);
+        let mut disks: Vec<Disk> = (0..count).map(|_| Disk::new(faults.disk.clone())).collect();
+        let (mut random, now) = (Random::new(seed), Instant(1));
+        let boot = Boot {
+            shards,
+            settings: Arc::clone(&settings),
+            seed,
+            now,
+            segment_bytes: faults.segment_bytes,
+            changes: &[],
+            disks: &mut disks,
+            random: &mut random,
+            stopped: false,
+            forgets_flags: false,
+        };
+        let (shards, control) = match restart(boot) {
+            Ok(booted) => booted,
+            Err(error) => panic!("no start on empty disks: {error}"),
+        };
         Self {
-            random: Random::new(seed),
-            now: Instant(1),
-            shards: (0..shards).map(shard).collect(),
-            control: ControlMember::new(topology.clone(), shards, seed),
-            stirred: vec![false; count],
+            random,
+            now,
+            shards,
+            control,
+            seed,
+            disks,
+            ledger: Ledger::default(),
+            stirred: vec![true; count],
             asked: false,
             leisure: false,
             mesh: Mesh::new(count + 1, faults.lane_batches),
@@ -89,6 +123,7 @@ impl World {
             slots: (0..count).map(|_| Slots::default()).collect(),
             pools: (0..count).map(|_| Pool::new(faults.pool_buffers)).collect(),
             faults,
+            settings,
             steps: 0,
             choices: Vec::new(),
             #[cfg(test)]
@@ -114,6 +149,21 @@ impl World {
     /// The shards, for reports and invariants.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    /// The disks, for reports and invariants.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
+    /// Whether a shard's log is at its end, so that the process has to go.
+    pub fn has_failed(&self) -> bool {
+        self.logs().any(Log::has_failed)
+    }
+
+    /// Whether all that was handed to the logs is durable.
+    pub fn is_all_durable(&self) -> bool {
+        self.logs().all(Log::is_settled)
     }
 
     /// Steps made so far.
@@ -183,6 +233,18 @@ impl World {
         self.now = self.now.after(ns);
     }
 
+    /// Tells one shard which alarms are on.
+    pub fn alarm(&mut self, shard: u16, alarms: Alarms) {
+        self.handle(usize::from(shard), Event::Alarms(alarms));
+    }
+
+    /// Tells every shard which alarms are on.
+    pub fn alarm_all(&mut self, alarms: Alarms) {
+        for shard in 0..self.shards.len() {
+            self.handle(shard, Event::Alarms(alarms));
+        }
+    }
+
     /// The broker is told to stop.
     pub fn stop(&mut self) {
         for shard in 0..self.shards.len() {
@@ -190,11 +252,102 @@ impl World {
         }
     }
 
+    /// All connections are gone: the logs are ended in order.
+    pub fn close_logs(&mut self) {
+        for shard in 0..self.shards.len() {
+            self.handle(shard, Event::CloseLog);
+        }
+    }
+
+    /// The broker dies, and with it all connections and all mail; another one follows that knows
+    /// what the disks and the metadata have.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn crash(&mut self, crash: Crash) -> Result<(), String> {
+        self.end(crash, false)
+    }
+
+    /// The process ends after [`Self::close_logs`], and maybe the power is cut; another one
+    /// follows.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn restart(&mut self, crash: Crash) -> Result<(), String> {
+        self.end(crash, true)
+    }
+
+    fn end(&mut self, crash: Crash, stopped: bool) -> Result<(), String> {
+        for socket in self.sockets.iter_mut().filter(|socket| !socket.closed) {
+            socket.die();
+        }
+        for disk in &mut self.disks {
+            match crash {
+                Crash::Kill => disk.kill(),
+                Crash::PowerCut { kept_percent } => {
+                    let random = &mut self.random;
+                    let image = disk.volume().image(|_, _| random.chance(kept_percent));
+                    disk.reboot(image);
+                }
+            }
+        }
+        self.ledger.crash(&mut self.random);
+        self.boot(stopped)?;
+        let count = self.shards.len();
+        self.mesh = Mesh::new(count + 1, self.faults.lane_batches);
+        self.slots = (0..count).map(|_| Slots::default()).collect();
+        self.pools = (0..count).map(|_| Pool::new(self.faults.pool_buffers)).collect();
+        self.stirred = vec![true; count];
+        (self.asked, self.leisure) = (false, false);
+        Ok(())
+    }
+
+    fn boot(&mut self, stopped: bool) -> Result<(), String> {
+        #[cfg(test)]
+        let forgets_flags = self.sabotage.as_mut().is_some_and(Sabotage::booted);
+        #[cfg(not(test))]
+        let forgets_flags = false;
+        let booted = restart(Boot {
+            shards: self.shards.len() as u16,
+            settings: Arc::clone(&self.settings),
+            seed: self.seed,
+            now: self.now,
+            segment_bytes: self.faults.segment_bytes,
+            changes: self.ledger.durable(),
+            disks: &mut self.disks,
+            random: &mut self.random,
+            stopped,
+            forgets_flags,
+        });
+        (self.shards, self.control) = booted?;
+        Ok(())
+    }
+
+    /// Plants a bug.
+    #[cfg(test)]
+    pub(crate) fn plant(&mut self, mut sabotage: Sabotage) {
+        sabotage.plant(&mut self.disks);
+        self.sabotage = Some(sabotage);
+    }
+
+    /// Has the metadata stored that the control state wants stored.
+    fn store(&mut self) {
+        if let Some((through, changes)) = self.control.poll_durable() {
+            #[cfg(test)]
+            let changes = match &mut self.sabotage {
+                Some(sabotage) => sabotage.stored(changes),
+                None => changes,
+            };
+            let due = self.now.after(self.random.below(self.faults.metadata_max_ns + 1));
+            self.ledger.commit(through, changes, due);
+        }
+    }
+
     /// Makes one step that chance picks from all that are possible; false if none is.
     pub fn step(&mut self) -> bool {
         self.gather();
         if self.choices.is_empty() {
-            let Some(due) = self.mesh.next_due() else {
+            let Some(due) = self.next_due() else {
                 return false;
             };
             self.now = self.now.max(due);
@@ -223,6 +376,18 @@ impl World {
         made
     }
 
+    /// When something happens by itself that is not a deadline of a client.
+    fn next_due(&self) -> Option<Instant> {
+        let disks = self.disks.iter().filter_map(Disk::next_due);
+        let logs = self.logs().filter_map(Log::next_timeout);
+        let others = self.mesh.next_due().into_iter().chain(self.ledger.next_due());
+        others.chain(disks).chain(logs).min()
+    }
+
+    fn logs(&self) -> impl Iterator<Item = &Log> {
+        self.shards.iter().filter_map(|shard| shard.core().log.as_ref())
+    }
+
     fn gather(&mut self) {
         let mut choices = std::mem::take(&mut self.choices);
         choices.clear();
@@ -247,6 +412,11 @@ impl World {
             ];
             choices.extend(possible.into_iter().filter(|(can, _)| *can).map(|(_, step)| step));
         }
+        for (index, disk) in self.disks.iter().enumerate() {
+            if disk.next_due().is_some_and(|due| due <= self.now) {
+                choices.push(Step::Disk(index));
+            }
+        }
         for route in self.mesh.routes() {
             if self.mesh.due(route).is_some_and(|due| due <= self.now) {
                 choices.push(Step::Carry(route));
@@ -254,6 +424,9 @@ impl World {
             if self.mesh.has_room(route) && self.has_mail(route) {
                 choices.push(Step::Send(route));
             }
+        }
+        if self.ledger.next_due().is_some_and(|due| due <= self.now) {
+            choices.push(Step::Store);
         }
         if self.asked {
             choices.push(Step::Control);
@@ -312,14 +485,30 @@ impl World {
                 self.shards[index].handle_timeout(self.now);
                 self.stirred[index] = true;
             }
+            Step::Disk(index) => {
+                let event = self.disks[index].step(self.now, &mut self.random);
+                if let Some(event) = event {
+                    self.handle(index, Event::Disk(event));
+                }
+            }
             Step::Send(route) => self.send(route),
             Step::Carry(route) => self.carry(route),
             Step::Control => {
                 self.control.finish_turn();
                 self.asked = false;
                 self.leisure = true;
+                self.store();
             }
-            Step::Leisure => self.leisure = self.control.idle(),
+            Step::Leisure => {
+                self.leisure = self.control.idle();
+                self.store();
+            }
+            Step::Store => {
+                if let Some(through) = self.ledger.complete(self.now) {
+                    self.control.made_durable(through);
+                    self.asked = true;
+                }
+            }
         }
     }
 
@@ -383,6 +572,13 @@ impl World {
     }
 
     fn carry_out(&mut self, shard: usize, operation: Operation) {
+        let operation = match operation {
+            Operation::Disk(operation) => {
+                self.disks[shard].submit(operation, self.now, &mut self.random);
+                return;
+            }
+            operation => operation,
+        };
         let (Operation::Send { connection, .. }
         | Operation::Pause { connection }
         | Operation::Resume { connection }

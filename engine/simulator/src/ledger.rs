@@ -1,0 +1,132 @@
+//! The metadata of a broker: a list that grows by whole commits.
+//!
+//! It stands for a database that applies each commit wholly or not at all, one at a time: what
+//! `metadata.redb` promises.
+
+use leveret_broker::control::{Definitions, DurableChange};
+use leveret_broker::id::Instant;
+
+use crate::random::Random;
+
+/// Commits of changes of type `T`.
+#[derive(Clone, Debug)]
+pub struct Ledger<T> {
+    durable: Vec<T>,
+    under_way: Option<Commit<T>>,
+}
+
+#[derive(Clone, Debug)]
+struct Commit<T> {
+    /// What the control state calls it.
+    through: u64,
+    changes: Vec<T>,
+    due: Instant,
+}
+
+impl<T> Default for Ledger<T> {
+    fn default() -> Self {
+        Self { durable: Vec::new(), under_way: None }
+    }
+}
+
+impl<T> Ledger<T> {
+    /// Begins a commit that ends at `due`.
+    ///
+    /// # Panics
+    /// If another one is under way.
+    pub fn commit(&mut self, through: u64, changes: Vec<T>, due: Instant) {
+        assert!(self.under_way.is_none(), "two commits of metadata at a time");
+        self.under_way = Some(Commit { through, changes, due });
+    }
+
+    /// When the commit under way ends.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.under_way.as_ref().map(|commit| commit.due)
+    }
+
+    /// Ends the commit under way if it is due, and returns its number.
+    pub fn complete(&mut self, now: Instant) -> Option<u64> {
+        let commit = self.under_way.take_if(|commit| commit.due <= now)?;
+        self.durable.extend(commit.changes);
+        Some(commit.through)
+    }
+
+    /// The broker dies: the commit under way is there or not, as a whole.
+    pub fn crash(&mut self, random: &mut Random) {
+        let commit = self.under_way.take().filter(|_| random.chance(50));
+        self.durable.extend(commit.into_iter().flat_map(|commit| commit.changes));
+    }
+
+    /// All changes that are durable, oldest first.
+    pub fn durable(&self) -> &[T] {
+        &self.durable
+    }
+}
+
+/// What all of these changes declare in the end.
+pub fn definitions(changes: &[DurableChange]) -> Definitions {
+    let mut declared = Definitions::default();
+    for change in changes {
+        take_in(&mut declared, change);
+    }
+    declared
+}
+
+fn take_in(declared: &mut Definitions, change: &DurableChange) {
+    use DurableChange::{
+        DropBinding, DropExchange, DropQueue, PutBinding, PutExchange, PutQueue, PutVhost,
+    };
+    match change {
+        PutVhost(vhost) => {
+            declared.vhosts.retain(|other| other.name != vhost.name);
+            declared.vhosts.push(vhost.clone());
+        }
+        PutExchange(exchange) => {
+            let key = (&exchange.vhost, &exchange.name);
+            declared.exchanges.retain(|other| (&other.vhost, &other.name) != key);
+            declared.exchanges.push(exchange.clone());
+        }
+        DropExchange { vhost, name } => {
+            declared.exchanges.retain(|other| (&other.vhost, &other.name) != (vhost, name));
+        }
+        PutQueue { queue, next_log_id } => {
+            let key = (&queue.vhost, &queue.name);
+            declared.queues.retain(|other| (&other.vhost, &other.name) != key);
+            declared.queues.push(queue.clone());
+            declared.next_log_id = *next_log_id;
+        }
+        DropQueue { vhost, name } => {
+            declared.queues.retain(|other| (&other.vhost, &other.name) != (vhost, name));
+        }
+        PutBinding(binding) => {
+            declared.bindings.retain(|other| other != binding);
+            declared.bindings.push(binding.clone());
+        }
+        DropBinding(binding) => declared.bindings.retain(|other| other != binding),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_a_commit_wholly_or_not_at_all() {
+        let mut lengths = [0; 3];
+        for seed in 0..40 {
+            let mut ledger = Ledger::default();
+            ledger.commit(7, vec!["a"], Instant(5));
+            assert_eq!(ledger.complete(Instant(4)), None);
+            assert_eq!(ledger.complete(Instant(5)), Some(7));
+            ledger.commit(9, vec!["b", "c"], Instant(9));
+            ledger.crash(&mut Random::new(seed));
+            assert_eq!(ledger.next_due(), None);
+            match ledger.durable() {
+                ["a"] => lengths[0] += 1,
+                ["a", "b", "c"] => lengths[2] += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(lengths[0] > 0 && lengths[2] > 0);
+    }
+}

@@ -1,0 +1,198 @@
+//! A log under a load that follows from a seed: publishes, settlements, copies, restarts.
+
+use leveret_broker::id::Instant;
+
+use crate::disk::Disk;
+use crate::disk::flaw::{DiskFaults, Failure};
+use crate::random::Random;
+
+use super::expected::Note;
+use super::images::Traced;
+use super::reader::{self, Reading};
+use super::session::Session;
+
+/// Messages held at which the load settles more than it publishes.
+const HELD_MANY: usize = 60;
+
+/// Steps of the disk after which a log without new work must have come to rest.
+const REST_STEPS_MAX: u64 = 100_000;
+
+/// Steps of the disk in one turn, at most.
+const DISK_STEPS_MAX: u64 = 6;
+
+/// A log, its disk, and what has happened.
+#[derive(Debug)]
+pub(super) struct Workload {
+    random: Random,
+    now: Instant,
+    pub(super) disk: Disk,
+    session: Session,
+    trace: Vec<Traced>,
+    #[cfg(test)]
+    pub(super) bug: Option<leveret_broker::log::bug::Bug>,
+}
+
+impl Workload {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut faults = DiskFaults::random(&mut random);
+        if random.chance(20) {
+            let failure = random.pick(&[Failure::Io, Failure::Short]);
+            faults.failure = Some((random.below(400), failure));
+        }
+        let mut disk = Disk::new(faults);
+        disk.record();
+        let segment_bytes = random.pick(&[32 << 10, 32 << 10, 64 << 10]);
+        Self {
+            session: Session::new(segment_bytes),
+            random,
+            now: Instant(1),
+            disk,
+            trace: Vec::new(),
+            #[cfg(test)]
+            bug: None,
+        }
+    }
+
+    /// Runs and tells what happened.
+    pub(super) fn run(mut self, turns: u64) -> Result<Vec<Traced>, String> {
+        self.boot(Reading::default())?;
+        for _ in 0..turns {
+            self.turn()?;
+        }
+        self.rest()?;
+        match self.disk.breach() {
+            Some(breach) => Err(format!("the contract with the disk is broken: {breach}")),
+            None => Ok(self.trace),
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        self.now = self.now.after(self.random.below(300_000));
+        let many = self.session.held() > HELD_MANY;
+        match self.random.below(1000) {
+            0..=2 => return self.cut_power(),
+            3..=4 => return self.kill(),
+            5 => return self.close(),
+            6..=350 if !many && self.session.takes_publishes() => {
+                for _ in 0..self.random.between(1, 4) {
+                    let note = self.session.publish(&mut self.random);
+                    self.trace.push(Traced::Note(note));
+                }
+            }
+            6..=600 => {
+                for _ in 0..self.random.between(1, 6) {
+                    let settled = self.session.settle(self.now, &mut self.random);
+                    self.trace.extend(settled.map(Note::Settled).map(Traced::Note));
+                }
+            }
+            601..=650 => self.session.read_something(&mut self.random),
+            651..=800 => self.session.copy_forward(),
+            _ => {}
+        }
+        self.work()
+    }
+
+    /// The log and the disk go on for a while.
+    fn work(&mut self) -> Result<(), String> {
+        if self.session.log.next_timeout().is_some_and(|at| at <= self.now) {
+            self.session.log.handle_timeout(self.now);
+        }
+        if self.random.chance(80) {
+            self.submit();
+        }
+        for _ in 0..self.random.below(DISK_STEPS_MAX) {
+            if self.random.chance(30)
+                && let Some(due) = self.disk.next_due()
+            {
+                self.now = self.now.max(due);
+            }
+            self.step_disk()?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) {
+        while let Some(operation) = self.session.log.poll_operation() {
+            self.session.note_operation(&operation);
+            self.disk.submit(operation, self.now, &mut self.random);
+        }
+        self.trace.extend(self.session.tell_durable().into_iter().map(Traced::Note));
+    }
+
+    fn step_disk(&mut self) -> Result<(), String> {
+        let event = self.disk.step(self.now, &mut self.random);
+        self.trace.extend(self.disk.take_steps().into_iter().map(Traced::Step));
+        let Some(event) = event else { return Ok(()) };
+        let notes = self.session.handle(event, self.now)?;
+        self.trace.extend(notes.into_iter().map(Traced::Note));
+        if !self.session.log.has_failed() {
+            return Ok(());
+        }
+        if self.random.chance(50) { self.kill() } else { self.cut_power() }
+    }
+
+    /// Nothing new comes until all is durable.
+    fn rest(&mut self) -> Result<(), String> {
+        for _ in 0..REST_STEPS_MAX {
+            self.submit();
+            if self.disk.is_idle() && self.session.log.is_settled() {
+                return Ok(());
+            }
+            let due = [self.disk.next_due(), self.session.log.next_timeout()];
+            if let Some(due) = due.into_iter().flatten().min() {
+                self.now = self.now.max(due);
+            }
+            if self.session.log.next_timeout().is_some_and(|at| at <= self.now) {
+                self.session.log.handle_timeout(self.now);
+            }
+            self.step_disk()?;
+        }
+        let log = &self.session.log;
+        let (waiting, segments) = (log.waiting_bytes(), log.segments().begun());
+        Err(format!("the log finds no rest with {waiting} bytes waiting: {segments:?}"))
+    }
+
+    fn cut_power(&mut self) -> Result<(), String> {
+        let percent = self.random.pick(&[0, 50, 100]);
+        let random = &mut self.random;
+        let image = self.disk.volume().image(|_, _| random.chance(percent));
+        self.trace.push(Traced::Cut(image.clone()));
+        self.disk.reboot(image);
+        self.read_and_boot()
+    }
+
+    fn kill(&mut self) -> Result<(), String> {
+        self.disk.kill();
+        self.read_and_boot()
+    }
+
+    /// The process stops in order, and another one follows.
+    fn close(&mut self) -> Result<(), String> {
+        self.session.close();
+        let epoch = self.session.epoch;
+        self.rest()?;
+        if self.session.epoch > epoch {
+            // The disk failed on the way, and another process is there already.
+            return Ok(());
+        }
+        self.trace.push(Traced::Note(Note::Closed));
+        self.kill()
+    }
+
+    fn read_and_boot(&mut self) -> Result<(), String> {
+        self.trace.extend(self.disk.take_steps().into_iter().map(Traced::Step));
+        let reading = reader::read(self.disk.volume().live());
+        self.boot(reading)
+    }
+
+    fn boot(&mut self, reading: Reading) -> Result<(), String> {
+        self.session.boot(&reading, self.disk.volume().live())?;
+        #[cfg(test)]
+        if let Some(bug) = self.bug {
+            self.session.log.plant(bug);
+        }
+        self.trace.push(Traced::Note(Note::Boot(reading)));
+        Ok(())
+    }
+}
