@@ -221,7 +221,12 @@ fn purging(criterion: &mut Criterion) {
             bencher.iter_batched(
                 || stored(depth, 16),
                 |(mut state, mut store)| {
-                    assert_eq!(purge(&mut state, |message| store.release(message)), depth);
+                    assert_eq!(
+                        purge(&mut state, |message| {
+                            store.release(message);
+                        }),
+                        depth
+                    );
                     assert_eq!(store.live_bytes(), 0);
                     (state, store)
                 },

@@ -125,7 +125,7 @@ impl Relay {
                 self.leave(socket);
                 self.floor.outlets[socket.slot as usize] = Outlet::default();
             }
-            Completion::Woken | Completion::ListenFailed { .. } => {}
+            Completion::Woken | Completion::ListenFailed { .. } | Completion::File { .. } => {}
         }
     }
 

@@ -105,11 +105,12 @@ impl Turns {
                     // The ring tells of no send of a socket that failed.
                     link.sent(Vec::new());
                 }
-                // No listeners, no closes, and nobody who would wake us.
+                // No listeners, no closes, no files, and nobody who would wake us.
                 Completion::Closed { .. }
                 | Completion::Woken
                 | Completion::Accepted { .. }
-                | Completion::ListenFailed { .. } => {}
+                | Completion::ListenFailed { .. }
+                | Completion::File { .. } => {}
             }
         }
         Ok(now)
