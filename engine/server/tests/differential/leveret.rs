@@ -25,8 +25,11 @@ impl Leveret {
             std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [amqp, http, metrics] =
             ports.map(|listener| listener.local_addr().expect("a bound address"));
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("{name}-leveret-{}", std::process::id()));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!(
+            "{name}-leveret-{}-{}",
+            std::process::id(),
+            amqp.port()
+        ));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).expect("a directory for the broker");
         let output = fs::File::create(directory.join("output")).expect("an output file");
