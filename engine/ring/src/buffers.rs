@@ -92,6 +92,8 @@ pub(crate) struct Buffers {
     returned: Vec<u16>,
     /// See [`RingConfig::lend_above_free_buffers`].
     lend_above_free: u32,
+    /// See [`crate::RingCounters::received_bytes_copied`].
+    copied_bytes: u64,
 }
 
 impl Buffers {
@@ -110,6 +112,7 @@ impl Buffers {
             lent: vec![false; usize::from(config.buffer_count)],
             leases_out: 0,
             lend_above_free: config.lend_above_free_buffers.into(),
+            copied_bytes: 0,
             returned: Vec::with_capacity(usize::from(config.buffer_count)),
         };
         for index in 0..config.buffer_count {
@@ -147,8 +150,11 @@ impl Buffers {
         // SAFETY: the kernel reported the buffer as used, `lent` shows that no other lease exists,
         // and `put` follows only after `take_returned` named it (see `reclaim`).
         let lease = unsafe { self.pool.lend(index, length) };
-        let scarce = self.main.free < self.lend_above_free;
-        Some(if scarce { Bytes::copy_from_slice(&lease) } else { lease })
+        if self.main.free >= self.lend_above_free {
+            return Some(lease);
+        }
+        self.copied_bytes += length as u64;
+        Some(Bytes::copy_from_slice(&lease))
     }
 
     /// Gives every buffer that came back to the kernel, with one store per group.
@@ -181,6 +187,10 @@ impl Buffers {
     /// Buffers held by leases, as of the last [`Buffers::reclaim`].
     pub(crate) fn leases_out(&self) -> u32 {
         self.leases_out
+    }
+
+    pub(crate) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     pub(crate) fn pool(&self) -> &Pool {

@@ -182,6 +182,22 @@ pub(crate) fn ring_doorbell(eventfd: BorrowedFd<'_>) {
     unsafe { libc::write(eventfd.as_raw_fd(), (&raw const one).cast(), 8) };
 }
 
+/// Sets `TCP_NODELAY`, for listeners too, which the standard library cannot.
+pub(crate) fn set_nodelay(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: reads one integer, of the length that is said, that lives over the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Raises the soft limit of open files to the hard limit and returns it. An accept keeps the limit
 /// it was submitted with, so do this before [`Ring::listen`](crate::Ring::listen).
 ///
@@ -203,6 +219,19 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
+/// Makes this thread, and those that it starts, run only when no other wants their core.
+///
+/// # Errors
+/// What `sched_setscheduler(2)` says.
+pub fn give_way() -> io::Result<()> {
+    let parameter = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads one sched_param that lives over the call; 0 is the calling thread.
+    match unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameter) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
@@ -218,6 +247,17 @@ mod tests {
             last.write(7);
             assert_eq!(last.read(), 7);
         }
+    }
+
+    #[test]
+    fn a_thread_that_gives_way_has_the_idle_policy() {
+        std::thread::spawn(|| {
+            give_way().unwrap();
+            // SAFETY: no pointers; 0 is the calling thread.
+            assert_eq!(unsafe { libc::sched_getscheduler(0) }, libc::SCHED_IDLE);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

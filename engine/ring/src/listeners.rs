@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use io_uring::{opcode, types};
 
 use crate::completion::{Completion, ListenerId};
 use crate::error::RingError;
+use crate::kernel;
 use crate::queue::{Completed, Queue};
 use crate::token::{Kind, Token};
 
@@ -43,6 +44,8 @@ impl Listeners {
     ) -> Result<ListenerId, RingError> {
         // The kernel waits only on sockets that may block.
         listener.set_nonblocking(false).map_err(RingError::Socket)?;
+        // What is accepted inherits it, which is cheaper than to ask for it each time.
+        kernel::set_nodelay(listener.as_fd()).map_err(RingError::Socket)?;
         let slot = match self.slots.iter().position(|slot| slot.listener.is_none()) {
             Some(slot) => slot,
             None if self.slots.len() < LISTENERS_MAX as usize => {

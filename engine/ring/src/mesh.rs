@@ -11,12 +11,19 @@
 //! waits behind work. One queue per pair, so that one noisy sender fills only its own room. A
 //! queue's item is meant to be a batch: the price of a push is then paid once per turn and
 //! destination.
+//!
+//! A third queue takes emptied batches the other way. Without it a shard that only sends would lay
+//! out memory for each batch, and one that only receives would free what is another thread's.
+//! Nobody waits for it and nobody is woken by it; what finds no room there is dropped.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+#[cfg(not(all(loom, test)))]
 use crossbeam_queue::ArrayQueue;
 
+#[cfg(all(loom, test))]
+use crate::loom_queue::ArrayQueue;
 use crate::sleep::Sleeping;
 
 /// The two queues of each ordered pair.
@@ -28,6 +35,10 @@ pub enum Lane {
     Reply,
 }
 
+/// Emptied items on their way back to one sender: as many as a receiver takes from a lane in a turn
+/// of a busy sender, and more would only be cold memory.
+const RETURNS_MAX: usize = 32;
+
 /// Both lanes, in the order in which a receiver should look: replies free what work needs.
 const LANES: [Lane; 2] = [Lane::Reply, Lane::Work];
 
@@ -35,6 +46,8 @@ struct Shared<T> {
     participants: usize,
     /// `(from * participants + to) * 2 + lane`.
     queues: Vec<ArrayQueue<T>>,
+    /// `from * participants + to`.
+    returns: Vec<ArrayQueue<T>>,
     sleeping: Vec<Sleeping>,
 }
 
@@ -43,6 +56,11 @@ impl<T> Shared<T> {
         assert!(from < self.participants && to < self.participants && from != to, "no such pair");
         &self.queues[(from * self.participants + to) * 2 + lane as usize]
     }
+
+    fn returns(&self, from: usize, to: usize) -> &ArrayQueue<T> {
+        assert!(from < self.participants && to < self.participants && from != to, "no such pair");
+        &self.returns[from * self.participants + to]
+    }
 }
 
 /// Makes the endpoints; see [`Mesh::new`].
@@ -50,20 +68,22 @@ pub struct Mesh<T>(PhantomData<T>);
 
 impl<T: Send> Mesh<T> {
     /// One endpoint per participant, to be moved to its thread. Each lane of each pair holds at
-    /// most `lane_capacity_batches` (at least one) items. All of it is allocated here: twice the
-    /// square of `participants`, times the capacity, times the size of an item and 8 bytes.
+    /// most `lane_capacity_batches` (at least one) items. All of it is allocated here: the square
+    /// of `participants`, times twice the capacity and 32 for returns, times the size of an item
+    /// and 8 bytes.
     #[allow(clippy::new_ret_no_self, reason = "a mesh is only ever seen from its endpoints")]
     pub fn new(participants: usize, lane_capacity_batches: usize) -> Vec<Endpoint<T>> {
         assert!(participants > 0 && lane_capacity_batches > 0);
-        let queues = (0..participants * participants * 2)
-            .map(|index| {
-                let (from, to) = (index / 2 / participants, index / 2 % participants);
-                // Nobody mails himself; the place only keeps the arithmetic simple.
-                ArrayQueue::new(if from == to { 1 } else { lane_capacity_batches })
-            })
-            .collect();
+        // Nobody mails himself; the place only keeps the arithmetic simple.
+        let queue = |pair: usize, capacity| {
+            let is_own = pair / participants == pair % participants;
+            ArrayQueue::new(if is_own { 1 } else { capacity })
+        };
+        let pairs = participants * participants;
+        let queues = (0..pairs * 2).map(|index| queue(index / 2, lane_capacity_batches)).collect();
+        let returns = (0..pairs).map(|pair| queue(pair, RETURNS_MAX)).collect();
         let sleeping = (0..participants).map(|_| Sleeping::new()).collect();
-        let shared = Arc::new(Shared { participants, queues, sleeping });
+        let shared = Arc::new(Shared { participants, queues, returns, sleeping });
         (0..participants).map(|id| Endpoint { id, shared: Arc::clone(&shared) }).collect()
     }
 }
@@ -100,7 +120,19 @@ impl<T: Send> Endpoint<T> {
 
     /// Takes the oldest item of a lane.
     pub fn receive(&self, from: usize, lane: Lane) -> Option<T> {
-        self.shared.queue(from, self.id, lane).pop()
+        take(self.shared.queue(from, self.id, lane))
+    }
+
+    /// Gives an emptied item back to whom it was received from, for
+    /// [`Endpoint::take_back`]; drops it where enough of them are on their way.
+    pub fn give_back(&self, from: usize, emptied: T) {
+        // What does not fit is dropped, as said.
+        let _ = self.shared.returns(self.id, from).push(emptied);
+    }
+
+    /// Takes an item that was sent there and came back. To be called once for each that is sent.
+    pub fn take_back(&self, to: usize) -> Option<T> {
+        take(self.shared.returns(to, self.id))
     }
 
     /// True when some lane holds something for us.
@@ -129,10 +161,31 @@ impl<T: Send> Endpoint<T> {
     }
 }
 
+/// A pop that costs no fence while the queue is empty, which a turn finds of most of them.
+fn take<T>(queue: &ArrayQueue<T>) -> Option<T> {
+    if queue.is_empty() { None } else { queue.pop() }
+}
+
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn emptied_items_go_back_and_stand_in_nobodys_way() {
+        let endpoints = Mesh::<u32>::new(3, 2);
+        let (a, b, c) = (&endpoints[0], &endpoints[1], &endpoints[2]);
+        assert_eq!(a.take_back(1), None);
+        for item in 0..100 {
+            b.give_back(0, item);
+        }
+        assert!(!a.has_mail(), "nobody is called for what came back");
+        assert_eq!(c.take_back(1), None);
+        assert_eq!(b.take_back(0), None);
+        let back: Vec<u32> = std::iter::from_fn(|| a.take_back(1)).collect();
+        assert_eq!(back, (0..RETURNS_MAX as u32).collect::<Vec<_>>());
+        assert_eq!(b.try_send(0, Lane::Reply, 1), Ok(()), "lanes are not what is full");
+    }
 
     #[test]
     fn lanes_are_separate_bounded_and_in_order() {
@@ -175,5 +228,209 @@ mod tests {
     fn nobody_mails_himself() {
         let endpoints = Mesh::<u32>::new(2, 2);
         let _ = endpoints[0].try_send(0, Lane::Work, 1);
+    }
+}
+
+#[cfg(all(loom, test))]
+mod loom_tests {
+    use loom::cell::Cell;
+    use loom::sync::atomic::{AtomicUsize, Ordering};
+    use loom::thread;
+
+    use super::*;
+
+    /// What rings instead of `MSG_RING`: how often each participant was woken.
+    struct Doorbells(Vec<AtomicUsize>);
+
+    impl Doorbells {
+        fn new(participants: usize) -> Arc<Self> {
+            Arc::new(Self((0..participants).map(|_| AtomicUsize::new(0)).collect()))
+        }
+
+        fn ring(&self, participant: usize) {
+            self.0[participant].fetch_add(1, Ordering::Relaxed);
+        }
+
+        /// A sleeper with mail was called once. Others may have been, at the moment in which they
+        /// were about to sleep, but not twice.
+        fn check(&self, participant: usize, sleeps_on_mail: bool) {
+            let rung = self.0[participant].load(Ordering::Relaxed);
+            assert!(rung <= 1, "{participant} was woken {rung} times");
+            assert!(rung == 1 || !sleeps_on_mail, "{participant} sleeps on its mail");
+        }
+    }
+
+    /// An item that is written and read without atomics: loom fails where a lane does not order
+    /// the one before the other.
+    struct Item(Cell<u32>);
+
+    impl Item {
+        fn new(value: u32) -> Self {
+            Self(Cell::new(value))
+        }
+    }
+
+    /// The sender's half of a turn, as the driver has it.
+    fn send(endpoint: &Endpoint<Item>, to: usize, items: &[(Lane, u32)], doorbells: &Doorbells) {
+        for (lane, value) in items {
+            assert!(endpoint.try_send(to, *lane, Item::new(*value)).is_ok(), "there is room");
+        }
+        if endpoint.needs_wake(to) {
+            doorbells.ring(to);
+        }
+    }
+
+    /// All that is there, by sender and lane, and nothing of anybody else.
+    fn receive(endpoint: &Endpoint<Item>, from: usize, lane: Lane, seen: &mut Vec<u32>) {
+        while let Some(item) = endpoint.receive(from, lane) {
+            seen.push(item.0.get());
+            item.0.set(0);
+            endpoint.give_back(from, item);
+        }
+    }
+
+    fn two(capacity: usize) -> (Endpoint<Item>, Endpoint<Item>) {
+        let mut endpoints = Mesh::new(2, capacity);
+        let second = endpoints.pop().unwrap();
+        (endpoints.pop().unwrap(), second)
+    }
+
+    /// The receiver's half of a turn: it sleeps only where nothing is there, and a sleeper whose
+    /// mail comes later is rung for, once.
+    #[test]
+    fn loom_mail_reaches_a_receiver_that_goes_to_sleep() {
+        loom::model(|| {
+            let (a, b) = two(2);
+            let doorbells = Doorbells::new(2);
+            let sender = {
+                let doorbells = Arc::clone(&doorbells);
+                thread::spawn(move || {
+                    send(&a, 1, &[(Lane::Work, 1)], &doorbells);
+                    send(&a, 1, &[(Lane::Work, 2), (Lane::Reply, 3)], &doorbells);
+                })
+            };
+            let (mut work, mut reply) = (Vec::new(), Vec::new());
+            receive(&b, 0, Lane::Work, &mut work);
+            receive(&b, 0, Lane::Reply, &mut reply);
+            let before = work.len() + reply.len();
+            let sleeps = b.prepare_sleep();
+            sender.join().unwrap();
+            assert!(sleeps || b.has_mail(), "stayed up for nothing");
+            // All mail is sent. Whoever sleeps while some is left was called, and nobody twice.
+            doorbells.check(1, sleeps && before < 3);
+            b.awake();
+            receive(&b, 0, Lane::Work, &mut work);
+            receive(&b, 0, Lane::Reply, &mut reply);
+            assert_eq!((work, reply), (vec![1, 2], vec![3]), "lost or out of order");
+        });
+    }
+
+    /// A lane that is full refuses and loses nothing: whoever tries again gets it across, in order,
+    /// around the end of its ring.
+    #[test]
+    fn loom_a_full_lane_keeps_order() {
+        let mut model = loom::model::Builder::new();
+        // Both wait in loops: without a bound the search does not end in reasonable time.
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let (a, b) = two(1);
+            let sender = thread::spawn(move || {
+                for value in [1, 2] {
+                    while !a.has_room(1, Lane::Work) {
+                        thread::yield_now();
+                    }
+                    let sent = a.try_send(1, Lane::Work, Item::new(value));
+                    assert!(sent.is_ok(), "we are the lane's only sender and saw room");
+                }
+            });
+            let mut seen = Vec::new();
+            while seen.len() < 2 {
+                match b.receive(0, Lane::Work) {
+                    Some(item) => seen.push(item.0.get()),
+                    None => thread::yield_now(),
+                }
+            }
+            sender.join().unwrap();
+            assert_eq!(seen, [1, 2]);
+        });
+    }
+
+    /// What comes back is emptied, and it is ours alone.
+    #[test]
+    fn loom_returned_items_are_whole() {
+        loom::model(|| {
+            let (a, b) = two(2);
+            let receiver = thread::spawn(move || {
+                let mut seen = Vec::new();
+                receive(&b, 0, Lane::Work, &mut seen);
+                (b, seen)
+            });
+            let doorbells = Doorbells::new(2);
+            send(&a, 1, &[(Lane::Work, 1), (Lane::Work, 2)], &doorbells);
+            let mut back = 0;
+            let mut take_back = |a: &Endpoint<Item>| {
+                while let Some(item) = a.take_back(1) {
+                    assert_eq!(item.0.get(), 0, "not emptied");
+                    item.0.set(9);
+                    back += 1;
+                }
+            };
+            take_back(&a);
+            let (b, mut seen) = receiver.join().unwrap();
+            receive(&b, 0, Lane::Work, &mut seen);
+            take_back(&a);
+            assert_eq!((seen, back), (vec![1, 2], 2));
+        });
+    }
+
+    /// Two that mail each other and both go to sleep: never do both sleep on mail.
+    #[test]
+    fn loom_two_that_mail_each_other_do_not_both_sleep() {
+        loom::model(|| {
+            let (a, b) = two(1);
+            let doorbells = Doorbells::new(2);
+            let other = {
+                let doorbells = Arc::clone(&doorbells);
+                thread::spawn(move || {
+                    send(&b, 0, &[(Lane::Reply, 2)], &doorbells);
+                    let sleeps = b.prepare_sleep();
+                    (b, sleeps)
+                })
+            };
+            send(&a, 1, &[(Lane::Work, 1)], &doorbells);
+            let a_sleeps = a.prepare_sleep();
+            let (b, b_sleeps) = other.join().unwrap();
+            for (endpoint, sleeps, id) in [(&a, a_sleeps, 0), (&b, b_sleeps, 1)] {
+                assert!(endpoint.has_mail(), "nobody received anything");
+                doorbells.check(id, sleeps);
+            }
+        });
+    }
+
+    /// Two senders at one sleeper: both see that it sleeps, one wakes it.
+    #[test]
+    fn loom_of_two_senders_one_wakes() {
+        let mut model = loom::model::Builder::new();
+        // Three threads: without a bound the search does not end in reasonable time.
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let mut endpoints = Mesh::<Item>::new(3, 1);
+            let (c, b, a) =
+                (endpoints.pop().unwrap(), endpoints.pop().unwrap(), endpoints.pop().unwrap());
+            let doorbells = Doorbells::new(3);
+            let senders = [(b, 2), (c, 3)].map(|(endpoint, value)| {
+                let doorbells = Arc::clone(&doorbells);
+                thread::spawn(move || send(&endpoint, 0, &[(Lane::Work, value)], &doorbells))
+            });
+            let sleeps = a.prepare_sleep();
+            for sender in senders {
+                sender.join().unwrap();
+            }
+            doorbells.check(0, sleeps);
+            let mut seen = Vec::new();
+            receive(&a, 1, Lane::Work, &mut seen);
+            receive(&a, 2, Lane::Work, &mut seen);
+            assert_eq!(seen, [2, 3]);
+        });
     }
 }

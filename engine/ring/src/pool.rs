@@ -12,12 +12,12 @@ use std::cell::UnsafeCell;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use crossbeam_queue::ArrayQueue;
 
 use crate::kernel::{Mapping, ring_doorbell};
+use crate::returns::Returns;
 
 /// A number per thread that is never used twice, unlike an address or a kernel id.
 fn thread_number() -> u64 {
@@ -35,13 +35,16 @@ pub(crate) struct Pool {
     buffer_count: u16,
     home: u64,
     /// Buffers dropped on the home thread. Touched by that thread only.
-    local: UnsafeCell<Vec<u16>>,
-    /// Buffers dropped elsewhere. As many places as buffers, so a push always succeeds.
-    returned: ArrayQueue<u16>,
-    /// The ring is about to sleep, or sleeps, while sockets wait for buffers.
-    starving: AtomicBool,
+    local: Local,
+    /// Buffers dropped elsewhere.
+    returned: Returns,
     doorbell: Arc<OwnedFd>,
 }
+
+/// Alone on its cache lines: other threads read what would be its neighbours whenever they drop a
+/// buffer.
+#[repr(align(128))]
+struct Local(UnsafeCell<Vec<u16>>);
 
 // SAFETY: `local` is the only field that is not `Sync` by itself; `give_back` and `take_returned`
 // touch it only after they compared the calling thread's number with `home`, and numbers are unique
@@ -60,9 +63,8 @@ impl Pool {
             buffer_size_bytes,
             buffer_count,
             home: thread_number(),
-            local: UnsafeCell::new(Vec::with_capacity(usize::from(buffer_count))),
-            returned: ArrayQueue::new(usize::from(buffer_count)),
-            starving: AtomicBool::new(false),
+            local: Local(UnsafeCell::new(Vec::with_capacity(usize::from(buffer_count)))),
+            returned: Returns::new(buffer_count),
             doorbell,
         }))
     }
@@ -96,14 +98,10 @@ impl Pool {
         if thread_number() == self.home {
             // SAFETY: this is the home thread, so no other thread touches the list, and neither
             // this block nor the one in `take_returned` calls anything that could come back here.
-            unsafe { (*self.local.get()).push(index) };
+            unsafe { (*self.local.0.get()).push(index) };
             return;
         }
-        let pushed = self.returned.push(index);
-        debug_assert!(pushed.is_ok(), "a buffer came back twice");
-        // Pairs with `starve`: either we see the flag, or the ring sees the buffer.
-        fence(Ordering::SeqCst);
-        if self.starving.load(Ordering::Relaxed) && self.starving.swap(false, Ordering::AcqRel) {
+        if self.returned.give_back(index) {
             ring_doorbell(self.doorbell.as_fd());
         }
     }
@@ -112,10 +110,10 @@ impl Pool {
     pub(crate) fn take_returned(&self, into: &mut Vec<u16>) {
         assert_eq!(thread_number(), self.home, "a ring left its thread");
         // SAFETY: this is the home thread (checked above); see `give_back`.
-        unsafe { into.append(&mut *self.local.get()) };
+        unsafe { into.append(&mut *self.local.0.get()) };
         // Bounded: other threads may go on returning while we drain.
         for _ in 0..self.buffer_count {
-            let Some(index) = self.returned.pop() else {
+            let Some(index) = self.returned.take() else {
                 break;
             };
             into.push(index);
@@ -125,17 +123,11 @@ impl Pool {
     /// Announces that the ring will sleep although sockets wait for buffers: the next buffer
     /// dropped elsewhere rings the doorbell. False when one has come back already: do not sleep.
     pub(crate) fn starve(&self) -> bool {
-        self.starving.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        if self.returned.is_empty() {
-            return true;
-        }
-        self.starving.store(false, Ordering::Relaxed);
-        false
+        self.returned.starve()
     }
 
     pub(crate) fn stop_starving(&self) {
-        self.starving.store(false, Ordering::Relaxed);
+        self.returned.stop_starving();
     }
 }
 
@@ -194,7 +186,6 @@ mod tests {
         let (first, second) = unsafe { (pool.lend(1, 1), pool.lend(2, 1)) };
         assert!(pool.starve());
         std::thread::spawn(move || drop(first)).join().unwrap();
-        assert!(!pool.starving.load(Ordering::Relaxed), "the flag is taken by whoever rings");
         assert!(!pool.starve(), "a buffer is back: no sleep");
         std::thread::spawn(move || drop(second)).join().unwrap();
         let mut count = 0_u64;

@@ -28,6 +28,8 @@ pub struct RingCounters {
     pub accept_rearms: u64,
     /// Receives that found no buffer.
     pub starvations: u64,
+    /// Received bytes that were copied out of their buffers, because buffers ran short.
+    pub received_bytes_copied: u64,
     /// Single receives armed on the reserve.
     pub reserve_receives: u64,
     /// Sends that were cut short by the kernel or needed more than 1,024 pieces.

@@ -107,7 +107,7 @@ impl Ring {
     }
 
     /// Accepts connections until [`Ring::stop_listening`], each reported as
-    /// [`Completion::Accepted`].
+    /// [`Completion::Accepted`], with `TCP_NODELAY` set.
     ///
     /// # Errors
     /// When the listener cannot be prepared, or 64 are in use.
@@ -130,6 +130,15 @@ impl Ring {
         stream.set_nodelay(true).map_err(RingError::Socket)?;
         // io_uring does not wait on a non-blocking socket but fails with EAGAIN.
         stream.set_nonblocking(false).map_err(RingError::Socket)?;
+        self.adopt_accepted(stream)
+    }
+
+    /// As [`Ring::adopt`], for a stream that a ring has accepted and nobody has changed since: it
+    /// is set up already, which spares two system calls.
+    ///
+    /// # Errors
+    /// As [`Ring::adopt`].
+    pub fn adopt_accepted(&mut self, stream: TcpStream) -> Result<SocketId, RingError> {
         self.adopt_descriptor(&OwnedFd::from(stream))
     }
 
@@ -298,7 +307,8 @@ impl Ring {
 
     /// What the ring has done so far.
     pub fn counters(&self) -> RingCounters {
-        self.queue.counters
+        let received_bytes_copied = self.buffers.copied_bytes();
+        RingCounters { received_bytes_copied, ..self.queue.counters }
     }
 
     /// Cancels everything and waits for its end. False when the kernel did not answer in time.

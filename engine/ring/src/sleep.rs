@@ -11,7 +11,8 @@
 //!
 //! Of the two fences one comes first in the single total order: either the sender sees `sleeping`,
 //! or the receiver sees the mail. The tests at the end model this with loom, which tries every
-//! interleaving the memory model allows; it is a separate build:
+//! interleaving the memory model allows, and so do those of `mesh.rs` and `returns.rs`, which build
+//! on it; it is a separate build:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg loom" cargo test -p leveret-ring --lib --release --target-dir target/loom loom_

@@ -24,7 +24,8 @@ fn every_client_is_accepted_once_and_can_be_adopted() {
         let Completion::Accepted { listener, stream } = accepted else { unreachable!() };
         assert_eq!(listener, id);
         peers.insert(stream.peer_addr().unwrap());
-        world.ring.adopt(stream).unwrap();
+        assert!(stream.nodelay().unwrap(), "`adopt_accepted` does not set it");
+        world.ring.adopt_accepted(stream).unwrap();
     }
     let clients = clients.join().unwrap();
     let expected: HashSet<_> = clients.iter().map(|client| client.local_addr().unwrap()).collect();

@@ -110,7 +110,10 @@ fn whoever_holds_leases_stops_nobody_while_scarce_buffers_are_copied() {
     writer.join().unwrap();
     assert!(held.concat() == sent);
     world.turn_for(Duration::from_millis(1));
-    assert!(world.ring.leases_out() <= 8, "{} leases", world.ring.leases_out());
+    let leases = world.ring.leases_out() as usize;
+    assert!(leases <= 8, "{leases} leases");
+    let copied = world.ring.counters().received_bytes_copied as usize;
+    assert!(copied < sent.len() && copied >= sent.len() - leases * 4_096, "{copied} copied");
 }
 
 #[test]
