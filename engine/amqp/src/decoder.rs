@@ -63,6 +63,26 @@ pub enum Frame<'a> {
     },
 }
 
+/// A frame that lies whole in a chunk, see [`Decoder::whole`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Whole {
+    /// Method, header or body.
+    pub kind: u8,
+    /// The channel number of the frame.
+    pub channel: u16,
+    start: usize,
+    /// Where in the chunk the next frame begins.
+    pub end: usize,
+}
+
+impl Whole {
+    /// Where in the chunk the payload is.
+    #[inline(always)]
+    pub const fn data(&self) -> Range<usize> {
+        self.start..self.end - 1
+    }
+}
+
 /// Why the stream cannot be read any further. All are `501 FRAME_ERROR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
@@ -139,39 +159,40 @@ impl Decoder {
         chunk: &'a [u8],
         cursor: &mut usize,
     ) -> Result<Option<Frame<'a>>, FrameError> {
-        if matches!(self.stage, Stage::Between)
-            && let Some(rest) = chunk.get(*cursor..)
-            && let Some((head, _)) = rest.split_first_chunk::<FRAME_OVERHEAD>()
-        {
-            // One load for the whole head; it is there, as every frame ends with an octet.
-            let word = u64::from_be_bytes(*head);
-            let (kind, channel, size) =
-                ((word >> 56) as u8, (word >> 40) as u16, (word >> 8) as u32);
-            let rest = &rest[FRAME_HEADER_SIZE..];
-            if let Some((payload, [FRAME_END, ..])) = rest.split_at_checked(size as usize) {
-                let start = *cursor + FRAME_HEADER_SIZE;
-                let frame = match kind {
-                    FRAME_BODY if size <= self.body_size_max => Some(Frame::Body {
-                        channel,
-                        data: start..start + size as usize,
-                        first: true,
-                        last: true,
-                    }),
-                    FRAME_METHOD if size <= self.gathered_size_max => {
-                        Some(Frame::Method { channel, payload })
-                    }
-                    FRAME_HEADER if size <= self.gathered_size_max => {
-                        Some(Frame::Header { channel, payload })
-                    }
-                    _ => None,
-                };
-                if frame.is_some() {
-                    *cursor += FRAME_OVERHEAD + size as usize;
-                    return Ok(frame);
-                }
-            }
+        let Some(whole) = self.whole(chunk, *cursor) else {
+            return self.next_in_parts(chunk, cursor);
+        };
+        *cursor = whole.end;
+        let Whole { kind, channel, .. } = whole;
+        Ok(Some(match kind {
+            FRAME_BODY => Frame::Body { channel, data: whole.data(), first: true, last: true },
+            FRAME_METHOD => Frame::Method { channel, payload: &chunk[whole.data()] },
+            _ => Frame::Header { channel, payload: &chunk[whole.data()] },
+        }))
+    }
+
+    /// The frame at `at`, if it is a valid method, header or body frame that lies whole in the
+    /// chunk. The caller goes on at its `end`, or asks [`Self::next`] from `at` for what it is.
+    ///
+    /// Small and without an error, so that a loop over such frames keeps them in registers.
+    #[inline(always)]
+    pub fn whole(&self, chunk: &[u8], at: usize) -> Option<Whole> {
+        if !self.between_frames() {
+            return None;
         }
-        self.next_in_parts(chunk, cursor)
+        // One load for the whole head; it is there, as every frame ends with an octet.
+        let head = chunk.get(at..)?.first_chunk::<FRAME_OVERHEAD>()?;
+        let word = u64::from_be_bytes(*head);
+        let (kind, channel, size) = ((word >> 56) as u8, (word >> 40) as u16, (word >> 8) as u32);
+        let size_max = match kind {
+            FRAME_BODY => self.body_size_max,
+            FRAME_METHOD | FRAME_HEADER => self.gathered_size_max,
+            _ => return None,
+        };
+        let start = at + FRAME_HEADER_SIZE;
+        let end = start + size as usize;
+        let ended = size <= size_max && chunk.get(end) == Some(&FRAME_END);
+        ended.then_some(Whole { kind, channel, start, end: end + 1 })
     }
 
     /// Whether no partial frame is held: the stream may end here without loss.

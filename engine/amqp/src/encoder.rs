@@ -18,6 +18,7 @@ use crate::frame::{
     FRAME_OVERHEAD, frame_header,
 };
 use crate::method::{BasicDeliver, BasicGetOk, BasicPublish, BasicReturn};
+use crate::octets::copy;
 use crate::properties::CONTENT_HEADER_FIXED_SIZE;
 use crate::wire::SHORTSTR_SIZE_MAX;
 
@@ -153,33 +154,37 @@ impl ContentMethod<'_> {
     }
 
     #[inline(always)]
-    fn write(&self, slice: &mut SliceWriter<'_>) {
+    const fn ids(&self) -> (u16, u16) {
+        match self {
+            Self::Deliver(_) => BasicDeliver::IDS,
+            Self::Return(_) => BasicReturn::IDS,
+            Self::GetOk(_) => BasicGetOk::IDS,
+            Self::Publish(_) => BasicPublish::IDS,
+        }
+    }
+
+    #[inline(always)]
+    fn write_arguments(&self, slice: &mut SliceWriter<'_>) {
         match self {
             Self::Deliver(method) => {
-                slice.ids(BasicDeliver::IDS);
                 slice.shortstr(method.consumer_tag);
-                slice.array(method.delivery_tag.to_be_bytes());
-                slice.array([u8::from(method.redelivered)]);
+                slice.tag(method.delivery_tag, method.redelivered);
                 slice.shortstr(method.exchange);
                 slice.shortstr(method.routing_key);
             }
             Self::Return(method) => {
-                slice.ids(BasicReturn::IDS);
                 slice.array(method.reply_code.to_be_bytes());
                 slice.shortstr(method.reply_text);
                 slice.shortstr(method.exchange);
                 slice.shortstr(method.routing_key);
             }
             Self::GetOk(method) => {
-                slice.ids(BasicGetOk::IDS);
-                slice.array(method.delivery_tag.to_be_bytes());
-                slice.array([u8::from(method.redelivered)]);
+                slice.tag(method.delivery_tag, method.redelivered);
                 slice.shortstr(method.exchange);
                 slice.shortstr(method.routing_key);
                 slice.array(method.message_count.to_be_bytes());
             }
             Self::Publish(method) => {
-                slice.ids(BasicPublish::IDS);
                 slice.array([0, 0]);
                 slice.shortstr(method.exchange);
                 slice.shortstr(method.routing_key);
@@ -207,7 +212,7 @@ pub fn encode_content<'a>(
     let prefix_size = prefix_size(&method, properties) + FRAME_HEADER_SIZE;
     let mut slice = SliceWriter::extend(out, prefix_size + body.len() + 1);
     write_prefix(&mut slice, &method, properties, body.len() as u64);
-    slice.array(frame_header(FRAME_BODY, method.channel(), body.len() as u32));
+    slice.array(next_frame(FRAME_BODY, method.channel(), body.len() as u32));
     slice.octets(body);
     slice.array([FRAME_END]);
 }
@@ -264,6 +269,7 @@ pub fn encode_content_prefix<'a>(
     let method = method.into();
     let mut slice = SliceWriter::extend(out, prefix_size(&method, properties));
     write_prefix(&mut slice, &method, properties, body_size);
+    slice.array([FRAME_END]);
 }
 
 /// Appends a content header frame. `properties` are flags and values, `body_size` is in octets.
@@ -271,8 +277,13 @@ pub fn encode_content_prefix<'a>(
 /// A content header cannot be cut: the caller sees to it that it keeps to the peer's `frame-max`,
 /// with [`content_header_frame_size`].
 pub fn encode_content_header(channel: u16, body_size: u64, properties: &[u8], out: &mut Vec<u8>) {
-    let mut slice = SliceWriter::extend(out, content_header_frame_size(properties));
-    write_content_header(&mut slice, channel, body_size, properties);
+    let payload_size = (CONTENT_HEADER_FIXED_SIZE + properties.len()) as u32;
+    out.extend_from_slice(&frame_header(FRAME_HEADER, channel, payload_size));
+    out.extend_from_slice(&CLASS_BASIC.to_be_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&body_size.to_be_bytes());
+    out.extend_from_slice(properties);
+    out.push(FRAME_END);
 }
 
 /// Size of the whole content header frame in octets.
@@ -297,6 +308,7 @@ fn prefix_size(method: &ContentMethod<'_>, properties: &[u8]) -> usize {
     FRAME_OVERHEAD + method.payload_size() + content_header_frame_size(properties)
 }
 
+/// All but the last octet, which begins what follows: see [`next_frame`].
 #[inline(always)]
 fn write_prefix(
     slice: &mut SliceWriter<'_>,
@@ -304,30 +316,22 @@ fn write_prefix(
     properties: &[u8],
     body_size: u64,
 ) {
+    slice.method_head(method.channel(), method.payload_size() as u32, method.ids());
+    method.write_arguments(slice);
     let channel = method.channel();
-    slice.array(frame_header(FRAME_METHOD, channel, method.payload_size() as u32));
-    method.write(slice);
-    slice.array([FRAME_END]);
-    write_content_header(slice, channel, body_size, properties);
+    let payload_size = (CONTENT_HEADER_FIXED_SIZE + properties.len()) as u32;
+    slice.array(next_frame(FRAME_HEADER, channel, payload_size));
+    // The class, and the weight, which is 0.
+    slice.array((u32::from(CLASS_BASIC) << 16).to_be_bytes());
+    slice.array(body_size.to_be_bytes());
+    slice.octets(properties);
 }
 
+/// The end octet of one frame and the header of the next: together they are one word.
 #[inline(always)]
-fn write_content_header(
-    slice: &mut SliceWriter<'_>,
-    channel: u16,
-    body_size: u64,
-    properties: &[u8],
-) {
-    let payload_size = (CONTENT_HEADER_FIXED_SIZE + properties.len()) as u32;
-    // One array of all that is fixed: each write costs a check of the room.
-    let mut fixed = [0; FRAME_HEADER_SIZE + CONTENT_HEADER_FIXED_SIZE];
-    fixed[..7].copy_from_slice(&frame_header(FRAME_HEADER, channel, payload_size));
-    fixed[7..9].copy_from_slice(&CLASS_BASIC.to_be_bytes());
-    // 9..11 is the weight, 0.
-    fixed[11..].copy_from_slice(&body_size.to_be_bytes());
-    slice.array(fixed);
-    slice.octets(properties);
-    slice.array([FRAME_END]);
+const fn next_frame(kind: u8, channel: u16, payload_size: u32) -> [u8; FRAME_OVERHEAD] {
+    let kind = (FRAME_END as u64) << 56 | (kind as u64) << 48;
+    (kind | (channel as u64) << 32 | payload_size as u64).to_be_bytes()
 }
 
 /// Writes from the front of a slice that was made large enough.
@@ -352,9 +356,24 @@ impl<'o> SliceWriter<'o> {
         }
     }
 
+    /// The header of a method frame and the ids that its payload begins with.
     #[inline(always)]
-    fn ids(&mut self, (class, method): (u16, u16)) {
-        self.array((u32::from(class) << 16 | u32::from(method)).to_be_bytes());
+    fn method_head(&mut self, channel: u16, payload_size: u32, (class, method): (u16, u16)) {
+        let head = u64::from_be_bytes(next_frame(FRAME_METHOD, channel, payload_size)) << 8;
+        let ids = u32::from(class) << 16 | u32::from(method);
+        let mut fixed = [0; FRAME_HEADER_SIZE + size_of::<u32>()];
+        fixed[..8].copy_from_slice(&head.to_be_bytes());
+        fixed[FRAME_HEADER_SIZE..].copy_from_slice(&ids.to_be_bytes());
+        self.array(fixed);
+    }
+
+    /// A delivery tag and the bit behind it.
+    #[inline(always)]
+    fn tag(&mut self, delivery_tag: u64, redelivered: bool) {
+        let mut fixed = [0; size_of::<u64>() + 1];
+        fixed[..8].copy_from_slice(&delivery_tag.to_be_bytes());
+        fixed[8] = u8::from(redelivered);
+        self.array(fixed);
     }
 
     #[inline(always)]
@@ -370,34 +389,6 @@ impl<'o> SliceWriter<'o> {
         if let Some((target, rest)) = target {
             copy(target, octets);
             self.rest = rest;
-        }
-    }
-}
-
-/// Copies equal lengths. Short strings as two words that overlap: a call of `memcpy` costs more
-/// than the names and small bodies it would move.
-#[inline(always)]
-fn copy(target: &mut [u8], source: &[u8]) {
-    match source.len() {
-        0 => {}
-        1 => copy_ends::<1>(target, source),
-        33..=64 => copy_ends::<32>(target, source),
-        17..=32 => copy_ends::<16>(target, source),
-        8..=16 => copy_ends::<8>(target, source),
-        4..8 => copy_ends::<4>(target, source),
-        2..4 => copy_ends::<2>(target, source),
-        _ => target.copy_from_slice(source),
-    }
-}
-
-#[inline(always)]
-fn copy_ends<const N: usize>(target: &mut [u8], source: &[u8]) {
-    if let (Some(first), Some(last)) = (source.first_chunk::<N>(), source.last_chunk::<N>()) {
-        if let Some(target) = target.first_chunk_mut::<N>() {
-            *target = *first;
-        }
-        if let Some(target) = target.last_chunk_mut::<N>() {
-            *target = *last;
         }
     }
 }

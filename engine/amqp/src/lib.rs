@@ -10,9 +10,11 @@
 
 pub mod decoder;
 pub mod encoder;
+pub mod envelope;
 pub mod frame;
 pub mod limits;
 pub mod method;
+pub mod octets;
 pub mod properties;
 pub mod reply;
 pub mod sasl;
