@@ -2,17 +2,17 @@
 //! to be asked each turn.
 
 use crate::core::Core;
-use crate::outbound::Unacked;
-use crate::queue::ready::Entry;
+use crate::queue::fifo::ENTRY_BYTES_MAX;
 use crate::queue::state::Checkout;
 use crate::settings::Settings;
 use crate::store::SEGMENT_BYTES;
+use crate::unacked::Run;
 
 /// What one queue's hold on one message costs beside the message: its entry while it is ready, or
-/// its checkout at the queue and its tag at the channel. The sum is taken for either, so that it
-/// also covers the room by which ring buffers grow ahead.
+/// its checkout at the queue and its run at the channel, which it may have to itself. The sum is
+/// taken for either, so that it also covers the room by which ring buffers grow ahead.
 const INDEX_BYTES: usize =
-    size_of::<Entry>() + size_of::<(u64, Option<Checkout>)>() + size_of::<(u64, Option<Unacked>)>();
+    ENTRY_BYTES_MAX + size_of::<(u64, Option<Checkout>)>() + size_of::<(u64, Run)>();
 
 impl Core {
     /// Bytes of messages at rest with what finds them, and of what waits for sockets and for other
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
     use crate::event::Alarms;
     use crate::id::{Instant, ShardId};
-    use crate::message::{Body, Message};
+    use crate::message::{Body, Likeness, Message};
     use crate::topology::Topology;
 
     #[test]
@@ -62,6 +62,7 @@ mod tests {
             properties: &[0, 0],
             body: Body::Inline(&[7; 300]),
             published_at: Instant(0),
+            likeness: Likeness::UNKNOWN,
         };
         let ids: Vec<_> = (0..100_000).map(|_| core.store.put(&message, 2)).collect();
         let full = core.memory_bytes();

@@ -1,9 +1,11 @@
 //! The ready messages of a queue, in delivery order.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::id::Instant;
 use crate::store::MessageId;
+
+use super::fifo::Fifo;
 
 /// A message that waits in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +27,7 @@ pub struct Entry {
 /// levels would stand beside these two and hold positions.
 #[derive(Debug, Default)]
 pub struct Ready {
-    fifo: VecDeque<Entry>,
+    fifo: Fifo,
     returned: BTreeMap<u64, Entry>,
 }
 
@@ -33,8 +35,7 @@ impl Ready {
     /// Adds a message behind all others.
     #[inline]
     pub fn push(&mut self, entry: Entry) {
-        debug_assert!(self.fifo.back().is_none_or(|last| last.position < entry.position));
-        self.fifo.push_back(entry);
+        self.fifo.push(entry);
     }
 
     /// Puts a message back to its place.
@@ -44,9 +45,9 @@ impl Ready {
 
     /// The next message.
     #[inline]
-    pub fn front(&self) -> Option<&Entry> {
+    pub fn front(&self) -> Option<Entry> {
         if self.returned_is_next() {
-            return self.returned.first_key_value().map(|(_, entry)| entry);
+            return self.returned.first_key_value().map(|(_, entry)| *entry);
         }
         self.fifo.front()
     }
@@ -57,34 +58,25 @@ impl Ready {
         if self.returned_is_next() {
             return self.returned.pop_first().map(|(_, entry)| entry);
         }
-        let entry = self.fifo.pop_front();
-        if self.fifo.is_empty() && self.fifo.capacity() > IDLE_CAPACITY_ENTRIES {
-            self.fifo = VecDeque::new();
-        }
-        entry
+        self.fifo.pop()
     }
 
     /// Those that came in and were never given out, in their order.
     #[inline]
-    pub fn fifo(&self) -> &VecDeque<Entry> {
+    pub fn fifo(&self) -> &Fifo {
         &self.fifo
     }
 
-    /// Where in [`Self::fifo`] the first message at or behind `position` is.
-    pub fn fifo_index(&self, position: u64) -> usize {
-        self.fifo.partition_point(|entry| entry.position < position)
-    }
-
     /// Those that were given back, in their order.
-    pub fn returned(&self) -> impl Iterator<Item = &Entry> {
-        self.returned.values()
+    pub fn returned(&self) -> impl Iterator<Item = Entry> {
+        self.returned.values().copied()
     }
 
     /// The message at `position`.
-    pub fn find(&self, position: u64) -> Option<&Entry> {
-        let found = self.fifo.get(self.fifo_index(position));
+    pub fn find(&self, position: u64) -> Option<Entry> {
+        let found = self.fifo.get(self.fifo.index_of(position));
         let found = found.filter(|entry| entry.position == position);
-        found.or_else(|| self.returned.get(&position))
+        found.or_else(|| self.returned.get(&position).copied())
     }
 
     /// Messages waiting.
@@ -108,7 +100,3 @@ impl Ready {
         self.fifo.front().is_none_or(|fifo| first < Some(fifo.position))
     }
 }
-
-/// An emptied queue gives back more room than this (768 KiB): a backlog that is gone must not
-/// cost memory for ever, and a short one must not cost an allocation each time.
-const IDLE_CAPACITY_ENTRIES: usize = 32_768;

@@ -1,28 +1,29 @@
 //! Messages at rest: copied once into segment memory, shared by all queues that hold them.
 //!
-//! ```text
-//! record  ┌──────┬──────────────┬──────┬─────┬────────────┬────────────┬────────────┬───────┐
-//!         │ id 4 │ published 8  │ xl 1 │ kl 1│ props-len 4│ body-len 4 │ x key props│ body  │
-//!         └──────┴──────────────┴──────┴─────┴────────────┴────────────┴────────────┴───────┘
-//! ```
-//! A body above [`BODY_COPY_MAX_BYTES`] is not in the record: its memory is shared, so that it
-//! leaves by reference; the record then holds its place in `bodies` and [`SHARED_BODY`].
+//! A body above [`BODY_COPY_MAX_BYTES`] is not in its record ([`record`]) but in memory that is
+//! shared with outboxes ([`bodies`]), so that it leaves by reference.
 //!
 //! A message may also be in the log ([`Store::logged`]), and then its memory copy can be given up
-//! and taken in again; see [`residency`]. What is left costs 24 bytes here.
+//! and taken in again; see [`residency`]. What is left costs 20 bytes here.
 //!
-//! An emptied segment is started over, hottest first: a fresh page costs 2.4 µs, a recycled one
-//! nothing. A segment that is mostly dead while memory is mostly dead is copied forward.
+//! An emptied segment is started over, hottest first ([`slabs`]). A segment that is mostly dead
+//! while memory is mostly dead is copied forward.
 
+mod bodies;
+mod record;
 mod residency;
+mod slabs;
+mod slot;
 #[cfg(test)]
 mod tests;
 
-use bytes::{Bytes, BytesMut};
-
-use crate::id::Instant;
 use crate::log;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
+
+use bodies::Bodies;
+use record::{Header, LastContext, Rest};
+use slabs::{Piece, Slabs};
+use slot::Slot;
 
 /// A message in the store; the value is reused once all its references are released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,22 +39,8 @@ const SPARE_SEGMENTS_MAX: usize = 256;
 /// Segments below which no copying forward is worth while (2 MiB).
 const EVACUATION_FLOOR_SEGMENTS: usize = 8;
 
-/// Shared bodies are laid out in chunks of this size; larger ones get memory of their own.
-const BODY_CHUNK_BYTES: usize = 256 << 10;
-
 /// No place: a record has a length.
 const NOWHERE: log::Place = log::Place { segment: 0, offset: 0, length: 0 };
-
-const RECORD_HEADER_BYTES: usize = 22;
-const SHARED_BODY: u32 = 1 << 31;
-/// The segment of a number that no message has.
-const VACANT: u32 = u32::MAX;
-
-/// The segment of a message that has no memory copy.
-const ABSENT: u32 = u32::MAX - 1;
-
-/// Bit of [`Slot::references`]: the copy was read from the log, so its record is durable.
-const LOADED: u32 = 1 << 31;
 
 /// All messages at rest on one shard.
 #[derive(Debug)]
@@ -61,7 +48,7 @@ pub struct Store {
     segments: Vec<Segment>,
     /// Indices of segments without memory.
     unused: Vec<u32>,
-    spare: Vec<Vec<u8>>,
+    slabs: Slabs,
     current: Option<u32>,
     /// Segments that have become mostly dead: candidates for copying forward.
     sparse: Vec<u32>,
@@ -73,44 +60,24 @@ pub struct Store {
     logged: Vec<log::Place>,
     /// Copies above this many bytes are given up when a queue is done with them.
     budget_bytes: usize,
-    bodies: Vec<Option<Bytes>>,
-    vacant_bodies: Vec<u32>,
-    chunk: BytesMut,
+    bodies: Bodies,
     messages: usize,
     absent: usize,
     all_references: usize,
     live_bytes: usize,
-    shared_bytes: usize,
-    /// Fewer spare segments than [`SPARE_SEGMENTS_MAX`] may be kept.
+    copied_body_bytes: u64,
+    /// Fewer spare segments and chunks than [`SPARE_SEGMENTS_MAX`] may be kept.
     spare_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Segment {
-    bytes: Vec<u8>,
+    memory: Piece,
+    context: Option<LastContext>,
     live_records: u32,
     live_bytes: usize,
     /// It stands in [`Store::sparse`].
     listed: bool,
-}
-
-/// Where a message's memory copy is. 12 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    segment: u32,
-    offset: u32,
-    references: u32,
-}
-
-/// The fixed part of a record.
-#[derive(Clone, Copy)]
-struct RecordHeader {
-    id: u32,
-    published_at: Instant,
-    exchange_length: u8,
-    routing_key_length: u8,
-    properties_length: u32,
-    body: u32,
 }
 
 impl Default for Store {
@@ -118,21 +85,19 @@ impl Default for Store {
         Self {
             segments: Vec::new(),
             unused: Vec::new(),
-            spare: Vec::new(),
+            slabs: Slabs::default(),
             current: None,
             sparse: Vec::new(),
             slots: Vec::new(),
             vacant: Vec::new(),
             logged: Vec::new(),
             budget_bytes: usize::MAX,
-            bodies: Vec::new(),
-            vacant_bodies: Vec::new(),
-            chunk: BytesMut::new(),
+            bodies: Bodies::default(),
             messages: 0,
             absent: 0,
             all_references: 0,
             live_bytes: 0,
-            shared_bytes: 0,
+            copied_body_bytes: 0,
             spare_max: SPARE_SEGMENTS_MAX,
         }
     }
@@ -145,31 +110,20 @@ impl Store {
         let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
         let (segment, offset) = self.copy_in(id, message);
         self.all_references += references as usize;
-        self.occupy(id, Slot { segment, offset, references });
+        self.occupy(id, Slot::new(segment, offset, references));
         MessageId(id)
     }
 
     /// The message itself; it must be resident.
+    #[inline]
     pub fn message(&self, id: MessageId) -> Message<'_> {
         let slot = self.slots[id.0 as usize];
-        let record = &self.segments[slot.segment as usize].bytes[slot.offset as usize..];
-        let header = RecordHeader::read(record);
-        let rest = &record[RECORD_HEADER_BYTES..];
-        let (exchange, rest) = rest.split_at(usize::from(header.exchange_length));
-        let (routing_key, rest) = rest.split_at(usize::from(header.routing_key_length));
-        let (properties, rest) = rest.split_at(header.properties_length as usize);
-        let body = if header.body & SHARED_BODY == 0 {
-            Body::Inline(&rest[..header.body as usize])
-        } else {
-            let shared = &self.bodies[(header.body & !SHARED_BODY) as usize];
-            Body::Pieces(shared.as_ref().map_or(&[], std::slice::from_ref))
-        };
-        Message { exchange, routing_key, properties, body, published_at: header.published_at }
+        self.read(slot.segment(), slot.offset())
     }
 
     /// Adds a reference for one more queue that holds the message.
     pub fn retain(&mut self, id: MessageId) {
-        self.slots[id.0 as usize].references += 1;
+        self.slots[id.0 as usize].retain();
         self.all_references += 1;
     }
 
@@ -177,20 +131,18 @@ impl Store {
     /// if it had one and this was the last: the caller releases it in the log.
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         let slot = &mut self.slots[id.0 as usize];
-        debug_assert!(slot.references & !LOADED > 0, "released a message that nobody held");
-        slot.references -= 1;
         self.all_references -= 1;
-        if slot.references & !LOADED > 0 {
-            if slot.references & LOADED != 0 {
+        if slot.release() > 0 {
+            if slot.is_loaded() {
                 self.leave_to_others(id);
             }
             return None;
         }
-        let Slot { segment, offset, .. } = *slot;
-        slot.segment = VACANT;
+        let (segment, offset) = (slot.segment(), slot.offset());
+        *slot = Slot::VACANT;
         self.vacant.push(id.0);
         self.messages -= 1;
-        if segment == ABSENT {
+        if segment == slot::ABSENT {
             self.absent -= 1;
         } else {
             self.free(segment, offset);
@@ -207,12 +159,17 @@ impl Store {
 
     /// Bytes of memory copies that some queue still holds: records and shared bodies.
     pub fn live_bytes(&self) -> usize {
-        self.live_bytes + self.shared_bytes
+        self.live_bytes + self.bodies.bytes()
     }
 
     /// Bytes of segment memory in use or kept for reuse.
     pub fn segment_bytes(&self) -> usize {
-        (self.segments.len() - self.unused.len() + self.spare.len()) * SEGMENT_BYTES
+        self.slabs.bytes()
+    }
+
+    /// Body bytes that were copied in, or from one segment to another, since the start.
+    pub fn copied_body_bytes(&self) -> u64 {
+        self.copied_body_bytes
     }
 
     /// References to messages, over all queues.
@@ -222,14 +179,26 @@ impl Store {
 
     /// Memory of segments and shared bodies, and of the tables that find them.
     pub fn memory_bytes(&self) -> usize {
-        let tables = self.index_bytes() + self.bodies.capacity() * size_of::<Option<Bytes>>();
-        self.segment_bytes() + self.shared_bytes + tables
+        self.segment_bytes() + self.bodies.memory_bytes() + self.index_bytes()
     }
 
-    /// Keeps at most this many emptied segments for reuse, and never more than 64 MiB of them.
+    /// Keeps at most this many emptied segments and chunks for reuse, and never more than 64 MiB
+    /// of them.
     pub fn limit_spare(&mut self, segments: usize) {
         self.spare_max = segments.min(SPARE_SEGMENTS_MAX);
-        self.spare.truncate(segments);
+        if let Some(current) = self.current
+            && self.segments[current as usize].live_records == 0
+        {
+            self.current = None;
+            self.retire(current);
+        }
+        self.slabs.limit_spare(self.spare_max);
+        self.limit_emptied_chunks();
+    }
+
+    fn limit_emptied_chunks(&mut self) {
+        let kept = self.spare_max.saturating_sub(self.slabs.spare());
+        self.bodies.limit_emptied(kept * SEGMENT_BYTES);
     }
 
     fn occupy(&mut self, id: u32, slot: Slot) {
@@ -244,60 +213,64 @@ impl Store {
     #[inline]
     fn copy_in(&mut self, id: u32, message: &Message<'_>) -> (u32, u32) {
         let body = match message.body {
-            Body::Inline(bytes) if bytes.len() <= BODY_COPY_MAX_BYTES => bytes.len() as u32,
-            _ => SHARED_BODY | self.share(&message.body),
+            Body::Inline(bytes) if bytes.len() <= BODY_COPY_MAX_BYTES => {
+                Rest::Inline(bytes.len() as u16)
+            }
+            _ => Rest::Shared(self.bodies.share(&message.body)),
         };
-        let header = RecordHeader {
-            id,
-            published_at: message.published_at,
-            exchange_length: message.exchange.len() as u8,
-            routing_key_length: message.routing_key.len() as u8,
-            properties_length: message.properties.len() as u32,
-            body,
-        };
-        let size = header.record_bytes();
-        let index = self.segment_with_room(size);
+        let index = self.segment_with_room(record::room_for(message, body));
         let segment = &mut self.segments[index as usize];
-        let offset = segment.bytes.len() as u32;
-        segment.bytes.extend_from_slice(&header.to_bytes());
-        segment.bytes.extend_from_slice(message.exchange);
-        segment.bytes.extend_from_slice(message.routing_key);
-        segment.bytes.extend_from_slice(message.properties);
-        if let Body::Inline(bytes) = message.body
-            && body & SHARED_BODY == 0
-        {
-            segment.bytes.extend_from_slice(bytes);
-        }
-        segment.live_records += 1;
-        segment.live_bytes += size;
+        let (offset, size) = segment.append(id, message, body);
         self.live_bytes += size;
+        self.copied_body_bytes += message.body.len() as u64;
         (index, offset)
+    }
+
+    #[inline]
+    fn read(&self, index: u32, offset: u32) -> Message<'_> {
+        let segment = &self.segments[index as usize].memory.bytes;
+        let header = Header::read(segment, offset as usize);
+        let message = header.message(segment);
+        match header.body {
+            Rest::Inline(_) => message,
+            Rest::Shared(number) => {
+                let body = Body::Pieces(std::slice::from_ref(self.bodies.get(number)));
+                Message { body, ..message }
+            }
+        }
     }
 
     /// Frees a memory copy, which no slot names any more.
     #[inline]
     fn free(&mut self, index: u32, offset: u32) {
         let segment = &mut self.segments[index as usize];
-        let header = RecordHeader::read(&segment.bytes[offset as usize..]);
-        let size = header.record_bytes();
+        let header = Header::read(&segment.memory.bytes, offset as usize);
+        let size = header.end() - offset as usize;
         segment.live_records -= 1;
         segment.live_bytes -= size;
         self.live_bytes -= size;
-        if header.body & SHARED_BODY != 0 {
-            self.unshare(header.body & !SHARED_BODY);
+        if let Rest::Shared(number) = header.body
+            && self.bodies.unshare(number)
+        {
+            self.limit_emptied_chunks();
         }
         self.reclaim(index);
     }
 
+    #[inline]
     fn segment_with_room(&mut self, size: usize) -> u32 {
-        assert!(size <= SEGMENT_BYTES, "a record fits a segment by the frame limit");
         if let Some(current) = self.current
-            && self.segments[current as usize].bytes.len() + size <= SEGMENT_BYTES
+            && self.segments[current as usize].memory.bytes.len() + size <= SEGMENT_BYTES
         {
             return current;
         }
-        let bytes = self.spare.pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT_BYTES));
-        let segment = Segment { bytes, ..Segment::default() };
+        assert!(size <= SEGMENT_BYTES, "a record fits a segment by the frame limit");
+        self.next_segment()
+    }
+
+    #[cold]
+    fn next_segment(&mut self) -> u32 {
+        let segment = Segment { memory: self.slabs.take(), ..Segment::default() };
         let index = if let Some(index) = self.unused.pop() {
             self.segments[index as usize] = segment;
             index
@@ -311,14 +284,16 @@ impl Store {
         index
     }
 
+    #[inline]
     fn reclaim(&mut self, index: u32) {
         let segment = &mut self.segments[index as usize];
         if segment.live_records == 0 {
-            segment.bytes.clear();
+            segment.memory.bytes.clear();
+            segment.context = None;
             if self.current != Some(index) {
                 self.retire(index);
             }
-        } else {
+        } else if segment.live_bytes < SEGMENT_BYTES / 4 {
             self.list_if_sparse(index);
         }
         let used = self.segments.len() - self.unused.len();
@@ -353,100 +328,46 @@ impl Store {
     fn retire(&mut self, index: u32) {
         let emptied = std::mem::take(&mut self.segments[index as usize]);
         self.unused.push(index);
-        if self.spare.len() < self.spare_max {
-            self.spare.push(emptied.bytes);
-        }
+        let kept = self.spare_max.saturating_sub(self.bodies.emptied_bytes() / SEGMENT_BYTES);
+        self.slabs.put_back(emptied.memory, kept);
     }
 
     /// Copies the few live records of a segment forward and frees it.
     fn evacuate(&mut self, index: u32) {
-        let mut victim = std::mem::take(&mut self.segments[index as usize]);
+        let victim = std::mem::take(&mut self.segments[index as usize]);
+        self.live_bytes -= victim.live_bytes;
+        let bytes = &victim.memory.bytes;
         let mut offset = 0;
-        while offset < victim.bytes.len() {
-            let header = RecordHeader::read(&victim.bytes[offset..]);
-            let size = header.record_bytes();
+        while offset < bytes.len() {
+            let header = Header::read(bytes, offset);
             let slot = self.slots[header.id as usize];
-            if slot.segment == index && slot.offset as usize == offset {
-                let target = self.segment_with_room(size);
+            if slot.segment() == index && slot.offset() as usize == offset {
+                let message = header.message(bytes);
+                let target = self.segment_with_room(record::room_for(&message, header.body));
                 let segment = &mut self.segments[target as usize];
-                self.slots[header.id as usize].segment = target;
-                self.slots[header.id as usize].offset = segment.bytes.len() as u32;
-                segment.bytes.extend_from_slice(&victim.bytes[offset..offset + size]);
-                segment.live_records += 1;
-                segment.live_bytes += size;
+                let (moved_to, size) = segment.append(header.id, &message, header.body);
+                self.live_bytes += size;
+                self.slots[header.id as usize].place(target, moved_to);
+                if let Rest::Inline(bytes) = header.body {
+                    self.copied_body_bytes += u64::from(bytes);
+                }
             }
-            offset += size;
+            offset = header.end();
         }
-        victim.bytes.clear();
-        self.segments[index as usize].bytes = victim.bytes;
+        self.segments[index as usize].memory = victim.memory;
         self.retire(index);
-    }
-
-    fn share(&mut self, body: &Body<'_>) -> u32 {
-        let length = body.len();
-        if length > BODY_CHUNK_BYTES / 2 {
-            // Memory of its own, so that it pins nothing but itself.
-            self.chunk = BytesMut::with_capacity(length);
-        } else if self.chunk.capacity() < length {
-            self.chunk = BytesMut::with_capacity(BODY_CHUNK_BYTES);
-        }
-        match body {
-            Body::Inline(bytes) => self.chunk.extend_from_slice(bytes),
-            Body::Pieces(pieces) => {
-                pieces.iter().for_each(|piece| self.chunk.extend_from_slice(piece));
-            }
-        }
-        let shared = Some(self.chunk.split().freeze());
-        self.shared_bytes += length;
-        if let Some(index) = self.vacant_bodies.pop() {
-            self.bodies[index as usize] = shared;
-            index
-        } else {
-            self.bodies.push(shared);
-            self.bodies.len() as u32 - 1
-        }
-    }
-
-    fn unshare(&mut self, index: u32) {
-        if let Some(body) = self.bodies[index as usize].take() {
-            self.shared_bytes -= body.len();
-        }
-        self.vacant_bodies.push(index);
     }
 }
 
-impl RecordHeader {
-    fn record_bytes(&self) -> usize {
-        let body = if self.body & SHARED_BODY == 0 { self.body as usize } else { 0 };
-        RECORD_HEADER_BYTES
-            + usize::from(self.exchange_length)
-            + usize::from(self.routing_key_length)
-            + self.properties_length as usize
-            + body
-    }
-
-    fn to_bytes(self) -> [u8; RECORD_HEADER_BYTES] {
-        let mut bytes = [0; RECORD_HEADER_BYTES];
-        bytes[..4].copy_from_slice(&self.id.to_le_bytes());
-        bytes[4..12].copy_from_slice(&self.published_at.0.to_le_bytes());
-        bytes[12] = self.exchange_length;
-        bytes[13] = self.routing_key_length;
-        bytes[14..18].copy_from_slice(&self.properties_length.to_le_bytes());
-        bytes[18..].copy_from_slice(&self.body.to_le_bytes());
-        bytes
-    }
-
-    fn read(record: &[u8]) -> Self {
-        let word = |at: usize| {
-            u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]])
-        };
-        Self {
-            id: word(0),
-            published_at: Instant(u64::from(word(4)) | u64::from(word(8)) << 32),
-            exchange_length: record[12],
-            routing_key_length: record[13],
-            properties_length: word(14),
-            body: word(18),
-        }
+impl Segment {
+    /// Adds a record; returns its offset and its bytes.
+    #[inline]
+    fn append(&mut self, id: u32, message: &Message<'_>, body: Rest) -> (u32, usize) {
+        let offset = self.memory.bytes.len();
+        record::append(&mut self.memory.bytes, &mut self.context, id, message, body);
+        let size = self.memory.bytes.len() - offset;
+        self.live_records += 1;
+        self.live_bytes += size;
+        (offset as u32, size)
     }
 }

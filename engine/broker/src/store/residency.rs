@@ -9,7 +9,9 @@
 use crate::log;
 use crate::message::Message;
 
-use super::{ABSENT, LOADED, MessageId, NOWHERE, Slot, Store, VACANT};
+use super::record::Header;
+use super::slot::{ABSENT, Slot, VACANT};
+use super::{MessageId, NOWHERE, Store};
 
 impl Store {
     /// A message's publish record was added to the log.
@@ -24,7 +26,7 @@ impl Store {
     /// A message's record was copied forward.
     pub fn moved(&mut self, id: MessageId, place: log::Place) {
         // The copy may not be durable yet, whatever was read from where it came from.
-        self.slots[id.0 as usize].references &= !LOADED;
+        self.slots[id.0 as usize].set_loaded(false);
         self.logged(id, place);
     }
 
@@ -37,18 +39,22 @@ impl Store {
     /// Whether the message can be had without a read.
     #[inline]
     pub fn is_resident(&self, id: MessageId) -> bool {
-        self.slots[id.0 as usize].segment < ABSENT
+        self.slots[id.0 as usize].segment() < ABSENT
     }
 
     /// How many queues hold the message.
     pub fn references(&self, id: MessageId) -> u32 {
-        self.slots[id.0 as usize].references & !LOADED
+        self.slots[id.0 as usize].references()
     }
 
     /// Bytes of the message's memory copy, or of its record where there is none.
     pub fn size_bytes(&self, id: MessageId) -> usize {
-        if self.is_resident(id) {
-            return self.message(id).size_bytes() + super::RECORD_HEADER_BYTES;
+        let slot = self.slots[id.0 as usize];
+        if slot.segment() < ABSENT {
+            let bytes = &self.segments[slot.segment() as usize].memory.bytes;
+            let header = Header::read(bytes, slot.offset() as usize);
+            let shared = self.message(id).body.len() - header.message(bytes).body.len();
+            return header.end() - slot.offset() as usize + shared;
         }
         self.log_place(id).map_or(0, |place| place.length as usize)
     }
@@ -58,7 +64,7 @@ impl Store {
         debug_assert!(references > 0);
         let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
         self.all_references += references as usize;
-        self.occupy(id, Slot { segment: ABSENT, offset: 0, references });
+        self.occupy(id, Slot::new(ABSENT, 0, references));
         self.absent += 1;
         self.logged(MessageId(id), place);
         MessageId(id)
@@ -68,25 +74,25 @@ impl Store {
     pub fn evict(&mut self, id: MessageId) {
         debug_assert!(self.log_place(id).is_some(), "evicted a message that is nowhere else");
         let slot = &mut self.slots[id.0 as usize];
-        if slot.segment >= ABSENT {
+        let (segment, offset) = (slot.segment(), slot.offset());
+        if segment >= ABSENT {
             return;
         }
-        let Slot { segment, offset, .. } = *slot;
-        slot.segment = ABSENT;
-        slot.references &= !LOADED;
+        slot.place(ABSENT, 0);
+        slot.set_loaded(false);
         self.absent += 1;
         self.free(segment, offset);
     }
 
     /// Makes a memory copy again, of what was read from the log.
     pub fn load(&mut self, id: MessageId, message: &Message<'_>) {
-        if self.slots[id.0 as usize].segment != ABSENT {
+        if self.slots[id.0 as usize].segment() != ABSENT {
             return;
         }
         let (segment, offset) = self.copy_in(id.0, message);
         let slot = &mut self.slots[id.0 as usize];
-        (slot.segment, slot.offset) = (segment, offset);
-        slot.references |= LOADED;
+        slot.place(segment, offset);
+        slot.set_loaded(true);
         self.absent -= 1;
     }
 
@@ -101,7 +107,7 @@ impl Store {
 
     /// Whether the message is neither in memory nor in the log.
     pub fn is_lost(&self, id: MessageId) -> bool {
-        self.slots[id.0 as usize].segment == ABSENT && self.log_place(id).is_none()
+        self.slots[id.0 as usize].segment() == ABSENT && self.log_place(id).is_none()
     }
 
     /// Sets the bytes of memory copies that are to be kept at most.
@@ -157,7 +163,7 @@ impl Store {
     /// other half for the fronts of queues.
     #[cold]
     pub(super) fn leave_to_others(&mut self, id: MessageId) {
-        debug_assert!(self.slots[id.0 as usize].segment != VACANT);
+        debug_assert!(self.slots[id.0 as usize].segment() != VACANT);
         if self.live_bytes() > self.budget_bytes / 2 {
             self.evict(id);
         }

@@ -1,0 +1,258 @@
+//! Bodies that leave by reference: copied once into chunks of memory that are used again and again.
+//!
+//! ```text
+//!   current ──full──► in use ──last body given back──► emptied ──nobody reads it──► current
+//! ```
+//! A body may be lent to an outbox when its message is gone, so an emptied chunk is started over
+//! only where no slice of it is left; hottest first, as with segments.
+
+use bytes::{Bytes, BytesMut};
+
+use crate::message::Body;
+
+use super::SEGMENT_BYTES;
+use super::slabs::SLAB_BYTES;
+
+/// Bodies are laid out in chunks of this size, few enough of which stay in a level 2 cache; those
+/// above half of it get memory of their own, so that they pin nothing but themselves.
+const CHUNK_BYTES: usize = SEGMENT_BYTES;
+
+/// What more than this is needed for waits for long, so that it is a cache's no more: it lies in
+/// chunks of a huge page each, whose first touch costs less.
+const SMALL_CHUNKS_BYTES: usize = 4 << 20;
+
+/// Emptied chunks that are looked at for one that nobody reads: an outbox that waits and one that
+/// is being sent hold 2 MiB, which is half of these.
+const RECLAIM_TRIES: usize = 16;
+
+/// The chunk of a body that has memory of its own.
+const OWN: u32 = u32::MAX;
+
+/// All shared bodies of a store.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    shared: Vec<SharedBody>,
+    vacant: Vec<u32>,
+    chunks: Vec<Chunk>,
+    /// Numbers of chunks without memory.
+    unused: Vec<u32>,
+    current: Option<u32>,
+    /// Chunks that hold no body any more, coldest first.
+    emptied: Vec<u32>,
+    emptied_bytes: usize,
+    chunk_bytes: usize,
+    own_bytes: usize,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct SharedBody {
+    bytes: Bytes,
+    chunk: u32,
+}
+
+/// Laid-out memory: what is left of it to write to, which also holds the rest.
+#[derive(Debug, Default)]
+struct Chunk {
+    rest: BytesMut,
+    size_bytes: usize,
+    bodies: u32,
+}
+
+impl Bodies {
+    /// Copies a body in; returns its number.
+    pub(super) fn share(&mut self, body: &Body<'_>) -> u32 {
+        let length = body.len();
+        self.bytes += length;
+        let shared = if length > CHUNK_BYTES / 2 {
+            self.own_bytes += length;
+            let mut own = BytesMut::with_capacity(length);
+            copy(body, &mut own);
+            SharedBody { bytes: own.freeze(), chunk: OWN }
+        } else {
+            let number = self.chunk_with_room(length);
+            let chunk = &mut self.chunks[number as usize];
+            copy(body, &mut chunk.rest);
+            chunk.bodies += 1;
+            SharedBody { bytes: chunk.rest.split().freeze(), chunk: number }
+        };
+        if let Some(number) = self.vacant.pop() {
+            self.shared[number as usize] = shared;
+            number
+        } else {
+            self.shared.push(shared);
+            self.shared.len() as u32 - 1
+        }
+    }
+
+    /// The body of this number.
+    #[inline]
+    pub(super) fn get(&self, number: u32) -> &Bytes {
+        &self.shared[number as usize].bytes
+    }
+
+    /// Gives a body up. Returns whether that emptied a chunk, which is then kept for reuse.
+    pub(super) fn unshare(&mut self, number: u32) -> bool {
+        let body = &mut self.shared[number as usize];
+        let length = std::mem::take(&mut body.bytes).len();
+        self.bytes -= length;
+        self.vacant.push(number);
+        if body.chunk == OWN {
+            self.own_bytes -= length;
+            return false;
+        }
+        let chunk = &mut self.chunks[body.chunk as usize];
+        chunk.bodies -= 1;
+        let emptied = chunk.bodies == 0 && self.current != Some(body.chunk);
+        if emptied {
+            self.emptied.push(body.chunk);
+            self.emptied_bytes += chunk.size_bytes;
+        }
+        emptied
+    }
+
+    /// Gives back the memory of emptied chunks, coldest first, but for this many bytes.
+    pub(super) fn limit_emptied(&mut self, kept_bytes: usize) {
+        let mut surplus = 0;
+        while self.emptied_bytes > kept_bytes {
+            let chunk = &mut self.chunks[self.emptied[surplus] as usize];
+            self.emptied_bytes -= chunk.size_bytes;
+            self.chunk_bytes -= chunk.size_bytes;
+            *chunk = Chunk::default();
+            surplus += 1;
+        }
+        self.unused.extend(self.emptied.drain(..surplus));
+    }
+
+    /// Bytes of emptied chunks that are kept for reuse.
+    pub(super) fn emptied_bytes(&self) -> usize {
+        self.emptied_bytes
+    }
+
+    /// Bytes of all bodies.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory of the bodies, of what is kept for reuse, and of the tables.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.chunk_bytes + self.own_bytes + self.shared.capacity() * size_of::<SharedBody>()
+    }
+
+    #[inline]
+    fn chunk_with_room(&mut self, length: usize) -> u32 {
+        if let Some(current) = self.current
+            && self.chunks[current as usize].rest.capacity() >= length
+        {
+            return current;
+        }
+        self.next_chunk()
+    }
+
+    #[cold]
+    fn next_chunk(&mut self) -> u32 {
+        if let Some(last) = self.current
+            && self.chunks[last as usize].bodies == 0
+        {
+            self.emptied.push(last);
+            self.emptied_bytes += self.chunks[last as usize].size_bytes;
+        }
+        let number = self.reclaimed().unwrap_or_else(|| self.new_chunk());
+        self.current = Some(number);
+        number
+    }
+
+    /// The hottest emptied chunk that nobody reads.
+    fn reclaimed(&mut self) -> Option<u32> {
+        let from = self.emptied.len().saturating_sub(RECLAIM_TRIES);
+        let chunks = &mut self.chunks;
+        let free = self.emptied[from..]
+            .iter()
+            .rposition(|number| chunks[*number as usize].rest.try_reclaim(CHUNK_BYTES))?;
+        let number = self.emptied.remove(from + free);
+        self.emptied_bytes -= self.chunks[number as usize].size_bytes;
+        Some(number)
+    }
+
+    fn new_chunk(&mut self) -> u32 {
+        let is_small = self.chunk_bytes < SMALL_CHUNKS_BYTES;
+        let size_bytes = if is_small { CHUNK_BYTES } else { SLAB_BYTES };
+        self.chunk_bytes += size_bytes;
+        let chunk = Chunk { rest: BytesMut::with_capacity(size_bytes), size_bytes, bodies: 0 };
+        if let Some(number) = self.unused.pop() {
+            self.chunks[number as usize] = chunk;
+            return number;
+        }
+        self.chunks.push(chunk);
+        self.chunks.len() as u32 - 1
+    }
+}
+
+fn copy(body: &Body<'_>, to: &mut BytesMut) {
+    match body {
+        Body::Inline(bytes) => to.extend_from_slice(bytes),
+        Body::Pieces(pieces) => pieces.iter().for_each(|piece| to.extend_from_slice(piece)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(bodies: &mut Bodies, length: usize, fill: u8) -> u32 {
+        bodies.share(&Body::Inline(&vec![fill; length]))
+    }
+
+    #[test]
+    fn chunks_are_used_again() {
+        let mut bodies = Bodies::default();
+        let mut held = std::collections::VecDeque::new();
+        for round in 0..20_000_u32 {
+            held.push_back((share(&mut bodies, 1024, round as u8), round as u8));
+            if held.len() > 1_000 {
+                let (number, fill) = held.pop_front().unwrap();
+                assert!(bodies.get(number).iter().all(|byte| *byte == fill));
+                bodies.unshare(number);
+            }
+        }
+        // A thousand bodies lie in four chunks; one is begun and one not quite empty.
+        assert!(bodies.chunks.len() <= 6, "{} chunks", bodies.chunks.len());
+        for (number, _) in held {
+            bodies.unshare(number);
+        }
+        bodies.limit_emptied(0);
+        assert_eq!((bodies.bytes(), bodies.emptied_bytes()), (0, 0));
+        assert_eq!(bodies.chunk_bytes, CHUNK_BYTES, "the current one stays");
+    }
+
+    #[test]
+    fn what_is_lent_is_not_written_over() {
+        let mut bodies = Bodies::default();
+        let mut lent = Vec::new();
+        for fill in 0..40_u8 {
+            let number = share(&mut bodies, CHUNK_BYTES / 2, fill);
+            lent.push((bodies.get(number).clone(), fill));
+            bodies.unshare(number);
+        }
+        for (body, fill) in lent.drain(..) {
+            assert!(body.iter().all(|byte| *byte == fill), "body {fill} was written over");
+        }
+        let chunks = bodies.chunks.len();
+        for fill in 0..40_u8 {
+            let number = share(&mut bodies, CHUNK_BYTES / 2, fill);
+            bodies.unshare(number);
+        }
+        assert_eq!(bodies.chunks.len(), chunks);
+    }
+
+    #[test]
+    fn a_large_body_has_memory_of_its_own() {
+        let mut bodies = Bodies::default();
+        let small = share(&mut bodies, 1024, 1);
+        let large = share(&mut bodies, CHUNK_BYTES, 2);
+        let other = share(&mut bodies, 1024, 3);
+        assert_eq!((bodies.chunks.len(), bodies.own_bytes), (1, CHUNK_BYTES));
+        assert!(!bodies.unshare(large));
+        assert_eq!((bodies.get(small)[0], bodies.get(other)[0], bodies.own_bytes), (1, 3, 0));
+    }
+}

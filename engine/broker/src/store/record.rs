@@ -1,0 +1,194 @@
+//! How a message lies in a segment.
+//!
+//! ```text
+//! record   ┌──────┬───────────┬────────┬─────────┬──────┐
+//!          │ id 4 │ context 3 │ body 2 │ context │ body │
+//!          └──────┴───────────┴────────┴─────────┴──────┘
+//! context  ┌─────────────┬────────────┬──────┬──────┬─────────────┬──────────┬─────┬────────────┐
+//!          │ published 8 │ likeness 8 │ xl 1 │ kl 1 │ props-len 4 │ exchange │ key │ properties │
+//!          └─────────────┴────────────┴──────┴──────┴─────────────┴──────────┴─────┴────────────┘
+//! ```
+//! Messages of one turn mostly come at one time, by one route and with the same properties, so a
+//! record has a context only where the one before has another: else it says where in the segment
+//! the record is that has it. Instead of a body that is [`SHARED`] there is its number, 4 bytes.
+
+use bytes::BytesMut;
+
+use crate::id::Instant;
+use crate::message::{Body, Likeness, Message};
+
+/// Bytes of a record that all have.
+const FIXED_BYTES: usize = 9;
+
+/// Bytes of a context before its names.
+const CONTEXT_BYTES: usize = 22;
+
+/// The length of a body that is not in the record.
+const SHARED: u16 = u16::MAX;
+
+/// Where the body of a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// In the record: its length.
+    Inline(u16),
+    /// In memory that is shared with outboxes: its number.
+    Shared(u32),
+}
+
+/// The last record of a segment that has a context.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastContext {
+    at: u32,
+    published_at: Instant,
+    likeness: Likeness,
+}
+
+/// A record's fixed part, read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header {
+    pub(super) id: u32,
+    pub(super) body: Rest,
+    /// Where in the segment the record is whose context is also this one's.
+    context: usize,
+    /// Where in the segment the body is, or its number.
+    body_at: usize,
+}
+
+/// More than a record for this message can take, a shared body not counted.
+#[inline]
+pub(super) fn room_for(message: &Message<'_>, body: Rest) -> usize {
+    let inline = if let Rest::Inline(length) = body { usize::from(length) } else { 4 };
+    let names = message.exchange.len() + message.routing_key.len();
+    FIXED_BYTES + CONTEXT_BYTES + names + message.properties.len() + inline
+}
+
+/// Appends a record. `last` is the last one that has a context, and is kept so.
+#[inline]
+pub(super) fn append(
+    segment: &mut BytesMut,
+    last: &mut Option<LastContext>,
+    id: u32,
+    message: &Message<'_>,
+    body: Rest,
+) {
+    let known = last.filter(|last| last.is_of(segment, message)).map(|last| last.at);
+    let at = known.unwrap_or(segment.len() as u32);
+    let mut fixed = [0; FIXED_BYTES];
+    fixed[..4].copy_from_slice(&id.to_le_bytes());
+    fixed[4..8].copy_from_slice(&at.to_le_bytes());
+    let length = if let Rest::Inline(length) = body { length } else { SHARED };
+    fixed[7..].copy_from_slice(&length.to_le_bytes());
+    segment.extend_from_slice(&fixed);
+    if known.is_none() {
+        let (published_at, likeness) = (message.published_at, message.likeness);
+        *last = Some(LastContext { at, published_at, likeness });
+        append_context(segment, message);
+    }
+    match (body, message.body) {
+        (Rest::Shared(number), _) => segment.extend_from_slice(&number.to_le_bytes()),
+        (Rest::Inline(_), Body::Inline(bytes)) => segment.extend_from_slice(bytes),
+        (Rest::Inline(_), Body::Pieces(pieces)) => {
+            for piece in pieces {
+                segment.extend_from_slice(piece);
+            }
+        }
+    }
+}
+
+#[inline(never)]
+fn append_context(segment: &mut BytesMut, message: &Message<'_>) {
+    let mut fixed = [0; CONTEXT_BYTES];
+    fixed[..8].copy_from_slice(&message.published_at.0.to_le_bytes());
+    fixed[8..16].copy_from_slice(&message.likeness.to_bytes());
+    fixed[16] = message.exchange.len() as u8;
+    fixed[17] = message.routing_key.len() as u8;
+    fixed[18..].copy_from_slice(&(message.properties.len() as u32).to_le_bytes());
+    segment.extend_from_slice(&fixed);
+    segment.extend_from_slice(message.exchange);
+    segment.extend_from_slice(message.routing_key);
+    segment.extend_from_slice(message.properties);
+}
+
+impl LastContext {
+    /// Whether it is that of this message too.
+    #[inline]
+    fn is_of(&self, segment: &[u8], message: &Message<'_>) -> bool {
+        self.published_at == message.published_at
+            && (self.likeness.is(message.likeness) || has_names_of(segment, self.at, message))
+    }
+}
+
+#[inline(never)]
+fn has_names_of(segment: &[u8], at: u32, message: &Message<'_>) -> bool {
+    let like = context(segment, at as usize);
+    (like.exchange, like.routing_key, like.properties)
+        == (message.exchange, message.routing_key, message.properties)
+}
+
+/// What the record at `at`, which has a context, says of its message there.
+#[inline]
+fn context(segment: &[u8], at: usize) -> Message<'_> {
+    let (fixed, names) = segment[at + FIXED_BYTES..].split_at(CONTEXT_BYTES);
+    let (exchange, rest) = names.split_at(usize::from(fixed[16]));
+    let (routing_key, rest) = rest.split_at(usize::from(fixed[17]));
+    Message {
+        exchange,
+        routing_key,
+        properties: &rest[..word(&fixed[18..]) as usize],
+        body: Body::Inline(&[]),
+        published_at: Instant(long(fixed)),
+        likeness: Likeness::from_bytes(long(&fixed[8..]).to_le_bytes()),
+    }
+}
+
+#[inline]
+fn word(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+#[inline]
+fn long(bytes: &[u8]) -> u64 {
+    u64::from(word(bytes)) | u64::from(word(&bytes[4..])) << 32
+}
+
+impl Header {
+    /// Reads the record at `at`.
+    #[inline]
+    pub(super) fn read(segment: &[u8], at: usize) -> Self {
+        let fixed = &segment[at..at + FIXED_BYTES];
+        let context = (word(&fixed[4..]) & 0xFF_FFFF) as usize;
+        let mut body_at = at + FIXED_BYTES;
+        if context == at {
+            body_at += context_bytes(&segment[body_at..]);
+        }
+        let body = match u16::from_le_bytes([fixed[7], fixed[8]]) {
+            SHARED => Rest::Shared(word(&segment[body_at..])),
+            length => Rest::Inline(length),
+        };
+        Self { id: word(fixed), body, context, body_at }
+    }
+
+    /// Where the next record is.
+    #[inline]
+    pub(super) fn end(&self) -> usize {
+        self.body_at
+            + match self.body {
+                Rest::Inline(length) => usize::from(length),
+                Rest::Shared(_) => 4,
+            }
+    }
+
+    /// The message, but for a shared body.
+    #[inline]
+    pub(super) fn message<'a>(&self, segment: &'a [u8]) -> Message<'a> {
+        let length = if let Rest::Inline(length) = self.body { usize::from(length) } else { 0 };
+        let body = Body::Inline(&segment[self.body_at..self.body_at + length]);
+        Message { body, ..context(segment, self.context) }
+    }
+}
+
+#[inline(never)]
+fn context_bytes(context: &[u8]) -> usize {
+    let names = usize::from(context[16]) + usize::from(context[17]);
+    CONTEXT_BYTES + names + word(&context[18..]) as usize
+}
