@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::error::Exception;
 use crate::id::ChannelKey;
 use crate::mail::{Mail, Settlement};
-use crate::outbound::Unacked;
+use crate::unacked::{Run, Source};
 
 use super::call::{Call, Flow, Outcome};
 
@@ -64,89 +64,73 @@ impl Core {
         multiple: bool,
         settlement: Settlement,
     ) -> Result<(), Exception> {
-        let all = multiple && tag == 0;
         let Some((writer, index)) = self.exits.writers.channel(channel) else {
             return Ok(());
         };
         let outbound = writer.channel_at(index);
-        // A settled message may come back at once under a higher tag: that one is not meant.
-        let through = if all { outbound.last_delivery_tag() } else { tag };
-        if !multiple {
-            let Some(unacked) = outbound.unacked.remove(tag) else {
+        let limited = outbound.limit.prefetch > 0;
+        if multiple {
+            let all = tag == 0;
+            if !all && !outbound.unacked.contains(tag) {
                 return Err(unknown(tag));
-            };
-            self.settle_one(channel, unacked, settlement, true);
-            return Ok(());
+            }
+            // A settled message may come back at once under a higher tag: that one is not meant.
+            let through = if all { outbound.last_delivery_tag() } else { tag };
+            self.settle_through(channel, through, settlement);
+        } else {
+            let run = outbound.settle(tag).ok_or_else(|| unknown(tag))?;
+            self.settle_run(&run, settlement, true);
         }
-        if !all && outbound.unacked.find(tag).is_none() {
-            return Err(unknown(tag));
-        }
-        if settlement == Settlement::Requeue {
-            self.requeue_through(channel, through);
-            return Ok(());
-        }
-        while let Some((writer, index)) = self.exits.writers.channel(channel)
-            && let Some((_, unacked)) = writer.channel_at(index).unacked.pop_through(through)
-        {
-            self.settle_one(channel, unacked, settlement, true);
+        if limited {
+            self.grant(channel);
         }
         Ok(())
     }
 
-    /// Settles one delivery that is known to be unacked.
-    pub fn settle_tag(&mut self, channel: ChannelKey, tag: u64, settlement: Settlement) {
-        if let Some((writer, index)) = self.exits.writers.channel(channel)
-            && let Some(unacked) = writer.channel_at(index).unacked.remove(tag)
+    fn settle_through(&mut self, channel: ChannelKey, tag: u64, settlement: Settlement) {
+        if settlement == Settlement::Requeue {
+            return self.requeue_through(channel, tag);
+        }
+        while let Some((writer, index)) = self.exits.writers.channel(channel)
+            && let Some(run) = writer.channel_at(index).settle_through(tag)
         {
-            self.settle_one(channel, unacked, settlement, true);
+            self.settle_run(&run, settlement, true);
         }
     }
 
     /// Returns all deliveries up to a tag, each queue's together.
-    fn requeue_through(&mut self, channel: ChannelKey, through: u64) {
+    fn requeue_through(&mut self, channel: ChannelKey, tag: u64) {
         let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
-        let held = &mut writer.channel_at(index).unacked;
+        let outbound = writer.channel_at(index);
         let mut returned = Vec::new();
-        while let Some((_, unacked)) = held.pop_through(through) {
-            returned.push((unacked, false));
+        while let Some(run) = outbound.settle_through(tag) {
+            returned.push((run, false));
         }
         let mut seen = BTreeSet::new();
-        for (unacked, last_of_queue) in returned.iter_mut().rev() {
-            *last_of_queue = seen.insert(unacked.queue);
+        for (run, last_of_queue) in returned.iter_mut().rev() {
+            *last_of_queue = seen.insert(run.source.queue);
         }
-        for (unacked, last_of_queue) in returned {
-            self.settle_one(channel, unacked, Settlement::Requeue, last_of_queue);
+        for (run, last_of_queue) in returned {
+            self.settle_run(&run, Settlement::Requeue, last_of_queue);
         }
     }
 
-    #[inline]
-    fn settle_one(
-        &mut self,
-        channel: ChannelKey,
-        unacked: Unacked,
-        settlement: Settlement,
-        serve: bool,
-    ) {
-        let Unacked { queue, home, delivery, counted, .. } = unacked;
+    /// Has the home of their queue settle deliveries that the channel no longer has.
+    pub(super) fn settle_run(&mut self, run: &Run, settlement: Settlement, serve: bool) {
+        let Source { queue, home, .. } = run.source;
         if settlement == Settlement::Ack {
-            self.counts.acknowledged += 1;
+            self.counts.acknowledged += run.count();
         }
-        if counted && let Some((writer, index)) = self.exits.writers.channel(channel) {
-            let limit = &mut writer.channel_at(index).limit;
-            limit.unsettled -= 1;
-            if limit.prefetch > 0 {
-                self.grant(channel);
-            }
-        }
+        let deliveries = run.deliveries();
         if home == self.id {
-            self.settle(queue, delivery, settlement, serve);
+            self.settle(queue, deliveries, settlement, serve);
         } else {
-            self.work(home, Mail::Settle { queue, delivery, settlement, serve });
+            self.work(home, Mail::Settle { queue, deliveries, settlement, serve });
         }
     }
 }
 
 #[cold]
-fn unknown(tag: u64) -> Exception {
+pub(super) fn unknown(tag: u64) -> Exception {
     Exception::precondition_failed(format!("unknown delivery tag {tag}"))
 }

@@ -8,8 +8,10 @@ use crate::error::Exception;
 use crate::mail::{Batch, Parcel, Settlement};
 use crate::message::Message;
 use crate::topology::Destination;
+use crate::unacked::Run;
 
 use super::call::{Call, Flow, Outcome};
+use super::settle::unknown;
 
 /// Bytes that uncommitted publishes of one channel may hold: what the largest message of the
 /// default configuration needs. RabbitMQ has no limit, and a client could fill memory unseen.
@@ -21,8 +23,8 @@ pub struct Transaction {
     batch: Batch,
     publishes: Vec<Publish>,
     destinations: Vec<Destination>,
-    /// Delivery tags in the order they were settled; until then they stay unacked, marked.
-    settlements: Vec<(u64, Settlement)>,
+    /// In the order they were settled. A rollback makes them unacked again.
+    settlements: Vec<(Run, Settlement)>,
 }
 
 #[derive(Debug)]
@@ -77,9 +79,13 @@ impl Call<'_> {
                 self.core.send_to_queues(key, &destinations, &message, publish.mandatory, false);
             self.session.wait_to_publish(self.core, blocked);
         }
-        for (tag, settlement) in transaction.settlements {
-            self.core.settle_tag(self.channel.key, tag, settlement);
+        for (run, settlement) in transaction.settlements {
+            if let Some(outbound) = self.outbound() {
+                outbound.settled(&run);
+            }
+            self.core.settle_run(&run, settlement, true);
         }
+        self.core.grant(self.channel.key);
         self.write(&TxCommitOk {});
         Ok(Flow::Done)
     }
@@ -87,10 +93,8 @@ impl Call<'_> {
     pub(super) fn tx_rollback(&mut self) -> Outcome {
         let transaction = self.transaction()?;
         if let Some(outbound) = self.outbound() {
-            for (tag, _) in transaction.settlements {
-                if let Some(unacked) = outbound.unacked.find_mut(tag) {
-                    unacked.in_transaction = false;
-                }
+            for (run, _) in transaction.settlements {
+                outbound.unacked.put_back(run);
             }
         }
         self.write(&TxRollbackOk {});
@@ -110,23 +114,17 @@ impl Call<'_> {
             return Ok(());
         };
         let unacked = &mut writer.channel_at(index).unacked;
-        let mut tags = Vec::new();
+        if !all && !unacked.contains(tag) {
+            return Err(unknown(tag));
+        }
+        let settlements = &mut self.channel.transaction.get_or_insert_default().settlements;
         if multiple {
-            let open = unacked.iter().filter(|(_, unacked)| !unacked.in_transaction);
-            tags.extend(open.map(|(open, _)| open).take_while(|open| all || *open <= tag));
-        } else if unacked.find(tag).is_some_and(|unacked| !unacked.in_transaction) {
-            tags.push(tag);
+            let through = if all { u64::MAX } else { tag };
+            let runs = std::iter::from_fn(|| unacked.take_through(through));
+            settlements.extend(runs.map(|run| (run, settlement)));
+        } else {
+            settlements.extend(unacked.take(tag).map(|run| (run, settlement)));
         }
-        if !all && tags.last() != Some(&tag) {
-            return Err(Exception::precondition_failed(format!("unknown delivery tag {tag}")));
-        }
-        for tag in &tags {
-            if let Some(unacked) = unacked.find_mut(*tag) {
-                unacked.in_transaction = true;
-            }
-        }
-        let settlements = tags.into_iter().map(|tag| (tag, settlement));
-        self.channel.transaction.get_or_insert_default().settlements.extend(settlements);
         Ok(())
     }
 

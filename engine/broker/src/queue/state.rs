@@ -7,7 +7,7 @@ use crate::store::MessageId;
 use super::ready::{Entry, Ready};
 
 /// Who a message is given to: a consumer's or getter's place in the queue's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder(pub u32);
 
 /// A message that was given out and is not settled.
@@ -15,8 +15,6 @@ pub struct Holder(pub u32);
 pub struct Checkout {
     /// The message.
     pub message: MessageId,
-    /// Who has it.
-    pub holder: Holder,
     /// Its place in the queue.
     pub position: u64,
 }
@@ -25,9 +23,10 @@ pub struct Checkout {
 #[derive(Debug, Default)]
 pub struct State {
     ready: Ready,
-    checked_out: Outstanding<Checkout>,
+    /// By [`Holder`]. Each counts its deliveries for itself, so that what a consumer gets and
+    /// settles in a row has numbers in a row, however many others the queue has.
+    held: Vec<Outstanding<Checkout>>,
     next_position: u64,
-    next_delivery: u64,
     delivered_through: u64,
 }
 
@@ -39,12 +38,14 @@ pub enum Change {
     Enqueue(MessageId, Instant),
     /// A message arrives and leaves at once to somebody who acknowledges nothing.
     PassThrough,
+    /// A message arrives and leaves at once to somebody who has to settle it.
+    HandOver(MessageId, Holder),
     /// The next message leaves; without a holder it is settled by leaving.
     CheckOut(Option<Holder>),
-    /// A delivery is done with: acknowledged or rejected.
-    Settle(u64),
-    /// A delivery goes back to its place.
-    Requeue(u64, Instant),
+    /// A holder's delivery is done with: acknowledged or rejected.
+    Settle(Holder, u64),
+    /// A holder's delivery goes back to its place.
+    Requeue(Holder, u64, Instant),
     /// The next ready message is dropped.
     Drop,
 }
@@ -58,9 +59,11 @@ pub enum Effect {
     Left {
         /// What left.
         entry: Entry,
-        /// The number to settle it by.
+        /// The holder's number to settle it by.
         delivery: Option<u64>,
     },
+    /// A message passed, and this is the holder's number to settle it by.
+    HandedOver(u64),
     /// The queue holds this checked-out message no longer (settled), or again (requeued).
     Returned(Checkout),
 }
@@ -76,8 +79,8 @@ impl Effect {
 }
 
 impl State {
-    /// Makes one step.
-    #[inline]
+    /// Makes one step. Inlined, so that a caller pays for its own change only.
+    #[inline(always)]
     pub fn apply(&mut self, change: Change) -> Effect {
         match change {
             Change::Enqueue(message, ready_at) => {
@@ -90,11 +93,17 @@ impl State {
                 self.next_position += 1;
                 Effect::None
             }
-            Change::CheckOut(holder) => self.check_out(holder),
-            Change::Settle(delivery) => {
-                self.checked_out.remove(delivery).map_or(Effect::None, Effect::Returned)
+            Change::HandOver(message, holder) => {
+                let position = self.next_position;
+                self.next_position += 1;
+                self.delivered_through = self.next_position;
+                Effect::HandedOver(self.hold(holder, Checkout { message, position }))
             }
-            Change::Requeue(delivery, ready_at) => self.requeue(delivery, ready_at),
+            Change::CheckOut(holder) => self.check_out(holder),
+            Change::Settle(holder, delivery) => {
+                self.let_off(holder, delivery).map_or(Effect::None, Effect::Returned)
+            }
+            Change::Requeue(holder, delivery, ready_at) => self.requeue(holder, delivery, ready_at),
             Change::Drop => match self.ready.pop() {
                 Some(entry) => Effect::Left { entry, delivery: None },
                 None => Effect::None,
@@ -104,7 +113,7 @@ impl State {
 
     /// The next message to leave.
     #[inline]
-    pub fn front(&self) -> Option<&Entry> {
+    pub fn front(&self) -> Option<Entry> {
         self.ready.front()
     }
 
@@ -142,7 +151,7 @@ impl State {
 
     /// The messages given out and not settled.
     pub fn checked_out(&self) -> impl Iterator<Item = &Checkout> {
-        self.checked_out.iter().map(|(_, checkout)| checkout)
+        self.held.iter().flat_map(Outstanding::iter).map(|(_, checkout)| checkout)
     }
 
     /// Messages waiting.
@@ -159,26 +168,20 @@ impl State {
 
     /// Messages given out and not settled.
     pub fn unacked_count(&self) -> usize {
-        self.checked_out.len()
+        self.held.iter().map(Outstanding::len).sum()
     }
 
     /// The unsettled deliveries of a holder, oldest first.
     pub fn held_by(&self, holder: Holder) -> Vec<u64> {
-        let held = self.checked_out.iter().filter(|(_, checkout)| checkout.holder == holder);
-        held.map(|(delivery, _)| delivery).collect()
-    }
-
-    /// All unsettled deliveries, oldest first.
-    pub fn all_held(&self) -> Vec<u64> {
-        self.checked_out.iter().map(|(delivery, _)| delivery).collect()
+        let held = self.held.get(holder.0 as usize);
+        held.map_or(Vec::new(), |held| held.iter().map(|(number, _)| number).collect())
     }
 
     /// Takes all messages out, for the end of the queue.
     pub fn drain(&mut self) -> Vec<MessageId> {
-        let mut messages: Vec<_> =
-            self.checked_out.iter().map(|(_, checkout)| checkout.message).collect();
+        let mut messages: Vec<_> = self.checked_out().map(|checkout| checkout.message).collect();
         messages.extend(std::iter::from_fn(|| self.ready.pop()).map(|entry| entry.message));
-        self.checked_out = Outstanding::default();
+        self.held = Vec::new();
         messages
     }
 
@@ -191,18 +194,31 @@ impl State {
         let Some(holder) = holder else {
             return Effect::Left { entry, delivery: None };
         };
-        let delivery = self.next_delivery;
-        self.next_delivery += 1;
         let Entry { message, position, .. } = entry;
-        self.checked_out.push(delivery, Checkout { message, holder, position });
+        let delivery = self.hold(holder, Checkout { message, position });
         Effect::Left { entry, delivery: Some(delivery) }
     }
 
-    fn requeue(&mut self, delivery: u64, ready_at: Instant) -> Effect {
-        let Some(checkout) = self.checked_out.remove(delivery) else {
+    /// Notes what a holder was given; returns its number.
+    #[inline]
+    fn hold(&mut self, Holder(place): Holder, checkout: Checkout) -> u64 {
+        let place = place as usize;
+        if self.held.len() <= place {
+            self.held.resize_with(place + 1, Outstanding::default);
+        }
+        self.held[place].push(checkout)
+    }
+
+    #[inline]
+    fn let_off(&mut self, Holder(place): Holder, delivery: u64) -> Option<Checkout> {
+        self.held.get_mut(place as usize)?.remove(delivery)
+    }
+
+    fn requeue(&mut self, holder: Holder, delivery: u64, ready_at: Instant) -> Effect {
+        let Some(checkout) = self.let_off(holder, delivery) else {
             return Effect::None;
         };
-        let Checkout { message, position, .. } = checkout;
+        let Checkout { message, position } = checkout;
         self.ready.put_back(Entry { message, redelivered: true, position, ready_at });
         Effect::Returned(checkout)
     }
@@ -229,8 +245,8 @@ mod tests {
         assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, false, Some(0)));
         assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, false, Some(1)));
         assert_eq!(left(state.apply(Change::CheckOut(None))), (2, false, None));
-        state.apply(Change::Requeue(1, Instant(1)));
-        state.apply(Change::Requeue(0, Instant(1)));
+        state.apply(Change::Requeue(Holder(0), 1, Instant(1)));
+        state.apply(Change::Requeue(Holder(0), 0, Instant(1)));
         assert_eq!((state.ready_count(), state.unacked_count()), (3, 0));
         assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, true, Some(2)));
         assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, true, Some(3)));
@@ -244,9 +260,27 @@ mod tests {
         let mut state = State::default();
         state.apply(Change::Enqueue(MessageId(9), Instant(0)));
         state.apply(Change::CheckOut(Some(Holder(3))));
-        let checkout = Checkout { message: MessageId(9), holder: Holder(3), position: 0 };
-        assert_eq!(state.apply(Change::Settle(0)), Effect::Returned(checkout));
-        assert_eq!(state.apply(Change::Settle(0)), Effect::None);
-        assert_eq!(state.apply(Change::Requeue(0, Instant(0))), Effect::None);
+        let checkout = Checkout { message: MessageId(9), position: 0 };
+        assert_eq!(state.apply(Change::Settle(Holder(2), 0)), Effect::None);
+        assert_eq!(state.apply(Change::Settle(Holder(3), 0)), Effect::Returned(checkout));
+        assert_eq!(state.apply(Change::Settle(Holder(3), 0)), Effect::None);
+        assert_eq!(state.apply(Change::Requeue(Holder(3), 0, Instant(0))), Effect::None);
+    }
+
+    #[test]
+    fn each_holder_numbers_its_own_deliveries() {
+        let mut state = State::default();
+        let handed = |state: &mut State, message, holder| {
+            state.apply(Change::HandOver(MessageId(message), Holder(holder)))
+        };
+        assert_eq!(handed(&mut state, 0, 1), Effect::HandedOver(0));
+        assert_eq!(handed(&mut state, 1, 0), Effect::HandedOver(0));
+        assert_eq!(handed(&mut state, 2, 1), Effect::HandedOver(1));
+        assert_eq!((state.unacked_count(), state.delivered_through()), (3, 3));
+        assert_eq!(state.held_by(Holder(1)), [0, 1]);
+        state.apply(Change::Requeue(Holder(1), 1, Instant(1)));
+        state.apply(Change::Settle(Holder(1), 0));
+        assert_eq!(left(state.apply(Change::CheckOut(Some(Holder(1))))), (2, true, Some(2)));
+        assert_eq!(state.held_by(Holder(0)), [0]);
     }
 }
