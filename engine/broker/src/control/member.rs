@@ -38,15 +38,21 @@ impl ControlMember {
         self.control.made_durable(through);
     }
 
-    /// Takes requests from a shard.
-    pub fn handle_mail(&mut self, from: ShardId, mut batch: Batch) {
+    /// Takes requests from a shard. Returns the emptied batch, for its sender to fill again.
+    pub fn handle_mail(&mut self, from: ShardId, mut batch: Batch) -> Batch {
         for mail in batch.mails.drain(..) {
             match mail {
                 Mail::Control(request) => self.control.handle(*request),
                 other => debug_assert!(false, "shard {from} sent {other:?}"),
             }
         }
-        self.post.recycle(batch);
+        batch.clear();
+        batch
+    }
+
+    /// Takes back a batch that a shard has emptied.
+    pub fn take_back(&mut self, emptied: Batch) {
+        self.post.recycle(emptied);
     }
 
     /// Ends a turn: what was decided is ready to be polled.

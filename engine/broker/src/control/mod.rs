@@ -251,6 +251,9 @@ impl Control {
 
     fn emit(&mut self, change: Change) {
         let delta = Delta { sequence: self.topology.sequence() + 1, change };
+        if let Some(table) = self.topology.table_that_goes(&delta.change) {
+            self.progress.retire(delta.sequence, Arc::clone(table));
+        }
         self.topology.apply(&delta);
         self.deltas.push_back(Arc::new(delta));
     }

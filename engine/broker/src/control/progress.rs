@@ -1,9 +1,11 @@
 //! Which answers may go out: those whose deltas every shard has applied.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::error::Exception;
 use crate::id::{ChannelKey, ShardId};
+use crate::topic::TopicTable;
 
 use super::{Answer, Outcome};
 
@@ -18,6 +20,9 @@ pub(super) struct Progress {
     turn: Vec<Answer>,
     /// Answers with the delta they wait for, both ascending.
     waiting: VecDeque<(u64, Answer)>,
+    /// Tables with the delta that takes them out of use, ascending. A table may own hundreds of
+    /// megabytes: held here until no shard has it, it is freed here, where no message waits.
+    retired: VecDeque<(u64, Arc<TopicTable>)>,
 }
 
 impl Progress {
@@ -28,6 +33,7 @@ impl Progress {
             applied_by_all: sequence,
             turn: Vec::new(),
             waiting: VecDeque::new(),
+            retired: VecDeque::new(),
         }
     }
 
@@ -47,6 +53,13 @@ impl Progress {
             *applied = sequence.max(*applied);
         }
         self.applied_by_all = self.applied.iter().copied().min().unwrap_or(sequence);
+        let unused = self.retired.partition_point(|(last, _)| *last <= self.applied_by_all);
+        self.retired.drain(..unused);
+    }
+
+    /// Keeps a table until all shards have applied the delta `sequence`.
+    pub(super) fn retire(&mut self, sequence: u64, table: Arc<TopicTable>) {
+        self.retired.push_back((sequence, table));
     }
 
     /// The next answer that may go out.

@@ -171,6 +171,38 @@ fn a_slow_shard_holds_only_what_it_has_not_seen() {
     assert!(control.poll_answer().is_some());
 }
 
+/// The last holder frees a table, and that takes time no shard has.
+#[test]
+fn tables_stay_until_no_shard_has_them() {
+    let mut control = new_control();
+    ask_exchange(&mut control, exchange("x")).unwrap();
+    ask(&mut control, Request::DeclareQueue(channel(0, 0, 1), queue("q"))).unwrap();
+    ask_bind(&mut control, binding("x", "q", "a.*")).unwrap();
+    let id = control.topology().exchange(VHOST, b"x").unwrap().id;
+    let table = crate::topic::TopicBuilder::new(1).snapshot();
+    let compiled = Change::TopicCompiled { exchange: id, table };
+    let mut tables = Vec::new();
+    let asker = channel(0, 0, 1);
+    for request in [
+        Request::Bind(asker, binding("x", "q", "b.*")),
+        Request::DeleteExchange { asker, vhost: VHOST, name: Name::from("x"), if_unused: false },
+    ] {
+        let table = Arc::downgrade(control.topology().table_that_goes(&compiled).unwrap());
+        control.handle(request);
+        control.finish_turn();
+        while control.poll_delta().is_some() {}
+        tables.push((table, control.topology().sequence()));
+    }
+    for (table, gone_with) in tables {
+        for shard in 0..SHARDS {
+            assert!(table.upgrade().is_some(), "shard {shard} may have it");
+            let shard = ShardId(shard);
+            control.handle(Request::Applied { shard, sequence: gone_with });
+        }
+        assert!(table.upgrade().is_none());
+    }
+}
+
 #[test]
 fn patterns_are_compiled_once_per_turn() {
     let mut control = new_control();

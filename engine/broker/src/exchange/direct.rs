@@ -36,12 +36,6 @@ impl DirectBindings {
         }
     }
 
-    /// What `key` leads to.
-    #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Targets> {
-        self.targets.get(key)
-    }
-
     /// Reports every target of `key`, each once.
     #[inline]
     pub(crate) fn route(&self, key: &[u8], found: &mut impl FnMut(Target)) {

@@ -16,7 +16,6 @@ use crate::topology::{Binding, ExchangeKind};
 use self::direct::DirectBindings;
 use self::fanout::FanoutBindings;
 use self::headers::HeadersBindings;
-pub(crate) use self::targets::Targets;
 use self::topic::TopicBindings;
 
 /// The bindings whose source is one exchange.

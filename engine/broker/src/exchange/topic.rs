@@ -81,6 +81,11 @@ impl TopicBindings {
         self.free.append(&mut self.released);
     }
 
+    /// The present table.
+    pub(crate) fn table(&self) -> Option<&Arc<TopicTable>> {
+        self.table.as_ref()
+    }
+
     /// The token that stands for `target` in the table.
     pub(crate) fn token(&self, target: Target) -> Option<u32> {
         self.tokens.get(&target).map(|(token, _)| *token)

@@ -18,7 +18,7 @@ pub(super) struct Level {
 /// [`Matcher`](super::Matcher).
 ///
 /// Whoever drops the last `Arc` of a table frees the tries that no other table has, which are up to
-/// hundreds of megabytes: let it be the control thread, not a shard.
+/// hundreds of megabytes: the control state keeps it until no shard has it.
 #[derive(Debug)]
 pub struct TopicTable {
     pub(super) seed: Seed,

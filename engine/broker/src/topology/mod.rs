@@ -10,6 +10,7 @@ mod name;
 mod object;
 mod presets;
 mod route;
+mod route_cache;
 mod user;
 
 #[cfg(test)]
@@ -23,6 +24,7 @@ use leveret_amqp::{OwnedTable, TableBuilder};
 use crate::exchange::Bindings;
 use crate::id::{ExchangeId, Map, QueueId, VhostId, seeded_map};
 use crate::permission::Permissions;
+use crate::topic::TopicTable;
 
 pub(crate) use self::base64::encode_url_safe;
 pub use self::change::{Change, Delta};
@@ -196,6 +198,19 @@ impl Topology {
     pub(crate) fn topic_token(&self, exchange: ExchangeId, target: Target) -> Option<u32> {
         match &self.exchange_entry(exchange)?.bindings {
             Bindings::Topic(bindings) => bindings.token(target),
+            _ => None,
+        }
+    }
+
+    /// The compiled patterns that a change takes out of use.
+    pub(crate) fn table_that_goes(&self, change: &Change) -> Option<&Arc<TopicTable>> {
+        let (Change::TopicCompiled { exchange, .. } | Change::ExchangeDeleted { exchange, .. }) =
+            change
+        else {
+            return None;
+        };
+        match &self.exchange_entry(*exchange)?.bindings {
+            Bindings::Topic(bindings) => bindings.table(),
             _ => None,
         }
     }

@@ -5,10 +5,11 @@ use std::mem;
 use leveret_amqp::{Properties, TableRef, Value};
 
 use crate::error::Exception;
-use crate::exchange::{Bindings, Targets};
+use crate::exchange::Bindings;
 use crate::id::ExchangeId;
 use crate::topic::Matcher;
 
+use super::route_cache::{Question, RouteCache};
 use super::{Destination, ExchangeEntry, Target, Topology};
 
 /// Most keys that the headers `CC` and `BCC` may add, each 255 octets or less in a sane message.
@@ -31,9 +32,11 @@ pub struct Routed {
     pub strip_bcc: bool,
 }
 
-/// What a shard reuses from message to message, so that routing does not allocate.
+/// What a shard reuses from message to message: memory, so that routing does not allocate, and
+/// results. It belongs to one topology.
 #[derive(Debug)]
 pub struct RouteScratch {
+    cache: RouteCache,
     matcher: Matcher,
     stamps: Stamps,
     work: Vec<ExchangeId>,
@@ -53,6 +56,7 @@ impl RouteScratch {
     /// A scratch that grows with the slots of queues and exchanges it meets.
     pub fn new() -> Self {
         Self {
+            cache: RouteCache::default(),
             matcher: Matcher::new(),
             stamps: Stamps::default(),
             work: Vec::new(),
@@ -103,33 +107,37 @@ impl Topology {
         out: &mut Vec<Destination>,
     ) -> Result<Routed, Exception> {
         out.clear();
-        if !has_extra_keys(properties)
-            && let Some(entry) = self.exchange_entry(exchange)
-            && self.route_simply(entry, routing_key, out)
-        {
+        let Some(entry) = self.exchange_entry(exchange).filter(|_| !has_extra_keys(properties))
+        else {
+            return self.route_graph(scratch, exchange, routing_key, properties, out);
+        };
+        if self.route_simply(entry, routing_key, out) {
             return Ok(Routed { cacheable: true, strip_bcc: false });
         }
-        self.route_graph(scratch, exchange, routing_key, properties, out)
+        let question = Question::new(self.seed, self.version, exchange, routing_key);
+        if let Some(known) = scratch.cache.get(&question) {
+            out.extend_from_slice(known);
+            return Ok(Routed { cacheable: true, strip_bcc: false });
+        }
+        let routed = self.route_graph(scratch, exchange, routing_key, properties, out)?;
+        if routed.cacheable {
+            scratch.cache.put(&question, out);
+        }
+        Ok(routed)
     }
 
     /// The common cases, one look-up each; false leaves it to the walk.
     #[inline]
     fn route_simply(&self, entry: &ExchangeEntry, key: &[u8], out: &mut Vec<Destination>) -> bool {
         match &entry.bindings {
-            Bindings::Default => {
-                out.extend(self.queue_destination(entry, key));
-                true
-            }
-            Bindings::Direct(bindings) => match bindings.get(key) {
-                Some(Targets::One(Target::Queue(destination), _)) => {
-                    out.push(*destination);
-                    true
-                }
-                Some(_) => false,
-                None => entry.meta.alternate.is_none(),
-            },
-            _ => false,
+            Bindings::Default => out.extend(self.queue_destination(entry, key)),
+            // What leads to another exchange may meet a queue twice.
+            _ if entry.exchange_bindings > 0 => return false,
+            Bindings::Direct(bindings) => bindings.route(key, &mut |target| push(target, out)),
+            Bindings::Fanout(bindings) => bindings.route(&mut |target| push(target, out)),
+            Bindings::Topic(_) | Bindings::Headers(_) => return false,
         }
+        !out.is_empty() || entry.meta.alternate.is_none()
     }
 
     #[inline]
@@ -267,6 +275,13 @@ impl Walk<'_, '_> {
             sorted.sort_unstable_by_key(|(name, _)| (*name, name.as_ptr()));
             self.sorted = Some(sorted);
         }
+    }
+}
+
+#[inline]
+fn push(target: Target, out: &mut Vec<Destination>) {
+    if let Target::Queue(destination) = target {
+        out.push(destination);
     }
 }
 
