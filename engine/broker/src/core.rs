@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
+use crate::body_bytes::BodyBytes;
+use crate::confirm::AtOnce;
 use crate::connection::{Block, Deadline};
 use crate::durable::{Rested, Unconfirmed};
 use crate::event::{Alarms, Operation};
@@ -15,7 +17,7 @@ use crate::id::{
 use crate::log::{Log, LogId};
 use crate::mail::{Lane, Mail, Signal};
 use crate::memory::spare_segments;
-use crate::message::Message;
+use crate::message::{Likeness, Message};
 use crate::paging::{Damage, Paging};
 use crate::post::Post;
 use crate::queue::Queue;
@@ -24,7 +26,7 @@ use crate::settings::Settings;
 use crate::store::Store;
 use crate::timer::Timers;
 use crate::topology::{Destination, RouteScratch, Topology};
-use crate::writer::{Delivery, Room, Writers};
+use crate::writer::{Delivery, Room, Way, Writers};
 
 /// The state of a shard without its connections' reading halves.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub struct Core {
     pub log: Option<Log>,
     /// Publishes whose confirm waits for the log.
     pub unconfirmed: Unconfirmed,
+    /// Publishes that their channel is yet to be told of.
+    pub(crate) confirmed_at_once: AtOnce,
     /// The queues that the message at hand came to rest in.
     pub(crate) rested: Rested,
     /// All shards have been told that publishers towards this one have to wait.
@@ -62,8 +66,12 @@ pub struct Core {
     pub damage: Vec<Damage>,
     /// The ways out of this shard.
     pub exits: Exits,
+    /// The newest of the numbers given out for messages that are alike.
+    pub last_likeness: Likeness,
     /// Scratch of routing.
     pub route: RouteScratch,
+    /// A queue with a backlog that the message at hand came to rest in.
+    pub backlogged: Option<QueueId>,
     /// Scratch of routing: where the current message goes.
     pub destinations: Vec<Destination>,
     /// Reading halves that may go on, to be looked at before the turn ends.
@@ -93,6 +101,8 @@ pub struct Exits {
     pub writers: Writers,
     /// Mail for the others, and for this shard itself.
     pub post: Post,
+    /// What of bodies was copied; the store and the log count their own.
+    pub body_bytes: BodyBytes,
 }
 
 /// What a shard counts.
@@ -171,11 +181,27 @@ impl Default for ShardLatency {
 }
 
 impl ShardLatency {
-    /// Notes that a message left a queue.
-    #[inline]
-    pub fn record(&mut self, publish_to_deliver_ns: u64, time_in_queue_ns: u64) {
-        self.publish_to_deliver.saturating_record(publish_to_deliver_ns);
-        self.time_in_queue.saturating_record(time_in_queue_ns);
+    /// Notes that a message left a queue: `published_at` its publisher's time, `ready_at` ours.
+    #[inline(always)]
+    pub fn record(&mut self, published_at: Instant, ready_at: Instant, now: Instant) {
+        if published_at == now {
+            self.passed_through += 1;
+        } else {
+            self.publish_to_deliver.saturating_record(now.since(published_at));
+            self.time_in_queue.saturating_record(now.since(ready_at));
+        }
+    }
+
+    /// Notes that so many messages left, which waited equally long.
+    pub fn record_many(
+        &mut self,
+        published_at: Instant,
+        ready_at: Instant,
+        now: Instant,
+        count: u64,
+    ) {
+        self.publish_to_deliver.saturating_record_n(now.since(published_at), count);
+        self.time_in_queue.saturating_record_n(now.since(ready_at), count);
     }
 
     /// Both histograms with everything in them.
@@ -191,7 +217,8 @@ impl ShardLatency {
 impl Core {
     /// A shard without queues and connections.
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
-        let exits = Exits { id, writers: Writers::default(), post: Post::new(shards + 1) };
+        let (writers, post) = (Writers::default(), Post::new(shards + 1));
+        let exits = Exits { id, writers, post, body_bytes: BodyBytes::default() };
         let mut store = Store::default();
         store.limit_spare(spare_segments(&settings));
         store.set_budget(settings.store_memory_max_bytes as usize);
@@ -205,6 +232,7 @@ impl Core {
             store,
             log: None,
             unconfirmed: Unconfirmed::default(),
+            confirmed_at_once: AtOnce::default(),
             rested: Rested::default(),
             told_backed_up: false,
             paging: Paging::default(),
@@ -213,7 +241,9 @@ impl Core {
             by_log_id: seeded_map(0),
             damage: Vec::new(),
             exits,
+            last_likeness: Likeness::UNKNOWN,
             route: RouteScratch::default(),
+            backlogged: None,
             destinations: Vec::new(),
             unblocked: Vec::new(),
             log_waiters: BTreeSet::new(),
@@ -252,14 +282,14 @@ impl Core {
 impl Exits {
     /// Whether a delivery to this consumer would find room on its way out.
     #[inline(always)]
-    pub fn room(&self, consumer: &ConsumerKey) -> Room {
+    pub fn room(&mut self, consumer: &ConsumerKey) -> Room {
         let shard = consumer.channel.owner.shard;
         if shard == self.id {
             self.writers.room(consumer)
         } else if self.post.is_backed_up(shard, Lane::Reply) {
             Room::Full
         } else {
-            Room::Yes
+            Room::Yes(Way::Mesh(shard))
         }
     }
 
@@ -304,20 +334,29 @@ impl Exits {
         }
     }
 
-    /// Sends a delivery to its consumer, here or on another shard.
-    #[inline]
-    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) {
-        let shard = delivery.consumer.channel.owner.shard;
-        if shard == self.id {
-            self.writers.deliver(delivery, message);
-            if delivery.granted && delivery.number.is_none() {
-                // The grant was not used up: nothing will be settled.
-                self.grant_waiting(delivery.consumer.channel);
+    /// Sends a delivery to its consumer by the way that [`Self::room`] found.
+    #[inline(always)]
+    pub fn deliver(&mut self, way: Way, make: impl Fn() -> Delivery, message: &Message<'_>) {
+        // Made where it is used: a value that the mesh takes by reference must not be laid out in
+        // memory for the sockets, too.
+        match way {
+            Way::Socket(place) => {
+                let delivery = make();
+                self.writers.deliver_at(place, &delivery, message);
+                if delivery.granted && delivery.number.is_none() {
+                    // The grant was not used up: nothing will be settled.
+                    self.grant_waiting(delivery.consumer.channel);
+                }
             }
-        } else {
-            let batch = self.post.open(shard, Lane::Reply);
-            let parcel = batch.pack(message);
-            batch.mails.push(Mail::Deliver { delivery: *delivery, parcel });
+            Way::Mesh(shard) => self.mail(shard, &make(), message),
         }
+    }
+
+    #[inline(never)]
+    fn mail(&mut self, shard: ShardId, delivery: &Delivery, message: &Message<'_>) {
+        let batch = self.post.open(shard, Lane::Reply);
+        let parcel = batch.pack(message);
+        batch.mails.push(Mail::Deliver { delivery: *delivery, parcel });
+        self.body_bytes.copied.mail += message.body.copied_bytes();
     }
 }

@@ -18,8 +18,6 @@ pub enum Event {
         connection: ConnectionId,
         /// The client's address.
         peer: SocketAddr,
-        /// The address it connected to.
-        local: SocketAddr,
     },
     /// Bytes arrived: one whole receive buffer, lent until the last slice is dropped.
     Received {

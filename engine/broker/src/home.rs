@@ -4,19 +4,21 @@
 //! through `Core::ask`, also from channels of this shard, as mail to itself.
 
 use crate::control::Request;
-use crate::core::{Core, Exits};
+use crate::core::{Core, Exits, ShardLatency};
 use crate::durable::{Rested, let_go};
 use crate::error::Exception;
-use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
+use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
 use crate::log::Position;
-use crate::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
+use crate::mail::{
+    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
+};
 use crate::message::Message;
 use crate::paging::queue_ref;
 use crate::queue::Queue;
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::{Change, Effect, Holder};
 use crate::store::{MessageId, Store};
-use crate::writer::{Delivery, Room};
+use crate::writer::{Delivery, Room, Way};
 
 impl Core {
     /// Puts a message into queues that live here. Queues that are gone swallow it, which is what
@@ -24,7 +26,7 @@ impl Core {
     ///
     /// Where a part of it has to outlive the process, it returns how far the log has to be durable
     /// before the publisher may be told.
-    #[inline]
+    #[inline(always)]
     pub fn publish_home(
         &mut self,
         queues: impl Iterator<Item = QueueId>,
@@ -40,58 +42,42 @@ impl Core {
         self.log_rested(resting?, message)
     }
 
-    #[inline]
+    /// A message that finds its queue empty and a consumer with room leaves at once.
+    ///
+    /// Not inlined: in a loop over queues the compiler would work out beforehand what rendering
+    /// needs of the message, and mostly there is one queue.
+    #[inline(never)]
     fn enqueue(&mut self, id: QueueId, message: &Message<'_>, resting: &mut Option<MessageId>) {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
         queue.counts.published += 1;
-        if queue.state.is_empty() {
-            let taker = next_taker(queue, &mut self.exits);
-            if let Some(taker) = taker {
-                if taker.no_ack {
-                    queue.state.apply(Change::PassThrough);
-                    self.hand_over(id, &taker, message, None, false);
-                    return;
-                }
-                let rested = self.log.is_some().then_some(&mut self.rested);
-                let resting = rest(&mut self.store, rested, queue, message, resting);
-                queue.state.apply(Change::Enqueue(resting, self.now));
-                let effect = queue.state.apply(Change::CheckOut(Some(taker.holder)));
-                if let Effect::Left { delivery, .. } = effect {
-                    self.hand_over(id, &taker, message, delivery, false);
-                }
-                return;
+        let taker = if queue.state.is_empty() { next_taker(queue, &mut self.exits) } else { None };
+        let mut number = None;
+        if taker.is_some_and(|(taker, _)| taker.no_ack) {
+            queue.state.apply(Change::PassThrough);
+        } else {
+            let rested = self.log.is_some().then_some(&mut self.rested);
+            let resting = rest(&mut self.store, rested, queue, message, resting);
+            let change = match taker {
+                Some((taker, _)) => Change::HandOver(resting, taker.holder),
+                None => Change::Enqueue(resting, self.now),
+            };
+            if let Effect::HandedOver(delivery) = queue.state.apply(change) {
+                number = Some(delivery);
             }
         }
-        let rested = self.log.is_some().then_some(&mut self.rested);
-        let resting = rest(&mut self.store, rested, queue, message, resting);
-        queue.state.apply(Change::Enqueue(resting, self.now));
-    }
-
-    /// Sends a message that has left its queue without resting to the consumer that took it.
-    #[inline(always)]
-    fn hand_over(
-        &mut self,
-        id: QueueId,
-        taker: &Taker,
-        message: &Message<'_>,
-        number: Option<u64>,
-        redelivered: bool,
-    ) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
+        let Some((taker, way)) = taker else {
+            self.backlogged = Self::look_at_backlog(queue, message).or(self.backlogged);
             return;
         };
-        queue.consumers.took(taker);
+        queue.consumers.took(&taker);
         queue.counts.delivered += 1;
         self.counts.count_delivery(taker.no_ack);
         queue.record_latency(message.published_at, self.now, self.now);
-        if message.published_at == self.now {
-            self.latency.passed_through += 1;
-        } else {
-            self.latency.record(self.now.since(message.published_at), 0);
-        }
-        self.exits.deliver(&delivery_of(id, self.id, taker, number, redelivered), message);
+        self.latency.record(message.published_at, self.now, self.now);
+        let home = self.id;
+        self.exits.deliver(way, || delivery_of(queue, home, &taker, number, false), message);
     }
 
     /// Gives ready messages to consumers that can take them.
@@ -99,6 +85,7 @@ impl Core {
         loop {
             self.serve_getters(id);
             self.give_out(id);
+            self.backlog_shrank(id);
             if !self.page_in(id) {
                 return;
             }
@@ -109,15 +96,17 @@ impl Core {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
+        let (now, log_id) = (self.now, queue.log_id);
+        let mut waits = Waits::default();
         // Nobody is asked to take a message that has to be read first.
         while queue.state.front().is_some_and(|front| self.store.is_resident(front.message)) {
-            let Some(taker) = next_taker(queue, &mut self.exits) else {
-                return;
+            let Some((taker, way)) = next_taker(queue, &mut self.exits) else {
+                break;
             };
             let holder = (!taker.no_ack).then_some(taker.holder);
             let Effect::Left { entry, delivery } = queue.state.apply(Change::CheckOut(holder))
             else {
-                return;
+                break;
             };
             let message = self.store.message(entry.message);
             queue.consumers.took(&taker);
@@ -125,42 +114,56 @@ impl Core {
             self.counts.count_delivery(taker.no_ack);
             queue.counts.redelivered += u64::from(entry.redelivered);
             self.counts.redelivered += u64::from(entry.redelivered);
-            queue.record_latency(message.published_at, entry.ready_at, self.now);
-            self.latency
-                .record(self.now.since(message.published_at), self.now.since(entry.ready_at));
-            let sent = delivery_of(id, self.id, &taker, delivery, entry.redelivered);
-            self.exits.deliver(&sent, &message);
+            if let Some(told) = waits.add(message.published_at, entry.ready_at) {
+                told.tell(queue, &mut self.latency, now);
+            }
+            let home = self.id;
+            let sent = || delivery_of(queue, home, &taker, delivery, entry.redelivered);
+            self.exits.deliver(way, sent, &message);
             if taker.no_ack {
-                let at = (queue.log_id, entry.position);
-                let_go(&mut self.store, &mut self.log, self.now, at, entry.message);
+                let at = (log_id, entry.position);
+                let_go(&mut self.store, &mut self.log, now, at, entry.message);
             } else {
                 Self::given_out(&mut self.store, self.log.as_ref(), entry.message);
             }
         }
+        waits.tell(queue, &mut self.latency, now);
     }
 
-    /// Ends a delivery as its client wishes. `serve` is false while more of the same is to come:
+    /// Ends deliveries as their client wishes. `serve` is false while more of the same is to come:
     /// what returns together is in its places before anybody is served.
-    #[inline]
-    pub fn settle(&mut self, id: QueueId, delivery: u64, settlement: Settlement, serve: bool) {
-        let now = self.now;
+    pub fn settle(
+        &mut self,
+        id: QueueId,
+        deliveries: Deliveries,
+        settlement: Settlement,
+        serve: bool,
+    ) {
+        let (holder, now) = (deliveries.holder, self.now);
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
-        let change = match settlement {
-            Settlement::Ack | Settlement::Reject => Change::Settle(delivery),
-            Settlement::Requeue => Change::Requeue(delivery, now),
-        };
-        let Effect::Returned(checkout) = queue.state.apply(change) else {
-            return;
-        };
-        queue.consumers.settled(checkout.holder);
-        queue.counts.acknowledged += u64::from(settlement == Settlement::Ack);
-        let (log_id, is_empty) = (queue.log_id, queue.state.is_empty());
-        if settlement != Settlement::Requeue {
-            self.let_go(log_id, checkout.position, checkout.message);
+        let mut settled = 0;
+        for number in deliveries.numbers() {
+            let change = match settlement {
+                Settlement::Ack | Settlement::Reject => Change::Settle(holder, number),
+                Settlement::Requeue => Change::Requeue(holder, number, now),
+            };
+            let Effect::Returned(checkout) = queue.state.apply(change) else { continue };
+            settled += 1;
+            if settlement != Settlement::Requeue {
+                let at = (queue.log_id, checkout.position);
+                let_go(&mut self.store, &mut self.log, now, at, checkout.message);
+            }
         }
-        if serve && !is_empty {
+        if settled == 0 {
+            return;
+        }
+        queue.consumers.settled(holder, settled);
+        if settlement == Settlement::Ack {
+            queue.counts.acknowledged += u64::from(settled);
+        }
+        if serve && !queue.state.is_empty() {
             self.pump(id);
         }
     }
@@ -178,6 +181,7 @@ impl Core {
             QueueRequest::Purge(channel) => {
                 let purged = self.drop_ready(id);
                 self.serve_getters(id);
+                self.backlog_shrank(id);
                 self.answer(channel, Ok(QueueAnswer::Purged(purged)));
             }
             QueueRequest::Delete { channel, if_unused, if_empty } => {
@@ -328,6 +332,7 @@ impl Core {
             self.visits.entry(channel).or_default().insert(id);
         }
         let effect = queue.state.apply(Change::CheckOut(holder));
+        let holder = holder.unwrap_or_default();
         let Effect::Left { entry, delivery } = effect else {
             return;
         };
@@ -336,14 +341,15 @@ impl Core {
         queue.counts.redelivered += u64::from(entry.redelivered);
         queue.record_latency(message.published_at, entry.ready_at, self.now);
         self.counts.redelivered += u64::from(entry.redelivered);
-        self.latency.record(self.now.since(message.published_at), self.now.since(entry.ready_at));
+        self.latency.record(message.published_at, entry.ready_at, self.now);
         let remaining = queue.state.ready_count() as u32;
         let log_id = queue.log_id;
         let batch = self.exits.post.open(channel.owner.shard, Lane::Reply);
         let parcel = batch.pack(&message);
         let redelivered = entry.redelivered;
-        let got = Got { queue: id, home: self.id, delivery, redelivered, remaining };
+        let got = Got { queue: id, home: self.id, holder, delivery, redelivered, remaining };
         batch.mails.push(Mail::Got { channel, got, parcel });
+        self.exits.body_bytes.copied.mail += message.body.copied_bytes();
         if no_ack {
             self.let_go(log_id, entry.position, entry.message);
         } else {
@@ -385,6 +391,10 @@ impl Core {
             return;
         };
         queue.closing = true;
+        self.end_backlog(id);
+        let Some(queue) = self.queues[id.slot as usize].as_deref_mut() else {
+            return;
+        };
         let getters = queue.pages.take().map(|pages| pages.getters).unwrap_or_default();
         for channel in queue.consumers.channels() {
             if let Some(visits) = self.visits.get_mut(&channel) {
@@ -425,8 +435,8 @@ impl Core {
             return;
         };
         for delivery in queue.state.held_by(holder) {
-            queue.state.apply(Change::Requeue(delivery, now));
-            queue.consumers.settled(holder);
+            queue.state.apply(Change::Requeue(holder, delivery, now));
+            queue.consumers.settled(holder, 1);
         }
     }
 
@@ -443,34 +453,69 @@ impl Core {
 }
 
 /// The queue, unless it is gone or going.
-#[inline]
+#[inline(always)]
 pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Queue> {
     let queue = queues.get_mut(id.slot as usize)?.as_deref_mut()?;
-    (queue.meta.id == id && !queue.closing).then_some(queue)
+    (queue.id == id && !queue.closing).then_some(queue)
 }
 
-/// The next consumer in turn that has room on its way out.
+/// Messages that leave one after the other and waited equally long, as those do that came in one
+/// turn: their latencies are counted together.
+#[derive(Clone, Copy, Default)]
+struct Waits {
+    published_at: Instant,
+    ready_at: Instant,
+    count: u64,
+}
+
+impl Waits {
+    /// Adds a message. Returns those before it, if they waited differently.
+    #[inline]
+    fn add(&mut self, published_at: Instant, ready_at: Instant) -> Option<Self> {
+        if (published_at, ready_at) == (self.published_at, self.ready_at) {
+            self.count += 1;
+            return None;
+        }
+        Some(std::mem::replace(self, Self { published_at, ready_at, count: 1 }))
+    }
+
+    fn tell(self, queue: &mut Queue, latency: &mut ShardLatency, now: Instant) {
+        if self.count > 0 {
+            queue.record_latencies(self.published_at, self.ready_at, now, self.count);
+            latency.record_many(self.published_at, self.ready_at, now, self.count);
+        }
+    }
+}
+
+/// The next consumer in turn that has room on its way out, and that way.
 #[inline(always)]
-fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<Taker> {
+fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<(Taker, Way)> {
     loop {
         let (taker, granted) = match queue.consumers.next() {
             Next::Take(taker) => (taker, true),
             Next::AskGrant(taker) => (taker, false),
             Next::Nobody => return None,
         };
-        match exits.room(&taker.key) {
-            Room::Yes if granted => return Some(taker),
-            Room::Yes if exits.grant(queue.meta.id, &taker.key) => {
-                queue.consumers.granted(&taker);
-            }
-            Room::Yes => queue.consumers.wait_for_grant(&taker),
-            Room::Full => {
-                queue.consumers.stop_here(taker.holder);
-                exits.pass_over(queue.meta.id, taker.key);
-            }
-            // Its leave is under way.
-            Room::Gone => queue.consumers.stop_here(taker.holder),
+        match exits.room(&queue.consumers.key(taker.holder)) {
+            Room::Yes(way) if granted => return Some((taker, way)),
+            room => pass_on(queue, exits, taker, room),
         }
+    }
+}
+
+/// The consumer in front cannot take a message now.
+#[inline(never)]
+fn pass_on(queue: &mut Queue, exits: &mut Exits, taker: Taker, room: Room) {
+    let key = queue.consumers.key(taker.holder);
+    match room {
+        Room::Yes(_) if exits.grant(queue.id, &key) => queue.consumers.granted(&taker),
+        Room::Yes(_) => queue.consumers.wait_for_grant(&taker),
+        Room::Full => {
+            queue.consumers.stop_here(taker.holder);
+            exits.pass_over(queue.id, key);
+        }
+        // Its leave is under way.
+        Room::Gone => queue.consumers.stop_here(taker.holder),
     }
 }
 
@@ -498,14 +543,22 @@ fn rest(
     id
 }
 
-#[inline]
+#[inline(always)]
 fn delivery_of(
-    queue: QueueId,
+    queue: &Queue,
     home: ShardId,
     taker: &Taker,
     number: Option<u64>,
     redelivered: bool,
 ) -> Delivery {
-    let Taker { key: consumer, granted, .. } = *taker;
-    Delivery { consumer, queue, home, number, redelivered, granted }
+    let (consumer, holder) = (queue.consumers.key(taker.holder), taker.holder);
+    Delivery {
+        consumer,
+        queue: queue.id,
+        home,
+        holder,
+        number,
+        redelivered,
+        granted: taker.granted,
+    }
 }

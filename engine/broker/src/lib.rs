@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod arguments;
+pub mod backlog;
+pub mod body_bytes;
 pub mod channel;
 pub mod confirm;
 pub mod connection;
@@ -45,4 +47,5 @@ mod term;
 pub mod timer;
 pub mod topic;
 pub mod topology;
+pub mod unacked;
 pub mod writer;

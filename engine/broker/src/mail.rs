@@ -18,7 +18,8 @@ use bytes::Bytes;
 use crate::control::{Answer, Request};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
-use crate::message::{Body, Message};
+use crate::message::{Body, Likeness, Message};
+use crate::queue::state::Holder;
 use crate::topology::Delta;
 use crate::writer::Delivery;
 
@@ -59,12 +60,12 @@ pub enum Mail {
         /// The channel that wants to hear [`Mail::Confirmed`].
         confirm: Option<ChannelKey>,
     },
-    /// Work: the client acknowledged, rejected or requeued a delivery.
+    /// Work: the client acknowledged, rejected or requeued deliveries.
     Settle {
-        /// The queue it came from.
+        /// The queue they came from.
         queue: QueueId,
-        /// The queue's number for the delivery.
-        delivery: u64,
+        /// Which of the queue's.
+        deliveries: Deliveries,
         /// What the client said.
         settlement: Settlement,
         /// No more of the same method follows for this queue: serve its consumers.
@@ -150,12 +151,33 @@ pub struct Got {
     pub queue: QueueId,
     /// Where that queue lives.
     pub home: ShardId,
-    /// The queue's number for it; `None` where nothing is to be acknowledged.
+    /// Who has it, to the queue.
+    pub holder: Holder,
+    /// The holder's number for it; `None` where nothing is to be acknowledged.
     pub delivery: Option<u64>,
     /// Delivered before.
     pub redelivered: bool,
     /// Ready messages left.
     pub remaining: u32,
+}
+
+/// Deliveries of a queue to one holder, by their numbers there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deliveries {
+    /// Who has them.
+    pub holder: Holder,
+    /// The oldest.
+    pub first: u64,
+    /// How many: those after it, without a gap.
+    pub count: u64,
+}
+
+impl Deliveries {
+    /// Their numbers, oldest first.
+    #[inline]
+    pub fn numbers(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.count
+    }
 }
 
 /// What a client says of a delivery.
@@ -329,7 +351,8 @@ impl Batch {
             ParcelBody::Pieces(pieces) => Body::Pieces(pieces),
         };
         let published_at = parcel.published_at;
-        Message { exchange, routing_key, properties, body, published_at }
+        let likeness = Likeness::UNKNOWN;
+        Message { exchange, routing_key, properties, body, published_at, likeness }
     }
 
     /// Notes the queues of a [`Mail::Publish`] and returns their range.
@@ -359,6 +382,7 @@ mod tests {
             properties: &[0, 0],
             body: Body::Inline(b"hello"),
             published_at: Instant(7),
+            likeness: Likeness::UNKNOWN,
         };
         let large = Message { exchange: b"", body: Body::Pieces(&pieces), ..small };
         let (first, second) = (batch.pack(&small), batch.pack(&large));

@@ -23,6 +23,43 @@ pub struct Message<'a> {
     pub body: Body<'a>,
     /// When its last frame arrived.
     pub published_at: Instant,
+    /// Messages of one number have the same exchange, routing key and properties; see
+    /// [`Likeness`].
+    pub likeness: Likeness,
+}
+
+/// Tells without a look at them that two messages have the same exchange, routing key and
+/// properties. Given out by a shard, means something on that shard only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Likeness(u64);
+
+impl Likeness {
+    /// Nobody has compared.
+    pub const UNKNOWN: Self = Self(0);
+
+    /// A number that was not there before, from the last one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// As it is kept with a message at rest.
+    #[must_use]
+    pub(crate) fn to_bytes(self) -> [u8; 8] {
+        self.0.to_le_bytes()
+    }
+
+    /// What was kept so.
+    #[must_use]
+    pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+
+    /// Whether both are known, and the same.
+    #[inline(always)]
+    pub fn is(self, other: Self) -> bool {
+        self == other && self != Self::UNKNOWN
+    }
 }
 
 /// The body of a message.
@@ -40,6 +77,15 @@ impl Body<'_> {
         match self {
             Self::Inline(bytes) => bytes.len(),
             Self::Pieces(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    /// Bytes that are copied wherever the body goes next.
+    #[inline]
+    pub fn copied_bytes(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Pieces(_) => 0,
         }
     }
 

@@ -3,9 +3,13 @@
 //! It belongs to the writing half of a connection, so that a message can be delivered to a
 //! channel while another frame of the same connection is being read.
 
+use leveret_amqp::encoder::Deliver;
+use leveret_amqp::envelope::Envelope;
+
 use crate::confirm::Confirms;
 use crate::id::{ChannelKey, ConsumerKey, Map, QueueId, ShardId, seeded_map};
-use crate::outstanding::Outstanding;
+use crate::message::{Likeness, Message};
+use crate::unacked::{Run, Source, Unacked};
 use crate::writer::Delivery;
 
 /// Consumers on one channel: their slots are 16 bits of [`ConsumerKey::number`].
@@ -17,7 +21,7 @@ pub struct Outbound {
     /// Who this is to the homes of its queues.
     pub key: ChannelKey,
     /// Deliveries the client has not settled, by delivery tag.
-    pub unacked: Outstanding<Unacked>,
+    pub unacked: Unacked,
     /// Confirm mode, once selected.
     pub confirms: Option<Confirms>,
     /// Confirms may be due; set with each publish and cleared when they are written.
@@ -32,23 +36,8 @@ pub struct Outbound {
     consumer_generation: u32,
 }
 
-/// A delivery the client has not settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unacked {
-    /// The queue it came from.
-    pub queue: QueueId,
-    /// Where that queue lives.
-    pub home: ShardId,
-    /// The queue's number for it.
-    pub delivery: u64,
-    /// It counts against the channel-wide limit (a consumer got it, not `basic.get`).
-    pub counted: bool,
-    /// Settled in a transaction that is not committed.
-    pub in_transaction: bool,
-}
-
 /// A consumer of the channel.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Consumer {
     /// Who it is to the queue's home.
     pub key: ConsumerKey,
@@ -62,6 +51,56 @@ pub struct Consumer {
     pub no_ack: bool,
     /// Its home has been told to stop because our socket is full.
     pub stopped: bool,
+    /// What surrounded the body of its last delivery.
+    pub envelope: Envelope,
+    /// Of the message in that envelope.
+    pub last_likeness: Likeness,
+}
+
+impl Consumer {
+    /// Puts a message into the envelope. False where it has none and has to be rendered whole.
+    #[inline(never)]
+    pub fn address(
+        &mut self,
+        message: &Message<'_>,
+        delivery: &Delivery,
+        delivery_tag: u64,
+        frame_size_max: u32,
+    ) -> bool {
+        let Message { exchange, routing_key, properties, body, .. } = *message;
+        self.last_likeness = message.likeness;
+        if self.envelope.suits(exchange, routing_key, properties, body.len()) {
+            return true;
+        }
+        let method = method(&self.tag, message, delivery, delivery_tag);
+        self.envelope.render(method, properties, body.len(), frame_size_max)
+    }
+
+    /// `basic.deliver` for a message.
+    pub fn method<'m>(
+        &'m self,
+        message: &Message<'m>,
+        delivery: &Delivery,
+        delivery_tag: u64,
+    ) -> Deliver<'m> {
+        method(&self.tag, message, delivery, delivery_tag)
+    }
+}
+
+fn method<'m>(
+    tag: &'m str,
+    message: &Message<'m>,
+    delivery: &Delivery,
+    delivery_tag: u64,
+) -> Deliver<'m> {
+    Deliver {
+        channel: delivery.consumer.channel.channel,
+        consumer_tag: tag.as_bytes(),
+        delivery_tag,
+        redelivered: delivery.redelivered,
+        exchange: message.exchange,
+        routing_key: message.routing_key,
+    }
 }
 
 /// Channel-wide prefetch: each delivery needs a grant, given out here in turn.
@@ -94,7 +133,7 @@ impl Outbound {
     pub fn new(key: ChannelKey) -> Self {
         Self {
             key,
-            unacked: Outstanding::default(),
+            unacked: Unacked::default(),
             confirms: None,
             confirms_due: false,
             limit: ChannelLimit::default(),
@@ -107,29 +146,51 @@ impl Outbound {
         }
     }
 
-    /// Takes a delivery for one of the consumers: its delivery tag and the consumer's tag. `None`
-    /// where the consumer is gone.
+    /// Takes a delivery for one of the consumers: its delivery tag and the consumer. `None` where
+    /// the consumer is gone.
     #[inline(always)]
-    pub fn deliver(&mut self, delivery: &Delivery) -> Option<(u64, &str)> {
+    pub fn deliver(&mut self, delivery: &Delivery) -> Option<(u64, &mut Consumer)> {
         let number = delivery.consumer.number;
-        let consumer = self.consumers.get((number & 0xFFFF) as usize)?.as_ref()?;
+        let consumer = self.consumers.get_mut((number & 0xFFFF) as usize)?.as_mut()?;
         if consumer.key.number != number {
             return None;
         }
         self.last_delivery_tag += 1;
-        if let Some(settled_by) = delivery.number {
-            let unacked = Unacked {
-                queue: delivery.queue,
-                home: delivery.home,
-                delivery: settled_by,
-                counted: true,
-                in_transaction: false,
-            };
-            self.unacked.push(self.last_delivery_tag, unacked);
+        if let Some(number) = delivery.number {
+            let Delivery { queue, home, holder, .. } = *delivery;
+            let source = Source { queue, home, holder, counted: true };
+            self.unacked.push(self.last_delivery_tag, source, number);
             self.limit.unsettled += 1;
         }
-        self.limit.granted -= u32::from(delivery.granted && self.limit.granted > 0);
-        Some((self.last_delivery_tag, &consumer.tag))
+        if delivery.granted {
+            self.limit.granted = self.limit.granted.saturating_sub(1);
+        }
+        Some((self.last_delivery_tag, consumer))
+    }
+
+    /// Takes a delivery that the client settles.
+    #[inline]
+    pub fn settle(&mut self, tag: u64) -> Option<Run> {
+        let run = self.unacked.take(tag)?;
+        self.settled(&run);
+        Some(run)
+    }
+
+    /// Takes the oldest deliveries that the client settles by naming `tag`, as far as they are of
+    /// one run.
+    #[inline]
+    pub fn settle_through(&mut self, tag: u64) -> Option<Run> {
+        let run = self.unacked.take_through(tag)?;
+        self.settled(&run);
+        Some(run)
+    }
+
+    /// Counts deliveries that were settled.
+    #[inline]
+    pub fn settled(&mut self, run: &Run) {
+        if run.source.counted {
+            self.limit.unsettled -= run.count() as u32;
+        }
     }
 
     /// The number of the next delivery.
@@ -193,7 +254,16 @@ impl Outbound {
         let key = ConsumerKey { channel: self.key, number };
         self.tags.insert(tag.into(), number);
         let tag = tag.into();
-        self.consumers[slot] = Some(Consumer { key, tag, queue, home, no_ack, stopped: false });
+        self.consumers[slot] = Some(Consumer {
+            key,
+            tag,
+            queue,
+            home,
+            no_ack,
+            stopped: false,
+            envelope: Envelope::default(),
+            last_likeness: Likeness::UNKNOWN,
+        });
         Some(key)
     }
 

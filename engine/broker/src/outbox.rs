@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::message::Body;
+
 /// Bytes for a socket: copied ones in `scratch`, large bodies by reference between them.
 ///
 /// ```text
@@ -15,6 +17,8 @@ pub struct Outbox {
     /// Shared bodies, each with the offset in `scratch` before which it is sent.
     pub bodies: Vec<(usize, Bytes)>,
     shared_bytes: usize,
+    /// Bytes of `scratch` that are small bodies; whoever copies one in adds them.
+    pub copied_body_bytes: usize,
 }
 
 impl Outbox {
@@ -24,10 +28,34 @@ impl Outbox {
         self.scratch.len() + self.shared_bytes
     }
 
+    /// Bytes that will go over the wire by reference.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared_bytes
+    }
+
     /// Whether nothing waits.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Adds a body that needs no cutting: copied or by reference, as the message has it.
+    #[inline(always)]
+    pub fn write_body(&mut self, body: &Body<'_>) {
+        match body {
+            Body::Inline(octets) => {
+                self.copied_body_bytes += octets.len();
+                self.scratch.extend_from_slice(octets);
+            }
+            Body::Pieces(pieces) => self.share_body(pieces),
+        }
+    }
+
+    fn share_body(&mut self, pieces: &[Bytes]) {
+        let offset = self.scratch.len();
+        for piece in pieces {
+            self.insert_shared(offset, piece.clone());
+        }
     }
 
     /// Adds a shared body piece before `scratch[offset]`; offsets must not descend.
@@ -44,7 +72,7 @@ impl Outbox {
 
     /// An outbox with the memory of parts whose content has been sent.
     pub fn from_parts(scratch: Vec<u8>, bodies: Vec<(usize, Bytes)>) -> Self {
-        let mut outbox = Self { scratch, bodies, shared_bytes: 0 };
+        let mut outbox = Self { scratch, bodies, ..Self::default() };
         outbox.clear();
         outbox
     }
@@ -54,6 +82,7 @@ impl Outbox {
         self.scratch.clear();
         self.bodies.clear();
         self.shared_bytes = 0;
+        self.copied_body_bytes = 0;
     }
 
     /// Copies the wire form out, for tests and for the simulator's network.

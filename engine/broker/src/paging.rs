@@ -24,8 +24,10 @@ use crate::log::blocks::Blocks;
 use crate::log::operation::{DiskError, ReadId};
 use crate::log::record::{self, Record, Stamp};
 use crate::log::{BLOCK_BYTES, Log, LogId, Place, Position, QueueRef, process_queue};
-use crate::message::Message;
+use crate::message::{Likeness, Message};
 use crate::queue::Queue;
+use crate::queue::fifo::Fifo;
+use crate::queue::ready::Entry;
 use crate::queue::state::Change;
 use crate::store::{MessageId, Store};
 
@@ -223,6 +225,7 @@ impl Core {
                         body: record.body,
                         // The log does not keep the publisher's time.
                         published_at: due.ready_at,
+                        likeness: Likeness::UNKNOWN,
                     };
                     self.store.load(id, &message);
                 }
@@ -479,39 +482,40 @@ impl Core {
         if pages.from >= pages.to {
             // Behind the newest that can leave; what is newer goes up from there later.
             let mut index = fifo.len();
-            while index > 0 && eviction.is_left(&fifo[index - 1]) {
+            while index > 0 && fifo.get(index - 1).is_some_and(|entry| eviction.is_left(&entry)) {
                 index -= 1;
             }
-            let behind = index.checked_sub(1).map_or(pages.from, |last| fifo[last].position + 1);
+            let last = index.checked_sub(1).and_then(|last| fifo.get(last));
+            let behind = last.map_or(pages.from, |last| last.position + 1);
             (pages.from, pages.to) = (behind, behind);
         }
-        let to = state.ready().fifo_index(pages.to);
-        for entry in fifo.range(to..) {
-            if !eviction.evict(entry) {
+        let to = fifo.index_of(pages.to);
+        for entry in fifo.range(to..fifo.len()) {
+            if !eviction.evict(&entry) {
                 break;
             }
             pages.to = entry.position + 1;
         }
-        for entry in fifo.range(state.ready().fifo_index(pages.to)..) {
-            if !eviction.write(entry) {
+        for entry in fifo.range(fifo.index_of(pages.to)..fifo.len()) {
+            if !eviction.write(&entry) {
                 break;
             }
         }
         if pages.under_way == 0 {
-            let head = head_of(state.ready().fifo(), eviction.store, head_bytes);
+            let head = head_of(fifo, eviction.store, head_bytes);
             *eviction.steps = eviction.steps.saturating_sub(head);
-            let from = state.ready().fifo_index(pages.from);
+            let from = fifo.index_of(pages.from);
             let range = head.min(from)..from;
             let mut reached = from;
             for entry in fifo.range(range.clone()).rev() {
-                if !eviction.evict(entry) {
+                if !eviction.evict(&entry) {
                     break;
                 }
                 pages.from = entry.position;
                 reached -= 1;
             }
             for entry in fifo.range(range.start..reached).rev() {
-                if !eviction.write(entry) {
+                if !eviction.write(&entry) {
                     break;
                 }
             }
@@ -538,13 +542,13 @@ impl Eviction<'_> {
     }
 
     /// Whether the message has to stay in memory for now, a record not yet durable or none.
-    fn is_left(&mut self, entry: &crate::queue::ready::Entry) -> bool {
+    fn is_left(&mut self, entry: &Entry) -> bool {
         let place = self.store.log_place(entry.message);
         self.step() && place.is_none_or(|place| !self.log.can_be_read(place))
     }
 
     /// Evicts a message, if it is not gone already and cannot be helped. False: no further.
-    fn evict(&mut self, entry: &crate::queue::ready::Entry) -> bool {
+    fn evict(&mut self, entry: &Entry) -> bool {
         if !self.step() {
             return false;
         }
@@ -560,7 +564,7 @@ impl Eviction<'_> {
 
     /// Gives a message that was not logged when it came a record. It was transient. False: no
     /// further.
-    fn write(&mut self, entry: &crate::queue::ready::Entry) -> bool {
+    fn write(&mut self, entry: &Entry) -> bool {
         if !self.step() || self.log.has_no_room_for_copies() {
             return false;
         }
@@ -577,7 +581,7 @@ impl Eviction<'_> {
 }
 
 /// How many messages at the front stay in memory: one at least, so that reading gets on.
-fn head_of(fifo: &VecDeque<crate::queue::ready::Entry>, store: &Store, head_bytes: usize) -> usize {
+fn head_of(fifo: &Fifo, store: &Store, head_bytes: usize) -> usize {
     let mut bytes = 0;
     let within = fifo.iter().take(HEAD_MESSAGES).take_while(|entry| {
         bytes += store.size_bytes(entry.message);
@@ -597,20 +601,23 @@ fn due(
     let Queue { state, pages, .. } = queue;
     let pages = pages.get_or_insert_default();
     let ready = state.ready();
-    let index = ready.fifo_index(pages.from);
+    let index = ready.fifo().index_of(pages.from);
     let mut due = Vec::new();
     let mut bytes = 0;
     if !absent {
         if index > HEAD_MESSAGES {
-            pages.check_at = ready.fifo()[index - HEAD_MESSAGES / 2].position;
+            let half_way = ready.fifo().get(index - HEAD_MESSAGES / 2);
+            pages.check_at = half_way.map_or(0, |entry| entry.position);
             return (due, false);
         }
-        bytes = ready.fifo().range(..index).map(|entry| store.size_bytes(entry.message)).sum();
+        bytes = ready.fifo().range(0..index).map(|entry| store.size_bytes(entry.message)).sum();
     }
     let fifo_front = ready.fifo().front().map_or(u64::MAX, |front| front.position);
     let returned = ready.returned().take_while(|entry| entry.position < fifo_front);
     let returned = returned.take(if absent { HEAD_MESSAGES } else { 0 });
-    for entry in returned.chain(ready.fifo().range(index..)).take(2 * HEAD_MESSAGES) {
+    for entry in
+        returned.chain(ready.fifo().range(index..ready.fifo().len())).take(2 * HEAD_MESSAGES)
+    {
         let is_enough = bytes >= head_bytes && !(absent && due.is_empty());
         if is_enough {
             break;
@@ -629,11 +636,11 @@ fn due(
             pages.from = entry.position + 1;
         }
     }
-    let next = ready.fifo().get(ready.fifo_index(pages.from));
+    let next = ready.fifo().get(ready.fifo().index_of(pages.from));
     let next = next.filter(|entry| !store.is_resident(entry.message));
     // A recovered queue never said how far it reaches.
     pages.to = pages.to.max(next.map_or(pages.from, |entry| entry.position + 1));
-    let ahead = ready.fifo_index(pages.from);
+    let ahead = ready.fifo().index_of(pages.from);
     pages.check_at = ready.fifo().get(ahead / 2).map_or(0, |entry| entry.position);
     (due, false)
 }

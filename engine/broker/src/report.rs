@@ -2,6 +2,7 @@
 
 use hdrhistogram::Histogram as PreciseHistogram;
 
+use crate::body_bytes::BodyBytes;
 use crate::connection::{Block, Connection};
 use crate::core::ShardCounts;
 use crate::event::Alarms;
@@ -20,6 +21,8 @@ pub struct Report {
     pub shard: ShardId,
     /// Counters since the start.
     pub counts: ShardCounts,
+    /// What of bodies was delivered and copied since the start.
+    pub body_bytes: BodyBytes,
     /// Open connections, those that are ending included.
     pub connections: usize,
     /// Open channels.
@@ -86,6 +89,8 @@ pub struct BlockedCounts {
     pub log: usize,
     /// Mail to another shard is backed up.
     pub mesh: usize,
+    /// For a moment, because consumers are behind.
+    pub backlog: usize,
 }
 
 /// The state of one queue.
@@ -116,6 +121,7 @@ impl Shard {
         let mut report = Report {
             shard: core.id,
             counts: core.counts,
+            body_bytes: self.body_bytes(),
             connections: self.connections(),
             channels: self.reading_halves().map(Connection::channel_count).sum(),
             consumers: 0,
@@ -150,7 +156,9 @@ impl Shard {
                     messages_unacked: queue.state.unacked_count(),
                     consumers: queue.consumers.count(),
                     counts: queue.counts,
-                    latency: queue.latency().map(|latency| latency.told().into()),
+                    latency: queue
+                        .latency()
+                        .map(|told| (told.publish_to_deliver, told.time_in_queue)),
                 });
             }
         }
@@ -161,6 +169,14 @@ impl Shard {
     /// in [`ShardCounts::damaged`] only.
     pub fn take_damage(&mut self) -> Vec<Damage> {
         std::mem::take(&mut self.core_mut().damage)
+    }
+
+    fn body_bytes(&self) -> BodyBytes {
+        let core = self.core();
+        let mut body_bytes = core.exits.body_bytes;
+        body_bytes.copied.store = core.store.copied_body_bytes();
+        body_bytes.copied.log = core.log.as_ref().map_or(0, |log| log.counts().body_bytes);
+        body_bytes
     }
 
     fn log_report(&self) -> Option<LogReport> {
@@ -179,9 +195,9 @@ impl Shard {
 
     fn blocked_counts(&self) -> BlockedCounts {
         let sessions = || self.reading_halves().filter_map(Connection::session);
-        let [mesh, log, alarm] = Block::ALL.map(|block| {
+        let [mesh, log, alarm, backlog] = Block::ALL.map(|block| {
             sessions().filter(|session| session.blocks.since(block).is_some()).count()
         });
-        BlockedCounts { alarm, log, mesh }
+        BlockedCounts { alarm, log, mesh, backlog }
     }
 }

@@ -64,7 +64,7 @@ impl Shard {
                 });
             }
             Event::Sent { connection, outbox } => self.sent(connection, outbox),
-            Event::Accepted { connection, peer, .. } => {
+            Event::Accepted { connection, peer } => {
                 self.accepted(Connection::new(connection, peer));
             }
             Event::Ended { connection } => self.with(connection, Connection::cut),
@@ -77,11 +77,19 @@ impl Shard {
         self.settle_down();
     }
 
-    /// Takes in mail from another member of the mesh.
-    pub fn handle_mail(&mut self, from: ShardId, batch: Batch, now: Instant) {
+    /// Takes in mail from another member of the mesh. What is returned is the emptied batch, which
+    /// is of most use to its sender: see [`Self::take_back`].
+    pub fn handle_mail(&mut self, from: ShardId, batch: Batch, now: Instant) -> Batch {
         self.core.now = now;
-        self.open(from, batch);
+        let emptied = self.open(from, batch);
         self.settle_down();
+        emptied
+    }
+
+    /// Takes back a batch that another member has emptied, to be filled again. Without it whoever
+    /// only sends would lay out new memory for each batch, and whoever only receives would free it.
+    pub fn take_back(&mut self, emptied: Batch) {
+        self.core.exits.post.recycle(emptied);
     }
 
     /// Takes in the time.
@@ -120,12 +128,16 @@ impl Shard {
                 writer.sending_bytes = writer.outbox.len();
                 writer.wrote = true;
                 let outbox = std::mem::take(&mut writer.outbox);
+                self.core.exits.body_bytes.count_sent(&outbox);
                 return Some(Operation::Send { connection, outbox });
             }
             if writer.ending {
                 writer.cut = true;
                 return Some(Operation::Close { connection });
             }
+            // An idle connection keeps no memory to write into: whoever writes next takes it.
+            let unused = std::mem::take(&mut writer.outbox);
+            self.core.exits.writers.recycle(unused);
         }
         self.core.log.as_mut()?.poll_operation().map(Operation::Disk)
     }
@@ -204,13 +216,15 @@ impl Shard {
         loop {
             let post = &mut self.core.exits.post;
             if let Some(batch) = post.take(id, Lane::Work).or_else(|| post.take(id, Lane::Reply)) {
-                self.open(id, batch);
+                let emptied = self.open(id, batch);
+                self.core.exits.post.recycle(emptied);
             } else if let Some((connection, block)) = self.core.unblocked.pop() {
                 self.with(connection, |connection, core| connection.relieved(core, block));
             } else {
                 break;
             }
         }
+        self.core.note_confirmed();
         let sequence = self.core.topology.sequence();
         if sequence > self.told_sequence {
             self.told_sequence = sequence;
@@ -220,13 +234,14 @@ impl Shard {
         }
     }
 
-    fn open(&mut self, from: ShardId, mut batch: Batch) {
+    fn open(&mut self, from: ShardId, mut batch: Batch) -> Batch {
         let mut mails = std::mem::take(&mut batch.mails);
         for mail in mails.drain(..) {
             self.mail(from, mail, &batch);
         }
         batch.mails = mails;
-        self.core.exits.post.recycle(batch);
+        batch.clear();
+        batch
     }
 
     /// Mail from a channel to the homes of queues; answers go another way.
@@ -236,14 +251,16 @@ impl Shard {
             Mail::Publish { queues, parcel, confirm } => {
                 let message = batch.unpack(&parcel);
                 let through = core.publish_home(batch.queues(queues).iter().copied(), &message);
+                // Its publisher is on another shard and reads on.
+                core.backlogged = None;
                 if let Some(channel) = confirm
                     && !core.awaits_log(from, channel, through)
                 {
                     core.confirm_to(from, channel, 1);
                 }
             }
-            Mail::Settle { queue, delivery, settlement, serve } => {
-                core.settle(queue, delivery, settlement, serve);
+            Mail::Settle { queue, deliveries, settlement, serve } => {
+                core.settle(queue, deliveries, settlement, serve);
             }
             Mail::Ask(asked) => core.ask(asked.0, asked.1),
             Mail::Leave(channels) => core.leave(&channels),

@@ -27,6 +27,10 @@ pub struct Timers<K> {
 }
 
 impl<K: Copy> Timers<K> {
+    /// Memory per deadline.
+    #[cfg(test)]
+    pub(crate) const ENTRY_BYTES: usize = size_of::<Entry<K>>();
+
     /// No deadlines.
     pub const fn new() -> Self {
         Self { heap: BinaryHeap::new(), armed_count: 0 }

@@ -4,12 +4,14 @@
 //! full outboxes once per turn, at most one per socket at a time.
 
 use bytes::Bytes;
-use leveret_amqp::encoder::{self, ContentMethod, Deliver};
+use leveret_amqp::encoder::{self, ContentMethod};
+use leveret_amqp::frame::FRAME_END;
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::message::{Body, Message};
 use crate::outbound::Outbound;
 use crate::outbox::Outbox;
+use crate::queue::state::Holder;
 
 /// Emptied outboxes kept for the next writer, hottest first.
 const SPARE_OUTBOXES_MAX: usize = 32;
@@ -51,11 +53,27 @@ pub struct Writer {
     high_watermark_bytes: usize,
 }
 
+/// A consumer's way out of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Its channel is here. The place holds until something else happens to the connection.
+    Socket(Place),
+    /// Its channel is on another shard.
+    Mesh(ShardId),
+}
+
+/// Where a channel's writing half is: the slot of its connection and its index there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    slot: u32,
+    channel: u32,
+}
+
 /// Whether a consumer's way out has room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     /// It has.
-    Yes,
+    Yes(Way),
     /// Not now.
     Full,
     /// The channel or connection is gone; its homes are about to hear of it.
@@ -71,7 +89,9 @@ pub struct Delivery {
     pub queue: QueueId,
     /// That queue's home.
     pub home: ShardId,
-    /// The queue's number for it; `None` where nothing is to be acknowledged.
+    /// Who the consumer is to the queue.
+    pub holder: Holder,
+    /// The holder's number for it; `None` where nothing is to be acknowledged.
     pub number: Option<u64>,
     /// Delivered before.
     pub redelivered: bool,
@@ -145,13 +165,7 @@ impl Writers {
             return None;
         }
         if !writer.queued {
-            writer.queued = true;
-            self.queue.push(id.slot);
-            if writer.outbox.scratch.capacity() == 0
-                && let Some(spare) = self.spare.pop()
-            {
-                writer.outbox = spare;
-            }
+            enlist(&mut self.queue, &mut self.spare, writer);
         }
         Some(writer)
     }
@@ -164,14 +178,23 @@ impl Writers {
         (writer.channels[index].key.incarnation == key.incarnation).then_some((writer, index))
     }
 
-    /// Whether a delivery to the consumer would find room.
+    /// Whether a delivery to the consumer would find room, and where.
     #[inline(always)]
-    pub fn room(&self, consumer: &ConsumerKey) -> Room {
-        match self.get(consumer.channel.owner.connection) {
-            Some(writer) if !writer.has_channel(consumer.channel) => Room::Gone,
-            Some(writer) if writer.is_full() => Room::Full,
-            Some(_) => Room::Yes,
-            None => Room::Gone,
+    pub fn room(&mut self, consumer: &ConsumerKey) -> Room {
+        let key = &consumer.channel;
+        let slot = key.owner.connection.slot;
+        let writer = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut);
+        let Some(writer) = writer.filter(|writer| writer.id == key.owner.connection) else {
+            return Room::Gone;
+        };
+        match writer.channel_index(key.channel) {
+            Some(index) if writer.channels[index].key.incarnation == key.incarnation => {
+                if writer.is_full() {
+                    return Room::Full;
+                }
+                Room::Yes(Way::Socket(Place { slot, channel: index as u32 }))
+            }
+            _ => Room::Gone,
         }
     }
 
@@ -182,28 +205,43 @@ impl Writers {
         }
     }
 
-    /// Writes a delivery. False where the consumer is gone; a delivery that was to be settled
-    /// then returns to its queue with the channel's leave, or with the cancel under way.
-    #[inline]
-    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) -> bool {
+    /// Writes a delivery that came by mail. A consumer that is gone gets none; a delivery that was
+    /// to be settled then returns to its queue with the channel's leave, or with the cancel under
+    /// way.
+    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) {
         let key = delivery.consumer.channel;
-        let Some((writer, index)) = self.channel(key) else {
-            return false;
+        let slot = key.owner.connection.slot;
+        if let Some((_, index)) = self.channel(key) {
+            self.deliver_at(Place { slot, channel: index as u32 }, delivery, message);
+        }
+    }
+
+    /// Writes a delivery to the channel at a place that [`Self::room`] has just found.
+    #[inline(always)]
+    pub fn deliver_at(&mut self, place: Place, delivery: &Delivery, message: &Message<'_>) {
+        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+            return;
         };
+        if !writer.queued {
+            enlist(&mut self.queue, &mut self.spare, writer);
+        }
         let Writer { channels, outbox, frame_size_max, .. } = writer;
-        let Some((delivery_tag, consumer_tag)) = channels[index].deliver(delivery) else {
-            return false;
+        let Some((delivery_tag, consumer)) = channels[place.channel as usize].deliver(delivery)
+        else {
+            return;
         };
-        let method = Deliver {
-            channel: key.channel,
-            consumer_tag: consumer_tag.as_bytes(),
-            delivery_tag,
-            redelivered: delivery.redelivered,
-            exchange: message.exchange,
-            routing_key: message.routing_key,
-        };
-        write_content(outbox, *frame_size_max, method, message);
-        true
+        let body_size = message.body.len();
+        // A body of no bytes has no envelope.
+        let again = body_size > 0
+            && consumer.envelope.body_size() == body_size
+            && consumer.last_likeness.is(message.likeness);
+        if !again && !consumer.address(message, delivery, delivery_tag, *frame_size_max) {
+            let deliver = consumer.method(message, delivery, delivery_tag);
+            return write_content(outbox, *frame_size_max, deliver, message);
+        }
+        consumer.envelope.write(&mut outbox.scratch, delivery_tag, delivery.redelivered);
+        outbox.write_body(&message.body);
+        outbox.scratch.push(FRAME_END);
     }
 
     /// Takes the next connection that has something to send or to end.
@@ -241,12 +279,6 @@ impl Writer {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.outbox.len() >= self.high_watermark_bytes
-    }
-
-    #[inline(always)]
-    fn has_channel(&self, key: ChannelKey) -> bool {
-        let last = self.channels.get(self.last_channel).filter(|last| last.key == key);
-        last.is_some() || self.channels.iter().any(|channel| channel.key == key)
     }
 
     /// Adds a channel.
@@ -324,7 +356,19 @@ impl Writer {
     }
 }
 
-#[inline]
+/// Queues a connection for sending.
+#[inline(never)]
+fn enlist(queue: &mut Vec<u32>, spare: &mut Vec<Outbox>, writer: &mut Writer) {
+    writer.queued = true;
+    queue.push(writer.id.slot);
+    if writer.outbox.scratch.capacity() == 0
+        && let Some(spare) = spare.pop()
+    {
+        writer.outbox = spare;
+    }
+}
+
+#[inline(never)]
 fn write_content<'a>(
     outbox: &mut Outbox,
     frame_size_max: u32,
@@ -332,13 +376,11 @@ fn write_content<'a>(
     message: &Message<'_>,
 ) {
     match message.body {
-        Body::Inline(body) => encoder::encode_content(
-            &mut outbox.scratch,
-            method,
-            message.properties,
-            body,
-            frame_size_max,
-        ),
+        Body::Inline(body) => {
+            outbox.copied_body_bytes += body.len();
+            let scratch = &mut outbox.scratch;
+            encoder::encode_content(scratch, method, message.properties, body, frame_size_max);
+        }
         Body::Pieces(pieces) => {
             write_shared(outbox, frame_size_max, method.into(), message.properties, pieces);
         }

@@ -8,7 +8,7 @@ use leveret_broker::log::record::{self, Record, Stamp};
 use leveret_broker::log::recovery::{RecoveredLog, Recovery, Refusal};
 use leveret_broker::log::segment::{Identity, Segments};
 use leveret_broker::log::{Log, Position, QueueRef};
-use leveret_broker::message::{Body, Message};
+use leveret_broker::message::{Body, Likeness, Message};
 
 const IDENTITY: Identity = Identity { store_id: [1; 16], shard: 0, epoch: 1 };
 const SEGMENT_BYTES: u32 = 16 << 10;
@@ -80,6 +80,7 @@ fn sound_files() -> Files {
             properties: &[0, 0],
             body: Body::Inline(&body),
             published_at: Instant(0),
+            likeness: Likeness::UNKNOWN,
         };
         places.push((queue, log.publish(&message, &[queue])));
         if sequence % 3 == 0 {

@@ -525,8 +525,7 @@ impl World {
         self.sockets[index].accepted = true;
         let connection = self.sockets[index].id;
         let peer = ([127, 0, 0, 1], 40_000 + (index % 20_000) as u16).into();
-        let local = ([127, 0, 0, 1], 5672).into();
-        self.handle(self.shard_of(index), Event::Accepted { connection, peer, local });
+        self.handle(self.shard_of(index), Event::Accepted { connection, peer });
     }
 
     fn arrive(&mut self, index: usize) {
@@ -637,15 +636,24 @@ impl World {
         };
         match self.shards.get_mut(usize::from(to.0)) {
             Some(shard) => {
-                shard.handle_mail(from, batch, self.now);
                 self.stirred[usize::from(to.0)] = true;
+                let emptied = shard.handle_mail(from, batch, self.now);
+                self.give_back(from, emptied);
             }
             None => self.hand_to_control(from, batch),
         }
     }
 
     fn hand_to_control(&mut self, from: ShardId, batch: Batch) {
-        self.control.handle_mail(from, batch);
         self.asked = true;
+        let emptied = self.control.handle_mail(from, batch);
+        self.give_back(from, emptied);
+    }
+
+    fn give_back(&mut self, to: ShardId, emptied: Batch) {
+        match self.shards.get_mut(usize::from(to.0)) {
+            Some(shard) => shard.take_back(emptied),
+            None => self.control.take_back(emptied),
+        }
     }
 }

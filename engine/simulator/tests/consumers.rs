@@ -35,6 +35,32 @@ fn consumers_are_served_in_turn() {
 }
 
 #[test]
+fn bodies_of_any_size_follow_each_other_unharmed() {
+    // None has no body frame, the largest has two: neither fits what was kept of the one before.
+    let sizes = [3, 0, 0, 3, 3, 200_000, 200_000, 0, 700, 700, 0, 3];
+    for shards in [1, 3] {
+        for waiting in [false, true] {
+            let (mut world, mut publisher) = with_queue(shards);
+            let mut consumer = Client::open(&mut world, shards - 1);
+            if !waiting {
+                consumer.ask(&mut world, 1, &consume("q", "c"));
+            }
+            for size in sizes {
+                publisher.publish(&mut world, 1, ("", "q"), false, &vec![7; size]);
+            }
+            publisher.settle(&mut world);
+            if waiting {
+                consumer.send(&mut world, 1, &consume("q", "c"));
+                consumer.settle(&mut world);
+            }
+            let got = consumer.deliveries(&mut world);
+            let got: Vec<usize> = got.iter().map(|delivery| delivery.body.len()).collect();
+            assert_eq!(got, sizes, "{shards} shards, {waiting}");
+        }
+    }
+}
+
+#[test]
 fn a_higher_priority_is_served_first_while_it_can_take() {
     for shards in [1, 3] {
         let (mut world, mut publisher) = with_queue(shards);

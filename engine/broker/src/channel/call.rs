@@ -1,7 +1,8 @@
 //! One method of a client, with everything it may touch.
 
 use leveret_amqp::method::{
-    AccessRequestOk, BasicQos, ChannelFlowOk, ConfirmSelectOk, encode_frame,
+    AccessRequestOk, BasicAck, BasicPublish, BasicQos, ChannelFlowOk, ConfirmSelectOk,
+    encode_frame, split_ids,
 };
 use leveret_amqp::method::{BasicQosOk, Encode};
 use leveret_amqp::{Method, ReplyCode};
@@ -44,6 +45,25 @@ pub enum Flow {
 pub(super) type Outcome = Result<Flow, Exception>;
 
 impl Call<'_> {
+    /// Carries out the two methods that come with each message. `None`: it is another one, or
+    /// malformed, or not expected here.
+    #[inline(always)]
+    pub fn hot_method(&mut self, payload: &[u8]) -> Option<Result<(), Exception>> {
+        if !self.channel.content.is_idle() {
+            return None;
+        }
+        let (done, ids) = match split_ids(payload).ok()? {
+            (BasicPublish::IDS, args) => {
+                (self.publish_begin(&BasicPublish::decode(args).ok()?), BasicPublish::IDS)
+            }
+            (BasicAck::IDS, args) => {
+                (self.ack(BasicAck::decode(args).ok()?).map(drop), BasicAck::IDS)
+            }
+            _ => return None,
+        };
+        Some(done.map_err(|exception| exception.of(ids)))
+    }
+
     /// Carries out any method of a channel but open, close and close-ok, and publish.
     pub fn method(&mut self, method: &Method<'_>) -> Outcome {
         match method {

@@ -9,9 +9,9 @@ use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey};
 use crate::mail::{Got, QueueRequest, Subscription};
 use crate::message::Message;
-use crate::outbound::Unacked;
 use crate::permission::{Access, ResourceKind};
 use crate::topology::Name;
+use crate::unacked::Source;
 
 use super::answer::Awaited;
 use super::call::{Call, Flow, Outcome};
@@ -98,10 +98,10 @@ impl Core {
         };
         let outbound = writer.channel_at(index);
         let delivery_tag = outbound.next_delivery_tag();
-        let Got { queue, home, redelivered, .. } = *got;
-        if let Some(delivery) = got.delivery {
-            let unacked = Unacked { queue, home, delivery, counted: false, in_transaction: false };
-            outbound.unacked.push(delivery_tag, unacked);
+        let Got { queue, home, holder, redelivered, .. } = *got;
+        if let Some(number) = got.delivery {
+            let source = Source { queue, home, holder, counted: false };
+            outbound.unacked.push(delivery_tag, source, number);
             self.counts.got_manual_ack += 1;
         } else {
             self.counts.got_auto_ack += 1;

@@ -4,16 +4,25 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use leveret_amqp::method::BasicPublish;
+use leveret_amqp::octets::same;
 use leveret_amqp::properties::{ContentHeader, relayable, validate};
 use leveret_amqp::{PropertiesError, ReplyCode};
 
 use crate::error::Exception;
-use crate::message::{BODY_COPY_MAX_BYTES, Body};
+use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness};
 use crate::settings::{BODY_SIZE_MAX_BYTES, Settings};
 
-/// Parts of a large body below this size are gathered, so that a body sent in tiny frames costs
-/// its bytes and not a reference for each of them.
-const GATHER_BELOW_BYTES: usize = 4096;
+/// Parts of a large body below this size are crumbs: less than a whole frame of the smallest
+/// `frame_max` there is, 4096 octets, has.
+const CRUMB_BELOW_BYTES: usize = 4096 - 8;
+
+/// Crumbs that any body may have as references: its ends, and one frame cut by a receive buffer.
+const FREE_CRUMBS: u64 = 4;
+
+/// One more is free for so many bytes of body: a receive buffer of 64 KiB cuts one frame in two.
+/// More are gathered, so that a body sent in crumbs costs its bytes, and not a reference and a
+/// receive buffer for each of them.
+const BYTES_PER_FREE_CRUMB: u64 = 32 << 10;
 
 /// Gathered parts become one piece at this size.
 const GATHERED_MAX_BYTES: usize = 64 << 10;
@@ -37,6 +46,10 @@ pub struct Content {
     small: Vec<u8>,
     pieces: Vec<Bytes>,
     gathered: BytesMut,
+    /// Parts that were referred to although they are crumbs.
+    crumbs: u64,
+    /// Bytes that were copied, for whoever counts them.
+    pub copied_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,9 +76,15 @@ impl Content {
         self.mandatory = publish.mandatory;
     }
 
-    /// Takes the content header. True when the message is complete (it has no body).
-    #[inline]
-    pub fn header(&mut self, payload: &[u8], settings: &Settings) -> Result<bool, Exception> {
+    /// Takes the content header. True when the message is complete (it has no body). `likeness` is
+    /// given up where the properties are not those of the last message.
+    #[inline(always)]
+    pub fn header(
+        &mut self,
+        payload: &[u8],
+        settings: &Settings,
+        likeness: &mut Likeness,
+    ) -> Result<bool, Exception> {
         if self.stage != Stage::Header {
             return Err(self.unexpected());
         }
@@ -73,17 +92,28 @@ impl Content {
         if header.class_id != CLASS_BASIC || header.weight != 0 {
             return Err(misplaced(&header));
         }
-        validate(header.properties).map_err(malformed)?;
-        self.properties.clear();
-        self.properties.extend_from_slice(&relayable(header.properties));
+        // Those of the last message were found valid.
+        if !same(header.properties, &self.properties) {
+            *likeness = Likeness::UNKNOWN;
+            self.take_properties(header.properties)?;
+        }
         self.body_size = header.body_size;
         self.empty_frames = 0;
+        self.crumbs = 0;
         if header.body_size > settings.message_size_max_bytes {
             return Err(oversized(header.body_size, settings.message_size_max_bytes));
         }
         let empty = header.body_size == 0;
         self.stage = if empty { Stage::Idle } else { Stage::Body { remaining: header.body_size } };
         Ok(empty)
+    }
+
+    #[inline(never)]
+    fn take_properties(&mut self, properties: &[u8]) -> Result<(), Exception> {
+        validate(properties).map_err(malformed)?;
+        self.properties.clear();
+        self.properties.extend_from_slice(&relayable(properties));
+        Ok(())
     }
 
     /// Takes a part of a body frame. True when the message is complete.
@@ -111,7 +141,7 @@ impl Content {
                     .of(BasicPublish::IDS));
             }
         }
-        self.keep(chunk, data);
+        self.keep(chunk, data, self.body_size - remaining);
         let remaining = remaining - length;
         self.stage = Stage::Body { remaining };
         if remaining > 0 || !last {
@@ -158,18 +188,29 @@ impl Content {
         Exception::new(ReplyCode::UnexpectedFrame, text).of(method)
     }
 
-    fn keep(&mut self, chunk: &Bytes, data: Range<usize>) {
-        if self.body_size <= BODY_COPY_MAX_BYTES as u64 {
-            self.small.extend_from_slice(&chunk[data]);
-        } else if data.len() < GATHER_BELOW_BYTES {
-            self.gathered.extend_from_slice(&chunk[data]);
-            if self.gathered.len() >= GATHERED_MAX_BYTES {
-                self.flush_gathered();
-            }
-        } else {
-            self.flush_gathered();
-            self.pieces.push(chunk.slice(data));
+    /// Keeps a part of the body, of which there are `received` bytes already.
+    fn keep(&mut self, chunk: &Bytes, data: Range<usize>, received: u64) {
+        if data.is_empty() {
+            return;
         }
+        if self.body_size <= BODY_COPY_MAX_BYTES as u64 {
+            self.copied_bytes += data.len() as u64;
+            self.small.extend_from_slice(&chunk[data]);
+            return;
+        }
+        if data.len() < CRUMB_BELOW_BYTES {
+            if self.crumbs >= FREE_CRUMBS + received / BYTES_PER_FREE_CRUMB {
+                self.copied_bytes += data.len() as u64;
+                self.gathered.extend_from_slice(&chunk[data]);
+                if self.gathered.len() >= GATHERED_MAX_BYTES {
+                    self.flush_gathered();
+                }
+                return;
+            }
+            self.crumbs += 1;
+        }
+        self.flush_gathered();
+        self.pieces.push(chunk.slice(data));
     }
 
     fn flush_gathered(&mut self) {

@@ -15,6 +15,7 @@ mod settle;
 mod transaction;
 
 use crate::id::ChannelKey;
+use crate::message::Likeness;
 use crate::topology::Name;
 
 pub use answer::{Answered, Awaited, Awaiting};
@@ -34,6 +35,8 @@ pub struct Channel {
     pub content: Content,
     /// Where the last message went.
     pub route: Route,
+    /// What the last message was like, unless something has changed since.
+    pub likeness: Likeness,
     /// What an empty queue name stands for; empty while nothing was declared.
     pub last_queue: Name,
     /// `basic.qos` for consumers started from now on; 0 = any number.
@@ -52,6 +55,7 @@ impl Channel {
             closing: false,
             content: Content::default(),
             route: Route::default(),
+            likeness: Likeness::UNKNOWN,
             last_queue: Name::default(),
             prefetch: 0,
             confirm: false,

@@ -13,7 +13,7 @@ use crate::error::Exception;
 use crate::id::{ChannelKey, ExchangeId, ShardId};
 use crate::log::Position;
 use crate::mail::{Lane, Mail};
-use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
+use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message};
 use crate::permission::{Access, ResourceKind};
 use crate::topology::{Destination, has_extra_keys};
 
@@ -23,8 +23,11 @@ use super::call::Call;
 /// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
 
-/// Property flags that a publish is checked for: headers, expiration and user-id.
-const CHECKED_FLAGS: [u8; 2] = [0x21, 0x10];
+/// The flag of the `headers` property, in the first octet.
+const HEADERS_FLAG: u8 = 0x20;
+
+/// The flags of `expiration` and `user-id`, whose values are judged.
+const JUDGED_FLAGS: [u8; 2] = [0x01, 0x10];
 
 impl Call<'_> {
     /// The first frame of a publish.
@@ -34,17 +37,25 @@ impl Call<'_> {
             return Err(Exception::not_implemented("immediate=true").of(BasicPublish::IDS));
         }
         self.channel.content.begin(publish);
-        self.channel.route.aim(publish.exchange, publish.routing_key);
+        if self.channel.route.aim(publish.exchange, publish.routing_key) {
+            self.channel.likeness = Likeness::UNKNOWN;
+        }
         Ok(())
     }
 
     /// Its content header.
     #[inline(always)]
     pub fn publish_header(&mut self, payload: &[u8]) -> Result<(), Exception> {
-        if self.channel.content.header(payload, &self.core.settings)? {
-            return self.publish(Body::Inline(&[]));
+        let Channel { content, likeness, .. } = &mut *self.channel;
+        if content.header(payload, &self.core.settings, likeness)? {
+            return self.publish_empty();
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn publish_empty(&mut self) -> Result<(), Exception> {
+        self.publish(Body::Inline(&[]))
     }
 
     /// A part of its body.
@@ -72,7 +83,10 @@ impl Call<'_> {
         data: Range<usize>,
         last: bool,
     ) -> Result<(), Exception> {
-        if !self.channel.content.body(chunk, data, last)? {
+        let complete = self.channel.content.body(chunk, data, last)?;
+        let copied = std::mem::take(&mut self.channel.content.copied_bytes);
+        self.core.exits.body_bytes.copied.assembly += copied;
+        if !complete {
             return Ok(());
         }
         // The body is taken out so that the channel can be borrowed beside it.
@@ -83,36 +97,46 @@ impl Call<'_> {
     }
 
     /// A whole message.
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, body: Body<'_>) -> Result<(), Exception> {
         self.core.counts.published += 1;
         self.core.counts.published_bytes += body.len() as u64;
         let properties = &self.channel.content.properties;
-        let flags = [properties[0] & CHECKED_FLAGS[0], properties[1] & CHECKED_FLAGS[1]];
+        let judged = [properties[0] & JUDGED_FLAGS[0], properties[1] & JUDGED_FLAGS[1]] != [0, 0];
         let topology = &self.core.topology;
         let versions = (topology.version(), topology.permission_version());
-        let own_way = flags[0] & 0x20 != 0 && has_extra_keys(&self.channel.content.properties);
+        let own_way = properties[0] & HEADERS_FLAG != 0 && has_extra_keys(properties);
         let known_way = !own_way && self.channel.route.is_current(versions);
-        if flags != [0, 0] || !known_way {
+        if judged || !known_way {
             // RabbitMQ's order: the exchange, then the properties, then the way.
-            let exchange = if known_way { None } else { Some(self.published_exchange()?) };
-            self.check_properties()?;
+            let exchange = if known_way { None } else { Some(self.published_exchange(versions)?) };
+            if judged {
+                self.check_properties()?;
+            }
             if let Some(exchange) = exchange {
                 self.find_route(exchange, versions, own_way)?;
             }
         }
         if self.channel.route.strip_bcc {
+            self.channel.likeness = Likeness::UNKNOWN;
             self.channel.content.properties = without_bcc(&self.channel.content.properties);
         }
-        let Channel { key, content, route, confirm, transaction, .. } = &mut *self.channel;
+        let Channel { key, content, route, confirm, transaction, likeness, .. } =
+            &mut *self.channel;
+        if *likeness == Likeness::UNKNOWN {
+            self.core.last_likeness = self.core.last_likeness.next();
+            *likeness = self.core.last_likeness;
+        }
         let message = Message {
             exchange: &route.exchange,
             routing_key: &route.routing_key,
             properties: &content.properties,
             body,
             published_at: self.core.now,
+            likeness: *likeness,
         };
         if let Some(transaction) = transaction {
+            self.core.exits.body_bytes.copied.mail += message.body.copied_bytes();
             return transaction.publish(&message, &route.destinations, content.mandatory);
         }
         if route.local && !route.destinations.is_empty() {
@@ -120,6 +144,9 @@ impl Call<'_> {
             let through = self.core.publish_home(queues, &message);
             if *confirm {
                 self.core.confirm_here(*key, through);
+            }
+            if let Some(queue) = self.core.backlogged.take() {
+                self.session.wait_for_consumers(self.core, queue);
             }
             if through.is_some() && self.core.told_backed_up {
                 self.session.wait_for_log(self.core);
@@ -130,32 +157,51 @@ impl Call<'_> {
         let blocked =
             self.core.send_to_queues(*key, destinations, &message, content.mandatory, *confirm);
         self.session.wait_to_publish(self.core, blocked);
+        if let Some(queue) = self.core.backlogged.take() {
+            self.session.wait_for_consumers(self.core, queue);
+        }
         Ok(())
     }
 
     /// The exchange, if the user may publish to it.
-    #[inline(never)]
-    fn published_exchange(&self) -> Result<ExchangeId, Exception> {
-        let opened = &self.session.opened;
-        let route = &self.channel.route;
-        let blame = |exception: Exception| exception.of(BasicPublish::IDS);
-        let Ok(name) = str::from_utf8(&route.exchange) else {
-            let text = "Malformed UTF-8 in shortstr";
-            return Err(blame(Exception::new(ReplyCode::FrameError, text)));
-        };
-        let name = crate::arguments::strip_cr_lf(name);
-        let exchange = self.core.topology.exchange(opened.vhost, name.as_bytes());
-        let exchange = exchange.map(|exchange| (exchange.id, exchange.internal));
-        self.permit(Access::Write, ResourceKind::Exchange, &name).map_err(blame)?;
-        let Some((exchange, internal)) = exchange else {
-            return Err(blame(no_exchange(&name, &self.session.opened.vhost_name)));
-        };
-        if internal {
-            let vhost = &self.session.opened.vhost_name;
-            let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
-            return Err(blame(Exception::access_refused(text)));
+    #[inline]
+    fn published_exchange(&mut self, versions: (u64, u64)) -> Result<ExchangeId, Exception> {
+        if let Some(exchange) = self.channel.route.target(versions) {
+            return Ok(exchange);
         }
+        let exchange = self.find_exchange().map_err(|failed| failed.of(BasicPublish::IDS))?;
+        self.channel.route.found(exchange, versions);
         Ok(exchange)
+    }
+
+    #[inline(never)]
+    fn find_exchange(&self) -> Result<ExchangeId, Exception> {
+        let opened = &self.session.opened;
+        let sent_name = &self.channel.route.exchange;
+        let exchange = self.core.topology.exchange(opened.vhost, sent_name);
+        let cleaned;
+        // A name that exists as it was sent is well-formed.
+        let (exchange, name) = match exchange {
+            Some(exchange) => (Some(exchange), &exchange.name),
+            None => {
+                let Ok(name) = str::from_utf8(sent_name) else {
+                    let text = "Malformed UTF-8 in shortstr";
+                    return Err(Exception::new(ReplyCode::FrameError, text));
+                };
+                cleaned = crate::arguments::strip_cr_lf(name);
+                (self.core.topology.exchange(opened.vhost, cleaned.as_bytes()), &cleaned)
+            }
+        };
+        self.permit(Access::Write, ResourceKind::Exchange, name)?;
+        let Some(exchange) = exchange else {
+            return Err(no_exchange(name, &opened.vhost_name));
+        };
+        if exchange.internal {
+            let vhost = &opened.vhost_name;
+            let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
+            return Err(Exception::access_refused(text));
+        }
+        Ok(exchange.id)
     }
 
     /// Finds the queues.
@@ -188,9 +234,7 @@ impl Call<'_> {
     #[inline(never)]
     fn check_properties(&self) -> Result<(), Exception> {
         let blame = |text: String| Err(Exception::precondition_failed(text).of(BasicPublish::IDS));
-        let Ok(properties) = Properties::parse(&self.channel.content.properties) else {
-            return Ok(());
-        };
+        let properties = Properties::trusted(&self.channel.content.properties);
         let user = self.session.opened.user.as_bytes();
         if let Some(claimed) = properties.user_id()
             && claimed != user
@@ -264,6 +308,7 @@ impl Core {
             let parcel = batch.pack(message);
             let confirm = confirm.then_some(channel);
             batch.mails.push(Mail::Publish { queues, parcel, confirm });
+            self.exits.body_bytes.copied.mail += message.body.copied_bytes();
             away.push(home);
             if self.exits.post.is_backed_up(home, Lane::Work) {
                 backed_up = Some(home);
@@ -271,13 +316,8 @@ impl Core {
         }
         if confirm && away.is_empty() {
             self.confirm_at_once(channel);
-        } else if confirm && let Some((writer, index)) = self.exits.writers.channel(channel) {
-            let outbound = writer.channel_at(index);
-            if let Some(confirms) = &mut outbound.confirms {
-                let sequence = confirms.publish();
-                confirms.wait_for(sequence, &away);
-            }
-            self.counts.published_confirm += 1;
+        } else if confirm {
+            self.confirm_later(channel, &away);
         }
         backed_up
     }
@@ -289,29 +329,7 @@ impl Core {
         if !self.awaits_log(here, channel, through) {
             return self.confirm_at_once(channel);
         }
-        self.counts.published_confirm += 1;
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
-            return;
-        };
-        if let Some(confirms) = &mut writer.channel_at(index).confirms {
-            let sequence = confirms.publish();
-            confirms.wait_for(sequence, &[here]);
-        }
-    }
-
-    /// Confirms a publish that nothing keeps.
-    #[inline]
-    fn confirm_at_once(&mut self, channel: ChannelKey) {
-        self.counts.published_confirm += 1;
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
-            return;
-        };
-        let outbound = writer.channel_at(index);
-        outbound.confirms_due = true;
-        if let Some(confirms) = &mut outbound.confirms {
-            let sequence = confirms.publish();
-            confirms.resolve(sequence);
-        }
+        self.confirm_later(channel, &[here]);
     }
 }
 

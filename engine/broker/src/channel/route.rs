@@ -1,11 +1,14 @@
 //! Where the last message of a channel went, in case the next one goes the same way.
 
+use leveret_amqp::octets::same;
+
+use crate::id::ExchangeId;
 use crate::topology::Destination;
 
 /// A routing result and what it was computed from.
 ///
-/// One entry per channel: publishers mostly repeat themselves, and a changed key costs what the
-/// look-up costs anyway.
+/// One entry per channel, in two halves: publishers mostly repeat themselves, and those that do not
+/// change the key and keep the exchange. What other keys came to, the topology knows.
 #[derive(Debug, Default)]
 pub struct Route {
     /// The exchange as published to.
@@ -18,22 +21,48 @@ pub struct Route {
     pub local: bool,
     /// `BCC` has to be taken out of the properties.
     pub strip_bcc: bool,
-    /// Versions of topology and permissions; 0 = not to be reused.
+    /// The exchange, if the user may publish to it.
+    target: ExchangeId,
+    /// Versions of topology and permissions that `target` holds for; 0 = for none.
+    target_versions: (u64, u64),
+    /// The same for the whole way.
     versions: (u64, u64),
 }
 
 impl Route {
-    /// Points at an exchange and key; what was known of another way is forgotten.
-    #[inline]
-    pub fn aim(&mut self, exchange: &[u8], routing_key: &[u8]) {
-        if same(&self.exchange, exchange) && same(&self.routing_key, routing_key) {
-            return;
+    /// Points at an exchange and key; what was known of another way is forgotten. True where it
+    /// was another way.
+    #[inline(always)]
+    pub fn aim(&mut self, exchange: &[u8], routing_key: &[u8]) -> bool {
+        let turns = !same(&self.routing_key, routing_key) || !same(&self.exchange, exchange);
+        if turns {
+            self.turn(exchange, routing_key);
         }
-        self.exchange.clear();
-        self.exchange.extend_from_slice(exchange);
+        turns
+    }
+
+    #[inline(never)]
+    fn turn(&mut self, exchange: &[u8], routing_key: &[u8]) {
+        if !same(&self.exchange, exchange) {
+            self.exchange.clear();
+            self.exchange.extend_from_slice(exchange);
+            self.target_versions = (0, 0);
+        }
         self.routing_key.clear();
         self.routing_key.extend_from_slice(routing_key);
         self.versions = (0, 0);
+    }
+
+    /// The exchange, if it was found before and may still be published to.
+    #[inline]
+    pub fn target(&self, versions: (u64, u64)) -> Option<ExchangeId> {
+        (self.target_versions == versions).then_some(self.target)
+    }
+
+    /// Remembers an exchange that may be published to.
+    pub fn found(&mut self, target: ExchangeId, versions: (u64, u64)) {
+        self.target = target;
+        self.target_versions = versions;
     }
 
     /// Whether the result still holds.
@@ -46,23 +75,4 @@ impl Route {
     pub fn computed(&mut self, versions: (u64, u64)) {
         self.versions = versions;
     }
-}
-
-/// Equality of names, which are mostly shorter than the call of a library function costs.
-#[inline(always)]
-fn same(left: &[u8], right: &[u8]) -> bool {
-    const WORD: usize = size_of::<u64>();
-    if left.len() != right.len() {
-        return false;
-    }
-    let (mut left, mut right) = (left, right);
-    while let (Some((a, left_rest)), Some((b, right_rest))) =
-        (left.split_first_chunk::<WORD>(), right.split_first_chunk::<WORD>())
-    {
-        if u64::from_ne_bytes(*a) != u64::from_ne_bytes(*b) {
-            return false;
-        }
-        (left, right) = (left_rest, right_rest);
-    }
-    left.iter().zip(right).all(|(a, b)| a == b)
 }

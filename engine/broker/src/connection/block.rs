@@ -1,8 +1,8 @@
 //! What keeps a connection that publishes from reading on, and what its client is told about it.
 //!
 //! A connection is held back as a whole, and only by what it sends itself: the publish that meets
-//! an alarm, a full mesh lane or a full log is the last thing read. Connections that only consume
-//! are never held back.
+//! an alarm, a full mesh lane, a full log or a backlog is the last thing read. Connections that
+//! only consume are never held back.
 
 use leveret_amqp::method::{ConnectionBlocked, ConnectionUnblocked};
 
@@ -21,11 +21,13 @@ pub enum Block {
     Log,
     /// Memory or disk space runs out.
     Alarm,
+    /// A queue's consumers are behind and may catch up in a moment; see [`crate::backlog`].
+    Backlog,
 }
 
 impl Block {
     /// Every reason.
-    pub const ALL: [Self; 3] = [Self::Mesh, Self::Log, Self::Alarm];
+    pub const ALL: [Self; 4] = [Self::Mesh, Self::Log, Self::Alarm, Self::Backlog];
 }
 
 /// The reasons that hold a connection back now.
@@ -142,6 +144,6 @@ mod tests {
         assert!(blocks.lift(Block::Log) && !blocks.lift(Block::Log));
         assert_eq!(blocks.since(Block::Log), None);
         assert!(blocks.lift(Block::Mesh) && blocks.any());
-        assert!(blocks.lift(Block::Alarm) && !blocks.any());
+        assert!(blocks.lift(Block::Alarm) && blocks.lift(Block::Backlog) && !blocks.any());
     }
 }

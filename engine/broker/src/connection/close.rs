@@ -160,6 +160,7 @@ impl Connection {
     pub fn deadline(&mut self, core: &mut Core, deadline: Deadline) {
         match (deadline, &mut self.stage) {
             (Deadline::Heartbeat, Stage::Running(_)) => self.heartbeat_due(core),
+            (Deadline::Backlog, Stage::Running(_)) => self.backlog_stays(core),
             (Deadline::Handshake, Stage::Header(..) | Stage::Handshake(_)) => {
                 core.counts.handshakes_timed_out += 1;
                 self.cut(core);
@@ -204,6 +205,7 @@ impl Connection {
     /// them take back what they had. A home hears of all channels at once, so that none of them
     /// is given what another one returns.
     fn leave_channels(&mut self, core: &mut Core, numbers: &[u16]) {
+        core.note_confirmed();
         let Some(writer) = core.exits.writers.get_mut(self.id) else { return };
         writer.write_confirms();
         let mut left: BTreeMap<ShardId, Vec<ChannelKey>> = BTreeMap::new();

@@ -60,9 +60,9 @@ pub struct Connection {
 #[derive(Debug)]
 enum Stage {
     /// Up to eight bytes of protocol header.
-    Header(Handshake, Vec<u8>),
-    /// Before `connection.open-ok`.
-    Handshake(Handshake),
+    Header(Box<Handshake>, Vec<u8>),
+    /// Before `connection.open-ok`. Boxed: it is larger than a session and soon over.
+    Handshake(Box<Handshake>),
     /// Open.
     Running(Session),
     /// Nothing is read any more but `connection.close` and `close-ok`.
@@ -82,6 +82,8 @@ pub enum Deadline {
     Close,
     /// Time to look at traffic.
     Heartbeat,
+    /// The consumers of a queue were waited for long enough.
+    Backlog,
 }
 
 impl Connection {
@@ -90,7 +92,7 @@ impl Connection {
         Self {
             id,
             peer,
-            stage: Stage::Header(Handshake::new(peer), Vec::new()),
+            stage: Stage::Header(Box::new(Handshake::new(peer)), Vec::new()),
             decoder: Decoder::new(HANDSHAKE_FRAME_SIZE_MAX),
             channels: Vec::new(),
             last_channel: 0,
@@ -109,6 +111,13 @@ impl Connection {
     /// What the handshake agreed on, while the connection is open.
     pub fn session(&self) -> Option<&Session> {
         match &self.stage {
+            Stage::Running(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
             Stage::Running(session) => Some(session),
             _ => None,
         }
@@ -137,5 +146,27 @@ impl Connection {
         } else {
             self.close_channel(core, number, exception);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handshake::Opened;
+    use crate::timer::Timers;
+    use crate::writer::Writer;
+
+    /// What a connection that does nothing keeps in memory, its client's properties and the
+    /// allocator's rounding apart: 2 KiB are the limit of all of it, most of which this must leave
+    /// to the properties, which clients fill with up to 1 KiB.
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Both tables double as they grow, so that each may have a place to spare for each in use.
+        let places = 2 * (size_of::<Option<Box<Connection>>>() + size_of::<Option<Box<Writer>>>());
+        // The heartbeat, and for its first ten seconds the deadline of the handshake.
+        let timers = 2 * Timers::<(ConnectionId, Deadline)>::ENTRY_BYTES;
+        let halves = size_of::<Connection>() + size_of::<Opened>() + size_of::<Writer>();
+        assert!(halves + places + timers <= 672, "{halves} + {places} + {timers} B");
+        assert!(size_of::<Handshake>() > size_of::<Session>(), "then it needs no box");
     }
 }

@@ -5,9 +5,8 @@ use std::ops::Range;
 use bytes::Bytes;
 use leveret_amqp::decoder::{Decoder, Frame, FrameError};
 use leveret_amqp::frame::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
-use leveret_amqp::method::{BasicAck, BasicPublish, split_ids};
 
-use crate::channel::{Answered, Awaiting, Call};
+use crate::channel::{Answered, Awaiting, Call, Channel};
 use crate::core::Core;
 use crate::error::Exception;
 use crate::event::Operation;
@@ -92,14 +91,17 @@ impl Connection {
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         let mut cursor = 0;
         while self.reads_on() {
-            let next = match decoder.next(&bytes, &mut cursor) {
-                Ok(Some(frame)) => self.frame(core, &frame, &bytes),
-                Ok(None) => break,
-                Err(error) => {
-                    self.broken(core, error);
-                    break;
-                }
-            };
+            let mut next = self.read_messages(core, &decoder, &bytes, &mut cursor);
+            if next == Next::Frame {
+                next = match decoder.next(&bytes, &mut cursor) {
+                    Ok(Some(frame)) => self.frame(core, &frame, &bytes),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.broken(core, error);
+                        break;
+                    }
+                };
+            }
             if next == Next::Look {
                 if let Stage::Running(session) = &self.stage {
                     // After the handshake larger frames may follow in the same buffer.
@@ -122,13 +124,59 @@ impl Connection {
         !matches!(self.stage, Stage::Header(..) | Stage::Closing(Ending::Silent(_)) | Stage::Ended)
     }
 
+    /// Reads the frames of the channel that the last one was for, as long as they lie whole in the
+    /// chunk. Stops in front of any other frame.
     #[inline]
+    fn read_messages(
+        &mut self,
+        core: &mut Core,
+        decoder: &Decoder,
+        chunk: &Bytes,
+        cursor: &mut usize,
+    ) -> Next {
+        let Stage::Running(session) = &mut self.stage else { return Next::Frame };
+        let channel = self.channels.get_mut(self.last_channel).filter(|channel| !channel.closing);
+        let Some(channel) = channel.map(|channel| &mut **channel) else { return Next::Frame };
+        let number = channel.key.channel;
+        let alarmed = core.alarms.any();
+        let mut call = Call { core: &mut *core, session, channel };
+        let (failed, exception) = loop {
+            let whole = decoder.whole(chunk, *cursor).filter(|frame| frame.channel == number);
+            let Some(frame) = whole else { return Next::Frame };
+            *cursor = frame.end;
+            let done = match frame.kind {
+                FRAME_BODY => call.publish_body(chunk, frame.data(), true, true),
+                FRAME_HEADER => call.publish_header(&chunk[frame.data()]),
+                _ => match call.hot_method(&chunk[frame.data()]) {
+                    Some(done) => done,
+                    None => {
+                        let payload = &chunk[frame.data()];
+                        return self.method(core, number, payload);
+                    }
+                },
+            };
+            match done {
+                Ok(()) if frame.kind == FRAME_METHOD => {}
+                Ok(()) if alarmed || call.session.blocks.any() => return self.published(core),
+                Ok(()) => {}
+                Err(exception) => break (frame.kind, exception),
+            }
+        };
+        if failed == FRAME_METHOD {
+            self.failed(core, number, exception)
+        } else {
+            self.unpublished(core, number, exception)
+        }
+    }
+
+    /// Any frame, whole or in parts.
+    #[inline(never)]
     fn frame(&mut self, core: &mut Core, frame: &Frame<'_>, chunk: &Bytes) -> Next {
         if !matches!(self.stage, Stage::Running(_)) {
             return self.frame_before_or_after(core, frame, chunk);
         }
         match frame {
-            Frame::Method { channel, payload } => self.method_frame(core, *channel, payload),
+            Frame::Method { channel, payload } => self.method(core, *channel, payload),
             Frame::Header { channel, payload } => self.header_frame(core, *channel, payload),
             Frame::Body { channel, data, first, last } => {
                 self.body_frame(core, *channel, chunk, data.clone(), *first, *last)
@@ -141,36 +189,8 @@ impl Connection {
         }
     }
 
-    /// Publish and ack on the channel of the last frame are decided here, all else elsewhere.
-    #[inline]
-    fn method_frame(&mut self, core: &mut Core, number: u16, payload: &[u8]) -> Next {
-        let Some((session, channel)) = self.hot_channel(number) else {
-            return self.method(core, number, payload);
-        };
-        if !channel.content.is_idle() {
-            return self.method(core, number, payload);
-        }
-        let mut call = Call { core, session, channel };
-        let (done, ids) = match split_ids(payload) {
-            Ok((BasicPublish::IDS, args)) => match BasicPublish::decode(args) {
-                Ok(publish) => (call.publish_begin(&publish), BasicPublish::IDS),
-                Err(_) => return self.method(core, number, payload),
-            },
-            Ok((BasicAck::IDS, args)) => match BasicAck::decode(args) {
-                Ok(ack) => (call.ack(ack).map(drop), BasicAck::IDS),
-                Err(_) => return self.method(core, number, payload),
-            },
-            _ => return self.method(core, number, payload),
-        };
-        match done {
-            Ok(()) => Next::Frame,
-            Err(exception) => self.failed(core, number, exception.of(ids)),
-        }
-    }
-
-    #[inline]
     fn header_frame(&mut self, core: &mut Core, number: u16, payload: &[u8]) -> Next {
-        let Some((session, channel)) = self.hot_channel(number) else {
+        let Some((session, channel)) = self.open_channel(number) else {
             return self.stray_content(core, number, FRAME_HEADER, payload);
         };
         match (Call { core, session, channel }).publish_header(payload) {
@@ -179,7 +199,6 @@ impl Connection {
         }
     }
 
-    #[inline]
     fn body_frame(
         &mut self,
         core: &mut Core,
@@ -189,7 +208,7 @@ impl Connection {
         first: bool,
         last: bool,
     ) -> Next {
-        let Some((session, channel)) = self.hot_channel(number) else {
+        let Some((session, channel)) = self.open_channel(number) else {
             return self.stray_content(core, number, FRAME_BODY, &chunk[data]);
         };
         match (Call { core, session, channel }).publish_body(chunk, data, first && last, last) {
@@ -198,12 +217,8 @@ impl Connection {
         }
     }
 
-    /// The session and the open channel of a number; the last one used is found first.
-    #[inline]
-    fn hot_channel(
-        &mut self,
-        number: u16,
-    ) -> Option<(&mut super::Session, &mut crate::channel::Channel)> {
+    /// The session and the open channel of a number.
+    fn open_channel(&mut self, number: u16) -> Option<(&mut super::Session, &mut Channel)> {
         let index = self.channel_index(number)?;
         let channel = &mut *self.channels[index];
         match &mut self.stage {

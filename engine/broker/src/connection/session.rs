@@ -3,7 +3,7 @@
 use crate::channel::Awaiting;
 use crate::core::Core;
 use crate::handshake::Opened;
-use crate::id::{ConnectionId, Owner, ShardId};
+use crate::id::{ConnectionId, Instant, Owner, ShardId};
 use crate::topology::Topology;
 
 use super::block::{Block, Blocks};
@@ -25,6 +25,8 @@ pub struct Session {
     pub blocks: Blocks,
     /// The client was told `connection.blocked` and not yet `unblocked`.
     pub told_blocked: bool,
+    /// Before this moment its publishes do not wait for consumers.
+    pub hurries_until: Instant,
     consumer_tags: u64,
 }
 
@@ -39,6 +41,7 @@ impl Session {
             awaiting: None,
             blocks: Blocks::default(),
             told_blocked: false,
+            hurries_until: Instant::default(),
             consumer_tags: 0,
         }
     }

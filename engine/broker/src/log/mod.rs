@@ -165,6 +165,8 @@ pub struct LogCounts {
     pub copies: u64,
     /// Bytes of those.
     pub copied_bytes: u64,
+    /// Body bytes of publish records and of their copies.
+    pub body_bytes: u64,
     /// Settle records.
     pub settles: u64,
     /// Segments taken into use again.
@@ -482,6 +484,7 @@ impl Log {
         let position = self.commits.append(|bytes, stamp| record.encode(bytes, stamp));
         let (segment, offset) = (position.segment(), position.offset());
         let place = Place { segment, offset, length: length as u32 };
+        self.counts.body_bytes += record.body.len() as u64;
         self.segments.hold(place);
         place
     }

@@ -6,7 +6,7 @@ use super::operation::{DiskError, DiskEvent, DiskOperation};
 use super::record::{Record, Stamp};
 use super::segment::{Header, Identity};
 use super::*;
-use crate::message::Body;
+use crate::message::{Body, Likeness};
 
 const IDENTITY: Identity = Identity { store_id: [7; 16], shard: 3, epoch: 1 };
 const SEGMENT_BYTES: u32 = 32 << 10;
@@ -102,6 +102,7 @@ fn message(body: &[u8]) -> Message<'_> {
         properties: &[0x10, 0, 2],
         body: Body::Inline(body),
         published_at: Instant(0),
+        likeness: Likeness::UNKNOWN,
     }
 }
 

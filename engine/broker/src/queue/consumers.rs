@@ -46,14 +46,14 @@ struct HolderState {
 /// A consumer that can take a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Taker {
-    /// Its place in the table.
+    /// Its place in the table; [`Consumers::key`] says who it is.
     pub holder: Holder,
-    /// Who it is.
-    pub key: ConsumerKey,
     /// Nothing will be acknowledged.
     pub no_ack: bool,
     /// Taking a message uses up a grant of the channel-wide limit.
     pub granted: bool,
+    /// It is alone and has no limit: taking a message changes nothing about whose turn it is.
+    unaffected: bool,
 }
 
 /// What the ring offers.
@@ -83,6 +83,13 @@ impl Default for Consumers {
 }
 
 impl HolderState {
+    /// Whether nothing is acknowledged, and whether each delivery needs a grant.
+    #[inline(always)]
+    fn terms(&self) -> (bool, bool) {
+        self.subscription.map_or((false, false), |terms| (terms.no_ack, terms.limited))
+    }
+
+    #[inline(always)]
     fn has_credit(&self) -> bool {
         self.active
             && self.stopped == 0
@@ -128,31 +135,42 @@ impl Consumers {
     pub fn next(&mut self) -> Next {
         for (_, ring) in &mut self.rings {
             while let Some(&place) = ring.front() {
-                let Some(holder) = &mut self.holders[place as usize] else {
+                let holder = self.holders[place as usize].as_ref();
+                let Some(holder) = holder.filter(|holder| holder.has_credit()) else {
                     ring.pop_front();
+                    leave_ring(&mut self.holders, place);
                     continue;
                 };
-                let Some(subscription) = holder.subscription.filter(|_| holder.has_credit()) else {
-                    holder.in_ring = false;
-                    ring.pop_front();
-                    continue;
-                };
-                let key = subscription.consumer;
-                let no_ack = subscription.no_ack;
-                let granted = subscription.limited;
+                let (no_ack, granted) = holder.terms();
+                let unaffected = no_ack && !granted && ring.len() == 1;
+                let taker = Taker { holder: Holder(place), no_ack, granted, unaffected };
                 if granted && holder.grants == 0 {
-                    let holder = Holder(place);
-                    return Next::AskGrant(Taker { holder, key, no_ack, granted });
+                    return Next::AskGrant(taker);
                 }
-                return Next::Take(Taker { holder: Holder(place), key, no_ack, granted });
+                return Next::Take(taker);
             }
         }
         Next::Nobody
     }
 
+    /// Who a taker is.
+    #[inline(always)]
+    pub fn key(&self, Holder(place): Holder) -> ConsumerKey {
+        let holder = self.holders[place as usize].as_ref();
+        let subscription = holder.and_then(|holder| holder.subscription.as_ref());
+        subscription.map_or_else(ConsumerKey::default, |subscription| subscription.consumer)
+    }
+
     /// Counts a delivery to the consumer that [`Self::next`] offered and gives the turn on.
     #[inline(always)]
     pub fn took(&mut self, taker: &Taker) {
+        if !taker.unaffected {
+            self.turn_on(*taker);
+        }
+    }
+
+    #[inline(never)]
+    fn turn_on(&mut self, taker: Taker) {
         let Holder(place) = taker.holder;
         let Some(holder) = &mut self.holders[place as usize] else {
             return;
@@ -218,13 +236,13 @@ impl Consumers {
         Holder(place)
     }
 
-    /// Counts a settled or requeued delivery.
+    /// Counts deliveries that were settled or requeued.
     #[inline]
-    pub fn settled(&mut self, Holder(place): Holder) {
+    pub fn settled(&mut self, Holder(place): Holder, count: u32) {
         let Some(holder) = self.holders[place as usize].as_mut() else {
             return;
         };
-        holder.unsettled -= 1;
+        holder.unsettled -= count;
         if !holder.active {
             self.forget_if_done(place);
         } else if !holder.in_ring {
@@ -372,6 +390,13 @@ impl Consumers {
             Ok(index) => self.rings[index].1.push_back(place),
             Err(index) => self.rings.insert(index, (priority, VecDeque::from([place]))),
         }
+    }
+}
+
+#[cold]
+fn leave_ring(holders: &mut [Option<HolderState>], place: u32) {
+    if let Some(holder) = &mut holders[place as usize] {
+        holder.in_ring = false;
     }
 }
 

@@ -6,14 +6,16 @@
 //! but this shard's. [`Queue`] ties the two together.
 
 pub mod consumers;
+pub mod fifo;
 pub mod pages;
 pub mod ready;
 pub mod state;
 
 use std::sync::Arc;
 
+use crate::backlog::Backlog;
 use crate::histogram::Histogram;
-use crate::id::Instant;
+use crate::id::{Instant, QueueId};
 use crate::log::LogId;
 use crate::topology::QueueMeta;
 
@@ -24,6 +26,8 @@ use state::State;
 /// A queue at home.
 #[derive(Debug)]
 pub struct Queue {
+    /// Which queue; as in `meta`, one pointer nearer.
+    pub id: QueueId,
     /// What was declared.
     pub meta: Arc<QueueMeta>,
     /// What the log knows it by, if it outlives the process; as in `meta`, one pointer nearer.
@@ -38,6 +42,9 @@ pub struct Queue {
     pub pages: Option<Box<Pages>>,
     /// Made when the first message leaves: 100 k queues that see no traffic pay nothing.
     latency: Option<Box<QueueLatency>>,
+    passed_through: u64,
+    /// Publishers that wait for the consumers.
+    pub backlog: Option<Box<Backlog>>,
     /// The home has told the control state that the queue ends; nobody gets in any more.
     pub closing: bool,
 }
@@ -56,32 +63,20 @@ pub struct Counts {
 }
 
 /// The two latencies of a queue: 512 B of buckets for each queue that delivers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct QueueLatency {
     /// From the arrival of a publish's last frame to the delivery being handed to the socket
     /// (or to the mesh, where the consumer lives on another shard).
     pub publish_to_deliver: Histogram,
     /// From becoming ready to leaving the queue.
     pub time_in_queue: Histogram,
-    passed_through: u64,
-}
-
-impl QueueLatency {
-    /// Both histograms with everything in them; see
-    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
-    pub fn told(&self) -> [Histogram; 2] {
-        [&self.publish_to_deliver, &self.time_in_queue].map(|histogram| {
-            let mut told = histogram.clone();
-            told.record_many(0, self.passed_through);
-            told
-        })
-    }
 }
 
 impl Queue {
     /// An empty queue.
     pub fn new(meta: Arc<QueueMeta>) -> Self {
         Self {
+            id: meta.id,
             log_id: meta.log_id,
             meta,
             state: State::default(),
@@ -89,24 +84,50 @@ impl Queue {
             counts: Counts::default(),
             pages: None,
             latency: None,
+            passed_through: 0,
+            backlog: None,
             closing: false,
         }
     }
 
     /// Notes that a message left: `published_at` its publisher's time, `ready_at` ours.
-    #[inline]
+    #[inline(always)]
     pub fn record_latency(&mut self, published_at: Instant, ready_at: Instant, now: Instant) {
-        let latency = self.latency.get_or_insert_default();
-        if published_at == now {
-            latency.passed_through += 1;
-            return;
-        }
-        latency.publish_to_deliver.record(now.since(published_at));
-        latency.time_in_queue.record(now.since(ready_at));
+        self.record_latencies(published_at, ready_at, now, 1);
     }
 
-    /// The latencies, if a message has left yet.
-    pub fn latency(&self) -> Option<&QueueLatency> {
-        self.latency.as_deref()
+    /// Notes that so many messages left, which waited equally long.
+    #[inline(always)]
+    pub fn record_latencies(
+        &mut self,
+        published_at: Instant,
+        ready_at: Instant,
+        now: Instant,
+        count: u64,
+    ) {
+        if published_at == now {
+            self.passed_through += count;
+        } else {
+            self.record_waits(now.since(published_at), now.since(ready_at), count);
+        }
+    }
+
+    fn record_waits(&mut self, publish_to_deliver_ns: u64, time_in_queue_ns: u64, count: u64) {
+        let latency = self.latency.get_or_insert_default();
+        latency.publish_to_deliver.record_many(publish_to_deliver_ns, count);
+        latency.time_in_queue.record_many(time_in_queue_ns, count);
+    }
+
+    /// The latencies with everything in them, if a message has left yet; see
+    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
+    pub fn latency(&self) -> Option<QueueLatency> {
+        let mut told = match &self.latency {
+            Some(latency) => (**latency).clone(),
+            None if self.passed_through > 0 => QueueLatency::default(),
+            None => return None,
+        };
+        told.publish_to_deliver.record_many(0, self.passed_through);
+        told.time_in_queue.record_many(0, self.passed_through);
+        Some(told)
     }
 }

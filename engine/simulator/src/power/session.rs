@@ -8,7 +8,7 @@ use leveret_broker::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId
 use leveret_broker::log::record::{self, MarkRecord, PublishRecord, Queues, Record, Stamp};
 use leveret_broker::log::segment::{Identity, Segment, Segments};
 use leveret_broker::log::{BLOCK_BYTES, Log, LogEvent, LogId, Place, Position, QueueRef};
-use leveret_broker::message::{Body, Message};
+use leveret_broker::message::{Body, Likeness, Message};
 
 use crate::disk::flaw::is_injected;
 use crate::disk::volume::Image;
@@ -158,6 +158,7 @@ impl Session {
             properties: PROPERTIES,
             body: Body::Inline(&body),
             published_at: Instant(0),
+            likeness: Likeness::UNKNOWN,
         };
         let place = self.log.publish(&message, &queues);
         self.unconfirmed.push_back((end(place), queues.clone()));

@@ -10,7 +10,7 @@ use super::super::segment::{Identity, Segments};
 use super::super::{Log, LogEvent};
 use super::*;
 use crate::id::{Instant, SECOND_NS};
-use crate::message::{Body, Message};
+use crate::message::{Body, Likeness, Message};
 
 pub(super) const STORE: [u8; 16] = [7; 16];
 pub(super) const SHARD: u16 = 3;
@@ -255,6 +255,7 @@ pub(super) fn message(body: &[u8]) -> Message<'_> {
         properties: &[0x10, 0, 2],
         body: Body::Inline(body),
         published_at: Instant(0),
+        likeness: Likeness::UNKNOWN,
     }
 }
 

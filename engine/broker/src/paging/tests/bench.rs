@@ -13,8 +13,10 @@ use crate::log::operation::{DiskError, DiskEvent, DiskOperation};
 use crate::log::record::PublishRecord;
 use crate::log::segment::{Identity, Segments};
 use crate::log::{Log, LogId, PROCESS_QUEUE, Place};
-use crate::mail::{Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription};
-use crate::message::{Body, Message};
+use crate::mail::{
+    Deliveries, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
+};
+use crate::message::{Body, Likeness, Message};
 use crate::paging::record_in;
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -59,7 +61,7 @@ struct Model {
 #[derive(Clone, Copy)]
 struct Unacked {
     queue: QueueId,
-    delivery: u64,
+    delivery: Deliveries,
     channel: ChannelKey,
     message: (u64, (u64, u32, bool)),
 }
@@ -150,6 +152,7 @@ impl Bench {
             properties,
             body: Body::Inline(&body),
             published_at: self.core.now,
+            likeness: Likeness::UNKNOWN,
         };
         self.core.publish_home(queues.into_iter(), &message);
         self.read_mail();
@@ -267,7 +270,7 @@ impl Bench {
     pub(super) fn settle_one(&mut self, slot: usize, settlement: Settlement) {
         let queue = self.id(slot);
         let oldest = self.unacked.iter().enumerate().filter(|(_, out)| out.queue == queue);
-        let index = oldest.min_by_key(|(_, out)| out.delivery).unwrap().0;
+        let index = oldest.min_by_key(|(_, out)| out.message.0).unwrap().0;
         self.settle(index, settlement);
     }
 
@@ -351,12 +354,9 @@ impl Bench {
                         let message = self.took(queue, &batch.unpack(parcel), delivery.redelivered);
                         if let Some(number) = delivery.number {
                             let channel = delivery.consumer.channel;
-                            self.unacked.push(Unacked {
-                                queue,
-                                delivery: number,
-                                channel,
-                                message,
-                            });
+                            let holder = delivery.holder;
+                            let delivery = Deliveries { holder, first: number, count: 1 };
+                            self.unacked.push(Unacked { queue, delivery, channel, message });
                         }
                     }
                     Mail::Got { channel, got, parcel } => {
@@ -365,7 +365,8 @@ impl Bench {
                         let (channel, waiting) = (*channel, &mut self.getters);
                         let at = waiting.iter().position(|getter| *getter == channel);
                         waiting.remove(at.expect("nobody asked"));
-                        if let Some(delivery) = got.delivery {
+                        if let Some(first) = got.delivery {
+                            let delivery = Deliveries { holder: got.holder, first, count: 1 };
                             self.unacked.push(Unacked { queue, delivery, channel, message });
                         }
                     }
