@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leveret_broker::control::ControlMember;
 use leveret_broker::id::ShardId;
@@ -24,6 +24,14 @@ const BATCHES_PER_LANE_MAX: usize = 128;
 
 /// How soon a full lane to a shard is tried again.
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
+
+/// Work that can wait is done once no request came for this long: bindings that change a thousand
+/// times a second must not merge all patterns of their exchange a thousand times a second.
+const QUIET_MIN: Duration = Duration::from_millis(20);
+
+/// ... and for so many times as long as that work took last. A merge of a million patterns takes a
+/// tenth of a second, of a core that a shard may need: it gets a tenth of it at most.
+const QUIET_FACTOR: u32 = 10;
 
 /// The ring of the control thread: it has listeners and wakes, and no sockets of its own, so the
 /// least that a ring may have will do.
@@ -56,8 +64,10 @@ pub(crate) struct ControlDriver {
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
-    /// Requests came since the last work that could wait was done.
-    idle_work: bool,
+    /// When the last request came; `None` when all work that could wait for quiet is done.
+    busy_since: Option<Instant>,
+    /// What the last work that could wait took.
+    idle_work_took: Duration,
     /// Mail waits for a lane that is full.
     lane_full: bool,
     /// The shard that got the last connection.
@@ -66,18 +76,30 @@ pub(crate) struct TurnState {
     refusals: Rate,
 }
 
+impl TurnState {
+    /// How long until the work that can wait is due; `None` without any.
+    fn until_quiet(&self) -> Option<Duration> {
+        let quiet = QUIET_MIN.max(self.idle_work_took * QUIET_FACTOR);
+        self.busy_since.map(|since| quiet.saturating_sub(since.elapsed()))
+    }
+
+    fn wait(&self) -> Wait {
+        let retry = self.lane_full.then_some(FULL_LANE_RETRY);
+        match self.until_quiet().into_iter().chain(retry).min() {
+            Some(Duration::ZERO) => Wait::No,
+            Some(wait) => Wait::Until(wait),
+            None => Wait::Forever,
+        }
+    }
+}
+
 impl ControlDriver {
     /// Runs until the broker quits.
     pub(crate) fn run(mut self) -> Result<(), RingError> {
         // So that the first connection goes to shard 0.
         self.state.last_placed = self.mesh.id() - 1;
         loop {
-            let wait = match (self.state.idle_work, self.state.lane_full) {
-                (true, _) => Wait::No,
-                (false, true) => Wait::Until(FULL_LANE_RETRY),
-                (false, false) => Wait::Forever,
-            };
-            self.turn(wait)?;
+            self.turn(self.state.wait())?;
             self.take_completions();
             match self.shared.stage() {
                 Stage::Running => {}
@@ -90,9 +112,12 @@ impl ControlDriver {
             }
             if self.take_mail() | self.take_stored() {
                 self.member.finish_turn();
-                self.state.idle_work = true;
-            } else if self.state.idle_work {
-                self.state.idle_work = self.member.idle();
+                self.state.busy_since = Some(Instant::now());
+            } else if self.state.until_quiet() == Some(Duration::ZERO) {
+                let started = Instant::now();
+                let more = self.member.idle();
+                self.state.idle_work_took = started.elapsed();
+                self.state.busy_since = more.then(Instant::now);
             }
             self.store_changes();
             self.send_mail();
@@ -174,7 +199,8 @@ impl ControlDriver {
                     let Some(batch) = self.mesh.receive(from, lane) else {
                         break;
                     };
-                    self.member.handle_mail(ShardId(from as u16), batch);
+                    let emptied = self.member.handle_mail(ShardId(from as u16), batch);
+                    self.mesh.give_back(from, emptied);
                     any = true;
                 }
             }
@@ -212,6 +238,9 @@ impl ControlDriver {
                     let delivered = self.mesh.try_send(to, lane, batch).is_ok();
                     assert!(delivered, "we are the lane's only sender and saw room");
                     sent = true;
+                    if let Some(emptied) = self.mesh.take_back(to) {
+                        self.member.take_back(emptied);
+                    }
                 }
                 self.state.lane_full |= self.member.has_mail(member, of_mail);
             }
@@ -219,5 +248,26 @@ impl ControlDriver {
                 self.ring.wake(&self.wakes[to]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_that_can_wait_waits_for_quiet() {
+        let hour = Duration::from_hours(1);
+        let mut state = TurnState::default();
+        assert_eq!((state.until_quiet(), state.wait()), (None, Wait::Forever));
+        state.busy_since = Instant::now().checked_sub(hour);
+        assert_eq!((state.until_quiet(), state.wait()), (Some(Duration::ZERO), Wait::No));
+        // The last time it took an hour: ten hours of quiet are due, of which one has passed.
+        state.idle_work_took = hour;
+        let left = state.until_quiet().unwrap();
+        assert!(left > 8 * hour && left <= 9 * hour, "{left:?}");
+        assert!(matches!(state.wait(), Wait::Until(wait) if wait > 8 * hour));
+        state.lane_full = true;
+        assert_eq!(state.wait(), Wait::Until(FULL_LANE_RETRY));
     }
 }

@@ -9,6 +9,7 @@
 //!   clock ─► handle_timeout┘                   └─► poll_mail ─► mesh, and wake whom it reached
 //! ```
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -40,6 +41,10 @@ pub(crate) const LANES: [(Lane, mail::Lane); 2] =
 /// at most 1 MiB, some hundred microseconds of work.
 const BATCHES_PER_LANE_MAX: usize = 16;
 
+/// Received bytes worked off per turn, unless one buffer has more: what becomes of them is sent
+/// while both are in a core's level 2 cache, and before an outbox is full of it.
+const ARRIVED_BYTES_PER_TURN: usize = 512 << 10;
+
 /// Connections taken over per turn; each costs two system calls.
 const ADOPTIONS_PER_TURN_MAX: usize = 64;
 
@@ -68,7 +73,8 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) notices: Sender<Notice>,
     pub(crate) clock: Clock,
-    /// How long to poll after the last work before going to sleep.
+    /// How long to poll after the last work before going to sleep. Connections that open and
+    /// close are no such work: their clients mostly think for longer than this.
     pub(crate) spin_ns: u64,
     pub(crate) state: TurnState,
 }
@@ -77,6 +83,8 @@ pub(crate) struct Driver {
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
+    /// What arrived and is not worked off, in its order.
+    arrived: VecDeque<Event>,
     /// Somebody woke us: look at what the other threads leave without the mesh.
     called: bool,
     /// More to do at once: do not sleep.
@@ -107,8 +115,10 @@ impl Driver {
             self.publish_memory(wait);
             self.turn(wait)?;
             now = self.clock.now();
-            let worked =
-                self.take_completions(now) | self.take_disk_events(now) | self.take_mail(now);
+            let worked = self.take_completions(now)
+                | self.take_arrivals(now)
+                | self.take_disk_events(now)
+                | self.take_mail(now);
             if std::mem::take(&mut self.state.called) && !self.answer_calls(now) {
                 return Ok(());
             }
@@ -125,7 +135,8 @@ impl Driver {
     }
 
     fn wait(&self, now: Instant, last_work: Instant) -> Wait {
-        if self.state.busy || self.disk.has_event() || now.since(last_work) < self.spin_ns {
+        let has_work = self.state.busy || !self.state.arrived.is_empty() || self.disk.has_event();
+        if has_work || now.since(last_work) < self.spin_ns {
             return Wait::No;
         }
         // A shard that may poll at all also does for its commit.
@@ -161,42 +172,54 @@ impl Driver {
         turned
     }
 
-    /// True when there were any, wakes not counted.
+    /// True when there was any that is worked off at once.
     fn take_completions(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut completions = std::mem::take(&mut self.state.completions);
         for completion in completions.drain(..) {
-            let event = match completion {
-                Completion::Received { socket, bytes } => {
-                    Event::Received { connection: connection(socket), bytes }
+            match completion {
+                // What was sent makes room for what arrived before it.
+                Completion::Sent { socket, outgoing } => {
+                    let outbox = Outbox::from_parts(outgoing.scratch, outgoing.bodies);
+                    self.shard.handle(Event::Sent { connection: connection(socket), outbox }, now);
+                    worked = true;
                 }
-                Completion::Sent { socket, outgoing } => Event::Sent {
-                    connection: connection(socket),
-                    outbox: Outbox::from_parts(outgoing.scratch, outgoing.bodies),
-                },
+                Completion::Received { socket, bytes } => {
+                    let connection = connection(socket);
+                    self.state.arrived.push_back(Event::Received { connection, bytes });
+                }
                 Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
-                    Event::Ended { connection: connection(socket) }
+                    self.state.arrived.push_back(Event::Ended { connection: connection(socket) });
                 }
                 Completion::Closed { socket } => {
                     self.shared.placement.release(self.index);
-                    Event::Closed { connection: connection(socket) }
+                    self.state.arrived.push_back(Event::Closed { connection: connection(socket) });
                 }
-                Completion::Woken => {
-                    self.state.called = true;
-                    continue;
-                }
-                // This ring has no listeners: the control thread accepts.
+                Completion::Woken => self.state.called = true,
                 Completion::File { token, bytes, result } => {
                     self.disk.complete(token, bytes, result, &mut self.ring, now);
                     worked = true;
-                    continue;
                 }
-                Completion::Accepted { .. } | Completion::ListenFailed { .. } => continue,
-            };
-            worked = true;
-            self.shard.handle(event, now);
+                // This ring has no listeners: the control thread accepts.
+                Completion::Accepted { .. } | Completion::ListenFailed { .. } => {}
+            }
         }
         self.state.completions = completions;
+        worked
+    }
+
+    /// Works off what arrived, as much as one turn is for. True when there was any.
+    fn take_arrivals(&mut self, now: Instant) -> bool {
+        let worked = !self.state.arrived.is_empty();
+        let mut bytes_left = ARRIVED_BYTES_PER_TURN;
+        while bytes_left > 0
+            && let Some(event) = self.state.arrived.pop_front()
+        {
+            if let Event::Received { bytes, .. } = &event {
+                bytes_left = bytes_left.saturating_sub(bytes.len());
+            }
+            self.shard.handle(event, now);
+        }
         worked
     }
 
@@ -219,7 +242,8 @@ impl Driver {
                     let Some(batch) = self.mesh.receive(from, lane) else {
                         break;
                     };
-                    self.shard.handle_mail(ShardId(from as u16), batch, now);
+                    let emptied = self.shard.handle_mail(ShardId(from as u16), batch, now);
+                    self.mesh.give_back(from, emptied);
                     worked = true;
                 }
             }
@@ -273,10 +297,9 @@ impl Driver {
     fn adopt_one(&mut self, stream: TcpStream, now: Instant) -> Result<(), RingError> {
         // Fails where the client is gone already.
         let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
-        let local = canonical(stream.local_addr().map_err(RingError::Socket)?);
-        let socket = self.ring.adopt(stream)?;
+        let socket = self.ring.adopt_accepted(stream)?;
         debug!("shard {} serves {peer}", self.index);
-        self.shard.handle(Event::Accepted { connection: connection(socket), peer, local }, now);
+        self.shard.handle(Event::Accepted { connection: connection(socket), peer }, now);
         self.ring.receive(socket);
         Ok(())
     }
@@ -331,15 +354,21 @@ impl Driver {
             let mut sent = false;
             for (lane, of_mail) in LANES {
                 let member = ShardId(to as u16);
-                while self.mesh.has_room(to, lane) {
+                while self.shard.has_mail(member, of_mail) {
+                    if !self.mesh.has_room(to, lane) {
+                        self.state.lane_full = true;
+                        break;
+                    }
                     let Some(batch) = self.shard.poll_mail(member, of_mail) else {
                         break;
                     };
                     let delivered = self.mesh.try_send(to, lane, batch).is_ok();
                     assert!(delivered, "we are the lane's only sender and saw room");
                     sent = true;
+                    if let Some(emptied) = self.mesh.take_back(to) {
+                        self.shard.take_back(emptied);
+                    }
                 }
-                self.state.lane_full |= self.shard.has_mail(member, of_mail);
             }
             if sent && self.mesh.needs_wake(to) {
                 self.ring.wake(&self.wakes[to]);

@@ -7,8 +7,8 @@ mod text;
 use leveret_broker::report::{QueueReport, Report};
 
 use self::families::{
-    ALARMS, BLOCKED, GLOBAL_COUNTS, GLOBAL_DELIVERED, LOG_COUNTS, LOG_GAUGES, OBJECTS, PROTOCOL,
-    QUEUE_FIGURES, RING_COUNTS, SHARD_COUNTS, SHARD_GAUGES,
+    ALARMS, BLOCKED, BODY_COPIES, GLOBAL_COUNTS, GLOBAL_DELIVERED, LOG_COUNTS, LOG_GAUGES, OBJECTS,
+    PROTOCOL, QUEUE_FIGURES, RING_COUNTS, SHARD_COUNTS, SHARD_GAUGES,
 };
 use self::text::{Kind, Text};
 use crate::board::{Look, ShardReport};
@@ -55,6 +55,7 @@ pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool)
     resources(&mut text, identity.figures);
     shards(&mut text, looks);
     logs(&mut text, looks);
+    bodies(&mut text, looks);
     blocked(&mut text, looks);
     latencies(&mut text, looks);
     process(&mut text);
@@ -121,6 +122,23 @@ fn logs(text: &mut Text, looks: &[Look]) {
         per_shard(text, looks, &name, Kind::Counter, help, |look| {
             look.report.log.map_or(0, |log| value(&log.counts))
         });
+    }
+}
+
+/// The proof of zero-copy: the ratio of these two, over all shards.
+fn bodies(text: &mut Text, looks: &[Look]) {
+    let help = "Body bytes put into what is sent to clients, by copy or by reference.";
+    per_shard(text, looks, "body_bytes_delivered_total", Kind::Counter, help, |look| {
+        look.report.body_bytes.delivered()
+    });
+    let name = "leveret_body_bytes_copied_total";
+    text.family(name, Kind::Counter, "Body bytes copied in user space, and into what.");
+    for look in reports(looks) {
+        let shard = look.report.shard.to_string();
+        for (into, bytes) in BODY_COPIES {
+            let labels = [("shard", shard.as_str()), ("into", into)];
+            text.sample(name, &labels, bytes(&look.report.body_bytes.copied));
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! What all threads of one broker share. None of it is touched per message.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use leveret_ring::{WakeTarget, Waker};
 
@@ -25,6 +27,8 @@ pub(crate) enum Stage {
 /// Shared state. Whoever changes it wakes whom it concerns, so that nobody has to poll it.
 pub(crate) struct Shared {
     stage: AtomicU8,
+    /// For those that sleep without a ring: see [`Shared::rest`].
+    entered: (Mutex<()>, Condvar),
     /// Where connections go.
     pub(crate) placement: Placement,
     /// What shards report.
@@ -38,6 +42,7 @@ impl Shared {
     pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Running as u8),
+            entered: (Mutex::new(()), Condvar::new()),
             placement: Placement::new(shards, connections_max),
             board: Board::new(shards),
             resources: Resources::new(shards),
@@ -58,6 +63,20 @@ impl Shared {
     pub(crate) fn enter(&self, stage: Stage, wakes: &[WakeTarget]) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
         wakes.iter().map(WakeTarget::waker).for_each(|waker: Waker| waker.wake());
+        let (guard, entered) = &self.entered;
+        // Taken, so that nobody is between looking at the stage and going to sleep.
+        drop(guard.lock().unwrap_or_else(PoisonError::into_inner));
+        entered.notify_all();
+    }
+
+    /// Sleeps as long as told, but not beyond [`Stage::Quitting`]; false when that has come.
+    pub(crate) fn rest(&self, time: Duration) -> bool {
+        let (guard, entered) = &self.entered;
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = |(): &mut ()| self.stage() != Stage::Quitting;
+        // Poisoned or not: the lock guards nothing.
+        drop(entered.wait_timeout_while(guard, time, goes_on));
+        self.stage() != Stage::Quitting
     }
 }
 
@@ -72,5 +91,17 @@ mod tests {
         shared.enter(Stage::Quitting, &[]);
         shared.enter(Stage::Stopping, &[]);
         assert_eq!(shared.stage(), Stage::Quitting);
+    }
+
+    #[test]
+    fn who_rests_is_called_when_the_broker_quits() {
+        let shared = Shared::new(1, 1);
+        assert!(shared.rest(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| shared.rest(Duration::MAX));
+            shared.enter(Stage::Stopping, &[]);
+            shared.enter(Stage::Quitting, &[]);
+            assert!(!resting.join().unwrap());
+        });
     }
 }

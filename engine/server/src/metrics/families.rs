@@ -1,5 +1,6 @@
 //! The tables of what is shown: name, help, and where the value comes from.
 
+use leveret_broker::body_bytes::Copies;
 use leveret_broker::core::ShardCounts;
 use leveret_broker::event::Alarms;
 use leveret_broker::log::LogCounts;
@@ -18,6 +19,8 @@ pub(super) type LogGauge = (&'static str, &'static str, fn(&LogReport) -> u64);
 pub(super) type LogCount = (&'static str, &'static str, fn(&LogCounts) -> u64);
 /// A counter of a shard's ring, under `leveret_`.
 pub(super) type RingCount = (&'static str, &'static str, fn(&RingCounters) -> u64);
+/// What body bytes were copied into, and how many.
+pub(super) type BodyCopy = (&'static str, fn(&Copies) -> u64);
 /// A reason why publishes are held back, and how many connections have it.
 pub(super) type BlockReason = (&'static str, fn(&BlockedCounts) -> usize);
 /// An alarm.
@@ -49,10 +52,11 @@ pub(super) const SHARD_GAUGES: [ShardGauge; 12] = table! {
 };
 
 /// Why publishes are held back.
-pub(super) const BLOCKED: [BlockReason; 3] = [
+pub(super) const BLOCKED: [BlockReason; 4] = [
     ("alarm", |blocked| blocked.alarm),
     ("log", |blocked| blocked.log),
     ("mesh", |blocked| blocked.mesh),
+    ("backlog", |blocked| blocked.backlog),
 ];
 
 /// The alarms under `RabbitMQ`'s names.
@@ -84,6 +88,15 @@ pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
     damaged "messages_damaged_total" "Damage in the log: lost messages, and places found at boot.";
 };
 
+/// What body bytes are copied into.
+pub(super) const BODY_COPIES: [BodyCopy; 5] = [
+    ("assembly", |copied| copied.assembly),
+    ("store", |copied| copied.store),
+    ("log", |copied| copied.log),
+    ("mail", |copied| copied.mail),
+    ("outbox", |copied| copied.outbox),
+];
+
 /// What logs hold.
 pub(super) const LOG_GAUGES: [LogGauge; 5] = [
     ("segments", "Segments with records.", |log| log.segments as u64),
@@ -107,12 +120,14 @@ pub(super) const LOG_COUNTS: [LogCount; 9] = table! {
 };
 
 /// What happened on rings.
-pub(super) const RING_COUNTS: [RingCount; 8] = table! {
+pub(super) const RING_COUNTS: [RingCount; 9] = table! {
     enters "ring_enters_total" "System calls of the ring.";
     submissions "ring_submissions_total" "Operations given to the kernel.";
     completions "ring_completions_total" "Completions taken from the kernel.";
     receive_rearms "ring_receive_rearms_total" "Multishot receives armed again.";
     starvations "ring_starvations_total" "Receives that found no buffer.";
+    received_bytes_copied "ring_received_bytes_copied_total" "Received bytes copied out of short \
+        buffers.";
     completion_overflows "ring_completion_overflows_total" "Completion queue overflows.";
     wakes_sent "ring_wakes_sent_total" "Wakes sent to other shards.";
     wakes_received "ring_wakes_received_total" "Wakes received.";

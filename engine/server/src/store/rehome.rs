@@ -18,8 +18,8 @@ use leveret_broker::log::operation::{DiskEvent, DiskOperation};
 use leveret_broker::log::record::{self, MarkRecord, Record, Stamp};
 use leveret_broker::log::recovery::RecoveredLog;
 use leveret_broker::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
-use leveret_broker::message::Body;
 use leveret_broker::message::Message;
+use leveret_broker::message::{Body, Likeness};
 
 use crate::fail_point;
 use crate::failure::Failure;
@@ -145,6 +145,7 @@ impl Target<'_> {
                 Body::Pieces(pieces) => Body::Pieces(pieces),
             },
             published_at: Instant(0),
+            likeness: Likeness::UNKNOWN,
         };
         self.log.publish(&message, queues);
         if self.log.waiting_bytes() > WAITING_BYTES_MAX { self.flush() } else { Ok(()) }

@@ -9,7 +9,7 @@ use leveret_broker::log::operation::{DiskEvent, DiskOperation};
 use leveret_broker::log::record::{self, MarkRecord, Stamp};
 use leveret_broker::log::segment::{Identity, Segments};
 use leveret_broker::log::{Log, LogId, Position, QueueRef};
-use leveret_broker::message::{Body, Message};
+use leveret_broker::message::{Body, Likeness, Message};
 
 use super::*;
 
@@ -55,7 +55,9 @@ fn write_log(data_dir: &Path, shard: u16, messages: &[(&[LogId], Vec<u8>)], clea
             queues.iter().map(|log_id| QueueRef { log_id: *log_id, sequence }).collect();
         let (exchange, routing_key, properties) = (&b"x"[..], &b"key"[..], &[0, 0][..]);
         let (body, published_at) = (Body::Inline(body), Instant(0));
-        log.publish(&Message { exchange, routing_key, properties, body, published_at }, &queues);
+        let likeness = Likeness::UNKNOWN;
+        let message = Message { exchange, routing_key, properties, body, published_at, likeness };
+        log.publish(&message, &queues);
         if sequence.is_multiple_of(64) {
             run(data_dir, shard, &mut log);
         }

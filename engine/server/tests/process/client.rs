@@ -57,15 +57,34 @@ impl Client {
 
     /// Declares a queue with default properties.
     pub(crate) fn declare(&mut self, queue: &str) {
-        self.method(1, 50, 10, &[&[0, 0][..], &short(queue), &[0], &[0; 4]].concat());
+        self.declare_queue(queue, false);
+    }
+
+    /// Declares a durable queue.
+    pub(crate) fn declare_durable(&mut self, queue: &str) {
+        self.declare_queue(queue, true);
+    }
+
+    fn declare_queue(&mut self, queue: &str, durable: bool) {
+        let bits = u8::from(durable) << 1;
+        self.method(1, 50, 10, &[&[0, 0][..], &short(queue), &[bits], &[0; 4]].concat());
         self.expect(50, 11);
     }
 
     /// Publishes to a queue by the default exchange.
     pub(crate) fn publish(&mut self, queue: &str, body: &[u8]) {
+        self.publish_with(&[0, 0], queue, body);
+    }
+
+    /// The same, to outlive the broker.
+    pub(crate) fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
+        self.publish_with(&[0x10, 0, 2], queue, body);
+    }
+
+    fn publish_with(&mut self, properties: &[u8], queue: &str, body: &[u8]) {
         self.method(1, 60, 40, &[&[0, 0, 0][..], &short(queue), &[0]].concat());
         let size = (body.len() as u64).to_be_bytes();
-        self.frame(HEADER, 1, &[&[0, 60, 0, 0][..], &size, &[0, 0]].concat());
+        self.frame(HEADER, 1, &[&[0, 60, 0, 0][..], &size, properties].concat());
         for piece in body.chunks(BODY_FRAME_SIZE_MAX) {
             self.frame(BODY, 1, piece);
         }
@@ -79,6 +98,24 @@ impl Client {
             return None;
         }
         assert_eq!(payload[..4], [0, 60, 0, 71], "get-ok");
+        Some(self.read_content())
+    }
+
+    /// Subscribes to a queue.
+    pub(crate) fn consume(&mut self, queue: &str, no_ack: bool) {
+        let bits = u8::from(no_ack) << 1;
+        let tag = short("consumer");
+        self.method(1, 60, 20, &[&[0, 0][..], &short(queue), &tag, &[bits], &[0; 4]].concat());
+        self.expect(60, 21);
+    }
+
+    /// Waits for a delivery; its body.
+    pub(crate) fn read_delivery(&mut self) -> Vec<u8> {
+        self.expect(60, 60);
+        self.read_content()
+    }
+
+    fn read_content(&mut self) -> Vec<u8> {
         let (kind, header) = self.read_frame();
         assert_eq!(kind, HEADER);
         let size = u64::from_be_bytes(header[4..12].try_into().unwrap());
@@ -86,7 +123,7 @@ impl Client {
         while (body.len() as u64) < size {
             body.extend(self.read_frame().1);
         }
-        Some(body)
+        body
     }
 
     /// Reads `connection.close`; its reply code and text.
