@@ -3,11 +3,12 @@
 # report that needs nothing else. Brokers and floor have core 0, one shard or scheduler each; the
 # load has core 1.
 #
-#   perf-scripts/compare.sh [--install] [--all | --scenarios 'GLOB GLOB …'] [--runs N]
+#   perf-scripts/compare.sh [--install] [--all | --goals | --scenarios 'GLOB GLOB …'] [--runs N]
 #                           [--seconds N] [--leveret-only] [--no-build] [--output DIR]
 #
 #   --install       installs what is missing with apt-get, as root; without it nothing is installed
 #   --all           all scenarios instead of the ten of the default: hours, not minutes
+#   --goals         those that have a goal, and which goals are met (docs/BENCHMARKS.md)
 #   --scenarios     those whose names match: 'throughput-* rpc-*'; `leveret-bench list` has all
 #   --runs          runs per scenario and broker (3)
 #   --seconds       measured seconds of a run (2)
@@ -29,7 +30,7 @@ readonly LOAD_CORE=1
 # name: 'durable-window-* unflushed-*'.
 scenarios=(throughput-16b throughput-1k throughput-64k manual-ack-16b confirms-1k fanout-10
     topic-1k headers rpc-reply-queue latency-1k)
-runs=3 seconds=2 install=no leveret_only=no build=yes
+runs=3 seconds=2 install=no leveret_only=no build=yes goals=no
 output=$target/compare
 
 main() {
@@ -69,6 +70,7 @@ read_arguments() {
                 shift
                 ;;
             --all) scenarios=('*') ;;
+            --goals) goals=yes ;;
             --install) install=yes ;;
             --leveret-only) leveret_only=yes ;;
             --no-build) build=no ;;
@@ -109,18 +111,23 @@ find_rabbitmq() {
 }
 
 measure() {
+    local bench=$target/release/leveret-bench
+    [[ $goals == no ]] || mapfile -t scenarios < <("$bench" goals --list)
     say "measuring ${scenarios[*]}: $runs runs of $seconds s each"
     local status=0
     # An older report must not be taken for this one; its figures stay, for `leveret-bench compare`.
     [[ ! -f $output/results.json ]] || mv "$output/results.json" "$output/previous.json"
     rm -f "$output/report.md" "$output/report.html"
-    "$target/release/leveret-bench" run "${scenarios[@]}" "${brokers[@]}" --runs "$runs" \
+    "$bench" run "${scenarios[@]}" "${brokers[@]}" --runs "$runs" \
         --seconds "$seconds" --load-core "$LOAD_CORE" --floor-core "$BROKER_CORE" \
         --out "$output" || status=$?
     if [[ -f $output/report.html ]]; then
         say "report:       $output/report.html"
         say "as Markdown:  $output/report.md"
         say "for machines: $output/results.json"
+        if [[ $goals == yes ]]; then
+            "$bench" goals "$output/results.json"
+        fi
     fi
     ((status == 0)) || fail "leveret-bench ended with $status: the report, if any, says what failed"
 }

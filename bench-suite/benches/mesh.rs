@@ -22,7 +22,8 @@ use std::thread::{self, JoinHandle, yield_now};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_broker::id::QueueId;
-use leveret_broker::mail::{Batch, Mail, Settlement};
+use leveret_broker::mail::{Batch, Deliveries, Mail, Settlement};
+use leveret_broker::queue::state::Holder;
 use leveret_ring::{Endpoint, Lane, Mesh};
 
 /// Batches under way at once: what the server's lanes hold is of this order.
@@ -36,7 +37,8 @@ const MAILS: [u64; 3] = [1, 50, 1_000];
 
 fn settlement(delivery: u64) -> Mail {
     let queue = QueueId { slot: 7, generation: 1 };
-    Mail::Settle { queue, delivery, settlement: Settlement::Ack, serve: false }
+    let deliveries = Deliveries { holder: Holder(0), first: delivery, count: 1 };
+    Mail::Settle { queue, deliveries, settlement: Settlement::Ack, serve: false }
 }
 
 /// Waits for a batch in a lane.
@@ -74,7 +76,7 @@ impl Reader {
                 }
                 for mail in &batch.mails {
                     match mail {
-                        Mail::Settle { delivery, .. } if *delivery == report.in_order => {
+                        Mail::Settle { deliveries, .. } if deliveries.first == report.in_order => {
                             report.in_order += 1;
                         }
                         _ => report.out_of_order += 1,
@@ -163,8 +165,11 @@ fn lane(criterion: &mut Criterion) {
             assert!(sender.try_send(1, Lane::Work, filled).is_ok());
             batch = receiver.receive(0, Lane::Work);
             let read = batch.iter().flat_map(|batch| &batch.mails);
-            read.map(|mail| if let Mail::Settle { delivery, .. } = mail { *delivery } else { 0 })
-                .sum()
+            read.map(|mail| match mail {
+                Mail::Settle { deliveries, .. } => deliveries.first,
+                _ => 0,
+            })
+            .sum()
         };
         assert_eq!(pass(), mails * mails.saturating_sub(1) / 2);
         group.throughput(Throughput::Elements(mails.max(1)));

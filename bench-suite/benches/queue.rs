@@ -4,9 +4,9 @@
 //! dropped by a purge; with nobody waiting, a thousand, or a million (consumers were away for the
 //! night). The promise is that a queue's depth does not show: the cases of one name must be level
 //! from depth 0 to 1,000,000 but for cache misses and the logarithm of a backlog that was requeued.
-//! `holder leaves` and `purge` are the exceptions: they walk over what the queue holds, and the
-//! shard serves nobody else meanwhile, so their whole time (not their time per message) is the
-//! longest pause that one client's close or purge can cause.
+//! `purge` is the exception: it walks over what the queue holds, and the shard serves nobody else
+//! meanwhile, so its whole time (not its time per message) is the longest pause that one client's
+//! purge can cause.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use leveret_broker::id::Instant;
-use leveret_broker::message::{Body, Message};
+use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::queue::state::{Change, Effect, Holder, State};
 use leveret_broker::store::{MessageId, Store};
 
@@ -65,12 +65,12 @@ fn deliver(state: &mut State) -> u64 {
 }
 
 fn settle(state: &mut State, delivery: u64) {
-    let effect = state.apply(Change::Settle(delivery));
+    let effect = state.apply(Change::Settle(HOLDER, delivery));
     assert!(matches!(effect, Effect::Returned(_)), "delivery {delivery} was not there");
 }
 
 fn requeue(state: &mut State, delivery: u64) {
-    let effect = state.apply(Change::Requeue(delivery, Instant(1)));
+    let effect = state.apply(Change::Requeue(HOLDER, delivery, Instant(1)));
     assert!(matches!(effect, Effect::Returned(_)), "delivery {delivery} was not there");
 }
 
@@ -244,6 +244,7 @@ fn message(body: &[u8]) -> Message<'_> {
         properties: &[0x10, 0, 2],
         body: Body::Inline(body),
         published_at: Instant(1),
+        likeness: Likeness::UNKNOWN,
     }
 }
 

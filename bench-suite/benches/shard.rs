@@ -10,7 +10,7 @@ mod world;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use leveret_amqp::method::{BasicAck, ConfirmSelect};
 
-use crate::world::{World, publishes, work_queue};
+use crate::world::{Path, World, publishes, work_queue};
 
 fn shard(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("shard");
@@ -18,15 +18,15 @@ fn shard(criterion: &mut Criterion) {
         let (buffer, count) = publishes(&vec![b'x'; size], "", "work");
         group.throughput(Throughput::Elements(count));
         group.bench_function(format!("auto-ack/{size}B"), |bencher| {
-            let mut world = World::new();
-            let (publisher, _) = work_queue(&mut world, true);
+            let mut world = World::new(1);
+            let (publisher, _) = work_queue(&mut world, true, Path::LOCAL);
             let sent = world.feed(publisher, buffer.clone());
             assert!(sent > size * count as usize, "{sent} bytes for {count} messages");
             bencher.iter(|| world.feed(publisher, buffer.clone()));
         });
         group.bench_function(format!("manual-ack-confirm/{size}B"), |bencher| {
-            let mut world = World::new();
-            let (publisher, consumer) = work_queue(&mut world, false);
+            let mut world = World::new(1);
+            let (publisher, consumer) = work_queue(&mut world, false, Path::LOCAL);
             world.say(publisher, &ConfirmSelect { nowait: false });
             let mut tag = 0;
             let mut round = || {

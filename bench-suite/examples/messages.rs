@@ -6,6 +6,7 @@
 //! their instruction counts is free of start-up. `perf-scripts/callgrind.sh` does that.
 #![forbid(unsafe_code)]
 
+mod routed;
 #[path = "../benches/world/mod.rs"]
 mod world;
 
@@ -13,32 +14,84 @@ use std::env;
 use std::process::ExitCode;
 
 use leveret_amqp::TableRef;
-use leveret_amqp::method::{BasicAck, ConfirmSelect, ExchangeDeclare, QueueBind};
+use leveret_amqp::method::{BasicAck, ConfirmSelect, ExchangeDeclare, QueueBind, encode_frame};
 
-use crate::world::{World, publishes, work_queue};
+use crate::routed::{Kind as Exchange, Routed};
+use crate::world::{Path, World, consume_work, declare_work, publishes, work_queue};
 
-/// Name, octets of a body, and what else is done with each message.
-const KINDS: [(&str, usize, Kind); 4] = [
-    ("auto-ack-16b", 16, Kind::AutoAck),
-    ("auto-ack-1k", 1024, Kind::AutoAck),
-    ("confirms-acks-16b", 16, Kind::ConfirmsAndAcks),
-    ("topic-16b", 16, Kind::Topic),
+/// Name, octets of a body, what else is done with each message, and the shards it passes.
+const KINDS: [(&str, usize, Kind, Path); 21] = [
+    ("auto-ack-16b", 16, Kind::AutoAck, Path::LOCAL),
+    ("auto-ack-1k", 1024, Kind::AutoAck, Path::LOCAL),
+    ("acks-16b", 16, Kind::Acks, Path::LOCAL),
+    ("acks-each-16b", 16, Kind::AcksEach, Path::LOCAL),
+    ("confirms-16b", 16, Kind::Confirms, Path::LOCAL),
+    ("confirms-acks-16b", 16, Kind::ConfirmsAndAcks, Path::LOCAL),
+    ("confirms-acks-1k", 1024, Kind::ConfirmsAndAcks, Path::LOCAL),
+    ("topic-16b", 16, Kind::Topic, Path::LOCAL),
+    ("topic-rotating-16b", 16, routed(Exchange::Topic, 10, 10, 1_000, 1), Path::LOCAL),
+    ("direct-many-keys", 16, routed(Exchange::Direct, 10, 1_000, 10_000, 1), Path::LOCAL),
+    ("headers-16b", 16, routed(Exchange::Headers, 10, 1, 10, 1), Path::LOCAL),
+    ("many-queues-16b", 16, routed(Exchange::Default, 10_000, 1, 0, 10), Path::LOCAL),
+    ("fanout-10", 16, routed(Exchange::Fanout, 10, 1, 10, 10), Path::LOCAL),
+    ("fill-100b", 100, Kind::Fill, Path::LOCAL),
+    ("drain-100b", 100, Kind::Drain, Path::LOCAL),
+    ("deliver-hop-16b", 16, Kind::AutoAck, DELIVER_HOP),
+    ("deliver-hop-1k", 1024, Kind::AutoAck, DELIVER_HOP),
+    ("publish-hop-16b", 16, Kind::AutoAck, PUBLISH_HOP),
+    ("publish-hop-1k", 1024, Kind::AutoAck, PUBLISH_HOP),
+    ("both-hops-16b", 16, Kind::AutoAck, BOTH_HOPS),
+    ("both-hops-confirms-acks-16b", 16, Kind::ConfirmsAndAcks, BOTH_HOPS),
 ];
+
+/// The queue lives with its publisher.
+const DELIVER_HOP: Path = Path { publisher: 0, home: 0, consumer: 1 };
+
+/// The queue lives with its consumer.
+const PUBLISH_HOP: Path = Path { publisher: 0, home: 1, consumer: 1 };
+
+/// The queue lives with neither.
+const BOTH_HOPS: Path = Path { publisher: 0, home: 1, consumer: 2 };
 
 /// Topic bindings besides the one that matches: enough that a search through all would show.
 const OTHER_BINDINGS: usize = 99;
 
+/// Receive buffers that a queue is filled with before it is drained, however many are.
+const DRAINED_ROUNDS_MAX: u64 = 256;
+
 /// More than anybody waits for under callgrind, and far from overflow.
 const ROUNDS_MAX: u64 = 1_000_000;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     /// Default exchange, automatic acks.
     AutoAck,
+    /// Default exchange, one ack per receive buffer (`multiple`).
+    Acks,
+    /// Default exchange, an ack for each message.
+    AcksEach,
+    /// Default exchange, publisher confirms, automatic acks.
+    Confirms,
     /// Default exchange, publisher confirms, one ack per receive buffer (`multiple`).
     ConfirmsAndAcks,
     /// Topic exchange with wildcard bindings, automatic acks.
     Topic,
+    /// Default exchange, nobody consumes.
+    Fill,
+    /// A queue that is filled already, one ack per receive buffer's worth of messages.
+    Drain,
+    /// Rotating keys to several queues, automatic acks; deliveries are counted.
+    Routed(Routed),
+}
+
+const fn routed(
+    kind: Exchange,
+    queues: u32,
+    keys_per_queue: u32,
+    bindings: u32,
+    consumers: u32,
+) -> Kind {
+    Kind::Routed(Routed { kind, queues, keys_per_queue, bindings, consumers })
 }
 
 fn main() -> ExitCode {
@@ -46,32 +99,42 @@ fn main() -> ExitCode {
     let chosen = match arguments.as_slice() {
         [name, rounds] => {
             let kind = KINDS.iter().find(|(known, ..)| known == name);
-            let rounds = rounds.parse().ok().filter(|n| (1..=ROUNDS_MAX).contains(n));
+            let drains = kind.is_some_and(|(_, _, kind, _)| matches!(kind, Kind::Drain));
+            let most = if drains { DRAINED_ROUNDS_MAX } else { ROUNDS_MAX };
+            let rounds = rounds.parse().ok().filter(|n| (1..=most).contains(n));
             kind.zip(rounds)
         }
         _ => None,
     };
-    let Some(((_, body_bytes, kind), rounds)) = chosen else {
+    let Some(((_, body_bytes, kind, path), rounds)) = chosen else {
         eprintln!(
-            "usage: messages NAME ROUNDS, with ROUNDS from 1 to {ROUNDS_MAX} and NAME one of"
+            "usage: messages NAME ROUNDS, with ROUNDS from 1 to {ROUNDS_MAX} \
+             ({DRAINED_ROUNDS_MAX} where a queue is drained) and NAME one of"
         );
         for (name, ..) in KINDS {
             eprintln!("  {name}");
         }
         return ExitCode::from(2);
     };
-    println!("{}", carry(*body_bytes, *kind, rounds));
+    let messages = match kind {
+        Kind::Fill => fill(*body_bytes, rounds),
+        Kind::Drain => drain(*body_bytes, rounds),
+        Kind::Routed(routed) => routed.carry(*body_bytes, rounds),
+        _ => carry(*body_bytes, *kind, *path, rounds),
+    };
+    println!("{messages}");
     ExitCode::SUCCESS
 }
 
 /// Moves `rounds` buffers from a publisher to a consumer; returns the number of messages.
-fn carry(body_bytes: usize, kind: Kind, rounds: u64) -> u64 {
-    let mut world = World::new();
-    let acks = matches!(kind, Kind::ConfirmsAndAcks);
-    let (publisher, consumer) = work_queue(&mut world, !acks);
+fn carry(body_bytes: usize, kind: Kind, path: Path, rounds: u64) -> u64 {
+    let shards = path.publisher.max(path.home).max(path.consumer) + 1;
+    let mut world = World::new(shards as u16);
+    let acks = matches!(kind, Kind::Acks | Kind::AcksEach | Kind::ConfirmsAndAcks);
+    let (publisher, consumer) = work_queue(&mut world, !acks, path);
     let (exchange, routing_key) = match kind {
         Kind::Topic => ("events", "orders.eu.paid"),
-        Kind::AutoAck | Kind::ConfirmsAndAcks => ("", "work"),
+        _ => ("", "work"),
     };
     if matches!(kind, Kind::Topic) {
         world.say(consumer, &declare_topic(exchange));
@@ -80,16 +143,52 @@ fn carry(body_bytes: usize, kind: Kind, rounds: u64) -> u64 {
             world.say(consumer, &bind(exchange, &format!("other{number}.*.#")));
         }
     }
-    if acks {
+    if matches!(kind, Kind::Confirms | Kind::ConfirmsAndAcks) {
         world.say(publisher, &ConfirmSelect { nowait: false });
     }
     let (buffer, count) = publishes(&vec![b'x'; body_bytes], exchange, routing_key);
     for round in 1..=rounds {
         let sent = world.feed(publisher, buffer.clone());
         assert!(sent > body_bytes * count as usize, "{sent} octets for {count} messages");
-        if acks {
+        if kind == Kind::AcksEach {
+            let mut acks = Vec::new();
+            for delivery_tag in (round - 1) * count + 1..=round * count {
+                encode_frame(1, &BasicAck { delivery_tag, multiple: false }, &mut acks);
+            }
+            world.feed(consumer, acks.into());
+        } else if acks {
             world.say(consumer, &BasicAck { delivery_tag: round * count, multiple: true });
         }
+    }
+    rounds * count
+}
+
+/// Moves `rounds` buffers from a publisher into a queue; returns the number of messages.
+fn fill(body_bytes: usize, rounds: u64) -> u64 {
+    let mut world = World::new(1);
+    let publisher = world.connect(0);
+    declare_work(&mut world, publisher);
+    let (buffer, count) = publishes(&vec![b'x'; body_bytes], "", "work");
+    for _ in 0..rounds {
+        assert_eq!(world.feed(publisher, buffer.clone()), 0);
+    }
+    rounds * count
+}
+
+/// Moves `rounds` buffers' worth of messages from a deep queue to a consumer that acknowledges;
+/// returns their number.
+fn drain(body_bytes: usize, rounds: u64) -> u64 {
+    let mut world = World::new(1);
+    let (publisher, consumer) = (world.connect(0), world.connect(0));
+    declare_work(&mut world, publisher);
+    let (buffer, count) = publishes(&vec![b'x'; body_bytes], "", "work");
+    for _ in 0..=DRAINED_ROUNDS_MAX {
+        world.feed(publisher, buffer.clone());
+    }
+    let mut sent = consume_work(&mut world, consumer, false, count as u16);
+    for round in 1..=rounds {
+        assert!(sent > body_bytes * count as usize, "{sent} octets for {count} messages");
+        sent = world.say(consumer, &BasicAck { delivery_tag: round * count, multiple: true });
     }
     rounds * count
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use glob::Pattern;
 
 use crate::fault::Fault;
+use crate::run::beside;
 use crate::scenario::{Load, Scenario};
 use crate::topology;
 
@@ -16,7 +17,7 @@ macro_rules! scenarios {
 
 /// Name and text of every file in `bench-suite/scenarios`, in the order in which they are run: what
 /// compares memory with a fresh broker comes first, what leaves a broker with much to forget last.
-const BUILT_IN: [(&str, &str); 44] = scenarios![
+const BUILT_IN: [(&str, &str); 56] = scenarios![
     "idle-connections",
     "throughput-16b",
     "throughput-1k",
@@ -45,7 +46,6 @@ const BUILT_IN: [(&str, &str); 44] = scenarios![
     "direct-many-keys",
     "many-queues",
     "work-queue-slow",
-    "slow-consumer",
     "publish-deliver",
     "basic-get",
     "rpc-reply-queue",
@@ -56,6 +56,19 @@ const BUILT_IN: [(&str, &str); 44] = scenarios![
     "rate-search",
     "ramp",
     "soak",
+    "beside-1k-channels-throughput-16b",
+    "beside-1k-channels-confirms-1k",
+    "beside-10k-connections-throughput-16b",
+    "beside-10k-connections-confirms-1k",
+    "beside-100k-queues-throughput-16b",
+    "beside-100k-queues-confirms-1k",
+    "beside-1m-bindings-throughput-16b",
+    "beside-1m-bindings-confirms-1k",
+    "beside-slow-consumer",
+    "beside-flood",
+    "beside-connection-churn",
+    "beside-drain",
+    "beside-binding-churn",
     "churn-connection",
     "churn-channel",
     "churn-queue",
@@ -105,6 +118,7 @@ fn parse(name: &str, text: &str) -> Result<Entry, Fault> {
         .map_err(|error| Fault::Usage(format!("the scenario {name} is not valid: {error}")))?;
     match &scenario.load {
         Load::Flow(flow) => topology::check(flow)?,
+        Load::Beside(beside) => beside::check(beside)?,
         Load::Search(search) => topology::check(&search.flow)?,
         Load::RoundTrip(_) | Load::Backlog(_) | Load::Churn(_) | Load::Idle(_) => {}
     }

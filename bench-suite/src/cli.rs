@@ -55,6 +55,8 @@ pub(crate) enum Command {
         #[arg(long)]
         fail_on_worse: bool,
     },
+    /// Say which goals are met, as a table in Markdown
+    Goals(Goals),
     /// Draw a flame graph of what `perf script` printed
     Flamegraph {
         /// Output of `perf script`
@@ -105,6 +107,26 @@ pub(crate) struct Plan {
     /// Where results and reports go
     #[arg(long, value_name = "DIR", default_value = "leveret-bench-report")]
     pub(crate) out: PathBuf,
+}
+
+/// What is judged, and where the table goes.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Goals {
+    /// Files of results; where several have a scenario, the last one counts
+    #[arg(value_name = "RESULTS", required_unless_present = "list")]
+    pub(crate) results: Vec<PathBuf>,
+    /// Name the scenarios that the goals need, and do nothing else
+    #[arg(long, conflicts_with = "results")]
+    pub(crate) list: bool,
+    /// The subject that is judged
+    #[arg(long, value_name = "NAME", default_value = "leveret")]
+    pub(crate) subject: String,
+    /// The subject that it stands beside
+    #[arg(long, value_name = "NAME", default_value = "rabbitmq")]
+    pub(crate) beside: String,
+    /// A page of which the table between two comment lines is replaced, instead of printing it
+    #[arg(long, value_name = "PAGE")]
+    pub(crate) into: Option<PathBuf>,
 }
 
 /// The floor as a process of its own.

@@ -165,6 +165,25 @@ impl Connection {
         })
     }
 
+    /// Opens so many channels behind [`CHANNEL`], to leave them alone.
+    pub(crate) fn open_idle_channels(&mut self, count: u16) -> Result<(), Fault> {
+        // 0 is no limit but that of the number.
+        let channel_max = if self.channel_max == 0 { u16::MAX } else { self.channel_max };
+        if count > channel_max - CHANNEL {
+            return Err(Fault::Scenario(format!(
+                "{count} idle channels are asked for, but this broker allows {channel_max} on a \
+                 connection"
+            )));
+        }
+        let channels: Vec<u16> = (CHANNEL + 1..=CHANNEL + count).collect();
+        self.ask_many(
+            &channels,
+            |channel, wire| encode_frame(*channel, &ChannelOpen {}, wire),
+            "channel.open-ok",
+            |method| matches!(method, Method::ChannelOpenOk(_)).then_some(()),
+        )
+    }
+
     pub(crate) fn close_channel(&mut self, channel: u16) -> Result<(), Fault> {
         let close = ChannelClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
         self.say(channel, &close)?;
@@ -333,16 +352,24 @@ impl Connection {
     }
 
     pub(crate) fn unbind(&mut self, binding: &Binding) -> Result<(), Fault> {
-        let unbind = QueueUnbind {
-            queue: &binding.queue,
-            exchange: &binding.exchange,
-            routing_key: binding.routing_key.as_bytes(),
-            arguments: binding.arguments.as_ref(),
-        };
-        self.say(CHANNEL, &unbind)?;
-        self.expect("queue.unbind-ok", |method| {
-            matches!(method, Method::QueueUnbindOk(_)).then_some(())
-        })
+        self.unbind_many(std::slice::from_ref(binding))
+    }
+
+    pub(crate) fn unbind_many(&mut self, bindings: &[Binding]) -> Result<(), Fault> {
+        self.ask_many(
+            bindings,
+            |binding, wire| {
+                let unbind = QueueUnbind {
+                    queue: &binding.queue,
+                    exchange: &binding.exchange,
+                    routing_key: binding.routing_key.as_bytes(),
+                    arguments: binding.arguments.as_ref(),
+                };
+                encode_frame(CHANNEL, &unbind, wire);
+            },
+            "queue.unbind-ok",
+            |method| matches!(method, Method::QueueUnbindOk(_)).then_some(()),
+        )
     }
 
     /// The number of messages ready in a queue. An exception of anything that this channel did

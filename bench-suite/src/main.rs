@@ -17,6 +17,7 @@ mod driver;
 mod fault;
 mod flamegraph;
 mod floor;
+mod goals;
 mod live;
 mod load;
 mod machine;
@@ -67,6 +68,7 @@ fn obey(command: Command) -> Result<ExitCode, Fault> {
                 return Ok(ExitCode::from(FAILED));
             }
         }
+        Command::Goals(options) => goals(&options)?,
         Command::Flamegraph { stacks, svg, title } => flamegraph::write(&stacks, &svg, &title)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -83,6 +85,23 @@ fn measure(plan: &Plan) -> Result<ExitCode, Fault> {
 fn announce(written: &report::Written) {
     for path in [&written.results, &written.markdown, &written.html] {
         println!("wrote {}", path.display());
+    }
+}
+
+fn goals(options: &cli::Goals) -> Result<(), Fault> {
+    if options.list {
+        goals::scenarios()?.iter().for_each(|name| println!("{name}"));
+        return Ok(());
+    }
+    let read = options.results.iter().map(|path| report::read(path));
+    let subjects = goals::Subjects { ours: &options.subject, rival: &options.beside };
+    let table = goals::table(&read.collect::<Result<Vec<_>, _>>()?, subjects)?;
+    match &options.into {
+        Some(page) => goals::insert(page, &table),
+        None => {
+            print!("{table}");
+            Ok(())
+        }
     }
 }
 

@@ -183,6 +183,7 @@ impl Measurement<'_> {
             Load::RoundTrip(what) => run::round_trip::run(&setting, what, &sample),
             Load::Backlog(backlog) => run::backlog::run(&setting, backlog, &sample),
             Load::Churn(churn) => run::churn::run(&setting, churn),
+            Load::Beside(beside) => run::beside::run(&setting, beside, &sample),
             Load::Idle(idle) => run::idle::run(&setting, idle, &mut baselines[subject]),
         };
         let streams = outcome.as_ref().map_or(STREAMS_OF_A_FAILED_RUN, |reading| reading.streams);

@@ -178,7 +178,11 @@ const fn metric(key: &'static str, heading: &'static str, better: Better) -> Met
 }
 
 /// All figures, in the order of the columns of a report.
-pub(crate) const METRICS: [Metric; 23] = [
+pub(crate) const METRICS: [Metric; 36] = [
+    metric("kept_messages_per_s", "messages/s, × alone", Better::More),
+    metric("kept_messages_per_broker_cpu_s", "messages per broker CPU s, × alone", Better::More),
+    metric("delivery_p99_9_ratio", "p99.9 of deliveries, × alone", Better::Less),
+    metric("delivery_p99_ratio", "p99 of deliveries, × alone", Better::Less),
     Metric { key: "messages_per_s", heading: "messages/s", better: Better::More, has_floor: true },
     Metric {
         key: "messages_per_broker_cpu_s",
@@ -204,6 +208,10 @@ pub(crate) const METRICS: [Metric; 23] = [
     metric("bytes_per_connection", "resident bytes per connection", Better::Less),
     metric("cpu_us_per_connection", "broker CPU µs per opened connection", Better::Less),
     metric("idle_cpu_percent", "broker CPU % while idle", Better::Less),
+    metric("made_per_s", "idle things made/s", Better::More),
+    metric("made_per_broker_cpu_s", "idle things made per broker CPU s", Better::More),
+    metric("removed_per_s", "idle things removed/s", Better::More),
+    metric("bytes_per_idle_thing", "resident bytes per idle thing", Better::Less),
     metric("system_calls_per_message", "system calls per message", Better::Less),
     metric("rss_rest_bytes", "resident bytes before the run", Better::Neither),
     metric("rss_peak_bytes", "resident bytes at most", Better::Less),
@@ -212,16 +220,20 @@ pub(crate) const METRICS: [Metric; 23] = [
     metric("broker_busy", "broker CPU s per s", Better::Neither),
     metric("client_busy", "busiest load thread, CPU s per s", Better::Neither),
     metric("client_ceiling_per_s", "the client's ceiling, messages/s", Better::Neither),
+    metric("alone_messages_per_s", "alone: messages/s", Better::Neither),
+    metric("alone_messages_per_broker_cpu_s", "alone: messages per broker CPU s", Better::Neither),
+    metric("alone_delivery_p99_us", "alone: p99 of deliveries, µs", Better::Neither),
+    metric("alone_delivery_p99_9_us", "alone: p99.9 of deliveries, µs", Better::Neither),
+    metric("trouble_per_s", "done beside it, per s", Better::Neither),
 ];
 
 /// Kinds of latency: key in [`Run::latencies`] and heading.
-pub(crate) const LATENCIES: [(&str, &str); 6] = [
+pub(crate) const LATENCIES: [(&str, &str); 5] = [
     ("delivery", "intended send time → delivery"),
     ("confirm", "intended send time → confirm"),
     ("round_trip", "request → reply"),
     ("send_lag", "intended send time → send (the client's own delay)"),
     ("operation", "operation"),
-    ("innocent_delivery", "intended send time → delivery, of the flow beside it"),
 ];
 
 impl Messages {

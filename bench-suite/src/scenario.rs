@@ -67,6 +67,8 @@ pub(crate) enum Load {
     Churn(Churn),
     /// Connections do nothing.
     Idle(Idle),
+    /// A flow alone, beside something, and alone again.
+    Beside(Box<Beside>),
 }
 
 /// Messages from publishers to consumers.
@@ -110,8 +112,14 @@ pub(crate) struct Flow {
     pub(crate) work_us: u32,
     /// Measured seconds instead of those of the command line; 0 for those.
     pub(crate) seconds: f64,
-    /// A second flow at the same time, whose deliveries are timed separately: the innocent one.
-    pub(crate) innocent: Option<Box<Flow>>,
+    /// Connections that do nothing, opened behind the queues' declaration and before the first
+    /// consumer. A broker that deals connections to its cores in turn, and keeps a queue where it
+    /// was declared, has publishers, queues and consumers elsewhere for them.
+    pub(crate) bystanders: u16,
+    /// Channels that are open on each connection beside the one in use. Files say it as
+    /// [`IdleThings::channels`].
+    #[serde(skip)]
+    pub(crate) idle_channels: u16,
 }
 
 /// Where is published to.
@@ -149,7 +157,8 @@ impl Default for Flow {
             rate_end_per_s: 0.0,
             work_us: 0,
             seconds: 0.0,
-            innocent: None,
+            bystanders: 0,
+            idle_channels: 0,
         }
     }
 }
@@ -231,6 +240,62 @@ pub(crate) enum ChurnKind {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Idle {
     pub(crate) connections: u32,
+}
+
+/// A flow whose cost or latency must not depend on what is beside it. It runs three times: alone,
+/// beside it, and alone again, so that a machine that drifts drifts out of the ratio.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Beside {
+    pub(crate) flow: Flow,
+    #[serde(default)]
+    pub(crate) idle: IdleThings,
+    #[serde(default)]
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Things that are there and do nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct IdleThings {
+    pub(crate) queues: u32,
+    /// Wildcard patterns on a topic exchange of their own.
+    pub(crate) bindings: u32,
+    pub(crate) connections: u32,
+    /// On each connection of the flow.
+    pub(crate) channels: u16,
+}
+
+/// What somebody else does at the same time, on a thread of its own that gives way to the flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Trouble {
+    /// A flow that nobody measures.
+    Flow(Flow),
+    /// A backlog that was there before is drained as fast as possible, from the moment on at which
+    /// the measured window opens.
+    Drain(Backlog),
+    /// Connections are opened and closed.
+    Connections(ConnectionChurn),
+    /// Bindings come and go on the exchange of the flow. Every other one matches what is published
+    /// and leads where it goes anyway: whoever loses or duplicates a message by it is caught.
+    Bindings(BindingChurn),
+}
+
+/// Connections that come and go as fast as possible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConnectionChurn {
+    /// Clients that do so, each with one connection at a time.
+    pub(crate) clients: u16,
+}
+
+/// Bindings that come and go at a fixed rate.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BindingChurn {
+    /// Binds and unbinds together.
+    pub(crate) changes_per_s: f64,
 }
 
 const fn stamp_only() -> usize {

@@ -28,6 +28,9 @@ pub(crate) use check::check;
 /// Bindings whose methods are encoded and held at once. 100,000 of them would be 20 MB.
 const BINDINGS_AT_ONCE: usize = 4096;
 
+/// Bindings that come and go and match nothing have so many names.
+const UNMATCHED_PATTERNS: u32 = 10_000;
+
 /// How long a broker may take for one step: `RabbitMQ` removes an exchange with 20,000 topic
 /// bindings in 20 s, and one with 100,000 in minutes.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -38,6 +41,8 @@ const PATIENCE: Duration = Duration::from_mins(10);
 pub(crate) struct Topology {
     flow: Flow,
     first_stream: u32,
+    /// Queues go with their last consumer.
+    auto_delete: bool,
     /// Begins all names: nobody else has them, nor another run.
     prefix: String,
 }
@@ -62,7 +67,13 @@ impl Topology {
     /// `first_stream .. first_stream + streams_of(flow)`.
     pub(crate) fn new(flow: &Flow, first_stream: u32) -> Self {
         let prefix = format!("leveret-bench.{}.{first_stream:08}", std::process::id());
-        Self { flow: flow.clone(), first_stream, prefix }
+        // Whoever aborts a bench leaves no transient queues.
+        Self { flow: flow.clone(), first_stream, auto_delete: !flow.durable, prefix }
+    }
+
+    /// Queues stay until [`Topology::remove`]: somebody else uses them too.
+    pub(crate) fn keep_queues(self) -> Self {
+        Self { auto_delete: false, ..self }
     }
 
     /// Makes everything; what an aborted run may have left under the same names goes first.
@@ -76,8 +87,7 @@ impl Topology {
         let options = QueueOptions {
             durable: self.flow.durable,
             exclusive: false,
-            // Whoever aborts a bench leaves no transient queues.
-            auto_delete: !self.flow.durable,
+            auto_delete: self.auto_delete,
             arguments: string_table(&self.flow.queue_arguments),
         };
         connection.declare_many(&self.queues(), &options)?;
@@ -192,6 +202,32 @@ impl Topology {
             let queue = if number < matching { number / keys } else { number % self.flow.queues };
             self.binding(self.queue(queue), number)
         })
+    }
+
+    /// A binding of a topic exchange that does not change where messages go: every other one
+    /// matches a published key and leads to its queue, the others match nothing. Each key has 16
+    /// patterns; then they begin again.
+    pub(crate) fn harmless_binding(&self, number: u64) -> Binding {
+        let (kind, number) = (number % 2, (number / 2) as u32);
+        if kind == 1 {
+            let number = number % UNMATCHED_PATTERNS;
+            let routing_key = format!("z{number:07}.*.stock.#");
+            let queue = self.queue(number % self.flow.queues);
+            return Binding { routing_key, ..self.binding(queue, 0) };
+        }
+        let (queue, variant) = (number % self.flow.queues, number / self.flow.queues);
+        let key = variant % keys_per_queue(&self.flow);
+        let variant = variant / keys_per_queue(&self.flow);
+        let routing_key = self.routing_key(queue, key);
+        let words = routing_key.split('.').enumerate().map(|(index, word)| match index {
+            1.. if variant & (1 << index) != 0 => "*",
+            _ => word,
+        });
+        let mut pattern = words.collect::<Vec<_>>().join(".");
+        if variant & 1 != 0 {
+            pattern.push_str(".#");
+        }
+        Binding { routing_key: pattern, ..self.binding(self.queue(queue), 0) }
     }
 
     /// A binding for the key of this number.

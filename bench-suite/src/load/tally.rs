@@ -1,6 +1,5 @@
 //! What the endpoints of a run and those who watch it tell each other, across threads.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
@@ -13,13 +12,6 @@ const UNKNOWN: u64 = u64::MAX;
 #[repr(align(128))]
 struct Counter(AtomicU64);
 
-/// What flows that run side by side have in common.
-#[derive(Debug, Default)]
-struct Switches {
-    measuring: AtomicBool,
-    stopped: AtomicBool,
-}
-
 /// The counters and switches of one run. Everything only ever grows or is switched on.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -28,7 +20,8 @@ pub(crate) struct Tally {
     published: Counter,
     confirmed: Counter,
     consumed: Counter,
-    switches: Arc<Switches>,
+    measuring: AtomicBool,
+    stopped: AtomicBool,
     /// For who looks on: whether anybody does, and p50 and p99 of the deliveries so far, µs.
     is_watched: AtomicBool,
     delivery_us: [AtomicU64; 2],
@@ -48,19 +41,14 @@ impl Tally {
             published: Counter::default(),
             confirmed: Counter::default(),
             consumed: Counter::default(),
-            switches: Arc::default(),
+            measuring: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             is_watched: AtomicBool::new(false),
             delivery_us: Default::default(),
             copies,
             first_stream,
             totals: (0..streams).map(|_| AtomicU64::new(UNKNOWN)).collect(),
         }
-    }
-
-    /// The tally of a flow beside this one: counted separately, measured and stopped together.
-    pub(crate) fn beside(&self, first_stream: u32, streams: u32, copies: u64) -> Self {
-        let switches = Arc::clone(&self.switches);
-        Self { switches, ..Self::new(self.epoch, first_stream, streams, copies) }
     }
 
     pub(crate) fn note_published(&self, count: u64) {
@@ -95,16 +83,16 @@ impl Tally {
 
     /// From here on latencies are recorded.
     pub(crate) fn measure(&self) {
-        self.switches.measuring.store(true, Relaxed);
+        self.measuring.store(true, Relaxed);
     }
 
     /// The measured window has ended; latencies are not recorded any more.
     pub(crate) fn end_measuring(&self) {
-        self.switches.measuring.store(false, Relaxed);
+        self.measuring.store(false, Relaxed);
     }
 
     pub(crate) fn is_measuring(&self) -> bool {
-        self.switches.measuring.load(Relaxed)
+        self.measuring.load(Relaxed)
     }
 
     /// Somebody wants to see latencies while the run goes on.
@@ -131,11 +119,11 @@ impl Tally {
 
     /// Nothing more is to be published; what is under way shall arrive.
     pub(crate) fn stop(&self) {
-        self.switches.stopped.store(true, Relaxed);
+        self.stopped.store(true, Relaxed);
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.switches.stopped.load(Relaxed)
+        self.stopped.load(Relaxed)
     }
 
     /// Says how many messages a stream has in all; its consumers wait for that many.
@@ -169,17 +157,5 @@ mod tests {
         let tally = Tally::new(Instant::now(), 5, 2, 1);
         tally.close_stream(6, 0);
         assert_eq!((tally.total(5), tally.total(6)), (None, Some(0)));
-    }
-
-    #[test]
-    fn flows_beside_each_other_share_switches_and_nothing_else() {
-        let tally = Tally::new(Instant::now(), 0, 1, 1);
-        let beside = tally.beside(1, 1, 1);
-        tally.measure();
-        beside.note_published(3);
-        assert!(beside.is_measuring() && !beside.is_stopped());
-        beside.stop();
-        assert!(tally.is_stopped());
-        assert_eq!((tally.published(), beside.published()), (0, 3));
     }
 }

@@ -100,6 +100,17 @@ pub(crate) fn measures() -> Vec<Measure> {
     metrics.chain(latencies).collect()
 }
 
+/// The measure of a key: of a metric, or of a latency and its percentile, as in `delivery.p99`.
+pub(crate) fn measure(key: &str) -> Option<Measure> {
+    let heading = if let Some((kind, percentile)) = key.split_once('.') {
+        let (_, heading) = LATENCIES.iter().find(|(of, _)| *of == kind)?;
+        format!("{heading}, {percentile}")
+    } else {
+        METRICS.iter().find(|metric| metric.key == key)?.heading.to_owned()
+    };
+    measures().into_iter().find(|measure| measure.heading == heading)
+}
+
 /// Those that at least one valid run of the scenario has.
 pub(crate) fn present(scenario: &ScenarioResult) -> Vec<Measure> {
     let has = |measure: &Measure| scenario.runs.iter().any(|run| measure.value(run).is_some());

@@ -66,14 +66,7 @@ fn fill_and_drain(
     let tally = Arc::new(Tally::new(Instant::now(), setting.first_stream, streams, 1));
     let before_bytes = usage::rss_bytes(setting.broker)?;
     let fill = Usage::start(setting.broker, before_bytes)?;
-    let publisher = flow::publisher(setting, flow, topology, &tally, 0, Some(backlog.messages))?;
-    let (_, filled, published) = threads::drive(setting, vec![vec![publisher]], |_| {
-        let filled = wait_for_depth(setting, topology, backlog.messages, &tally, live);
-        tally.stop();
-        filled
-    });
-    published?;
-    filled?;
+    pile_up(setting, backlog.messages, flow, topology, &tally, live)?;
     let used = fill.end()?;
     note_rates(used, backlog.messages, "filled_per_s", "filled_per_broker_cpu_s", &mut reading);
     thread::sleep(REST);
@@ -96,6 +89,25 @@ fn fill_and_drain(
     }
     reading.messages = Some(messages);
     Ok(reading)
+}
+
+/// Publishes so many messages, and waits until all are in the queue.
+pub(crate) fn pile_up(
+    setting: &Setting<'_>,
+    messages: u64,
+    flow: &Flow,
+    topology: &Topology,
+    tally: &Arc<Tally>,
+    live: LiveView<'_>,
+) -> Result<(), Fault> {
+    let publisher = flow::publisher(setting, flow, topology, tally, 0, Some(messages))?;
+    let (_, filled, published) = threads::drive(setting, vec![vec![publisher]], |_| {
+        let filled = wait_for_depth(setting, topology, messages, tally, live);
+        tally.stop();
+        filled
+    });
+    published?;
+    filled
 }
 
 /// Until everything that was published is in the queue.

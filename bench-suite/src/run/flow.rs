@@ -37,87 +37,76 @@ pub(crate) fn run(
     flow: &Flow,
     live: LiveView<'_>,
 ) -> Result<Reading, Fault> {
-    let mut sides = vec![Side::new(flow, setting.first_stream, None)];
-    if let Some(innocent) = &flow.innocent {
-        let first_stream = setting.first_stream + topology::streams_of(flow);
-        sides.push(Side::new(innocent, first_stream, Some(&sides[0].tally)));
-    }
-    if setting.is_watched {
-        sides[0].tally.watch();
-    }
-    let declared = sides.iter().try_for_each(|side| side.topology.declare(setting.broker));
-    let reading = declared.and_then(|()| measure(setting, &sides, live));
-    let removed = sides.iter().try_for_each(|side| side.topology.remove(setting.broker));
+    let topology = Topology::new(flow, setting.first_stream);
+    let declared = topology.declare(setting.broker);
+    let reading = declared.and_then(|()| measure(setting, flow, &topology, live));
+    let removed = topology.remove(setting.broker);
     // What went wrong first says more than what could not be cleaned up after it.
     let reading = reading?;
     removed?;
     Ok(reading)
 }
 
-/// One of the flows of a run.
-struct Side<'f> {
-    flow: &'f Flow,
-    topology: Topology,
-    tally: Arc<Tally>,
-}
-
-impl<'f> Side<'f> {
-    fn new(flow: &'f Flow, first_stream: u32, beside: Option<&Tally>) -> Self {
-        let (streams, copies) = (topology::streams_of(flow), topology::copies(flow));
-        let tally = match beside {
-            Some(tally) => tally.beside(first_stream, streams, copies),
-            None => Tally::new(Instant::now(), first_stream, streams, copies),
-        };
-        Self { flow, topology: Topology::new(flow, first_stream), tally: Arc::new(tally) }
-    }
-}
-
-/// An endpoint of a flow, with the index of its side.
+/// An endpoint of a flow.
 pub(crate) enum Party {
-    Publisher(usize, Box<Publisher>),
-    Consumer(usize, Box<Consumer>),
+    Publisher(Box<Publisher>),
+    Consumer(Box<Consumer>),
 }
 
-fn measure(
+/// One run on a topology that is declared.
+pub(crate) fn measure(
     setting: &Setting<'_>,
-    sides: &[Side<'_>],
+    flow: &Flow,
+    topology: &Topology,
     live: LiveView<'_>,
 ) -> Result<Reading, Fault> {
-    let length = match sides[0].flow.seconds {
+    let length = match flow.seconds {
         seconds if seconds > 0.0 => Duration::from_secs_f64(seconds),
         _ => setting.window,
     };
     let setting = &Setting { window: length, ..*setting };
-    let placed = place(setting, sides)?;
-    let tally = &sides[0].tally;
-    let has_confirms = sides[0].flow.confirm_window > 0;
+    let _bystanders = bystanders(setting, flow)?;
+    let tally = tally(flow, setting.first_stream);
+    if setting.is_watched {
+        tally.watch();
+    }
+    let placed = place(setting, flow, topology, &tally)?;
+    let has_confirms = flow.confirm_window > 0;
     let (parties, window, driven) = threads::drive(setting, placed, |watched| {
-        watched.window(setting, tally, has_confirms, live)
+        watched.window(setting, &tally, has_confirms, live)
     });
-    account(sides, parties, window, driven)
+    account(flow, parties, window, driven)
+}
+
+/// Counts what a flow does.
+pub(crate) fn tally(flow: &Flow, first_stream: u32) -> Arc<Tally> {
+    let (streams, copies) = (topology::streams_of(flow), topology::copies(flow));
+    Arc::new(Tally::new(Instant::now(), first_stream, streams, copies))
+}
+
+/// Connections that are only there, until they are dropped.
+fn bystanders(setting: &Setting<'_>, flow: &Flow) -> Result<Vec<Connection>, Fault> {
+    (0..flow.bystanders).map(|_| Connection::open(setting.broker)).collect()
 }
 
 /// Connects everybody: consumers from the last core on, publishers from the first, so that with two
 /// cores they do not share one.
-fn place(setting: &Setting<'_>, sides: &[Side<'_>]) -> Result<Vec<Vec<Attached<Party>>>, Fault> {
+pub(crate) fn place(
+    setting: &Setting<'_>,
+    flow: &Flow,
+    topology: &Topology,
+    tally: &Arc<Tally>,
+) -> Result<Vec<Vec<Attached<Party>>>, Fault> {
     let threads = setting.load_cores.len().max(1);
     let mut placed: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
-    for (index, side) in sides.iter().enumerate() {
-        let Side { flow, topology, tally } = side;
-        let shared = shared_checks(flow, topology);
-        for number in 0..flow.consumers {
-            let mut party = consumer(setting, flow, topology, tally, number, &shared)?;
-            party.endpoint.set_side(index);
-            placed[threads - 1 - usize::from(number) % threads].push(party);
-        }
+    let shared = shared_checks(flow, topology);
+    for number in 0..flow.consumers {
+        let party = consumer(setting, flow, topology, tally, number, &shared)?;
+        placed[threads - 1 - usize::from(number) % threads].push(party);
     }
-    for (index, side) in sides.iter().enumerate() {
-        let Side { flow, topology, tally } = side;
-        for number in 0..flow.publishers {
-            let mut party = publisher(setting, flow, topology, tally, number, None)?;
-            party.endpoint.set_side(index);
-            placed[usize::from(number) % threads].push(party);
-        }
+    for number in 0..flow.publishers {
+        let party = publisher(setting, flow, topology, tally, number, None)?;
+        placed[usize::from(number) % threads].push(party);
     }
     // A thread without any endpoint would only be one more to start.
     placed.retain(|parties| !parties.is_empty());
@@ -135,6 +124,7 @@ pub(crate) fn consumer(
 ) -> Result<Attached<Party>, Fault> {
     let mut connection = Connection::open(setting.broker)?;
     connection.open_channel(CHANNEL)?;
+    connection.open_idle_channels(flow.idle_channels)?;
     let lanes = lanes(topology, shared, number);
     if flow.prefetch > 0 {
         connection.qos(flow.prefetch)?;
@@ -153,7 +143,7 @@ pub(crate) fn consumer(
         work: Duration::from_micros(u64::from(flow.work_us)),
     };
     let consumer = Consumer::new(plan, Arc::clone(tally))?;
-    connection.into_attached(Party::Consumer(0, Box::new(consumer)))
+    connection.into_attached(Party::Consumer(Box::new(consumer)))
 }
 
 /// What comes to a consumer, with the checks that it shares with others.
@@ -187,6 +177,7 @@ pub(crate) fn publisher(
 ) -> Result<Attached<Party>, Fault> {
     let mut connection = Connection::open(setting.broker)?;
     connection.open_channel(CHANNEL)?;
+    connection.open_idle_channels(flow.idle_channels)?;
     if flow.confirm_window > 0 {
         connection.select_confirms()?;
     }
@@ -201,7 +192,7 @@ pub(crate) fn publisher(
         limit,
     };
     let publisher = Publisher::new(plan, Arc::clone(tally))?;
-    connection.into_attached(Party::Publisher(0, Box::new(publisher)))
+    connection.into_attached(Party::Publisher(Box::new(publisher)))
 }
 
 /// No bound for an open loop, which never skips, and for a publisher that is bounded itself.
@@ -227,33 +218,27 @@ fn schedule(setting: &Setting<'_>, flow: &Flow) -> Result<Option<Schedule>, Faul
 
 /// Puts together what the endpoints counted and what was seen from outside.
 fn account(
-    sides: &[Side<'_>],
+    flow: &Flow,
     parties: Vec<Party>,
     window: Result<Window, Fault>,
     driven: Result<(), Fault>,
 ) -> Result<Reading, Fault> {
-    let mut reading = Reading {
-        streams: sides.iter().map(|side| topology::streams_of(side.flow)).sum(),
-        ..Reading::default()
-    };
+    let mut reading = Reading { streams: topology::streams_of(flow), ..Reading::default() };
     let mut messages = Messages::default();
-    let mut delivery = [LatencyHistogram::new(), LatencyHistogram::new()];
+    let mut delivery = LatencyHistogram::new();
     let (mut confirm, mut send_lag) = (LatencyHistogram::new(), LatencyHistogram::new());
     for party in parties {
         match party {
-            Party::Publisher(side, publisher) => {
+            Party::Publisher(publisher) => {
                 let report = publisher.finish();
                 messages.published += report.published;
-                // The innocent flow is there for its deliveries.
-                if side == 0 {
-                    confirm.merge(report.confirm);
-                    send_lag.merge(report.send_lag);
-                }
+                confirm.merge(report.confirm);
+                send_lag.merge(report.send_lag);
             }
-            Party::Consumer(side, consumer) => {
+            Party::Consumer(consumer) => {
                 let report = consumer.finish();
                 messages.add(&report.messages);
-                delivery[side].merge(report.delivery);
+                delivery.merge(report.delivery);
             }
         }
     }
@@ -269,13 +254,7 @@ fn account(
     let window = window?;
     reading.metrics = window.metrics();
     reading.rates = window.rates;
-    let [delivery, innocent] = delivery;
-    let kinds = [
-        ("delivery", delivery),
-        ("confirm", confirm),
-        ("send_lag", send_lag),
-        ("innocent_delivery", innocent),
-    ];
+    let kinds = [("delivery", delivery), ("confirm", confirm), ("send_lag", send_lag)];
     for (key, latencies) in kinds {
         if let Some(latency) = latencies.summary() {
             reading.latencies.insert(key, latency);
@@ -288,54 +267,46 @@ fn account(
 pub(crate) fn messages(parties: Vec<Party>, published: u64) -> Messages {
     let mut messages = Messages { published, ..Messages::default() };
     for party in parties {
-        if let Party::Consumer(_, consumer) = party {
+        if let Party::Consumer(consumer) = party {
             messages.add(&consumer.finish().messages);
         }
     }
     messages
 }
 
-impl Party {
-    const fn set_side(&mut self, index: usize) {
-        match self {
-            Self::Publisher(side, _) | Self::Consumer(side, _) => *side = index,
-        }
-    }
-}
-
 impl Endpoint for Party {
     fn receive(&mut self, chunk: &[u8], now: Instant) -> Result<(), Fault> {
         match self {
-            Self::Publisher(_, publisher) => publisher.receive(chunk, now),
-            Self::Consumer(_, consumer) => consumer.receive(chunk, now),
+            Self::Publisher(publisher) => publisher.receive(chunk, now),
+            Self::Consumer(consumer) => consumer.receive(chunk, now),
         }
     }
 
     fn poll_send(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
         match self {
-            Self::Publisher(_, publisher) => publisher.poll_send(now, out),
-            Self::Consumer(_, consumer) => consumer.poll_send(now, out),
+            Self::Publisher(publisher) => publisher.poll_send(now, out),
+            Self::Consumer(consumer) => consumer.poll_send(now, out),
         }
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
         match self {
-            Self::Publisher(_, publisher) => publisher.next_due(now),
-            Self::Consumer(_, consumer) => consumer.next_due(now),
+            Self::Publisher(publisher) => publisher.next_due(now),
+            Self::Consumer(consumer) => consumer.next_due(now),
         }
     }
 
     fn is_done(&self) -> bool {
         match self {
-            Self::Publisher(_, publisher) => publisher.is_done(),
-            Self::Consumer(_, consumer) => consumer.is_done(),
+            Self::Publisher(publisher) => publisher.is_done(),
+            Self::Consumer(consumer) => consumer.is_done(),
         }
     }
 
     fn awaits(&self) -> &'static str {
         match self {
-            Self::Publisher(_, publisher) => publisher.awaits(),
-            Self::Consumer(_, consumer) => consumer.awaits(),
+            Self::Publisher(publisher) => publisher.awaits(),
+            Self::Consumer(consumer) => consumer.awaits(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a flow can be run, and says something.
 
-use super::{Exchange, bindings_needed, streams_of};
+use super::{Exchange, bindings_needed};
 use crate::fault::Fault;
 use crate::scenario::Flow;
 
@@ -25,16 +25,7 @@ pub(crate) fn check(flow: &Flow) -> Result<(), Fault> {
     check_exchange(flow)?;
     check_acknowledgements(flow)?;
     check_rates(flow)?;
-    check_durability(flow)?;
-    let Some(innocent) = &flow.innocent else { return Ok(()) };
-    if innocent.innocent.is_some() {
-        return refuse("`innocent` has an `innocent` of its own; there are at most two flows");
-    }
-    check(innocent)?;
-    match streams_of(flow) + streams_of(innocent) {
-        streams if u64::from(streams) < STREAMS_MAX => Ok(()),
-        streams => refuse(&format!("both flows have {streams} streams; below {STREAMS_MAX} fit")),
-    }
+    check_durability(flow)
 }
 
 fn check_sizes(flow: &Flow) -> Result<(), Fault> {

@@ -1,0 +1,239 @@
+//! Things that are there and do nothing while a flow is measured, and what they take to make.
+//!
+//! A broker may answer one question of a connection at a time; several connections ask at once, and
+//! each many questions before it reads the first answer.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use leveret_amqp::OwnedTable;
+
+use crate::client::{Binding, CHANNEL, Connection, QueueOptions};
+use crate::fault::Fault;
+use crate::machine::procfs;
+use crate::machine::usage::{self, Usage};
+use crate::run::Setting;
+use crate::scenario::IdleThings;
+
+/// Connections that make queues and bindings side by side, each on a thread. More of them find a
+/// broker with one core no faster.
+const MAKERS: u32 = 8;
+
+/// Queues of each of them that bindings lead to.
+const BOUND_QUEUES: u32 = 125;
+
+/// How many each asks for before it looks at the time.
+const AT_ONCE: usize = 2_048;
+
+/// After this long it is no use: the scenario is not about making things.
+const MAKING_MAX: Duration = Duration::from_mins(15);
+
+/// How long a broker may take for one answer: some remove an exchange with a million bindings
+/// within minutes.
+const PATIENCE: Duration = Duration::from_mins(15);
+
+/// What stands. All queues are exclusive: they go with their connections, also when a run fails.
+pub(crate) struct Standing<'s> {
+    setting: &'s Setting<'s>,
+    what: IdleThings,
+    prefix: String,
+    makers: Vec<Connection>,
+    idle: Vec<Connection>,
+    metrics: BTreeMap<&'static str, f64>,
+}
+
+impl<'s> Standing<'s> {
+    /// Nothing yet.
+    pub(crate) fn new(setting: &'s Setting<'s>, what: IdleThings) -> Self {
+        let prefix = format!("leveret-bench.{}.idle", std::process::id());
+        let (makers, idle) = (Vec::new(), Vec::new());
+        Self { setting, what, prefix, makers, idle, metrics: BTreeMap::new() }
+    }
+
+    /// Makes all of it.
+    pub(crate) fn make(&mut self) -> Result<(), Fault> {
+        let count = self.count();
+        if count == 0 {
+            return Ok(());
+        }
+        let before_bytes = usage::rss_bytes(self.setting.broker)?;
+        let making = Usage::start(self.setting.broker, before_bytes)?;
+        self.on_load_core(Self::make_all)?;
+        let used = making.end()?;
+        let keys = ("made_per_s", Some("made_per_broker_cpu_s"));
+        let made = used.metrics(self.setting.broker, u64::from(count), keys.0, keys.1)?;
+        self.metrics.extend(made.into_iter().filter(|(key, _)| key.starts_with("made")));
+        if let (Some(before), Some(after)) = (before_bytes, usage::rss_bytes(self.setting.broker)?)
+            // A broker that gave more memory back than it took has no figure for this.
+            && let Some(growth) = after.checked_sub(before)
+        {
+            self.metrics.insert("bytes_per_idle_thing", growth as f64 / f64::from(count));
+        }
+        Ok(())
+    }
+
+    /// Removes all of it, also what was made of it before a failure. What making and removing took.
+    pub(crate) fn remove(mut self) -> Result<BTreeMap<&'static str, f64>, Fault> {
+        let (count, started) = (self.count(), Instant::now());
+        if count > 0 {
+            self.on_load_core(Self::remove_all)?;
+            let removed_per_s = f64::from(count) / started.elapsed().as_secs_f64();
+            self.metrics.insert("removed_per_s", removed_per_s);
+        }
+        Ok(self.metrics)
+    }
+
+    /// But for channels, which the connections of the flow have.
+    const fn count(&self) -> u32 {
+        let IdleThings { queues, bindings, connections, channels: _ } = self.what;
+        queues + bindings + connections
+    }
+
+    fn on_load_core(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<(), Fault> + Send,
+    ) -> Result<(), Fault> {
+        thread::scope(|scope| {
+            let core = self.setting.load_cores.first();
+            let working = scope.spawn(move || {
+                procfs::pin(core)?;
+                work(self)
+            });
+            working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn make_all(&mut self) -> Result<(), Fault> {
+        let until = Instant::now() + MAKING_MAX;
+        let IdleThings { queues, bindings, connections, .. } = self.what;
+        // Where this fails, the check says how far the limit is from what is needed.
+        let _ = leveret_ring::raise_open_files_limit();
+        procfs::check_open_files(connections)?;
+        for _ in 0..connections {
+            check_time(until)?;
+            self.idle.push(Connection::open(self.setting.broker)?);
+        }
+        if queues + bindings == 0 {
+            return Ok(());
+        }
+        for _ in 0..MAKERS {
+            let mut maker = Connection::open(self.setting.broker)?;
+            maker.set_patience(PATIENCE)?;
+            maker.open_channel(CHANNEL)?;
+            self.makers.push(maker);
+        }
+        if bindings > 0 {
+            self.makers[0].declare_exchange(&self.prefix, "topic", false)?;
+        }
+        self.each_maker(|standing, number, maker| {
+            make_many(share(queues, number), until, |queues| {
+                let names: Vec<String> = queues.iter().map(|&q| standing.queue(q)).collect();
+                maker.declare_many(&names, &exclusive())
+            })?;
+            if bindings == 0 {
+                return Ok(());
+            }
+            let bound: Vec<String> =
+                (0..BOUND_QUEUES).map(|queue| standing.bound_queue(number, queue)).collect();
+            maker.declare_many(&bound, &exclusive())?;
+            make_many(share(bindings, number), until, |bindings| {
+                let of = |&binding| standing.binding(&bound, number, binding);
+                maker.bind_many(&bindings.iter().map(of).collect::<Vec<_>>())
+            })
+        })
+    }
+
+    fn remove_all(&mut self) -> Result<(), Fault> {
+        for connection in self.idle.drain(..) {
+            connection.close()?;
+        }
+        if self.what.bindings > 0
+            && let Some(maker) = self.makers.first_mut()
+        {
+            // With it all bindings go at once.
+            maker.delete_exchange(&self.prefix)?;
+        }
+        let until = Instant::now() + MAKING_MAX;
+        let queues = self.what.queues;
+        self.each_maker(|standing, number, maker| {
+            make_many(share(queues, number), until, |queues| {
+                let names: Vec<String> = queues.iter().map(|&q| standing.queue(q)).collect();
+                maker.delete_many(&names)
+            })
+        })?;
+        self.makers.drain(..).try_for_each(Connection::close)
+    }
+
+    /// Has every maker do its part, all at once.
+    fn each_maker(
+        &mut self,
+        part: impl Fn(&Self, u32, &mut Connection) -> Result<(), Fault> + Sync,
+    ) -> Result<(), Fault> {
+        let mut makers = std::mem::take(&mut self.makers);
+        let done = thread::scope(|scope| {
+            let (standing, part) = (&*self, &part);
+            let working: Vec<_> = (0..MAKERS)
+                .zip(&mut makers)
+                .map(|(number, maker)| scope.spawn(move || part(standing, number, maker)))
+                .collect();
+            let join = |working: thread::ScopedJoinHandle<'_, Result<(), Fault>>| {
+                working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            // All are joined before the first fault is told.
+            working.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
+        });
+        self.makers = makers;
+        done
+    }
+
+    fn queue(&self, number: u32) -> String {
+        format!("{}.q{number:07}", self.prefix)
+    }
+
+    /// A queue is bound by whoever has it.
+    fn bound_queue(&self, maker: u32, number: u32) -> String {
+        format!("{}.b{maker}.{number:03}", self.prefix)
+    }
+
+    fn binding(&self, bound: &[String], maker: u32, number: u32) -> Binding {
+        let queue = (number / MAKERS + maker) % BOUND_QUEUES;
+        Binding {
+            queue: bound[queue as usize].clone(),
+            exchange: self.prefix.clone(),
+            routing_key: format!("k{number:07}.*.stock.#"),
+            arguments: OwnedTable::default(),
+        }
+    }
+}
+
+/// The numbers of what a maker makes.
+fn share(count: u32, maker: u32) -> Vec<u32> {
+    (maker..count).step_by(MAKERS as usize).collect()
+}
+
+/// Makes or removes things of these numbers, [`AT_ONCE`] at a time.
+fn make_many(
+    numbers: Vec<u32>,
+    until: Instant,
+    mut make: impl FnMut(&[u32]) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    numbers.chunks(AT_ONCE).try_for_each(|some| {
+        check_time(until)?;
+        make(some)
+    })
+}
+
+fn check_time(until: Instant) -> Result<(), Fault> {
+    if Instant::now() < until {
+        return Ok(());
+    }
+    Err(Fault::Messages(format!(
+        "the broker had not made or removed the idle things after {} min",
+        MAKING_MAX.as_secs() / 60
+    )))
+}
+
+fn exclusive() -> QueueOptions {
+    QueueOptions { exclusive: true, ..QueueOptions::default() }
+}
