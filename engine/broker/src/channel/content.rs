@@ -92,8 +92,8 @@ impl Content {
         if header.class_id != CLASS_BASIC || header.weight != 0 {
             return Err(misplaced(&header));
         }
-        // Those of the last message were found valid.
-        if !same(header.properties, &self.properties) {
+        // Those of the last message, if there was one, were found valid.
+        if self.properties.is_empty() || !same(header.properties, &self.properties) {
             *likeness = Likeness::UNKNOWN;
             self.take_properties(header.properties)?;
         }
@@ -247,4 +247,19 @@ fn misplaced(header: &ContentHeader<'_>) -> Exception {
         )
     };
     Exception::new(ReplyCode::UnexpectedFrame, text).of(BasicPublish::IDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_header_without_flags_is_refused() {
+        let publish = BasicPublish::decode(&[0, 0, 0, 0, 0]).expect("no names, no bits");
+        let mut content = Content::default();
+        content.begin(&publish);
+        let (settings, mut likeness) = (Settings::default(), Likeness::UNKNOWN);
+        let header = [0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert!(content.header(&header, &settings, &mut likeness).is_err());
+    }
 }
