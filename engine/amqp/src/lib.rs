@@ -15,6 +15,7 @@ pub mod frame;
 pub mod limits;
 pub mod method;
 pub mod octets;
+pub mod prelude;
 pub mod properties;
 pub mod reply;
 pub mod sasl;

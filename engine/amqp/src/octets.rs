@@ -16,6 +16,7 @@ pub fn same(left: &[u8], right: &[u8]) -> bool {
         4..8 => same_ends::<4>(left, right),
         8..=16 => same_ends::<8>(left, right),
         17..=32 => same_ends::<16>(left, right),
+        33..=64 => same_ends::<32>(left, right),
         _ => left == right,
     }
 }

@@ -9,7 +9,6 @@
 //!   clock ─► handle_timeout┘                   └─► poll_mail ─► mesh, and wake whom it reached
 //! ```
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -26,6 +25,7 @@ use leveret_ring::{
 };
 use tracing::{debug, error, warn};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::board::ShardReport;
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -83,8 +83,7 @@ pub(crate) struct Driver {
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
-    /// What arrived and is not worked off, in its order.
-    arrived: VecDeque<Event>,
+    arrived: Arrivals,
     /// Somebody woke us: look at what the other threads leave without the mesh.
     called: bool,
     /// More to do at once: do not sleep.
@@ -186,14 +185,17 @@ impl Driver {
                 }
                 Completion::Received { socket, bytes } => {
                     let connection = connection(socket);
-                    self.state.arrived.push_back(Event::Received { connection, bytes });
+                    self.state.arrived.push(Arrival { connection, bytes: Some(bytes) });
                 }
                 Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
-                    self.state.arrived.push_back(Event::Ended { connection: connection(socket) });
+                    let connection = connection(socket);
+                    self.state.arrived.push(Arrival { connection, bytes: None });
                 }
+                // The shard asked for it: what still waits of the connection means nothing to it.
                 Completion::Closed { socket } => {
                     self.shared.placement.release(self.index);
-                    self.state.arrived.push_back(Event::Closed { connection: connection(socket) });
+                    self.shard.handle(Event::Closed { connection: connection(socket) }, now);
+                    worked = true;
                 }
                 Completion::Woken => self.state.called = true,
                 Completion::File { token, bytes, result } => {
@@ -213,11 +215,15 @@ impl Driver {
         let worked = !self.state.arrived.is_empty();
         let mut bytes_left = ARRIVED_BYTES_PER_TURN;
         while bytes_left > 0
-            && let Some(event) = self.state.arrived.pop_front()
+            && let Some(Arrival { connection, bytes }) = self.state.arrived.pop()
         {
-            if let Event::Received { bytes, .. } = &event {
-                bytes_left = bytes_left.saturating_sub(bytes.len());
-            }
+            let event = match bytes {
+                Some(bytes) => {
+                    bytes_left = bytes_left.saturating_sub(bytes.len());
+                    Event::Received { connection, bytes }
+                }
+                None => Event::Ended { connection },
+            };
             self.shard.handle(event, now);
         }
         worked

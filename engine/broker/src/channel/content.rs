@@ -76,6 +76,25 @@ impl Content {
         self.mandatory = publish.mandatory;
     }
 
+    /// A publish and a header have come that are those of the last message but for the size of the
+    /// body. False, and nothing has come, where that needs a closer look.
+    #[inline(always)]
+    pub fn again(&mut self, body_size: u64, settings: &Settings) -> bool {
+        if body_size == 0 || body_size > settings.message_size_max_bytes {
+            return false;
+        }
+        self.expect_body(body_size);
+        true
+    }
+
+    #[inline(always)]
+    fn expect_body(&mut self, body_size: u64) {
+        self.body_size = body_size;
+        self.empty_frames = 0;
+        self.crumbs = 0;
+        self.stage = Stage::Body { remaining: body_size };
+    }
+
     /// Takes the content header. True when the message is complete (it has no body). `likeness` is
     /// given up where the properties are not those of the last message.
     #[inline(always)]
@@ -97,15 +116,14 @@ impl Content {
             *likeness = Likeness::UNKNOWN;
             self.take_properties(header.properties)?;
         }
-        self.body_size = header.body_size;
-        self.empty_frames = 0;
-        self.crumbs = 0;
         if header.body_size > settings.message_size_max_bytes {
             return Err(oversized(header.body_size, settings.message_size_max_bytes));
         }
-        let empty = header.body_size == 0;
-        self.stage = if empty { Stage::Idle } else { Stage::Body { remaining: header.body_size } };
-        Ok(empty)
+        self.expect_body(header.body_size);
+        if header.body_size == 0 {
+            self.stage = Stage::Idle;
+        }
+        Ok(self.is_idle())
     }
 
     #[inline(never)]

@@ -14,6 +14,8 @@ mod route;
 mod settle;
 mod transaction;
 
+use leveret_amqp::prelude::Prelude;
+
 use crate::id::ChannelKey;
 use crate::message::Likeness;
 use crate::topology::Name;
@@ -37,6 +39,8 @@ pub struct Channel {
     pub route: Route,
     /// What the last message was like, unless something has changed since.
     pub likeness: Likeness,
+    /// How the last message began, if it was like the one before it and the next one may be too.
+    pub prelude: Prelude,
     /// What an empty queue name stands for; empty while nothing was declared.
     pub last_queue: Name,
     /// `basic.qos` for consumers started from now on; 0 = any number.
@@ -56,6 +60,7 @@ impl Channel {
             content: Content::default(),
             route: Route::default(),
             likeness: Likeness::UNKNOWN,
+            prelude: Prelude::default(),
             last_queue: Name::default(),
             prefetch: 0,
             confirm: false,

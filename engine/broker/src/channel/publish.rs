@@ -37,6 +37,7 @@ impl Call<'_> {
             return Err(Exception::not_implemented("immediate=true").of(BasicPublish::IDS));
         }
         self.channel.content.begin(publish);
+        self.channel.prelude.forget();
         if self.channel.route.aim(publish.exchange, publish.routing_key) {
             self.channel.likeness = Likeness::UNKNOWN;
         }
@@ -51,6 +52,26 @@ impl Call<'_> {
             return self.publish_empty();
         }
         Ok(())
+    }
+
+    /// Keeps how a message begins that is like the one before it: so may be the next. `frames` are
+    /// its first two.
+    #[inline(always)]
+    pub fn keep_prelude(&mut self, frames: Option<&[u8]>) {
+        if let Some(frames) = frames
+            && self.channel.likeness != Likeness::UNKNOWN
+        {
+            self.channel.prelude.keep(frames);
+        }
+    }
+
+    /// Reads over the first two frames of a message if they are those of the last one. Returns
+    /// where its body begins.
+    #[inline(always)]
+    pub fn publish_again(&mut self, chunk: &[u8], at: usize) -> Option<usize> {
+        let Channel { content, prelude, .. } = &mut *self.channel;
+        let (body_size, end) = prelude.ahead(chunk, at)?;
+        (content.is_idle() && content.again(body_size, &self.core.settings)).then_some(end)
     }
 
     #[inline(never)]

@@ -139,16 +139,30 @@ impl Connection {
         let Some(channel) = channel.map(|channel| &mut **channel) else { return Next::Frame };
         let number = channel.key.channel;
         let alarmed = core.alarms.any();
+        if !decoder.between_frames() {
+            return Next::Frame;
+        }
         let mut call = Call { core: &mut *core, session, channel };
+        let mut method_at = None;
         let (failed, exception) = loop {
+            if let Some(body_at) = call.publish_again(chunk, *cursor) {
+                *cursor = body_at;
+            }
             let whole = decoder.whole(chunk, *cursor).filter(|frame| frame.channel == number);
             let Some(frame) = whole else { return Next::Frame };
-            *cursor = frame.end;
+            let at = std::mem::replace(cursor, frame.end);
             let done = match frame.kind {
                 FRAME_BODY => call.publish_body(chunk, frame.data(), true, true),
-                FRAME_HEADER => call.publish_header(&chunk[frame.data()]),
+                FRAME_HEADER => {
+                    let done = call.publish_header(&chunk[frame.data()]);
+                    call.keep_prelude(method_at.map(|method_at| &chunk[method_at..frame.end]));
+                    done
+                }
                 _ => match call.hot_method(&chunk[frame.data()]) {
-                    Some(done) => done,
+                    Some(done) => {
+                        method_at = Some(at);
+                        done
+                    }
                     None => {
                         let payload = &chunk[frame.data()];
                         return self.method(core, number, payload);
