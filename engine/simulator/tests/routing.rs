@@ -136,3 +136,50 @@ fn an_auto_delete_exchange_goes_with_its_last_binding() {
         assert_eq!(closed.text, "NOT_FOUND - no exchange 'brief' in vhost '/'");
     }
 }
+
+/// Publishers mostly repeat themselves, and the broker makes use of it: a message must be read for
+/// itself all the same, whatever came before it in the same buffer.
+#[test]
+fn a_message_is_what_it_says_whatever_the_one_before_was() {
+    const BODY: [u8; 700] = [b'.'; 700];
+    let (mut world, mut publisher, mut listener) = listened(1);
+    publisher.open_channel(&mut world, 2);
+    let mut expected = [const { Vec::new() }; 2];
+    // Runs of alike messages, each run from the last one different in one thing.
+    let runs = [
+        (1, "a", false, 16, 4),
+        (1, "a", false, 17, 3),
+        (1, "a", false, 0, 3),
+        (1, "a", false, 600, 3),
+        (1, "b", false, 600, 1),
+        (1, "a", false, 600, 4),
+        (2, "a", false, 600, 3),
+        (1, "a", true, 16, 3),
+        (1, "nobody", true, 16, 3),
+        (1, "nobody", false, 16, 3),
+        (1, "nobody", true, 0, 3),
+        (2, "b", true, 16, 3),
+        (1, "b", false, 1, 5),
+    ];
+    let mut returned = Vec::new();
+    for (channel, queue, mandatory, size, count) in runs {
+        for _ in 0..count {
+            publisher.publish(&mut world, channel, ("", queue), mandatory, &BODY[..size]);
+            match queue {
+                "a" => expected[0].push(size),
+                "b" => expected[1].push(size),
+                _ if mandatory => returned.push(size),
+                _ => {}
+            }
+        }
+    }
+    publisher.settle(&mut world);
+    let deliveries = listener.deliveries(&mut world);
+    let sizes = |queue: &str| -> Vec<usize> {
+        let of_queue = deliveries.iter().filter(|delivery| delivery.consumer_tag == queue);
+        of_queue.map(|delivery| delivery.body.len()).collect()
+    };
+    assert_eq!([sizes("a"), sizes("b")], expected);
+    let heard: Vec<_> = publisher.take().iter().map(|heard| heard.body().len()).collect();
+    assert_eq!(heard, returned);
+}
