@@ -2,7 +2,7 @@
 //!
 //! Stands for every message whose connection and queue live on different shards: it crosses once
 //! on its way in and once on its way out, in batches that a turn of the loop fills. Measured with
-//! `Batch`es of settlements, the smallest mail, as the broker sends them: closed when full, given
+//! `Batch`es of mails that join no run, as the broker sends them: closed when full, given
 //! back emptied, never more under way than a lane holds.
 //!
 //! `lane` is one thread with itself: the instructions of a push and a pop, without any cache line
@@ -21,9 +21,8 @@ use std::hint::{black_box, spin_loop};
 use std::thread::{self, JoinHandle, yield_now};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use leveret_broker::id::QueueId;
-use leveret_broker::mail::{Batch, Deliveries, Mail, Settlement};
-use leveret_broker::queue::state::Holder;
+use leveret_broker::id::ChannelKey;
+use leveret_broker::mail::{Batch, Mail};
 use leveret_ring::{Endpoint, Lane, Mesh};
 
 /// Batches under way at once: what the server's lanes hold is of this order.
@@ -35,10 +34,9 @@ const SPINS_PER_YIELD: u32 = 256;
 /// Mails that a turn has for one destination: a lone request, a busy turn, a flood.
 const MAILS: [u64; 3] = [1, 50, 1_000];
 
-fn settlement(delivery: u64) -> Mail {
-    let queue = QueueId { slot: 7, generation: 1 };
-    let deliveries = Deliveries { holder: Holder(0), first: delivery, count: 1 };
-    Mail::Settle { queue, deliveries, settlement: Settlement::Ack, serve: false }
+/// A mail that joins no run, with a number to know it by.
+fn confirmed(number: u64) -> Mail {
+    Mail::Confirmed { channel: ChannelKey::default(), count: number as u32 }
 }
 
 /// Waits for a batch in a lane.
@@ -59,7 +57,7 @@ struct Reader(JoinHandle<ReaderReport>);
 /// What the other end saw.
 #[derive(Default)]
 struct ReaderReport {
-    /// Settlements in the order in which they were sent.
+    /// Mails in the order in which they were sent.
     in_order: u64,
     /// Any that were not.
     out_of_order: u64,
@@ -76,7 +74,7 @@ impl Reader {
                 }
                 for mail in &batch.mails {
                     match mail {
-                        Mail::Settle { deliveries, .. } if deliveries.first == report.in_order => {
+                        Mail::Confirmed { count, .. } if *count == report.in_order as u32 => {
                             report.in_order += 1;
                         }
                         _ => report.out_of_order += 1,
@@ -95,14 +93,14 @@ struct Writer {
     endpoint: Endpoint<Batch>,
     reader: Reader,
     spare: Vec<Batch>,
-    next_delivery: u64,
+    next_mail: u64,
 }
 
 impl Writer {
     fn start() -> Self {
         let [endpoint, other] = pair();
         let spare = (0..WINDOW).map(|_| Batch::default()).collect();
-        Self { endpoint, reader: Reader::start(other), spare, next_delivery: 0 }
+        Self { endpoint, reader: Reader::start(other), spare, next_mail: 0 }
     }
 
     /// Sends this many mails in as many batches as they need.
@@ -113,8 +111,8 @@ impl Writer {
                 let full = std::mem::replace(&mut batch, self.spare_batch());
                 self.push(full);
             }
-            batch.mails.push(settlement(self.next_delivery));
-            self.next_delivery += 1;
+            batch.push(confirmed(self.next_mail));
+            self.next_mail += 1;
         }
         self.push(batch);
     }
@@ -140,8 +138,8 @@ impl Writer {
         self.settle();
         self.push(Batch::default());
         let report = self.reader.0.join().expect("the reader does not fail");
-        assert_eq!((report.in_order, report.out_of_order), (self.next_delivery, 0));
-        assert!(self.next_delivery > 0, "nothing was sent");
+        assert_eq!((report.in_order, report.out_of_order), (self.next_mail, 0));
+        assert!(self.next_mail > 0, "nothing was sent");
     }
 }
 
@@ -161,14 +159,13 @@ fn lane(criterion: &mut Criterion) {
         let mut pass = || -> u64 {
             let mut filled = batch.take().unwrap_or_default();
             filled.clear();
-            filled.mails.extend((0..mails).map(settlement));
+            filled.mails.extend((0..mails).map(confirmed));
             assert!(sender.try_send(1, Lane::Work, filled).is_ok());
             batch = receiver.receive(0, Lane::Work);
             let read = batch.iter().flat_map(|batch| &batch.mails);
-            read.map(|mail| match mail {
-                Mail::Settle { deliveries, .. } => deliveries.first,
-                _ => 0,
-            })
+            read.map(
+                |mail| if let Mail::Confirmed { count, .. } = mail { u64::from(*count) } else { 0 },
+            )
             .sum()
         };
         assert_eq!(pass(), mails * mails.saturating_sub(1) / 2);

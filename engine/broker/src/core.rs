@@ -74,6 +74,8 @@ pub struct Core {
     pub backlogged: Option<QueueId>,
     /// Scratch of routing: where the current message goes.
     pub destinations: Vec<Destination>,
+    /// Scratch of publishing: shards that have yet to answer for the current message.
+    pub(crate) away: Vec<ShardId>,
     /// Reading halves that may go on, to be looked at before the turn ends.
     pub unblocked: Vec<(ConnectionId, Block)>,
     /// Connections that wait until the log has room.
@@ -245,6 +247,7 @@ impl Core {
             route: RouteScratch::default(),
             backlogged: None,
             destinations: Vec::new(),
+            away: Vec::new(),
             unblocked: Vec::new(),
             log_waiters: BTreeSet::new(),
             alarms: Alarms::default(),
@@ -354,9 +357,7 @@ impl Exits {
 
     #[inline(never)]
     fn mail(&mut self, shard: ShardId, delivery: &Delivery, message: &Message<'_>) {
-        let batch = self.post.open(shard, Lane::Reply);
-        let parcel = batch.pack(message);
-        batch.mails.push(Mail::Deliver { delivery: *delivery, parcel });
+        self.post.open(shard, Lane::Reply).deliver(delivery, message);
         self.body_bytes.copied.mail += message.body.copied_bytes();
     }
 }

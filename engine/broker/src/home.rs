@@ -348,7 +348,7 @@ impl Core {
         let parcel = batch.pack(&message);
         let redelivered = entry.redelivered;
         let got = Got { queue: id, home: self.id, holder, delivery, redelivered, remaining };
-        batch.mails.push(Mail::Got { channel, got, parcel });
+        batch.push(Mail::Got { channel, got, parcel });
         self.exits.body_bytes.copied.mail += message.body.copied_bytes();
         if no_ack {
             self.let_go(log_id, entry.position, entry.message);

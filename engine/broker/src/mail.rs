@@ -10,24 +10,22 @@
 //! Each lane of each ordered pair is first in, first out. Everything a channel tells a home
 //! shares a lane, so that a purge follows the publishes before it; everything a home tells a
 //! channel shares one, so that cancel-ok follows the last delivery.
+//!
+//! The three mails of the hot path are runs: what a channel publishes the same way, what one
+//! consumer is given and what is settled alike is said once in a [`Batch`], see there.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::control::{Answer, Request};
 use crate::error::Exception;
-use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
-use crate::message::{Body, Likeness, Message};
+use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
 use crate::queue::state::Holder;
 use crate::topology::Delta;
 use crate::writer::Delivery;
 
-/// A mail batch is closed at this many mails: enough to pay a mesh slot once per many messages.
-pub const BATCH_MAILS_MAX: usize = 256;
+mod batch;
 
-/// A mail batch is closed at this many bytes, so that a full lane is bounded in bytes too.
-pub const BATCH_BYTES_MAX: usize = 64 << 10;
+pub use batch::{BATCH_BYTES_MAX, Batch, Parcel, Span};
 
 /// Which of the two queues between a pair of mesh members a mail takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,26 +36,16 @@ pub enum Lane {
     Reply,
 }
 
-/// Several mails for one destination, with the bytes they point into.
-#[derive(Debug, Default)]
-pub struct Batch {
-    /// In sending order.
-    pub mails: Vec<Mail>,
-    bytes: Vec<u8>,
-    queues: Vec<QueueId>,
-    shared_bytes: usize,
-}
-
 /// One message between shards.
 #[derive(Debug)]
 pub enum Mail {
-    /// Work: put a message into queues that live here.
+    /// Work: put messages into queues that live here, each into all of them.
     Publish {
-        /// The queues, as a range of the batch.
-        queues: (u32, u32),
-        /// The message.
-        parcel: Parcel,
-        /// The channel that wants to hear [`Mail::Confirmed`].
+        /// The queues.
+        queues: Span<QueueId>,
+        /// The messages.
+        parcels: Span<Parcel>,
+        /// The channel that wants to hear [`Mail::Confirmed`] of each.
         confirm: Option<ChannelKey>,
     },
     /// Work: the client acknowledged, rejected or requeued deliveries.
@@ -88,12 +76,12 @@ pub enum Mail {
     /// Work, to the control state.
     Control(Box<Request>),
 
-    /// Reply: a message for a consumer.
+    /// Reply: messages for a consumer.
     Deliver {
-        /// To whom, and how it is settled.
+        /// To whom, and how the first is settled; the holder's numbers for the others follow its.
         delivery: Delivery,
-        /// The message.
-        parcel: Parcel,
+        /// The messages.
+        parcels: Span<Parcel>,
     },
     /// Reply: a message for `basic.get`.
     Got {
@@ -275,124 +263,4 @@ pub enum Signal {
     Limited(bool),
     /// One delivery under the channel-wide limit.
     Grant,
-}
-
-/// A message inside a [`Batch`]: small parts in the batch's bytes, large bodies shared.
-#[derive(Debug)]
-pub struct Parcel {
-    start: u32,
-    exchange_length: u8,
-    routing_key_length: u8,
-    properties_length: u32,
-    body: ParcelBody,
-    published_at: Instant,
-}
-
-#[derive(Debug)]
-enum ParcelBody {
-    Inline(u32),
-    Pieces(Vec<Bytes>),
-}
-
-impl Batch {
-    /// Whether the batch should be sent before more is put in.
-    pub fn is_full(&self) -> bool {
-        self.mails.len() >= BATCH_MAILS_MAX
-            || self.bytes.len() + self.shared_bytes >= BATCH_BYTES_MAX
-    }
-
-    /// Bytes that the batch holds or keeps alive.
-    pub fn weight_bytes(&self) -> usize {
-        self.mails.len() * size_of::<Mail>() + self.bytes.len() + self.shared_bytes
-    }
-
-    /// Forgets the content and keeps the memory.
-    pub fn clear(&mut self) {
-        self.mails.clear();
-        self.bytes.clear();
-        self.queues.clear();
-        self.shared_bytes = 0;
-    }
-
-    /// Copies a message into the batch; large bodies only gain a reference.
-    pub fn pack(&mut self, message: &Message<'_>) -> Parcel {
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(message.exchange);
-        self.bytes.extend_from_slice(message.routing_key);
-        self.bytes.extend_from_slice(message.properties);
-        let body = match message.body {
-            Body::Inline(bytes) => {
-                self.bytes.extend_from_slice(bytes);
-                ParcelBody::Inline(bytes.len() as u32)
-            }
-            Body::Pieces(pieces) => {
-                self.shared_bytes += message.body.len();
-                ParcelBody::Pieces(pieces.to_vec())
-            }
-        };
-        Parcel {
-            start,
-            exchange_length: message.exchange.len() as u8,
-            routing_key_length: message.routing_key.len() as u8,
-            properties_length: message.properties.len() as u32,
-            body,
-            published_at: message.published_at,
-        }
-    }
-
-    /// The message of a parcel that was packed into this batch.
-    pub fn unpack<'a>(&'a self, parcel: &'a Parcel) -> Message<'a> {
-        let rest = &self.bytes[parcel.start as usize..];
-        let (exchange, rest) = rest.split_at(usize::from(parcel.exchange_length));
-        let (routing_key, rest) = rest.split_at(usize::from(parcel.routing_key_length));
-        let (properties, rest) = rest.split_at(parcel.properties_length as usize);
-        let body = match &parcel.body {
-            ParcelBody::Inline(length) => Body::Inline(&rest[..*length as usize]),
-            ParcelBody::Pieces(pieces) => Body::Pieces(pieces),
-        };
-        let published_at = parcel.published_at;
-        let likeness = Likeness::UNKNOWN;
-        Message { exchange, routing_key, properties, body, published_at, likeness }
-    }
-
-    /// Notes the queues of a [`Mail::Publish`] and returns their range.
-    pub fn pack_queues(&mut self, queues: impl Iterator<Item = QueueId>) -> (u32, u32) {
-        let start = self.queues.len() as u32;
-        self.queues.extend(queues);
-        (start, self.queues.len() as u32)
-    }
-
-    /// The queues of a [`Mail::Publish`].
-    pub fn queues(&self, range: (u32, u32)) -> &[QueueId] {
-        &self.queues[range.0 as usize..range.1 as usize]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_parcel_unpacks_to_what_was_packed() {
-        let mut batch = Batch::default();
-        let pieces = [Bytes::from_static(b"large "), Bytes::from_static(b"body")];
-        let small = Message {
-            exchange: b"x",
-            routing_key: b"key",
-            properties: &[0, 0],
-            body: Body::Inline(b"hello"),
-            published_at: Instant(7),
-            likeness: Likeness::UNKNOWN,
-        };
-        let large = Message { exchange: b"", body: Body::Pieces(&pieces), ..small };
-        let (first, second) = (batch.pack(&small), batch.pack(&large));
-        for (parcel, sent) in [(&first, &small), (&second, &large)] {
-            let message = batch.unpack(parcel);
-            assert_eq!(message.exchange, sent.exchange);
-            assert_eq!(message.routing_key, sent.routing_key);
-            assert_eq!(message.properties, sent.properties);
-            assert_eq!(message.body.len(), sent.body.len());
-            assert_eq!(message.published_at, sent.published_at);
-        }
-    }
 }

@@ -61,7 +61,7 @@ impl Post {
 
     /// Adds a mail that points into no batch.
     pub fn send(&mut self, to: ShardId, lane: Lane, mail: Mail) {
-        self.open(to, lane).mails.push(mail);
+        self.open(to, lane).push(mail);
     }
 
     /// The batch that the next mail of this lane goes into. Exactly one mail is to be added.

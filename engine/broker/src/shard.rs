@@ -235,6 +235,7 @@ impl Shard {
     }
 
     fn open(&mut self, from: ShardId, mut batch: Batch) -> Batch {
+        self.core.last_likeness = batch.renumber(self.core.last_likeness);
         let mut mails = std::mem::take(&mut batch.mails);
         for mail in mails.drain(..) {
             self.mail(from, mail, &batch);
@@ -248,15 +249,18 @@ impl Shard {
     fn mail(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
         let core = &mut self.core;
         match mail {
-            Mail::Publish { queues, parcel, confirm } => {
-                let message = batch.unpack(&parcel);
-                let through = core.publish_home(batch.queues(queues).iter().copied(), &message);
-                // Its publisher is on another shard and reads on.
-                core.backlogged = None;
-                if let Some(channel) = confirm
-                    && !core.awaits_log(from, channel, through)
-                {
-                    core.confirm_to(from, channel, 1);
+            Mail::Publish { queues, parcels, confirm } => {
+                let (queues, mut done) = (batch.queues(queues), 0);
+                for message in batch.messages(parcels) {
+                    let through = core.publish_home(queues.iter().copied(), &message);
+                    // Its publisher is on another shard and reads on.
+                    core.backlogged = None;
+                    done += u32::from(
+                        confirm.is_some_and(|channel| !core.awaits_log(from, channel, through)),
+                    );
+                }
+                if let Some(channel) = confirm.filter(|_| done > 0) {
+                    core.confirm_to(from, channel, done);
                 }
             }
             Mail::Settle { queue, deliveries, settlement, serve } => {
@@ -274,10 +278,15 @@ impl Shard {
     fn reply(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
         let core = &mut self.core;
         match mail {
-            Mail::Deliver { delivery, parcel } => {
-                core.exits.writers.deliver(&delivery, &batch.unpack(&parcel));
-                if delivery.granted && delivery.number.is_none() {
-                    core.grant(delivery.consumer.channel);
+            Mail::Deliver { delivery, parcels } => {
+                let Some(place) = core.exits.writers.place(delivery.consumer.channel) else {
+                    return;
+                };
+                for (delivery, message) in delivery.run().zip(batch.messages(parcels)) {
+                    core.exits.writers.deliver_at(place, &delivery, &message);
+                    if delivery.granted && delivery.number.is_none() {
+                        core.grant(delivery.consumer.channel);
+                    }
                 }
                 core.stop_full_consumer(&delivery.consumer);
             }
@@ -407,7 +416,7 @@ impl Core {
             *count += done;
             return;
         }
-        batch.mails.push(Mail::Confirmed { channel, count: done });
+        batch.push(Mail::Confirmed { channel, count: done });
     }
 
     pub(crate) fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
@@ -437,7 +446,7 @@ impl Core {
         }
     }
 
-    /// After a delivery from another shard: if the socket is full, its home has to stop.
+    /// After deliveries from another shard: if the socket is full, their home has to stop.
     fn stop_full_consumer(&mut self, consumer: &ConsumerKey) {
         let here = self.id;
         let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else {

@@ -81,7 +81,7 @@ pub enum Room {
 }
 
 /// A delivery to a consumer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// To whom.
     pub consumer: ConsumerKey,
@@ -97,6 +97,23 @@ pub struct Delivery {
     pub redelivered: bool,
     /// It used up a grant of the channel-wide limit.
     pub granted: bool,
+}
+
+impl Delivery {
+    /// Whether this is what comes `count` deliveries behind `first`, of which it says the same.
+    #[inline]
+    pub fn continues(&self, first: &Self, count: u64) -> bool {
+        self.consumer == first.consumer
+            && (self.queue, self.home, self.holder) == (first.queue, first.home, first.holder)
+            && (self.redelivered, self.granted) == (first.redelivered, first.granted)
+            && self.number == first.number.map(|number| number + count)
+    }
+
+    /// This one and those that continue it, without end.
+    #[inline]
+    pub fn run(self) -> impl Iterator<Item = Self> {
+        (0..).map(move |behind| Self { number: self.number.map(|first| first + behind), ..self })
+    }
 }
 
 /// The writing halves of all connections of a shard.
@@ -205,18 +222,16 @@ impl Writers {
         }
     }
 
-    /// Writes a delivery that came by mail. A consumer that is gone gets none; a delivery that was
-    /// to be settled then returns to its queue with the channel's leave, or with the cancel under
-    /// way.
-    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) {
-        let key = delivery.consumer.channel;
-        let slot = key.owner.connection.slot;
-        if let Some((_, index)) = self.channel(key) {
-            self.deliver_at(Place { slot, channel: index as u32 }, delivery, message);
-        }
+    /// Where deliveries that came by mail go, until something else happens to the connection. A
+    /// consumer that is gone gets none; one that was to be settled then returns to its queue with
+    /// the channel's leave, or with the cancel under way.
+    pub fn place(&mut self, channel: ChannelKey) -> Option<Place> {
+        let (writer, index) = self.channel(channel)?;
+        Some(Place { slot: writer.id.slot, channel: index as u32 })
     }
 
-    /// Writes a delivery to the channel at a place that [`Self::room`] has just found.
+    /// Writes a delivery to the channel at a place that [`Self::room`] or [`Self::place`] has just
+    /// found.
     #[inline(always)]
     pub fn deliver_at(&mut self, place: Place, delivery: &Delivery, message: &Message<'_>) {
         let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {

@@ -106,6 +106,7 @@ impl Sabotage {
         if self.bug == Bug::LosePublish && lane == Lane::Work && publishes && self.strikes() {
             batch.mails.retain(|mail| !matches!(mail, Mail::Publish { .. }));
         }
+        batch.mails = batch.mails.drain(..).flat_map(apart).collect();
         let mut at = 0;
         while at < batch.mails.len() {
             if !self.done {
@@ -204,6 +205,17 @@ impl Sabotage {
             (Bug::LoseConfirm, Mail::Confirmed { count, .. }) if self.strikes() => *count -= 1,
             _ => {}
         }
+    }
+}
+
+/// One mail for each delivery of a run.
+fn apart(mail: Mail) -> Vec<Mail> {
+    match mail {
+        Mail::Deliver { delivery, parcels } => {
+            let each = delivery.run().zip(parcels.each());
+            each.map(|(delivery, parcels)| Mail::Deliver { delivery, parcels }).collect()
+        }
+        other => vec![other],
     }
 }
 

@@ -12,7 +12,7 @@ use crate::equivalence::no_exchange;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ExchangeId, ShardId};
 use crate::log::Position;
-use crate::mail::{Lane, Mail};
+use crate::mail::Lane;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message};
 use crate::permission::{Access, ResourceKind};
 use crate::topology::{Destination, has_extra_keys};
@@ -309,7 +309,7 @@ impl Core {
         if destinations.is_empty() {
             self.unroutable(channel, message, mandatory);
         }
-        let mut away = Vec::new();
+        let mut away = std::mem::take(&mut self.away);
         let mut backed_up = None;
         for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
@@ -324,13 +324,12 @@ impl Core {
                 }
                 continue;
             }
-            let batch = self.exits.post.open(home, Lane::Work);
-            let queues = batch.pack_queues(queues);
-            let parcel = batch.pack(message);
-            let confirm = confirm.then_some(channel);
-            batch.mails.push(Mail::Publish { queues, parcel, confirm });
+            let asker = confirm.then_some(channel);
+            self.exits.post.open(home, Lane::Work).publish(queues, message, asker);
             self.exits.body_bytes.copied.mail += message.body.copied_bytes();
-            away.push(home);
+            if confirm {
+                away.push(home);
+            }
             if self.exits.post.is_backed_up(home, Lane::Work) {
                 backed_up = Some(home);
             }
@@ -340,6 +339,8 @@ impl Core {
         } else if confirm {
             self.confirm_later(channel, &away);
         }
+        away.clear();
+        self.away = away;
         backed_up
     }
 

@@ -7,7 +7,7 @@ use leveret_amqp::method::{BasicAck, BasicNack, BasicRecoverOk, BasicReject};
 use crate::core::Core;
 use crate::error::Exception;
 use crate::id::ChannelKey;
-use crate::mail::{Mail, Settlement};
+use crate::mail::{Lane, Settlement};
 use crate::unacked::{Run, Source};
 
 use super::call::{Call, Flow, Outcome};
@@ -125,7 +125,8 @@ impl Core {
         if home == self.id {
             self.settle(queue, deliveries, settlement, serve);
         } else {
-            self.work(home, Mail::Settle { queue, deliveries, settlement, serve });
+            let batch = self.exits.post.open(home, Lane::Work);
+            batch.settle(queue, deliveries, settlement, serve);
         }
     }
 }

@@ -349,14 +349,14 @@ impl Bench {
         while let Some(batch) = self.core.exits.post.take(CLIENTS, Lane::Reply) {
             for mail in &batch.mails {
                 match mail {
-                    Mail::Deliver { delivery, parcel } => {
-                        let queue = delivery.queue;
-                        let message = self.took(queue, &batch.unpack(parcel), delivery.redelivered);
-                        if let Some(number) = delivery.number {
-                            let channel = delivery.consumer.channel;
-                            let holder = delivery.holder;
-                            let delivery = Deliveries { holder, first: number, count: 1 };
-                            self.unacked.push(Unacked { queue, delivery, channel, message });
+                    Mail::Deliver { delivery, parcels } => {
+                        let (queue, channel) = (delivery.queue, delivery.consumer.channel);
+                        for (given, message) in delivery.run().zip(batch.messages(*parcels)) {
+                            let message = self.took(queue, &message, given.redelivered);
+                            if let Some(first) = given.number {
+                                let delivery = Deliveries { holder: given.holder, first, count: 1 };
+                                self.unacked.push(Unacked { queue, delivery, channel, message });
+                            }
                         }
                     }
                     Mail::Got { channel, got, parcel } => {
