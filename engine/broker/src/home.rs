@@ -232,8 +232,9 @@ impl Core {
     }
 
     /// Channels ended: their consumers go, and what they had returns to its place before anybody
-    /// else is served, so that the next consumer sees the old order.
-    pub fn leave(&mut self, channels: &[ChannelKey]) {
+    /// else is served, so that the next consumer sees the old order. `asker` is answered when that
+    /// is done and the auto-delete queues they leave behind are gone.
+    pub fn leave(&mut self, asker: ChannelKey, channels: &[ChannelKey]) {
         let mut visited = Vec::new();
         for channel in channels {
             for id in self.visits.remove(channel).unwrap_or_default() {
@@ -253,12 +254,18 @@ impl Core {
                 self.requeue_all(*id, *holder);
             }
         }
+        let mut last_abandoned = None;
         for (id, _, had_consumers) in visited {
-            if had_consumers && self.is_abandoned(id) {
-                self.retire(id, None);
-            } else {
+            if !had_consumers || !self.is_abandoned(id) {
                 self.pump(id);
+            } else if let Some(before) = last_abandoned.replace(id) {
+                self.retire(before, None);
             }
+        }
+        // The control state answers in the order it was asked in.
+        match last_abandoned {
+            Some(last) => self.retire(last, Some((asker, 0))),
+            None => self.answer(asker, Ok(QueueAnswer::Done)),
         }
     }
 

@@ -62,8 +62,13 @@ pub enum Mail {
     /// Work: everything else a channel asks of a queue.
     Ask(Box<(QueueId, QueueRequest)>),
     /// Work: channels of one connection ended; their consumers go, then their unacked messages
-    /// return.
-    Leave(Vec<ChannelKey>),
+    /// return, then auto-delete queues go.
+    Leave {
+        /// Who is told when that is done: the channel itself, or channel 0 for the connection.
+        asker: ChannelKey,
+        /// The channels.
+        channels: Vec<ChannelKey>,
+    },
     /// Work: the consumer's socket is full, or has room again.
     Consumer {
         /// The queue it consumes from.
@@ -235,7 +240,7 @@ pub struct Subscription {
 /// How a [`QueueRequest`] ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueAnswer {
-    /// Subscribed or cancelled.
+    /// Subscribed, cancelled or left.
     Done,
     /// `basic.get` found nothing.
     Empty,

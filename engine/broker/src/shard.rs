@@ -267,7 +267,7 @@ impl Shard {
                 core.settle(queue, deliveries, settlement, serve);
             }
             Mail::Ask(asked) => core.ask(asked.0, asked.1),
-            Mail::Leave(channels) => core.leave(&channels),
+            Mail::Leave { asker, channels } => core.leave(asker, &channels),
             Mail::Consumer { queue, consumer, signal } => core.signal(queue, &consumer, signal),
             Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
             reply => self.reply(from, reply, batch),

@@ -4,12 +4,17 @@
 //! do is what a shard with that bug would have done.
 
 use bytes::Bytes;
+use leveret_amqp::method::QueueDeclare;
 use leveret_broker::control::DurableChange;
 use leveret_broker::mail::{Batch, Lane, Mail, QueueRequest, Settlement, Signal};
+use leveret_broker::settings::Settings;
 
+use crate::client::Client;
 use crate::disk::Disk;
 use crate::disk::flaw::Flaw;
 use crate::run::{Plan, Run};
+use crate::scene::{consume, declare_queue};
+use crate::world::World;
 
 /// A bug to plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,7 +164,7 @@ impl Sabotage {
         let loses = match &mails[at] {
             Mail::Deliver { delivery, .. } => bug == Bug::LoseDelivery && delivery.number.is_some(),
             Mail::Consumer { signal: Signal::Start, .. } => bug == Bug::LoseStart,
-            Mail::Leave(_) => bug == Bug::LoseLeave,
+            Mail::Leave { .. } => bug == Bug::LoseLeave,
             _ => false,
         };
         if bug == Bug::SwapDeliveries && swaps && self.strikes() {
@@ -250,6 +255,23 @@ fn every_planted_bug_is_caught() {
         let Some((seed, error)) = caught else { panic!("{bug:?} was not caught") };
         println!("{bug:?}: seed {seed}: {error}");
     }
+}
+
+#[test]
+fn a_home_that_never_answers_keeps_no_connection_for_ever() {
+    let mut world = World::calm(2);
+    let mut declarer = Client::open(&mut world, 1);
+    let mut consumer = Client::open(&mut world, 0);
+    let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
+    declarer.ask(&mut world, 1, &passing);
+    consumer.ask(&mut world, 1, &consume("passing", "p"));
+    world.plant(Sabotage::new(Bug::LoseLeave, 0));
+    consumer.say_goodbye(&mut world);
+    consumer.settle(&mut world);
+    assert!(!consumer.left && !world.is_closed(consumer.socket), "it waits for the home");
+    world.advance(Settings::default().close_wait_ns);
+    consumer.settle(&mut world);
+    assert!(!consumer.left && world.is_closed(consumer.socket), "but not for ever");
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Queues and what ends them.
 
 use leveret_amqp::Method;
-use leveret_amqp::method::{BasicGet, QueueDeclare, QueueDelete, QueuePurge};
+use leveret_amqp::method::{BasicGet, ChannelClose, QueueDeclare, QueueDelete, QueuePurge};
+use leveret_broker::id::VhostId;
+use leveret_broker::queue::Queue;
+use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
+use leveret_simulator::fault::Faults;
 use leveret_simulator::scene::{consume, declare_queue, delete_queue};
 use leveret_simulator::world::World;
 
@@ -35,6 +39,72 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
             other.open_channel(&mut world, 1);
             let heard = other.ask(&mut world, 1, &declare_queue("mine"));
             assert!(matches!(heard.method(), Some(Method::QueueDeclareOk(_))), "{heard:?}");
+        }
+    }
+}
+
+/// How a consumer ends.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Channel,
+    Connection,
+    ChannelException,
+    ConnectionException,
+}
+
+/// Has the client end in this way.
+fn end(client: &mut Client, world: &mut World, end: End) {
+    match end {
+        End::Channel => {
+            let (class_id, method_id) = (0, 0);
+            let close = ChannelClose { reply_code: 200, reply_text: "bye", class_id, method_id };
+            client.send(world, 1, &close);
+        }
+        End::Connection => client.say_goodbye(world),
+        End::ChannelException => client.send(world, 1, &consume("no such queue", "d")),
+        // A consumer tag twice.
+        End::ConnectionException => client.send(world, 1, &consume("kept", "c")),
+    }
+}
+
+/// Whether the client was told that it has ended.
+fn hears_end(client: &mut Client, world: &mut World) -> bool {
+    client.listen(world).unwrap();
+    let is_end = |method| matches!(method, Method::ChannelCloseOk(_) | Method::ChannelClose(_));
+    let channel_ended = client.take().iter().filter_map(|heard| heard.method()).any(is_end);
+    channel_ended || client.left || client.closed.is_some()
+}
+
+#[test]
+fn who_hears_of_an_end_finds_nothing_of_it_left() {
+    use End::{Channel, ChannelException, Connection, ConnectionException};
+    for (seed, shards) in (0..8).flat_map(|seed| [(seed, 1), (seed, 3)]) {
+        for how in [Channel, Connection, ChannelException, ConnectionException] {
+            let mut world = World::new(seed, shards, Faults::none(), Settings::default());
+            let mut declarer = Client::open(&mut world, shards - 1);
+            let mut consumer = Client::open(&mut world, 0);
+            let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
+            declarer.ask(&mut world, 1, &passing);
+            declarer.ask(&mut world, 1, &declare_queue("kept"));
+            consumer.ask(&mut world, 1, &consume("passing", "p"));
+            consumer.ask(&mut world, 1, &consume("kept", "c"));
+            declarer.publish(&mut world, 1, ("", "kept"), false, b"unacked");
+            assert_eq!(consumer.deliveries(&mut world).len(), 1);
+
+            end(&mut consumer, &mut world, how);
+            while !hears_end(&mut consumer, &mut world) {
+                assert!(world.step(), "{how:?}: no word of the end");
+            }
+
+            let case = format!("{how:?}, seed {seed}, {shards} shards");
+            for shard in world.shards() {
+                let found = shard.core().topology.queue(VhostId(0), b"passing");
+                assert!(found.is_none(), "{case}: the auto-delete queue is still there");
+            }
+            let ready = |queue: &&Queue| queue.state.ready_count() == 1;
+            let queues = world.shards().iter().flat_map(|shard| &shard.core().queues);
+            let back = queues.flatten().map(|queue| &**queue).filter(ready).count();
+            assert_eq!(back, 1, "{case}: the message is not back yet");
         }
     }
 }

@@ -50,6 +50,13 @@ pub enum Awaited {
     Cancel(u32, Box<str>, bool),
     /// `basic.get`.
     Get(Name),
+    /// The end of the channel.
+    Leave {
+        /// Homes that have not let go of it yet.
+        homes: usize,
+        /// Why we end it, unless its client does.
+        close: Option<Box<Exception>>,
+    },
 }
 
 /// A `queue.declare` on its way.

@@ -7,7 +7,7 @@ use leveret_amqp::method::{
 };
 use leveret_amqp::reply::reply_text;
 
-use crate::channel::Answered;
+use crate::channel::{Awaited, Awaiting};
 use crate::control::Request;
 use crate::core::Core;
 use crate::error::Exception;
@@ -22,8 +22,14 @@ use super::{Connection, Deadline, Stage};
 pub enum Ending {
     /// We said close and wait for close-ok.
     AwaitCloseOk,
-    /// The exclusive queues are being deleted; then we say close with this, or close-ok.
-    AwaitRelease(Option<Box<Exception>>),
+    /// What the connection held is being let go of, which so many will say. Then we say close with
+    /// the exception, or close-ok.
+    AwaitRelease {
+        /// Homes and the control state, those that have answered excepted.
+        answers: usize,
+        /// Why we end the connection, unless its client does.
+        close: Option<Box<Exception>>,
+    },
     /// Silence until the deadline, then this, or no word at all.
     Silent(Option<Box<Exception>>),
 }
@@ -35,7 +41,56 @@ impl Connection {
             return;
         };
         self.channels[index].closing = true;
-        self.leave_channels(core, &[number]);
+        self.release_channel(core, index, Some(Box::new(exception.clone())));
+    }
+
+    /// The client ends a channel.
+    pub(super) fn channel_closed(&mut self, core: &mut Core, number: u16) {
+        if let Some(index) = self.channel_index(number) {
+            self.release_channel(core, index, None);
+        }
+    }
+
+    /// Has all homes let go of a channel. Its client hears of its end when they have, as with
+    /// `RabbitMQ`: an auto-delete queue is gone then, and a message is back in its queue.
+    fn release_channel(&mut self, core: &mut Core, index: usize, close: Option<Box<Exception>>) {
+        let key = self.channels[index].key;
+        let homes = self.leave_channels(core, key, &[key.channel]);
+        self.await_homes(core, key, homes, close);
+    }
+
+    /// One more home has let go of the channel.
+    pub(super) fn home_left(
+        &mut self,
+        core: &mut Core,
+        channel: ChannelKey,
+        homes: usize,
+        close: Option<Box<Exception>>,
+    ) {
+        self.await_homes(core, channel, homes - 1, close);
+    }
+
+    fn await_homes(
+        &mut self,
+        core: &mut Core,
+        channel: ChannelKey,
+        homes: usize,
+        close: Option<Box<Exception>>,
+    ) {
+        if let Stage::Running(session) = &mut self.stage
+            && homes > 0
+        {
+            let what = Awaited::Leave { homes, close };
+            session.awaiting = Some(Awaiting { channel, method: ChannelClose::IDS, what });
+        } else if let Some(exception) = close {
+            self.say_channel_close(core, channel.channel, &exception);
+        } else {
+            self.remove_channel(core, channel.channel);
+            self.write(core, channel.channel, &ChannelCloseOk {});
+        }
+    }
+
+    fn say_channel_close(&mut self, core: &mut Core, number: u16, exception: &Exception) {
         let text = reply_text(exception.code, &exception.explanation);
         let close = ChannelClose {
             reply_code: exception.code.code(),
@@ -44,13 +99,6 @@ impl Connection {
             method_id: exception.method.1,
         };
         self.write(core, number, &close);
-    }
-
-    /// The client ends a channel.
-    pub(super) fn channel_closed(&mut self, core: &mut Core, number: u16) {
-        self.leave_channels(core, &[number]);
-        self.remove_channel(core, number);
-        self.write(core, number, &ChannelCloseOk {});
     }
 
     /// Forgets a channel; its number is free again.
@@ -63,10 +111,29 @@ impl Connection {
 
     /// Ends the connection with an exception.
     pub(super) fn close_connection(&mut self, core: &mut Core, exception: &Exception) {
-        if self.release(core) {
-            self.await_release(core, Some(Box::new(exception.clone())));
-        } else {
-            self.say_close(core, exception);
+        self.leave(core, Some(Box::new(exception.clone())));
+    }
+
+    /// The client ends the connection.
+    pub(super) fn connection_closed(&mut self, core: &mut Core) {
+        self.leave(core, None);
+    }
+
+    /// Lets go of everything. As with `RabbitMQ` the client hears that the connection ends when its
+    /// exclusive and auto-delete queues are gone: the next connection may declare them anew.
+    fn leave(&mut self, core: &mut Core, close: Option<Box<Exception>>) {
+        let answers = self.release(core);
+        if answers == 0 {
+            return self.say_end(core, close);
+        }
+        self.stage = Stage::Closing(Ending::AwaitRelease { answers, close });
+        self.arm(core, core.settings.close_wait_ns, Deadline::Close);
+    }
+
+    fn say_end(&mut self, core: &mut Core, close: Option<Box<Exception>>) {
+        match close {
+            Some(exception) => self.say_close(core, &exception),
+            None => self.say_close_ok(core),
         }
     }
 
@@ -83,23 +150,8 @@ impl Connection {
         self.arm(core, core.settings.close_wait_ns, Deadline::Close);
     }
 
-    /// The client ends the connection: close-ok goes out when its exclusive queues are gone.
-    pub(super) fn connection_closed(&mut self, core: &mut Core) {
-        if self.release(core) {
-            self.await_release(core, None);
-        } else {
-            self.say_close_ok(core);
-        }
-    }
-
-    /// RabbitMQ deletes exclusive queues before the client hears that the connection ends.
-    fn await_release(&mut self, core: &mut Core, close: Option<Box<Exception>>) {
-        self.stage = Stage::Closing(Ending::AwaitRelease(close));
-        self.arm(core, core.settings.close_wait_ns, Deadline::Close);
-    }
-
     /// Both sides are done with talking: what is written goes out, then the socket closes.
-    pub(super) fn say_close_ok(&mut self, core: &mut Core) {
+    fn say_close_ok(&mut self, core: &mut Core) {
         self.write(core, 0, &ConnectionCloseOk {});
         self.end(core);
     }
@@ -143,16 +195,16 @@ impl Connection {
         }
     }
 
-    /// The answer to the release of exclusive queues.
-    pub(super) fn released(&mut self, core: &mut Core, answer: &Answered) {
-        debug_assert!(matches!(answer, Answered::Control(Ok(_))));
-        match &mut self.stage {
-            Stage::Closing(Ending::AwaitRelease(None)) => self.say_close_ok(core),
-            Stage::Closing(Ending::AwaitRelease(Some(exception))) => {
-                let exception = exception.clone();
-                self.say_close(core, &exception);
-            }
-            _ => {}
+    /// One more has let go of the connection.
+    pub(super) fn released(&mut self, core: &mut Core) {
+        let Stage::Closing(Ending::AwaitRelease { answers, close }) = &mut self.stage else {
+            return;
+        };
+        *answers -= 1;
+        if *answers == 0 {
+            let close = close.take();
+            self.say_end(core, close);
+            self.resume(core);
         }
     }
 
@@ -178,17 +230,18 @@ impl Connection {
         }
     }
 
-    /// Lets go of everything the connection holds. True if its exclusive queues are being
-    /// deleted, which will be answered.
-    fn release(&mut self, core: &mut Core) -> bool {
+    /// Lets go of everything the connection holds. Returns how many will say that they have let go
+    /// of it, too: homes of its channels, and the control state for its exclusive queues.
+    fn release(&mut self, core: &mut Core) -> usize {
+        let owner = self.owner(core);
+        let asker = ChannelKey { owner, channel: 0, incarnation: 0 };
         let numbers: Vec<u16> = self.channels.iter().map(|channel| channel.key.channel).collect();
-        self.leave_channels(core, &numbers);
+        let homes = self.leave_channels(core, asker, &numbers);
         for number in numbers {
             self.remove_channel(core, number);
         }
-        let owner = self.owner(core);
         let Stage::Running(session) = &mut self.stage else {
-            return false;
+            return homes;
         };
         if session.blocks.lift(super::Block::Log) {
             core.log_waiters.remove(&self.id);
@@ -198,15 +251,16 @@ impl Connection {
             let request = Request::OwnerGone(owner);
             core.work(core.control(), Mail::Control(Box::new(request)));
         }
-        owns_exclusive
+        homes + usize::from(owns_exclusive)
     }
 
     /// Ends the writing halves of channels: due confirms are written, and all homes that know
     /// them take back what they had. A home hears of all channels at once, so that none of them
-    /// is given what another one returns.
-    fn leave_channels(&mut self, core: &mut Core, numbers: &[u16]) {
+    /// is given what another one returns. Returns how many homes will tell `asker` that they
+    /// have.
+    fn leave_channels(&mut self, core: &mut Core, asker: ChannelKey, numbers: &[u16]) -> usize {
         core.note_confirmed();
-        let Some(writer) = core.exits.writers.get_mut(self.id) else { return };
+        let Some(writer) = core.exits.writers.get_mut(self.id) else { return 0 };
         writer.write_confirms();
         let mut left: BTreeMap<ShardId, Vec<ChannelKey>> = BTreeMap::new();
         for outbound in numbers.iter().filter_map(|number| writer.close_channel(*number)) {
@@ -214,9 +268,11 @@ impl Connection {
                 left.entry(*home).or_default().push(outbound.key);
             }
         }
+        let homes = left.len();
         for (home, channels) in left {
-            core.work(home, Mail::Leave(channels));
+            core.work(home, Mail::Leave { asker, channels });
         }
+        homes
     }
 
     pub(super) fn write(&mut self, core: &mut Core, number: u16, method: &impl Encode) {

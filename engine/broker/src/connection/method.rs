@@ -44,7 +44,7 @@ impl Connection {
             }
             Method::ChannelClose(_) => {
                 self.channel_closed(core, number);
-                Next::Frame
+                Next::Look
             }
             Method::BasicPublish(publish) => self.call(core, number, method.ids(), |call| {
                 call.publish_begin(publish).map(|()| Flow::Done)

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use leveret_amqp::decoder::{Decoder, Frame, FrameError};
 use leveret_amqp::frame::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
 
-use crate::channel::{Answered, Awaiting, Call, Channel};
+use crate::channel::{Answered, Awaited, Awaiting, Call, Channel};
 use crate::core::Core;
 use crate::error::Exception;
 use crate::event::Operation;
@@ -43,7 +43,7 @@ impl Connection {
     /// Goes on with the method whose answer has come.
     pub fn answered(&mut self, core: &mut Core, channel: ChannelKey, answer: Answered) {
         if channel.channel == 0 {
-            return self.released(core, &answer);
+            return self.released(core);
         }
         let Stage::Running(session) = &mut self.stage else {
             return;
@@ -52,7 +52,12 @@ impl Connection {
         let Some(Awaiting { method, what, .. }) = asked else {
             return;
         };
-        self.call(core, channel.channel, method, |call| call.answered(what, answer));
+        match what {
+            Awaited::Leave { homes, close } => self.home_left(core, channel, homes, close),
+            what => {
+                self.call(core, channel.channel, method, |call| call.answered(what, answer));
+            }
+        }
         self.resume(core);
     }
 
@@ -80,7 +85,11 @@ impl Connection {
     }
 
     fn is_blocked(&self) -> bool {
-        matches!(&self.stage, Stage::Running(session) if session.is_blocked())
+        match &self.stage {
+            Stage::Running(session) => session.is_blocked(),
+            Stage::Closing(ending) => matches!(ending, Ending::AwaitRelease { .. }),
+            Stage::Header(..) | Stage::Handshake(_) | Stage::Ended => false,
+        }
     }
 
     fn read(&mut self, core: &mut Core, mut bytes: Bytes) {
@@ -245,7 +254,8 @@ impl Connection {
     #[cold]
     fn unpublished(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
         self.failed(core, number, exception);
-        self.published(core)
+        self.published(core);
+        Next::Look
     }
 
     /// After a header or body frame of a publish: what it met may make its publisher wait.

@@ -35,7 +35,8 @@ pub enum Request {
     QueueGone {
         /// The queue.
         queue: QueueId,
-        /// Who waits for `queue.delete-ok`, if a client asked, and the message count to tell it.
+        /// Who waits until it is gone, if anybody does, and the message count of
+        /// `queue.delete-ok`.
         asker: Option<(ChannelKey, u32)>,
     },
     /// A connection ended: its exclusive queues go. Answered with [`Outcome::OwnerReleased`].

@@ -252,7 +252,7 @@ impl Bench {
         }
         self.consumers.clear();
         self.getters.clear();
-        self.core.leave(&numbers.collect::<Vec<_>>());
+        self.core.leave(channel(0), &numbers.collect::<Vec<_>>());
         self.read_mail();
     }
 
