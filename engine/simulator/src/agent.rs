@@ -90,14 +90,15 @@ impl Agent {
         for heard in self.client.take() {
             self.hear(oracle, &heard)?;
         }
-        if self.client.left {
-            self.gone = true;
-            self.seats.clear();
-        } else if let Some(closed) = &self.client.closed {
+        // Where both said close, the broker may not have read all that came before ours.
+        if let Some(closed) = &self.client.closed {
             if !self.doomed && !self.leaving {
                 return Err(format!("client {} was closed: {closed:?}", self.name));
             }
             self.lose_all(oracle);
+        } else if self.client.left {
+            self.gone = true;
+            self.seats.clear();
         } else if over {
             // Deadlines end handshakes, and goodbyes that take too long.
             let hasty = self.leaving && world.faults().jump_percent > 0;
