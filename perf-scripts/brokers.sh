@@ -67,14 +67,15 @@ build() {
     (cd "$repository" && CARGO_TARGET_DIR=$into cargo build --release --quiet "${packages[@]}")
 }
 
-# Binary, core list for taskset, shards, name if not leveret. Sets leveret_pid and leveret_address.
+# Binary, core list for taskset, shards, name if not leveret, options of `serve`. Sets leveret_pid
+# and leveret_address.
 start_leveret() {
     local port name=${4:-leveret} log=$work/${4:-leveret}.log
     port=$(free_ports 1)
     say "starting Leveret on 127.0.0.1:$port, cores $2, $3 shard(s)"
     # `taskset` becomes the broker: the process id is its own.
     taskset -c "$2" "$1" serve --shards "$3" --listen "127.0.0.1:$port" --http none \
-        --metrics none --data-dir "$work/$name-data" >"$log" 2>&1 &
+        --metrics none --data-dir "$work/$name-data" "${@:5}" >"$log" 2>&1 &
     leveret_pid=$!
     leveret_address=127.0.0.1:$port
     started+=("$leveret_pid")

@@ -4,7 +4,7 @@
 # *messages per broker CPU second*: it counts all threads of a broker.
 #
 #   perf-scripts/crossing.sh [--bytes 'N …'] [--acks] [--shards N] [--runs N] [--seconds N]
-#                            [--broker BINARY] [--no-build] [--output DIR]
+#                            [--broker BINARY] [--polling] [--no-build] [--output DIR]
 #
 #   --bytes     octets of a body ('16 1024 65536')
 #   --acks      with confirms and manual acks instead of neither
@@ -12,6 +12,7 @@
 #   --runs      runs per flow and broker (5)
 #   --seconds   measured seconds of a run (2)
 #   --broker    a binary of Leveret other than the one that is built here
+#   --polling   lets idle shards poll before they sleep, as they do by default
 #   --no-build  takes the release binaries that are there
 #   --output    where the report goes (target/crossing)
 #
@@ -21,11 +22,13 @@
 #
 # Shards have a core each, from core 0 on; the load has the one behind them. Where none is left, it
 # shares the last one with a shard: then rates mean nothing, and CPU time per message still does.
+# Polling would count as work: with two shards one often waits for the other, above all with large
+# bodies, where the kernel's copies leave a shard little to do.
 set -euo pipefail
 # shellcheck source=perf-scripts/brokers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/brokers.sh"
 
-bytes='16 1024 65536' acks=no shards=2 runs=5 seconds=2 broker='' build=yes
+bytes='16 1024 65536' acks=no shards=2 runs=5 seconds=2 broker='' build=yes polling=no options=()
 output=$target/crossing
 
 main() {
@@ -38,12 +41,16 @@ main() {
         build "$target" leveret-server leveret-bench
     fi
     begin_work
+    if [[ $polling == no ]]; then
+        echo 'spin_us = 0' >"$work/options.toml"
+        options=(--config "$work/options.toml")
+    fi
     last=$((shards < cores ? shards - 1 : cores - 1))
     load_core=$((shards < cores ? shards : cores - 1))
     broker=${broker:-$target/release/leveret}
     # Ratios compare with the first.
-    start_leveret "$broker" 0 1 one-shard
-    start_leveret "$broker" "0-$last" "$shards" "$shards-shards"
+    start_leveret "$broker" 0 1 one-shard "${options[@]}"
+    start_leveret "$broker" "0-$last" "$shards" "$shards-shards" "${options[@]}"
     measure "$load_core"
 }
 
@@ -61,6 +68,7 @@ read_arguments() {
                 shift
                 ;;
             --acks) acks=yes ;;
+            --polling) polling=yes ;;
             --no-build) build=no ;;
             --help)
                 print_head

@@ -10,13 +10,20 @@
 //!     │ PATIENCE_NS are over                      HURRY_NS are over
 //!     └──────────────► reads on, waits for nobody ───────────────► may wait again
 //! ```
+//! Publishers on other shards do the same: a home tells the shards that publish to the queue
+//! ([`Mail::Backlog`]) when its backlog is large and when it is small again. A home alone would be
+//! flooded by a shard that only reads.
+//!
 //! `RabbitMQ` holds publishers back for the same reason by credit flow. It never costs a publisher
 //! more than a hundredth of its time: a queue is there to take what its consumers cannot take yet.
+
+use std::collections::BTreeSet;
 
 use crate::connection::{Block, Connection, Deadline, Session};
 use crate::core::Core;
 use crate::home::open_queue;
-use crate::id::{ConnectionId, QueueId};
+use crate::id::{ConnectionId, QueueId, ShardId};
+use crate::mail::Mail;
 use crate::message::Message;
 use crate::queue::Queue;
 
@@ -33,7 +40,7 @@ const SMALL_PART: usize = 4;
 
 /// How long a publisher waits for consumers: many times what a live consumer takes for
 /// [`LARGE_BYTES`], and less than anybody notices.
-const PATIENCE_NS: u64 = 10_000_000;
+pub const PATIENCE_NS: u64 = 10_000_000;
 
 /// After it has waited in vain a publisher waits for nobody: a hundred times its patience.
 const HURRY_NS: u64 = 100 * PATIENCE_NS;
@@ -43,7 +50,9 @@ const HURRY_NS: u64 = 100 * PATIENCE_NS;
 pub struct Backlog {
     /// They go on when no more than this many messages wait.
     small_messages: usize,
-    publishers: Vec<ConnectionId>,
+    publishers: BTreeSet<ConnectionId>,
+    /// Shards that were told, for their publishers to wait.
+    shards: Vec<ShardId>,
 }
 
 impl Core {
@@ -73,9 +82,47 @@ impl Core {
     pub(crate) fn end_backlog(&mut self, id: QueueId) {
         let queue = self.queues.get_mut(id.slot as usize).and_then(Option::as_deref_mut);
         if let Some(backlog) = queue.and_then(|queue| queue.backlog.take()) {
-            let publishers = backlog.publishers.into_iter();
-            self.unblocked.extend(publishers.map(|connection| (connection, Block::Backlog)));
+            self.backlog_ended(backlog.publishers);
+            for shard in backlog.shards {
+                self.reply(shard, Mail::Backlog { queue: id, is_large: false });
+            }
         }
+    }
+
+    /// Has the publishers of another shard wait for the consumers of a queue that lives here.
+    pub(crate) fn tell_of_backlog(&mut self, shard: ShardId, id: QueueId) {
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return;
+        };
+        let backlog = Backlog::begin(queue);
+        if !backlog.shards.contains(&shard) {
+            backlog.shards.push(shard);
+            self.reply(shard, Mail::Backlog { queue: id, is_large: true });
+        }
+    }
+
+    /// The home of a queue says that its backlog is large, or small again.
+    pub(crate) fn backlog_elsewhere(&mut self, queue: QueueId, is_large: bool) {
+        if is_large {
+            self.backlogs_elsewhere.entry(queue).or_default();
+        } else if let Some(publishers) = self.backlogs_elsewhere.remove(&queue) {
+            self.backlog_ended(publishers);
+        }
+    }
+
+    fn backlog_ended(&mut self, publishers: BTreeSet<ConnectionId>) {
+        let publishers = publishers.into_iter();
+        self.unblocked.extend(publishers.map(|connection| (connection, Block::Backlog)));
+    }
+}
+
+impl Backlog {
+    /// The backlog of a queue that is large as of now.
+    fn begin(queue: &mut Queue) -> &mut Self {
+        let small_messages = queue.state.ready_count() / SMALL_PART;
+        let backlog = queue.backlog.get_or_insert_default();
+        backlog.small_messages = small_messages;
+        backlog
     }
 }
 
@@ -83,16 +130,20 @@ impl Session {
     /// Has the connection wait for the consumers of a queue.
     pub(crate) fn wait_for_consumers(&mut self, core: &mut Core, id: QueueId) {
         let now = core.now;
-        let Some(queue) = open_queue(&mut core.queues, id) else {
-            return;
-        };
-        if now < self.hurries_until || !self.blocks.add(Block::Backlog, now) {
+        if now < self.hurries_until {
             return;
         }
-        let small_messages = queue.state.ready_count() / SMALL_PART;
-        let backlog = queue.backlog.get_or_insert_default();
-        backlog.small_messages = small_messages;
-        backlog.publishers.push(self.id);
+        let publishers = if let Some(publishers) = core.backlogs_elsewhere.get_mut(&id) {
+            publishers
+        } else if let Some(queue) = open_queue(&mut core.queues, id) {
+            &mut Backlog::begin(queue).publishers
+        } else {
+            return;
+        };
+        if !self.blocks.add(Block::Backlog, now) {
+            return;
+        }
+        publishers.insert(self.id);
         core.timers.arm(now.after(PATIENCE_NS), (self.id, Deadline::Backlog));
     }
 }

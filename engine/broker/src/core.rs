@@ -1,7 +1,7 @@
 //! Everything of a shard that a frame may touch while it is being read: all but the reading
 //! halves of its connections.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hdrhistogram::Histogram;
@@ -70,8 +70,10 @@ pub struct Core {
     pub last_likeness: Likeness,
     /// Scratch of routing.
     pub route: RouteScratch,
-    /// A queue with a backlog that the message at hand came to rest in.
+    /// A queue with a backlog that the message at hand came to rest in, or is sent to.
     pub backlogged: Option<QueueId>,
+    /// Queues of other shards that have a backlog, and the publishers here that wait for them.
+    pub(crate) backlogs_elsewhere: BTreeMap<QueueId, BTreeSet<ConnectionId>>,
     /// Scratch of routing: where the current message goes.
     pub destinations: Vec<Destination>,
     /// Scratch of publishing: shards that have yet to answer for the current message.
@@ -246,6 +248,7 @@ impl Core {
             last_likeness: Likeness::UNKNOWN,
             route: RouteScratch::default(),
             backlogged: None,
+            backlogs_elsewhere: BTreeMap::new(),
             destinations: Vec::new(),
             away: Vec::new(),
             unblocked: Vec::new(),

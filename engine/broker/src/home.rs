@@ -319,6 +319,7 @@ impl Core {
             // RabbitMQ answers after the queue is gone, and so do we.
             self.retire(id, Some((consumer.channel, 0)));
         } else {
+            self.backlog_shrank(id);
             self.answer(consumer.channel, Ok(QueueAnswer::Done));
         }
     }

@@ -120,6 +120,13 @@ pub enum Mail {
     },
     /// Reply: this home's log is backed up (true), or no longer is: publishers towards it wait.
     LogBackedUp(bool),
+    /// Reply: publishers to a queue have to wait for its consumers, or no longer have to.
+    Backlog {
+        /// The queue.
+        queue: QueueId,
+        /// Whether they have to wait.
+        is_large: bool,
+    },
     /// Reply: the queue is gone, and with it this consumer.
     Cancelled(ConsumerKey),
     /// Reply: a consumer under a channel-wide prefetch limit could be given a message.

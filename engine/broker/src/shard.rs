@@ -253,14 +253,15 @@ impl Shard {
                 let (queues, mut done) = (batch.queues(queues), 0);
                 for message in batch.messages(parcels) {
                     let through = core.publish_home(queues.iter().copied(), &message);
-                    // Its publisher is on another shard and reads on.
-                    core.backlogged = None;
                     done += u32::from(
                         confirm.is_some_and(|channel| !core.awaits_log(from, channel, through)),
                     );
                 }
                 if let Some(channel) = confirm.filter(|_| done > 0) {
                     core.confirm_to(from, channel, done);
+                }
+                if let Some(queue) = core.backlogged.take() {
+                    core.tell_of_backlog(from, queue);
                 }
             }
             Mail::Settle { queue, deliveries, settlement, serve } => {
@@ -304,6 +305,7 @@ impl Shard {
             Mail::Confirmed { channel, count } => core.confirmed(from, channel, count),
             Mail::Refused { channel, count } => core.refused(from, channel, count),
             Mail::LogBackedUp(backed_up) => core.home_backed_up(from, backed_up),
+            Mail::Backlog { queue, is_large } => core.backlog_elsewhere(queue, is_large),
             Mail::Cancelled(consumer) => core.consumer_cancelled(&consumer),
             Mail::Wants { consumer, .. } => core.consumer_wants(consumer),
             Mail::GrantUnused(consumer) => core.grant_unused(consumer),

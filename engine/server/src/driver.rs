@@ -37,9 +37,9 @@ use crate::shared::{Shared, Stage};
 pub(crate) const LANES: [(Lane, mail::Lane); 2] =
     [(Lane::Reply, mail::Lane::Reply), (Lane::Work, mail::Lane::Work)];
 
-/// Batches taken from one lane per turn, so that a busy peer cannot keep a shard from its sockets:
-/// at most 1 MiB, some hundred microseconds of work.
-const BATCHES_PER_LANE_MAX: usize = 16;
+/// Batches taken from one lane per turn, so that a busy peer cannot keep a shard from its sockets,
+/// and what becomes of them fits an outbox: 256 KiB are up to 8,000 small messages.
+const BATCHES_PER_LANE_MAX: usize = 4;
 
 /// Received bytes worked off per turn, unless one buffer has more: what becomes of them is sent
 /// while both are in a core's level 2 cache, and before an outbox is full of it.

@@ -1,5 +1,7 @@
 //! A slow mesh: whoever feeds it waits, nothing is lost, and what waits is bounded.
 
+use leveret_amqp::method::BasicCancel;
+use leveret_broker::backlog::PATIENCE_NS;
 use leveret_broker::post::BACKED_UP_BYTES;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
@@ -51,4 +53,68 @@ fn a_backed_up_lane_stops_what_feeds_it() {
         }
         assert_eq!(world.lent_buffers(), 0);
     }
+}
+
+/// What makes the consumers catch up, or the publishers give them up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Read,
+    Cancel,
+    Patience,
+}
+
+#[test]
+fn publishers_wait_for_consumers_on_any_shard_but_not_for_ever() {
+    for publisher_shard in [0, 1] {
+        for end in [End::Read, End::Cancel, End::Patience] {
+            wait_for_consumers(publisher_shard, end);
+        }
+    }
+}
+
+fn wait_for_consumers(publisher_shard: u16, end: End) {
+    let outbox_high_bytes = 64 << 10;
+    let faults = Faults { window_bytes: 64 << 10, outbox_high_bytes, ..Faults::none() };
+    let settings =
+        Settings { outbox_high_bytes, outbox_low_bytes: 16 << 10, ..Settings::default() };
+    let mut world = World::new(7, 2, faults, settings);
+    // The queue lives with who declared it.
+    let mut consumer = Client::open(&mut world, 0);
+    consumer.ask(&mut world, 1, &declare_queue("q"));
+    let mut all = consume("q", "q");
+    all.no_ack = true;
+    consumer.ask(&mut world, 1, &all);
+    let mut publisher = Client::open(&mut world, publisher_shard);
+    for number in 0..MESSAGES {
+        let mut body = vec![0; BODY_BYTES];
+        body[..4].copy_from_slice(&number.to_be_bytes());
+        publisher.publish(&mut world, 1, ("", "q"), false, &body);
+    }
+    world.run(1_000_000);
+    let blocked =
+        |world: &World| world.shards()[usize::from(publisher_shard)].report(false).blocked.backlog;
+    let published = |world: &World| -> u64 {
+        world.shards().iter().map(|shard| shard.core().counts.published).sum()
+    };
+    assert_eq!(blocked(&world), 1, "{publisher_shard} {end:?}: did not wait");
+    let before = published(&world);
+    assert!(before < MESSAGES.into(), "{publisher_shard} {end:?}: waited for nothing");
+    match end {
+        End::Read => {}
+        End::Cancel => {
+            consumer.send(&mut world, 1, &BasicCancel { consumer_tag: "q", nowait: true });
+            world.run(1_000_000);
+            assert_eq!((blocked(&world), published(&world)), (0, MESSAGES.into()), "nobody left");
+            consumer.send(&mut world, 1, &all);
+        }
+        End::Patience => {
+            world.advance(PATIENCE_NS);
+            world.run(1_000_000);
+            assert_eq!((blocked(&world), published(&world)), (0, MESSAGES.into()), "no end");
+        }
+    }
+    let got = consumer.deliveries(&mut world);
+    let got = got.iter().map(|delivery| u32::from(delivery.body[3]));
+    assert!(got.eq(0..MESSAGES), "{publisher_shard} {end:?}: lost or out of order");
+    assert_eq!((blocked(&world), published(&world)), (0, MESSAGES.into()));
 }

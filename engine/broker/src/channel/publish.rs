@@ -325,6 +325,10 @@ impl Core {
                 continue;
             }
             let asker = confirm.then_some(channel);
+            if !self.backlogs_elsewhere.is_empty() {
+                let backlogged = |queue: &_| self.backlogs_elsewhere.contains_key(queue);
+                self.backlogged = queues.clone().find(backlogged).or(self.backlogged);
+            }
             self.exits.post.open(home, Lane::Work).publish(queues, message, asker);
             self.exits.body_bytes.copied.mail += message.body.copied_bytes();
             if confirm {
