@@ -30,6 +30,8 @@ pub struct Shard {
     /// Reading halves by slot; one is out while its bytes are read.
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
+    /// See [`Self::take_traffic`].
+    traffic: bool,
     /// Connections are told to go, and no new ones are taken.
     stopping: bool,
     /// The newest delta that the control state has been told of.
@@ -46,7 +48,14 @@ impl Shard {
             core.add_queue(queue);
         }
         let told_sequence = core.topology.sequence();
-        Self { core, connections: Vec::new(), connection_count: 0, stopping: false, told_sequence }
+        Self {
+            core,
+            connections: Vec::new(),
+            connection_count: 0,
+            traffic: false,
+            stopping: false,
+            told_sequence,
+        }
     }
 
     /// Opens the shard's log, before anything else is taken in; see [`Core::open_log`].
@@ -59,9 +68,12 @@ impl Shard {
         self.core.now = now;
         match event {
             Event::Received { connection, bytes } => {
+                let mut traffic = self.traffic;
                 self.with(connection, |connection, core| {
                     connection.receive(core, bytes);
+                    traffic |= connection.channel_count() > 0;
                 });
+                self.traffic = traffic;
             }
             Event::Sent { connection, outbox } => self.sent(connection, outbox),
             Event::Accepted { connection, peer } => {
@@ -171,6 +183,12 @@ impl Shard {
     pub fn work(&mut self, now: Instant) {
         self.core.now = now;
         self.settle_down();
+    }
+
+    /// Whether, since this was last asked, a connection with channels has said something or taken
+    /// something: then more of it is likely at once. Who logs in or takes leave does not count.
+    pub fn take_traffic(&mut self) -> bool {
+        std::mem::take(&mut self.traffic)
     }
 
     /// Connections, those that are ending included.
@@ -372,6 +390,7 @@ impl Shard {
         };
         writer.sending = false;
         writer.sending_bytes = 0;
+        self.traffic |= writer.has_channels();
         let relieved = writer.relieved(low);
         self.core.room_again(relieved);
         self.core.start_remote_consumers(id);
@@ -486,5 +505,69 @@ impl Core {
         for (home, queue, consumer) in started {
             self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Start });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use leveret_amqp::method::{
+        ChannelOpen, ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
+    };
+    use leveret_amqp::{TableBuilder, encode_frame};
+
+    use super::*;
+
+    const CLIENT: ConnectionId = ConnectionId { slot: 0, generation: 1 };
+
+    /// Has the shard read `bytes` and send what it says to them; whether both were traffic.
+    fn exchange(shard: &mut Shard, bytes: Vec<u8>) -> (bool, bool) {
+        let now = Instant(1);
+        let bytes = Bytes::from(bytes);
+        shard.handle(Event::Received { connection: CLIENT, bytes }, now);
+        let heard = shard.take_traffic();
+        while let Some(operation) = shard.poll_operation() {
+            if let Operation::Send { connection, outbox } = operation {
+                shard.handle(Event::Sent { connection, outbox }, now);
+            }
+        }
+        (heard, shard.take_traffic())
+    }
+
+    fn hello() -> Vec<u8> {
+        let empty = TableBuilder::new().finish();
+        let mut hello = b"AMQP\0\0\x09\x01".to_vec();
+        let start_ok = ConnectionStartOk {
+            client_properties: empty.as_ref(),
+            mechanism: "PLAIN",
+            response: b"\0guest\0guest",
+            locale: "en_US",
+        };
+        encode_frame(0, &start_ok, &mut hello);
+        let tune_ok = ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
+        encode_frame(0, &tune_ok, &mut hello);
+        encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut hello);
+        hello
+    }
+
+    #[test]
+    fn only_channels_make_traffic_and_nobody_keeps_an_outbox() {
+        let topology = Topology::with_presets(7, 1);
+        let mut shard = Shard::new(ShardId(0), 1, Arc::new(Settings::default()), topology);
+        let peer = ([127, 0, 0, 1], 40_000).into();
+        shard.handle(Event::Accepted { connection: CLIENT, peer }, Instant(1));
+        let outbox_capacity =
+            |shard: &Shard| shard.core.exits.writers.get(CLIENT).unwrap().outbox.scratch.capacity();
+        assert_eq!(exchange(&mut shard, hello()), (false, false));
+        assert!(shard.reading_halves().next().unwrap().session().is_some(), "it is open");
+        assert_eq!(outbox_capacity(&shard), 0);
+        let mut open = Vec::new();
+        encode_frame(1, &ChannelOpen {}, &mut open);
+        assert_eq!(exchange(&mut shard, open), (true, true));
+        assert_eq!(outbox_capacity(&shard), 0);
+        let mut close = Vec::new();
+        let method = ConnectionClose { reply_code: 200, reply_text: "", class_id: 0, method_id: 0 };
+        encode_frame(0, &method, &mut close);
+        assert_eq!(exchange(&mut shard, close), (false, false));
     }
 }

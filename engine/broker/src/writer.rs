@@ -321,6 +321,11 @@ impl Writer {
         &mut self.channels[index]
     }
 
+    /// Whether there is any channel.
+    pub fn has_channels(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
     /// All channels.
     pub fn channels(&self) -> impl Iterator<Item = &Outbound> {
         self.channels.iter().map(|channel| &**channel)

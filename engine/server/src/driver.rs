@@ -114,10 +114,9 @@ impl Driver {
             self.publish_memory(wait);
             self.turn(wait)?;
             now = self.clock.now();
-            let worked = self.take_completions(now)
-                | self.take_arrivals(now)
-                | self.take_disk_events(now)
-                | self.take_mail(now);
+            let mut worked = self.take_completions(now);
+            self.take_arrivals(now);
+            worked |= self.take_disk_events(now) | self.take_mail(now) | self.shard.take_traffic();
             if std::mem::take(&mut self.state.called) && !self.answer_calls(now) {
                 return Ok(());
             }
@@ -171,7 +170,7 @@ impl Driver {
         turned
     }
 
-    /// True when there was any that is worked off at once.
+    /// True when there was any of a file; what those of sockets are worth, the shard says.
     fn take_completions(&mut self, now: Instant) -> bool {
         let mut worked = false;
         let mut completions = std::mem::take(&mut self.state.completions);
@@ -181,7 +180,6 @@ impl Driver {
                 Completion::Sent { socket, outgoing } => {
                     let outbox = Outbox::from_parts(outgoing.scratch, outgoing.bodies);
                     self.shard.handle(Event::Sent { connection: connection(socket), outbox }, now);
-                    worked = true;
                 }
                 Completion::Received { socket, bytes } => {
                     let connection = connection(socket);
@@ -210,9 +208,8 @@ impl Driver {
         worked
     }
 
-    /// Works off what arrived, as much as one turn is for. True when there was any.
-    fn take_arrivals(&mut self, now: Instant) -> bool {
-        let worked = !self.state.arrived.is_empty();
+    /// Works off what arrived, as much as one turn is for.
+    fn take_arrivals(&mut self, now: Instant) {
         let mut bytes_left = ARRIVED_BYTES_PER_TURN;
         while bytes_left > 0
             && let Some(Arrival { connection, bytes }) = self.state.arrived.pop()
@@ -226,7 +223,6 @@ impl Driver {
             };
             self.shard.handle(event, now);
         }
-        worked
     }
 
     /// True when there was any.

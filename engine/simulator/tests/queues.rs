@@ -8,6 +8,7 @@ use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
 use leveret_simulator::fault::Faults;
 use leveret_simulator::scene::{consume, declare_queue, delete_queue};
+use leveret_simulator::stream::Heard;
 use leveret_simulator::world::World;
 
 fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
@@ -69,9 +70,9 @@ fn end(client: &mut Client, world: &mut World, end: End) {
 
 /// Whether the client was told that it has ended.
 fn hears_end(client: &mut Client, world: &mut World) -> bool {
-    client.listen(world).unwrap();
+    client.listen(world).expect("the server speaks AMQP");
     let is_end = |method| matches!(method, Method::ChannelCloseOk(_) | Method::ChannelClose(_));
-    let channel_ended = client.take().iter().filter_map(|heard| heard.method()).any(is_end);
+    let channel_ended = client.take().iter().filter_map(Heard::method).any(is_end);
     channel_ended || client.left || client.closed.is_some()
 }
 
