@@ -22,6 +22,7 @@ use leveret_broker::topology::Topology;
 use leveret_ring::{Endpoint, Features, Mesh, WakeTarget, Waker};
 use tracing::{debug, info, warn};
 
+use crate::acceptor::ACCEPTING_SHARD;
 use crate::banner::Banner;
 use crate::cli::ServeArguments;
 use crate::clock::Clock;
@@ -41,7 +42,7 @@ use crate::notice::Notice;
 use crate::pages::Pages;
 use crate::recover::{Survivors, recover};
 use crate::shared::{Shared, Stage};
-use crate::thread::{self, ShardSeat, StartControl, StartShard};
+use crate::thread::{self, ShardSeat, Start};
 use crate::{host, http, log, signal};
 
 /// How long clients have to take leave: enough for a close handshake over a slow line, and less
@@ -99,8 +100,8 @@ struct Broker {
     data: DataDirectory,
     findings: Findings,
     wakes: Arc<[WakeTarget]>,
-    starts: Vec<Sender<StartShard>>,
-    start_control: Sender<StartControl>,
+    /// Of the members of the mesh, by number, and of the monitor.
+    starts: Vec<Sender<Start>>,
     amqp: Vec<Bound>,
     http: Vec<Bound>,
     pages: Option<Pages>,
@@ -118,7 +119,7 @@ struct Threads<'a> {
 }
 
 impl Threads<'_> {
-    fn monitor(&self, monitor: Monitor) -> Result<Sender<StartShard>, Failure> {
+    fn monitor(&self, monitor: Monitor) -> Result<Sender<Start>, Failure> {
         let (start, started) = mpsc::channel();
         thread::spawn_monitor(monitor, self.plan.cores.len(), self.notices, started)
             .map_err(system("start the monitor thread"))?;
@@ -132,7 +133,7 @@ impl Threads<'_> {
         endpoints: Vec<Endpoint<Batch>>,
         settings: Settings,
         topology: &Topology,
-    ) -> Result<Vec<Sender<StartShard>>, Failure> {
+    ) -> Result<Vec<Sender<Start>>, Failure> {
         let shards = self.plan.cores.len();
         // That thread ends when the last shard has dropped its end.
         let (files, requests) = files::channel(shards);
@@ -170,7 +171,7 @@ impl Threads<'_> {
         endpoint: Option<Endpoint<Batch>>,
         control: Control,
         metadata: Metadata,
-    ) -> Result<Sender<StartControl>, Failure> {
+    ) -> Result<Sender<Start>, Failure> {
         let (start, started) = mpsc::channel();
         if let Some(endpoint) = endpoint {
             let metadata = MetadataThread::start(metadata, self.notices)
@@ -233,9 +234,9 @@ impl Broker {
             notices: &sender,
             clock,
         };
-        let mut starts = vec![threads.monitor(monitor)?];
-        starts.extend(threads.shards(logs, endpoints, settings, control.topology())?);
-        let start_control = threads.control(control_endpoint, control, metadata)?;
+        let mut starts = threads.shards(logs, endpoints, settings, control.topology())?;
+        starts.push(threads.control(control_endpoint, control, metadata)?);
+        starts.push(threads.monitor(monitor)?);
         let cluster_name = config.cluster_name(&host::name());
         let pages = Some(Pages::new(clock, cluster_name, config.durability));
         let wakes = Arc::from([]);
@@ -248,7 +249,6 @@ impl Broker {
             findings,
             wakes,
             starts,
-            start_control,
             amqp,
             http,
             pages,
@@ -261,10 +261,6 @@ impl Broker {
             return Ok(None);
         };
         self.wakes = wakes;
-        for start in self.starts.drain(..) {
-            // A thread that is gone has left a notice, which ends the broker.
-            let _ = start.send(StartShard { wakes: Arc::clone(&self.wakes) });
-        }
         let mut open = Vec::new();
         let mut listen = |bounds: Vec<Bound>| -> Result<Vec<(TcpListener, Purpose)>, Failure> {
             let listened = bounds.into_iter().map(|bound| {
@@ -276,9 +272,15 @@ impl Broker {
         };
         let amqp = listen(std::mem::take(&mut self.amqp))?;
         let http = listen(std::mem::take(&mut self.http))?;
-        let listeners = amqp.into_iter().map(|(listener, _)| listener).collect();
-        let wakes = Arc::clone(&self.wakes);
-        let _ = self.start_control.send(StartControl { wakes, listeners });
+        let mut listeners: Vec<TcpListener> =
+            amqp.into_iter().map(|(listener, _)| listener).collect();
+        for (member, start) in self.starts.drain(..).enumerate() {
+            let accepts = member == ACCEPTING_SHARD;
+            let listeners = if accepts { std::mem::take(&mut listeners) } else { Vec::new() };
+            let wakes = Arc::clone(&self.wakes);
+            // A thread that is gone has left a notice, which ends the broker.
+            let _ = start.send(Start { wakes, listeners });
+        }
         if let Some(pages) = self.pages.take() {
             let shards = self.plan.cores.len();
             let doorbells: Vec<Waker> =

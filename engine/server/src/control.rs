@@ -1,22 +1,16 @@
-//! The control thread: accepts connections and hands them to shards, and is the mesh member behind
-//! the last shard, the one that orders all changes of what exists.
+//! The control thread: the mesh member behind the last shard, the one that orders all changes of
+//! what exists.
 
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leveret_broker::control::ControlMember;
 use leveret_broker::id::ShardId;
 use leveret_broker::mail::Batch;
-use leveret_ring::{
-    Completion, Endpoint, ListenerId, Ring, RingConfig, RingError, Wait, WakeTarget,
-};
-use tracing::{debug, error, warn};
+use leveret_ring::{Completion, Endpoint, Ring, RingConfig, RingError, Wait, WakeTarget};
 
 use crate::driver::LANES;
-use crate::log::Rate;
 use crate::metadata::MetadataThread;
-use crate::placement::Refusal;
 use crate::shared::{Shared, Stage};
 
 /// Batches taken from one lane per turn. Many, for patterns are compiled once per turn.
@@ -33,8 +27,8 @@ const QUIET_MIN: Duration = Duration::from_millis(20);
 /// tenth of a second, of a core that a shard may need: it gets a tenth of it at most.
 const QUIET_FACTOR: u32 = 10;
 
-/// The ring of the control thread: it has listeners and wakes, and no sockets of its own, so the
-/// least that a ring may have will do.
+/// The ring of the control thread: it wakes and is woken, and has no sockets, so the least that a
+/// ring may have will do.
 pub(crate) fn ring_config() -> RingConfig {
     RingConfig {
         sockets_max: 1,
@@ -56,7 +50,6 @@ pub(crate) struct ControlDriver {
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) listeners: Vec<ListenerId>,
     pub(crate) state: TurnState,
 }
 
@@ -70,10 +63,6 @@ pub(crate) struct TurnState {
     idle_work_took: Duration,
     /// Mail waits for a lane that is full.
     lane_full: bool,
-    /// The shard that got the last connection.
-    last_placed: usize,
-    failures: Rate,
-    refusals: Rate,
 }
 
 impl TurnState {
@@ -96,19 +85,12 @@ impl TurnState {
 impl ControlDriver {
     /// Runs until the broker quits.
     pub(crate) fn run(mut self) -> Result<(), RingError> {
-        // So that the first connection goes to shard 0.
-        self.state.last_placed = self.mesh.id() - 1;
         loop {
             self.turn(self.state.wait())?;
-            self.take_completions();
-            match self.shared.stage() {
-                Stage::Running => {}
-                Stage::Stopping | Stage::Closing => {
-                    for listener in self.listeners.drain(..) {
-                        self.ring.stop_listening(listener);
-                    }
-                }
-                Stage::Quitting => return Ok(()),
+            // Wakes, which only end the sleep.
+            self.state.completions.clear();
+            if self.shared.stage() == Stage::Quitting {
+                return Ok(());
             }
             if self.take_mail() | self.take_stored() {
                 self.member.finish_turn();
@@ -130,64 +112,6 @@ impl ControlDriver {
         let turned = self.ring.turn(wait, &mut self.state.completions);
         self.mesh.awake();
         turned
-    }
-
-    fn take_completions(&mut self) {
-        let mut completions = std::mem::take(&mut self.state.completions);
-        for completion in completions.drain(..) {
-            match completion {
-                Completion::Accepted { stream, .. } => self.place(stream),
-                Completion::ListenFailed { error, retrying, .. } => {
-                    self.listen_failed(&error, retrying);
-                }
-                // Wakes only end the sleep; sockets are not served here.
-                _ => {}
-            }
-        }
-        self.state.completions = completions;
-    }
-
-    fn place(&mut self, stream: TcpStream) {
-        if self.shared.stage() != Stage::Running {
-            return;
-        }
-        match self.shared.placement.place(stream, self.state.last_placed) {
-            Ok(shard) => {
-                self.state.last_placed = shard;
-                debug!("placed a connection on shard {shard}");
-                // Without asking whether it sleeps: the inbox is looked at only after a wake.
-                self.ring.wake(&self.wakes[shard]);
-            }
-            Err(refusal) => self.refused(refusal),
-        }
-    }
-
-    fn refused(&mut self, refusal: Refusal) {
-        let Some(withheld) = self.state.refusals.admit() else {
-            return;
-        };
-        match refusal {
-            Refusal::Full { connections_max } => warn!(
-                withheld,
-                "refused a connection: {connections_max} are open, which is the limit; raise \
-                 connections_max or the open files limit"
-            ),
-            Refusal::Overrun => {
-                warn!(withheld, "refused a connection: they come faster than shards take them");
-            }
-        }
-    }
-
-    fn listen_failed(&mut self, failure: &std::io::Error, retrying: bool) {
-        if !retrying {
-            error!("a listener is gone: {failure}. Restart the broker to listen again");
-        } else if let Some(withheld) = self.state.failures.admit() {
-            warn!(
-                withheld,
-                "cannot accept for now: {failure}. Out of descriptors: raise the open files limit \
-                 (ulimit -n, LimitNOFILE=, --ulimit nofile); out of memory: add some"
-            );
-        }
     }
 
     /// True when there was any.

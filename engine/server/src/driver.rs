@@ -25,6 +25,7 @@ use leveret_ring::{
 };
 use tracing::{debug, error, warn};
 
+use crate::acceptor::Acceptor;
 use crate::arrivals::{Arrival, Arrivals};
 use crate::board::ShardReport;
 use crate::clock::Clock;
@@ -66,6 +67,7 @@ pub(crate) struct Driver {
     pub(crate) index: usize,
     pub(crate) shard: Shard,
     pub(crate) ring: Ring,
+    pub(crate) acceptor: Acceptor,
     pub(crate) disk: Disk,
     pub(crate) mesh: Endpoint<Batch>,
     /// Every member of the mesh, by number.
@@ -200,8 +202,10 @@ impl Driver {
                     self.disk.complete(token, bytes, result, &mut self.ring, now);
                     worked = true;
                 }
-                // This ring has no listeners: the control thread accepts.
-                Completion::Accepted { .. } | Completion::ListenFailed { .. } => {}
+                Completion::Accepted { stream, .. } => self.accept(stream),
+                Completion::ListenFailed { error, retrying, .. } => {
+                    self.acceptor.listen_failed(&error, retrying);
+                }
             }
         }
         self.state.completions = completions;
@@ -278,6 +282,15 @@ impl Driver {
             buffers_leased: self.ring.leases_out(),
         });
         true
+    }
+
+    fn accept(&mut self, stream: TcpStream) {
+        match self.acceptor.place(stream, &self.shared.placement) {
+            Some(shard) if shard == self.index => self.state.called = true,
+            // Without asking whether it sleeps: the inbox is looked at only after a wake.
+            Some(shard) => self.ring.wake(&self.wakes[shard]),
+            None => {}
+        }
     }
 
     fn adopt(&mut self, now: Instant) {
@@ -382,6 +395,7 @@ impl Driver {
 
     fn tell_to_stop(&mut self, now: Instant) {
         if !std::mem::replace(&mut self.state.told_to_stop, true) {
+            self.acceptor.stop(&mut self.ring);
             self.shard.handle(Event::Stop, now);
         }
     }

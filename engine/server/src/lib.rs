@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod acceptor;
 mod arrivals;
 mod banner;
 mod board;

@@ -17,6 +17,7 @@ use leveret_broker::shard::Shard;
 use leveret_broker::topology::Topology;
 use leveret_ring::{Endpoint, Ring, RingConfig, RingError, WakeTarget, Waker, pin_current_thread};
 
+use crate::acceptor::Acceptor;
 use crate::clock::Clock;
 use crate::control::{self, ControlDriver};
 use crate::disk::files::{self, Request};
@@ -46,17 +47,11 @@ pub(crate) struct ShardSeat {
     pub(crate) clock: Clock,
 }
 
-/// Lets a shard, or the monitor, go.
-pub(crate) struct StartShard {
+/// Lets a thread go.
+pub(crate) struct Start {
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
-}
-
-/// Lets the control state go.
-pub(crate) struct StartControl {
-    /// Every member of the mesh, by number.
-    pub(crate) wakes: Arc<[WakeTarget]>,
-    /// Open AMQP listeners.
+    /// Open AMQP listeners, for the shard that accepts.
     pub(crate) listeners: Vec<TcpListener>,
 }
 
@@ -66,28 +61,30 @@ pub(crate) fn spawn_shard(
     seat: ShardSeat,
     mesh: Endpoint<Batch>,
     topology: Topology,
-    started: Receiver<StartShard>,
+    started: Receiver<Start>,
 ) -> io::Result<()> {
     let name = format!("shard-{}", seat.index);
     spawn(name, seat.notices.clone(), move || -> Result<(), RingError> {
         if let Some(core) = seat.core {
             pin_current_thread(core)?;
         }
-        let ring = Ring::new(&seat.ring)?;
+        let mut ring = Ring::new(&seat.ring)?;
         // Made here and not before, so that its memory is near this core.
         let id = ShardId(seat.index as u16);
         let mut shard = Shard::new(id, seat.shards, seat.settings, topology);
         shard.open_log(seat.log);
         let ready = Notice::Ready { member: seat.index, wake: ring.wake_target() };
-        let Some(StartShard { wakes }) = await_start(&seat.notices, ready, &started) else {
+        let Some(Start { wakes, listeners }) = await_start(&seat.notices, ready, &started) else {
             return Ok(());
         };
+        let acceptor = Acceptor::new(&mut ring, listeners, usize::from(seat.shards))?;
         let waker = ring.wake_target().waker();
         let disk = Disk::new(seat.index as u16, seat.storage, seat.files, waker);
         let driver = Driver {
             index: seat.index,
             shard,
             ring,
+            acceptor,
             disk,
             mesh,
             wakes,
@@ -108,19 +105,17 @@ pub(crate) fn spawn_control(
     metadata: MetadataThread,
     shared: &Arc<Shared>,
     notices: &Sender<Notice>,
-    started: Receiver<StartControl>,
+    started: Receiver<Start>,
 ) -> io::Result<()> {
     let (shared, told) = (Arc::clone(shared), notices.clone());
     spawn("control".to_owned(), notices.clone(), move || -> Result<(), RingError> {
-        let mut ring = Ring::new(&control::ring_config())?;
+        let ring = Ring::new(&control::ring_config())?;
         let ready = Notice::Ready { member: mesh.id(), wake: ring.wake_target() };
-        let Some(StartControl { wakes, listeners }) = await_start(&told, ready, &started) else {
+        let Some(Start { wakes, .. }) = await_start(&told, ready, &started) else {
             return Ok(());
         };
-        let listeners = listeners.into_iter().map(|listener| ring.listen(listener));
-        let listeners = listeners.collect::<Result<_, _>>()?;
         let state = control::TurnState::default();
-        ControlDriver { member, metadata, ring, mesh, wakes, shared, listeners, state }.run()
+        ControlDriver { member, metadata, ring, mesh, wakes, shared, state }.run()
     })
 }
 
@@ -129,10 +124,10 @@ pub(crate) fn spawn_monitor(
     monitor: Monitor,
     shards: usize,
     notices: &Sender<Notice>,
-    started: Receiver<StartShard>,
+    started: Receiver<Start>,
 ) -> io::Result<()> {
     spawn("monitor".to_owned(), notices.clone(), move || {
-        if let Ok(StartShard { wakes }) = started.recv() {
+        if let Ok(Start { wakes, .. }) = started.recv() {
             let doorbells: Vec<Waker> = wakes.iter().take(shards).map(WakeTarget::waker).collect();
             monitor.run(&doorbells);
         }
