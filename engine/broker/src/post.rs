@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use crate::id::{ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::mail::{Batch, Lane, Mail};
 
-/// Bytes towards one member at which its feeders are stopped: with what a lane holds, half of what
-/// stays in a core's level 2 cache, and more than a turn's worth of mail.
+/// Bytes towards one member at which its feeders are stopped: half of what stays in a core's
+/// level 2 cache, and more than a turn's worth of mail.
 pub const BACKED_UP_BYTES: usize = 512 << 10;
 
 /// Bytes at which they may go on.

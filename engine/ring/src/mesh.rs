@@ -35,8 +35,8 @@ pub enum Lane {
     Reply,
 }
 
-/// Emptied items on their way back to one sender: more than it has under way in lanes of the usual
-/// size, and beyond that they would only be cold memory.
+/// Emptied items on their way back to one sender: as many as a lane of the usual size holds, and
+/// more would only be cold memory.
 const RETURNS_MAX: usize = 32;
 
 /// Both lanes, in the order in which a receiver should look: replies free what work needs.

@@ -110,7 +110,7 @@ options! {
         "Receive buffers per shard, shared by all its connections.";
     receive_buffer_bytes: u32 = 65_536, Limit::MultipleOf(4_096, 4_096, 16 << 20),
         "Size of one receive buffer.";
-    mesh_lane_batches: u16 = 8, Limit::Range(2, 4_096),
+    mesh_lane_batches: u16 = 32, Limit::Range(2, 4_096),
         "Batches of mail that may wait between two shards, per lane; each is at most 64 KiB.";
     spin_us: Option<u32> = None, Limit::Range(0, 1_000_000),
         "How long a shard polls after its last work before it sleeps. Polling saves the 15-37 us \
