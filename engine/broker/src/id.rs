@@ -15,6 +15,11 @@ impl Instant {
         Self(self.0.saturating_add(nanoseconds))
     }
 
+    /// The next moment, or this one, that is a multiple of `step_ns`.
+    pub fn rounded_up(self, step_ns: u64) -> Self {
+        Self(self.0.checked_next_multiple_of(step_ns).unwrap_or(u64::MAX))
+    }
+
     /// Nanoseconds since `earlier`; 0 where that lies in the future.
     pub fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

@@ -23,6 +23,10 @@ use crate::queue::Queue;
 use crate::settings::Settings;
 use crate::topology::{Change, Delta, Topology};
 
+/// Handshakes are given up at multiples of this. Nearly all of these deadlines come when the
+/// handshake is long over, and then one wake-up of a sleeping shard serves all of a step.
+const HANDSHAKE_STEP_NS: u64 = 1 << 26;
+
 /// One shard.
 #[derive(Debug)]
 pub struct Shard {
@@ -424,7 +428,7 @@ impl Core {
     fn accept(&mut self, connection: &Connection) {
         let high = self.settings.outbox_high_bytes;
         self.exits.writers.insert(connection.id, high);
-        let at = self.now.after(self.settings.handshake_timeout_ns);
+        let at = self.now.after(self.settings.handshake_timeout_ns).rounded_up(HANDSHAKE_STEP_NS);
         self.timers.arm(at, (connection.id, crate::connection::Deadline::Handshake));
     }
 
@@ -548,6 +552,23 @@ mod tests {
         encode_frame(0, &tune_ok, &mut hello);
         encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut hello);
         hello
+    }
+
+    #[test]
+    fn connections_that_came_one_after_the_other_are_given_up_together() {
+        let topology = Topology::with_presets(7, 1);
+        let mut shard = Shard::new(ShardId(0), 1, Arc::new(Settings::default()), topology);
+        let peer = ([127, 0, 0, 1], 40_000).into();
+        for slot in 0..3 {
+            let connection = ConnectionId { slot, generation: 1 };
+            shard
+                .handle(Event::Accepted { connection, peer }, Instant(1 + u64::from(slot) * 1_000));
+        }
+        let due = shard.next_timeout().unwrap();
+        assert!(due >= Instant(1 + 2_000).after(Settings::default().handshake_timeout_ns));
+        shard.handle_timeout(due);
+        assert_eq!(shard.next_timeout(), None);
+        assert_eq!(shard.core.counts.handshakes_timed_out, 3);
     }
 
     #[test]
