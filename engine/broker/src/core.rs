@@ -156,8 +156,14 @@ impl ShardCounts {
     /// Counts a delivery to a consumer.
     #[inline]
     pub fn count_delivery(&mut self, no_ack: bool) {
-        self.delivered_auto_ack += u64::from(no_ack);
-        self.delivered_manual_ack += u64::from(!no_ack);
+        self.count_deliveries(no_ack, 1);
+    }
+
+    /// Counts deliveries to a consumer.
+    #[inline]
+    pub fn count_deliveries(&mut self, no_ack: bool, count: u64) {
+        self.delivered_auto_ack += if no_ack { count } else { 0 };
+        self.delivered_manual_ack += if no_ack { 0 } else { count };
     }
 }
 
@@ -355,6 +361,40 @@ impl Exits {
                 }
             }
             Way::Mesh(shard) => self.mail(shard, &make(), message),
+        }
+    }
+
+    /// Sends deliveries of one source to their consumer by the way that [`Self::room`] found, until
+    /// there are no more or no room: one at least, if there is one. Returns how many it took from
+    /// `messages`.
+    #[inline(always)]
+    pub fn deliver_many<'m>(
+        &mut self,
+        way: Way,
+        first: Delivery,
+        messages: impl Iterator<Item = Message<'m>>,
+    ) -> u64 {
+        match way {
+            Way::Socket(place) => {
+                let taken = self.writers.deliver_many_at(place, &first, messages);
+                if first.granted && first.number.is_none() {
+                    // The grant was not used up: nothing will be settled.
+                    self.grant_waiting(first.consumer.channel);
+                }
+                taken
+            }
+            Way::Mesh(shard) => {
+                let mut taken = 0;
+                for message in messages {
+                    let number = first.number.map(|number| number + taken);
+                    self.mail(shard, &Delivery { number, ..first }, &message);
+                    taken += 1;
+                    if self.post.is_backed_up(shard, Lane::Reply) {
+                        break;
+                    }
+                }
+                taken
+            }
         }
     }
 

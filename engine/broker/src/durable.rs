@@ -16,7 +16,7 @@ use crate::mail::{Lane, Mail};
 use crate::message::Message;
 use crate::queue::ready::Entry;
 use crate::queue::state::State;
-use crate::store::{MessageId, Store};
+use crate::store::{MessageId, Release, Store};
 
 /// Publishes of channels in confirm mode that this home has in its log and not yet on the disk, in
 /// the order of the log.
@@ -166,7 +166,7 @@ impl Core {
     /// A queue no longer holds a message.
     #[inline]
     pub(crate) fn let_go(&mut self, queue: Option<LogId>, sequence: u64, message: MessageId) {
-        let_go(&mut self.store, &mut self.log, self.now, (queue, sequence), message);
+        Leave::of(queue, &mut self.store, &mut self.log, self.now).one(sequence, message);
     }
 
     /// The store has forgotten a message whose record is at `place`.
@@ -346,24 +346,38 @@ impl Core {
     }
 }
 
-/// A queue, known to the log or not, no longer holds the message of this sequence.
-#[inline]
-pub(crate) fn let_go(
-    store: &mut Store,
-    log: &mut Option<Log>,
+/// Messages that a queue, known to the log or not, no longer holds.
+pub(crate) struct Leave<'a> {
+    queue: Option<LogId>,
+    release: Release<'a>,
+    log: Option<&'a mut Log>,
     now: Instant,
-    (queue, sequence): (Option<LogId>, u64),
-    message: MessageId,
-) {
-    if let Some(log_id) = queue
-        && let Some(place) = store.log_place(message)
-        && let Some(log) = log
-    {
-        log.settle(QueueRef { log_id, sequence }, place, now);
+}
+
+impl<'a> Leave<'a> {
+    #[inline]
+    pub(crate) fn of(
+        queue: Option<LogId>,
+        store: &'a mut Store,
+        log: &'a mut Option<Log>,
+        now: Instant,
+    ) -> Self {
+        Self { queue, release: store.releases(), log: log.as_mut(), now }
     }
-    if let Some(place) = store.release(message)
-        && let Some(log) = log
-    {
-        log.release(place);
+
+    /// Lets the message of this sequence go.
+    #[inline]
+    pub(crate) fn one(&mut self, sequence: u64, message: MessageId) {
+        if let Some(log_id) = self.queue
+            && let Some(place) = self.release.log_place(message)
+            && let Some(log) = &mut self.log
+        {
+            log.settle(QueueRef { log_id, sequence }, place, self.now);
+        }
+        if let Some(place) = self.release.release(message)
+            && let Some(log) = &mut self.log
+        {
+            log.release(place);
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::control::Request;
 use crate::core::{Core, Exits, ShardLatency};
-use crate::durable::{Rested, let_go};
+use crate::durable::{Leave, Rested};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
 use crate::log::Position;
@@ -14,9 +14,9 @@ use crate::mail::{
 };
 use crate::message::Message;
 use crate::paging::queue_ref;
-use crate::queue::Queue;
+use crate::queue::{self, Queue};
 use crate::queue::consumers::{Next, Taker};
-use crate::queue::state::{Change, Effect, Holder};
+use crate::queue::state::{Change, Checkout, Effect, Holder};
 use crate::store::{MessageId, Store};
 use crate::writer::{Delivery, Room, Way};
 
@@ -92,42 +92,45 @@ impl Core {
         }
     }
 
+    /// Run by run: who takes it and what its messages have in common is looked up once.
     fn give_out(&mut self, id: QueueId) {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return;
         };
-        let (now, log_id) = (self.now, queue.log_id);
-        let mut waits = Waits::default();
         // Nobody is asked to take a message that has to be read first.
         while queue.state.front().is_some_and(|front| self.store.is_resident(front.message)) {
             let Some((taker, way)) = next_taker(queue, &mut self.exits) else {
-                break;
+                return;
+            };
+            let Some(run) = queue.state.front_run() else {
+                return;
             };
             let holder = (!taker.no_ack).then_some(taker.holder);
-            let Effect::Left { entry, delivery } = queue.state.apply(Change::CheckOut(holder))
-            else {
-                break;
-            };
-            let message = self.store.message(entry.message);
-            queue.consumers.took(&taker);
-            queue.counts.delivered += 1;
-            self.counts.count_delivery(taker.no_ack);
-            queue.counts.redelivered += u64::from(entry.redelivered);
-            self.counts.redelivered += u64::from(entry.redelivered);
-            if let Some(told) = waits.add(message.published_at, entry.ready_at) {
-                told.tell(queue, &mut self.latency, now);
-            }
-            let home = self.id;
-            let sent = || delivery_of(queue, home, &taker, delivery, entry.redelivered);
-            self.exits.deliver(way, sent, &message);
+            let number = holder.map(|holder| queue.state.next_delivery(holder));
+            let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
+            let mut reader = self.store.reader();
+            let mut waits = Waiters::new(run.ready_at, self.now);
+            let (of_queue, of_shard) = (&mut queue.waits, &mut self.latency);
+            let resident = run.messages.iter().take(queue.consumers.in_a_row(&taker));
+            let taken = resident.map_while(|id| reader.read(*id)).inspect(|message| {
+                waits.add(message.published_at, of_queue, of_shard);
+            });
+            let count = self.exits.deliver_many(way, first, taken);
+            waits.tell(&mut queue.waits, &mut self.latency);
+            self.counts.redelivered += if run.redelivered { count } else { 0 };
+            queue.counts.redelivered += if run.redelivered { count } else { 0 };
+            self.counts.count_deliveries(taker.no_ack, count);
+            queue.counts.delivered += count;
+            queue.consumers.took_many(&taker, count as u32);
+            let taken = &run.messages[..count as usize];
             if taker.no_ack {
-                let at = (log_id, entry.position);
-                let_go(&mut self.store, &mut self.log, now, at, entry.message);
+                let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, self.now);
+                taken.iter().zip(run.position..).for_each(|(id, position)| leave.one(position, *id));
             } else {
-                Self::given_out(&mut self.store, self.log.as_ref(), entry.message);
+                Self::given_out(&mut self.store, self.log.as_ref(), taken);
             }
+            queue.state.apply(Change::CheckOut(holder, count as usize));
         }
-        waits.tell(queue, &mut self.latency, now);
     }
 
     /// Ends deliveries as their client wishes. `serve` is false while more of the same is to come:
@@ -144,17 +147,17 @@ impl Core {
             return;
         };
         let mut settled = 0;
-        for number in deliveries.numbers() {
-            let change = match settlement {
-                Settlement::Ack | Settlement::Reject => Change::Settle(holder, number),
-                Settlement::Requeue => Change::Requeue(holder, number, now),
-            };
-            let Effect::Returned(checkout) = queue.state.apply(change) else { continue };
-            settled += 1;
-            if settlement != Settlement::Requeue {
-                let at = (queue.log_id, checkout.position);
-                let_go(&mut self.store, &mut self.log, now, at, checkout.message);
+        if settlement == Settlement::Requeue {
+            for number in deliveries.numbers() {
+                let effect = queue.state.apply(Change::Requeue(holder, number, now));
+                settled += u32::from(effect != Effect::None);
             }
+        } else {
+            let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, now);
+            queue.state.settle(deliveries, |Checkout { message, position }| {
+                settled += 1;
+                leave.one(position, message);
+            });
         }
         if settled == 0 {
             return;
@@ -339,7 +342,7 @@ impl Core {
         if !no_ack {
             self.visits.entry(channel).or_default().insert(id);
         }
-        let effect = queue.state.apply(Change::CheckOut(holder));
+        let effect = queue.state.apply(Change::CheckOut(holder, 1));
         let holder = holder.unwrap_or_default();
         let Effect::Left { entry, delivery } = effect else {
             return;
@@ -361,7 +364,7 @@ impl Core {
         if no_ack {
             self.let_go(log_id, entry.position, entry.message);
         } else {
-            Self::given_out(&mut self.store, self.log.as_ref(), entry.message);
+            Self::given_out(&mut self.store, self.log.as_ref(), &[entry.message]);
         }
     }
 
@@ -469,28 +472,38 @@ pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Opti
 
 /// Messages that leave one after the other and waited equally long, as those do that came in one
 /// turn: their latencies are counted together.
-#[derive(Clone, Copy, Default)]
-struct Waits {
+struct Waiters {
     published_at: Instant,
     ready_at: Instant,
+    now: Instant,
     count: u64,
 }
 
-impl Waits {
-    /// Adds a message. Returns those before it, if they waited differently.
-    #[inline]
-    fn add(&mut self, published_at: Instant, ready_at: Instant) -> Option<Self> {
-        if (published_at, ready_at) == (self.published_at, self.ready_at) {
-            self.count += 1;
-            return None;
-        }
-        Some(std::mem::replace(self, Self { published_at, ready_at, count: 1 }))
+impl Waiters {
+    fn new(ready_at: Instant, now: Instant) -> Self {
+        Self { published_at: Instant(0), ready_at, now, count: 0 }
     }
 
-    fn tell(self, queue: &mut Queue, latency: &mut ShardLatency, now: Instant) {
-        if self.count > 0 {
-            queue.record_latencies(self.published_at, self.ready_at, now, self.count);
-            latency.record_many(self.published_at, self.ready_at, now, self.count);
+    /// Adds a message. Those before it are told of, if they waited differently.
+    #[inline]
+    fn add(
+        &mut self,
+        published_at: Instant,
+        of_queue: &mut queue::Waits,
+        of_shard: &mut ShardLatency,
+    ) {
+        if published_at != self.published_at {
+            self.tell(of_queue, of_shard);
+            self.published_at = published_at;
+        }
+        self.count += 1;
+    }
+
+    fn tell(&mut self, of_queue: &mut queue::Waits, of_shard: &mut ShardLatency) {
+        let count = std::mem::take(&mut self.count);
+        if count > 0 {
+            of_queue.record_many(self.published_at, self.ready_at, self.now, count);
+            of_shard.record_many(self.published_at, self.ready_at, self.now, count);
         }
     }
 }

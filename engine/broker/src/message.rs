@@ -96,6 +96,16 @@ impl Body<'_> {
 }
 
 impl Message<'_> {
+    /// Of no names, no properties and no body.
+    pub const EMPTY: Self = Message {
+        exchange: &[],
+        routing_key: &[],
+        properties: &[],
+        body: Body::Inline(&[]),
+        published_at: Instant(0),
+        likeness: Likeness::UNKNOWN,
+    };
+
     /// Whether its publisher asked for it to outlive the broker: delivery mode 2.
     pub fn is_persistent(&self) -> bool {
         leveret_amqp::Properties::trusted(self.properties).is_persistent()

@@ -168,6 +168,34 @@ impl Outbound {
         Some((self.last_delivery_tag, consumer))
     }
 
+    /// Takes deliveries for one of the consumers under one tag after the other, as many as `write`
+    /// says it wrote from the first tag on. `None` where the consumer is gone.
+    #[inline]
+    pub fn deliver_many(
+        &mut self,
+        first: &Delivery,
+        write: impl FnOnce(u64, &mut Consumer) -> u64,
+    ) -> Option<u64> {
+        let number = first.consumer.number;
+        let consumer = self.consumers.get_mut((number & 0xFFFF) as usize)?.as_mut()?;
+        if consumer.key.number != number {
+            return None;
+        }
+        let first_tag = self.last_delivery_tag + 1;
+        let count = write(first_tag, consumer);
+        self.last_delivery_tag += count;
+        if let Some(number) = first.number.filter(|_| count > 0) {
+            let Delivery { queue, home, holder, .. } = *first;
+            let source = Source { queue, home, holder, counted: true };
+            self.unacked.push_many(first_tag, source, number, count);
+            self.limit.unsettled += count as u32;
+        }
+        if first.granted {
+            self.limit.granted = self.limit.granted.saturating_sub(count as u32);
+        }
+        Some(count)
+    }
+
     /// Takes a delivery that the client settles.
     #[inline]
     pub fn settle(&mut self, tag: u64) -> Option<Run> {

@@ -37,6 +37,46 @@ impl<T> Outstanding<T> {
         number
     }
 
+    /// Adds values; returns the number of the first.
+    #[inline]
+    pub fn push_many(&mut self, values: impl ExactSizeIterator<Item = T>) -> u64 {
+        let first = self.next;
+        self.next += values.len() as u64;
+        self.live += values.len();
+        self.entries.extend((first..).zip(values.map(Some)));
+        first
+    }
+
+    /// The number of the next value.
+    #[inline]
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// Takes the values of `count` numbers from `first` on out, as far as they are there.
+    #[inline]
+    pub fn remove_many(&mut self, first: u64, count: u64, mut each: impl FnMut(T)) {
+        if !self.starts_with(first, count) {
+            return (first..first + count).for_each(|number| {
+                self.remove(number).map(&mut each);
+            });
+        }
+        self.live -= count as usize;
+        for value in self.entries.drain(..count as usize).filter_map(|(_, value)| value) {
+            each(value);
+        }
+    }
+
+    /// Whether the oldest values are those of these numbers.
+    #[inline]
+    fn starts_with(&self, first: u64, count: u64) -> bool {
+        let last = count.checked_sub(1).and_then(|last| self.entries.get(last as usize));
+        // The numbers ascend: where the last one is in its place all are.
+        self.entries.len() == self.live
+            && self.entries.front().is_some_and(|(number, _)| *number == first)
+            && last.is_some_and(|(number, _)| *number == first + (count - 1))
+    }
+
     /// Takes the value of this number out.
     #[inline]
     pub fn remove(&mut self, number: u64) -> Option<T> {
@@ -106,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_like_a_sorted_map(steps in prop::collection::vec((0u8..4, 0u64..400), 0..600)) {
+        fn behaves_like_a_sorted_map(steps in prop::collection::vec((0u8..6, 0u64..400), 0..600)) {
             let mut real = Outstanding::default();
             let mut model = BTreeMap::new();
             for (step, pick) in steps {
@@ -117,6 +157,22 @@ mod tests {
                         model.insert(number, pick);
                     }
                     2 => prop_assert_eq!(real.remove(pick), model.remove(&pick)),
+                    3 => {
+                        let values: Vec<u64> = (pick..pick + pick % 9).collect();
+                        let first = real.push_many(values.iter().copied());
+                        model.extend((first..).zip(values));
+                        prop_assert_eq!(real.next(), first + pick % 9);
+                    }
+                    4 => {
+                        let oldest = model.first_key_value().map_or(0, |(number, _)| *number);
+                        let first = if pick % 2 == 0 { oldest } else { pick };
+                        let mut removed = Vec::new();
+                        real.remove_many(first, pick % 7, |value| removed.push(value));
+                        let numbers = first..first + pick % 7;
+                        let expected: Vec<_> =
+                            numbers.filter_map(|number| model.remove(&number)).collect();
+                        prop_assert_eq!(removed, expected);
+                    }
                     _ => {
                         while let Some((oldest, value)) = model.pop_first() {
                             prop_assert_eq!(real.remove(oldest), Some(value));

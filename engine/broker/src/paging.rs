@@ -417,15 +417,18 @@ impl Core {
         }
     }
 
-    /// A message was given out to somebody who will acknowledge it: over budget, its memory is
-    /// given up. Should it come back, it is read again.
+    /// Messages were given out to somebody who will acknowledge them: over budget, their memory is
+    /// given up. Should one come back, it is read again.
     #[inline]
-    pub(crate) fn given_out(store: &mut Store, log: Option<&Log>, id: MessageId) {
-        if store.is_over_budget()
-            && let Some(log) = log
-            && store.log_place(id).is_some_and(|place| log.can_be_read(place))
-        {
-            store.evict(id);
+    pub(crate) fn given_out(store: &mut Store, log: Option<&Log>, ids: &[MessageId]) {
+        let Some(log) = log.filter(|_| store.is_over_budget()) else {
+            return;
+        };
+        for id in ids {
+            let place = store.log_place(*id);
+            if store.is_over_budget() && place.is_some_and(|place| log.can_be_read(place)) {
+                store.evict(*id);
+            }
         }
     }
 

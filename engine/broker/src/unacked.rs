@@ -81,15 +81,21 @@ impl Unacked {
     /// Adds a delivery under a tag above all earlier ones.
     #[inline(always)]
     pub fn push(&mut self, tag: u64, source: Source, number: u64) {
+        self.push_many(tag, source, number, 1);
+    }
+
+    /// Adds `count` deliveries of one source, one at least, the first under this tag and number.
+    #[inline(always)]
+    pub fn push_many(&mut self, tag: u64, source: Source, number: u64, count: u64) {
         if let Some(newest) = &mut self.newest
             && newest.first_number + newest.count == number
             && newest.first_tag + newest.count == tag
             && newest.source == source
         {
-            newest.count += 1;
+            newest.count += count;
             return;
         }
-        self.append(Run { source, first_tag: tag, first_number: number, count: 1 });
+        self.append(Run { source, first_tag: tag, first_number: number, count });
     }
 
     /// Whether the delivery is unsettled.

@@ -9,7 +9,7 @@ use leveret_amqp::frame::FRAME_END;
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::message::{Body, Message};
-use crate::outbound::Outbound;
+use crate::outbound::{Consumer, Outbound};
 use crate::outbox::Outbox;
 use crate::queue::state::Holder;
 
@@ -241,22 +241,43 @@ impl Writers {
             enlist(&mut self.queue, &mut self.spare, writer);
         }
         let Writer { channels, outbox, frame_size_max, .. } = writer;
-        let Some((delivery_tag, consumer)) = channels[place.channel as usize].deliver(delivery)
-        else {
-            return;
-        };
-        let body_size = message.body.len();
-        // A body of no bytes has no envelope.
-        let again = body_size > 0
-            && consumer.envelope.body_size() == body_size
-            && consumer.last_likeness.is(message.likeness);
-        if !again && !consumer.address(message, delivery, delivery_tag, *frame_size_max) {
-            let deliver = consumer.method(message, delivery, delivery_tag);
-            return write_content(outbox, *frame_size_max, deliver, message);
+        let delivered = channels[place.channel as usize].deliver(delivery);
+        if let Some((delivery_tag, consumer)) = delivered {
+            write_delivery(outbox, consumer, *frame_size_max, delivery, delivery_tag, message);
         }
-        consumer.envelope.write(&mut outbox.scratch, delivery_tag, delivery.redelivered);
-        outbox.write_body(&message.body);
-        outbox.scratch.push(FRAME_END);
+    }
+
+    /// Writes deliveries of one source to the channel at a place that [`Self::room`] has just
+    /// found, until there are no more or no room: one at least, if there is one. Returns how many
+    /// it took from `messages`.
+    #[inline]
+    pub fn deliver_many_at<'m>(
+        &mut self,
+        place: Place,
+        first: &Delivery,
+        mut messages: impl Iterator<Item = Message<'m>>,
+    ) -> u64 {
+        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+            return 0;
+        };
+        if !writer.queued {
+            enlist(&mut self.queue, &mut self.spare, writer);
+        }
+        let Writer { channels, outbox, frame_size_max, high_watermark_bytes, .. } = writer;
+        let outbound = &mut channels[place.channel as usize];
+        let taken = outbound.deliver_many(first, |first_tag, consumer| {
+            let mut count = 0;
+            for message in messages.by_ref() {
+                let tag = first_tag + count;
+                write_delivery(outbox, consumer, *frame_size_max, first, tag, &message);
+                count += 1;
+                if outbox.len() >= *high_watermark_bytes {
+                    break;
+                }
+            }
+            count
+        });
+        taken.unwrap_or_else(|| messages.take(1).count() as u64)
     }
 
     /// Takes the next connection that has something to send or to end.
@@ -374,6 +395,30 @@ impl Writer {
         self.last_channel = found.ok()?;
         Some(self.last_channel)
     }
+}
+
+/// Writes a delivery into the envelope of the one before it, where that suits.
+#[inline(always)]
+fn write_delivery(
+    outbox: &mut Outbox,
+    consumer: &mut Consumer,
+    frame_size_max: u32,
+    delivery: &Delivery,
+    delivery_tag: u64,
+    message: &Message<'_>,
+) {
+    let body_size = message.body.len();
+    // A body of no bytes has no envelope.
+    let again = body_size > 0
+        && consumer.envelope.body_size() == body_size
+        && consumer.last_likeness.is(message.likeness);
+    if !again && !consumer.address(message, delivery, delivery_tag, frame_size_max) {
+        let deliver = consumer.method(message, delivery, delivery_tag);
+        return write_content(outbox, frame_size_max, deliver, message);
+    }
+    consumer.envelope.write(&mut outbox.scratch, delivery_tag, delivery.redelivered);
+    outbox.write_body(&message.body);
+    outbox.scratch.push(FRAME_END);
 }
 
 /// Queues a connection for sending.

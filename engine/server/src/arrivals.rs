@@ -33,6 +33,7 @@ pub(crate) struct Arrivals {
     lines: Vec<Line>,
     /// Connections of which something is in `waiting` or `round`.
     connections: usize,
+    bytes: usize,
     rounds: u32,
     /// Memory of `waiting` for the next round.
     spare: VecDeque<Arrival>,
@@ -52,6 +53,11 @@ impl Arrivals {
         self.connections == 0
     }
 
+    /// Bytes that wait, of all connections.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds what arrived last.
     pub(crate) fn push(&mut self, arrival: Arrival) {
         let (slot, bytes) = arrival.key();
@@ -62,6 +68,7 @@ impl Arrivals {
         self.connections += usize::from(line.arrivals == 0);
         line.arrivals += 1;
         line.bytes += bytes;
+        self.bytes += bytes;
         self.waiting.push_back(arrival);
     }
 
@@ -75,6 +82,7 @@ impl Arrivals {
         let line = &mut self.lines[slot];
         line.arrivals -= 1;
         line.bytes -= bytes;
+        self.bytes -= bytes;
         self.connections -= usize::from(line.arrivals == 0);
         Some(arrival)
     }
@@ -137,7 +145,8 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
         assert_eq!(order, [(2, 3), (1, 7), (0, 10), (1, 3), (0, 4), (0, 2)]);
-        assert!(arrivals.is_empty() && arrivals.lines.iter().all(|line| line.bytes == 0));
+        assert!(arrivals.is_empty() && arrivals.bytes() == 0);
+        assert!(arrivals.lines.iter().all(|line| line.bytes == 0));
     }
 
     #[test]

@@ -46,6 +46,11 @@ const BATCHES_PER_LANE_MAX: usize = 4;
 /// while both are in a core's level 2 cache, and before an outbox is full of it.
 const ARRIVED_BYTES_PER_TURN: usize = 512 << 10;
 
+/// While more received bytes than this wait, the kernel is not asked for others: four turns' worth.
+/// Senders that are faster than the shard had better wait themselves, and what waits here would
+/// leave too few receive buffers, out of which it had to be copied.
+const ARRIVED_BYTES_MAX: usize = 2 << 20;
+
 /// Connections taken over per turn; each costs two system calls.
 const ADOPTIONS_PER_TURN_MAX: usize = 64;
 
@@ -136,6 +141,9 @@ impl Driver {
 
     fn wait(&self, now: Instant, last_work: Instant) -> Wait {
         let has_work = self.state.busy || !self.state.arrived.is_empty() || self.disk.has_event();
+        if self.state.arrived.bytes() > ARRIVED_BYTES_MAX {
+            return Wait::Submit;
+        }
         if has_work || now.since(last_work) < self.spin_ns {
             return Wait::No;
         }
@@ -156,14 +164,15 @@ impl Driver {
     /// Before each sleep, so that the figure of a shard that sleeps is its present one.
     fn publish_memory(&mut self, wait: Wait) {
         self.state.turns += 1;
-        if wait != Wait::No || self.state.turns >= TURNS_PER_FIGURE {
+        let sleeps = !matches!(wait, Wait::No | Wait::Submit);
+        if sleeps || self.state.turns >= TURNS_PER_FIGURE {
             self.state.turns = 0;
             self.shared.resources.publish(self.index, self.shard.core().memory_bytes());
         }
     }
 
     fn turn(&mut self, wait: Wait) -> Result<(), RingError> {
-        if wait == Wait::No {
+        if matches!(wait, Wait::No | Wait::Submit) {
             return self.ring.turn(wait, &mut self.state.completions);
         }
         let wait = if self.mesh.prepare_sleep() { wait } else { Wait::No };

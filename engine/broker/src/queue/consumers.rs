@@ -161,16 +161,44 @@ impl Consumers {
         subscription.map_or_else(ConsumerKey::default, |subscription| subscription.consumer)
     }
 
+    /// How many messages the consumer that [`Self::next`] offered may take before another one's
+    /// turn comes or its credit ends.
+    #[inline]
+    pub fn in_a_row(&self, taker: &Taker) -> usize {
+        if taker.unaffected {
+            return usize::MAX;
+        }
+        let holder = self.holders[taker.holder.0 as usize].as_ref();
+        let Some((holder, terms)) = holder.and_then(|holder| Some((holder, holder.subscription?)))
+        else {
+            return 1;
+        };
+        let ring = self.rings.iter().find(|(level, _)| *level == terms.priority);
+        if taker.granted || ring.is_none_or(|(_, ring)| ring.len() > 1) {
+            return 1;
+        }
+        if taker.no_ack || terms.prefetch == 0 {
+            return usize::MAX;
+        }
+        (u32::from(terms.prefetch) - holder.unsettled) as usize
+    }
+
     /// Counts a delivery to the consumer that [`Self::next`] offered and gives the turn on.
     #[inline(always)]
     pub fn took(&mut self, taker: &Taker) {
+        self.took_many(taker, 1);
+    }
+
+    /// Counts deliveries, no more than [`Self::in_a_row`] said, and gives the turn on.
+    #[inline(always)]
+    pub fn took_many(&mut self, taker: &Taker, count: u32) {
         if !taker.unaffected {
-            self.turn_on(*taker);
+            self.turn_on(*taker, count);
         }
     }
 
     #[inline(never)]
-    fn turn_on(&mut self, taker: Taker) {
+    fn turn_on(&mut self, taker: Taker, count: u32) {
         let Holder(place) = taker.holder;
         let Some(holder) = &mut self.holders[place as usize] else {
             return;
@@ -178,8 +206,8 @@ impl Consumers {
         let Some(subscription) = holder.subscription else {
             return;
         };
-        holder.unsettled += u32::from(!taker.no_ack);
-        holder.grants -= u32::from(taker.granted);
+        holder.unsettled += if taker.no_ack { 0 } else { count };
+        holder.grants -= if taker.granted { count } else { 0 };
         let stays = holder.has_credit();
         holder.in_ring = stays;
         let ring = self.rings.iter_mut().find(|(level, _)| *level == subscription.priority);

@@ -42,7 +42,28 @@ struct Run {
 /// Bytes that an entry costs at most: a run of its own.
 pub const ENTRY_BYTES_MAX: usize = size_of::<MessageId>() + size_of::<Run>();
 
+/// Messages at the front that became ready together, at positions without a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrontRun<'a> {
+    /// In their order, one at least. More of the same may be behind them.
+    pub messages: &'a [MessageId],
+    /// They were given out before.
+    pub redelivered: bool,
+    /// The place of the first one.
+    pub position: u64,
+    /// When they became ready.
+    pub ready_at: Instant,
+}
+
 impl Run {
+    /// Whether a message with this number belongs to it.
+    #[inline]
+    fn goes_on(&self, number: u32, entry: &Entry) -> bool {
+        self.ready_at == entry.ready_at
+            && self.redelivered == entry.redelivered
+            && self.position + u64::from(number.wrapping_sub(self.number)) == entry.position
+    }
+
     fn entry(&self, number: u32, message: MessageId) -> Entry {
         let position = self.position + u64::from(number.wrapping_sub(self.number));
         Entry { message, redelivered: self.redelivered, position, ready_at: self.ready_at }
@@ -53,25 +74,33 @@ impl Fifo {
     /// Adds a message behind all others.
     #[inline]
     pub fn push(&mut self, entry: Entry) {
-        let Entry { message, redelivered, position, ready_at } = entry;
         let number = self.front.wrapping_add(self.messages.len() as u32);
-        let goes_on = self
-            .runs
-            .back()
-            .is_some_and(|last| last.ready_at == ready_at && last.entry(number, message) == entry);
-        if !goes_on {
-            debug_assert!(self.back().is_none_or(|last| last.position < position));
-            self.runs.push_back(Run { number, redelivered, position, ready_at });
+        if !self.runs.back().is_some_and(|last| last.goes_on(number, &entry)) {
+            self.begin_run(number, &entry);
         }
-        self.messages.push_back(message);
+        self.messages.push_back(entry.message);
+    }
+
+    #[inline(never)]
+    fn begin_run(&mut self, number: u32, entry: &Entry) {
+        debug_assert!(self.back().is_none_or(|last| last.position < entry.position));
+        let Entry { redelivered, position, ready_at, .. } = *entry;
+        self.runs.push_back(Run { number, redelivered, position, ready_at });
     }
 
     /// Takes the message at the front.
     #[inline]
     pub fn pop(&mut self) -> Option<Entry> {
-        let message = self.messages.pop_front()?;
-        let entry = self.runs.front()?.entry(self.front, message);
-        self.front = self.front.wrapping_add(1);
+        let front = self.front()?;
+        self.pop_many(1);
+        Some(front)
+    }
+
+    /// Takes the first so many messages of [`Self::front_run`].
+    #[inline]
+    pub fn pop_many(&mut self, count: usize) {
+        self.messages.drain(..count);
+        self.front = self.front.wrapping_add(count as u32);
         if self.messages.is_empty() {
             self.runs.clear();
             if self.messages.capacity() > IDLE_CAPACITY_ENTRIES {
@@ -81,7 +110,17 @@ impl Fifo {
         } else if self.runs.get(1).is_some_and(|next| next.number == self.front) {
             self.runs.pop_front();
         }
-        Some(entry)
+    }
+
+    /// The messages at the front that have one run.
+    #[inline]
+    pub fn front_run(&self) -> Option<FrontRun<'_>> {
+        let Run { redelivered, ready_at, .. } = *self.runs.front()?;
+        let (messages, _) = self.messages.as_slices();
+        let end = self.runs.get(1).map_or(usize::MAX, |next| self.start_of(next));
+        let position = self.runs.front()?.entry(self.front, MessageId(0)).position;
+        let messages = &messages[..messages.len().min(end)];
+        Some(FrontRun { messages, redelivered, position, ready_at })
     }
 
     /// The message at the front.
@@ -245,11 +284,23 @@ mod tests {
                     let entry = Entry { message, redelivered, position, ready_at: Instant(now) };
                     fifo.push(entry);
                     plain.push_back(entry);
+                } else if let Some(run) = fifo.front_run().filter(|_| step > 8) {
+                    let count = run.messages.len().min(1 + gap as usize);
+                    fifo.pop_many(count);
+                    plain.drain(..count);
                 } else {
                     prop_assert_eq!(fifo.front(), plain.front().copied());
                     prop_assert_eq!(fifo.pop(), plain.pop_front());
                 }
                 prop_assert_eq!(fifo.len(), plain.len());
+                if let Some(run) = fifo.front_run() {
+                    prop_assert!(!run.messages.is_empty());
+                    let FrontRun { redelivered, position, ready_at, .. } = run;
+                    let spelled = run.messages.iter().zip(position..).map(|(id, position)| {
+                        Entry { message: *id, redelivered, position, ready_at }
+                    });
+                    prop_assert!(spelled.eq(plain.iter().take(run.messages.len()).copied()));
+                }
                 prop_assert_eq!(fifo.back(), plain.back().copied());
                 prop_assert!(fifo.iter().eq(plain.iter().copied()));
                 prop_assert!(fifo.iter().rev().eq(plain.iter().rev().copied()));

@@ -40,9 +40,8 @@ pub struct Queue {
     pub counts: Counts,
     /// Messages on disk only: few queues have any.
     pub pages: Option<Box<Pages>>,
-    /// Made when the first message leaves: 100 k queues that see no traffic pay nothing.
-    latency: Option<Box<QueueLatency>>,
-    passed_through: u64,
+    /// How long its messages took.
+    pub waits: Waits,
     /// Publishers that wait for the consumers.
     pub backlog: Option<Box<Backlog>>,
     /// The home has told the control state that the queue ends; nobody gets in any more.
@@ -72,6 +71,14 @@ pub struct QueueLatency {
     pub time_in_queue: Histogram,
 }
 
+/// How long the messages of a queue took.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// Made when the first message leaves: 100 k queues that see no traffic pay nothing.
+    latency: Option<Box<QueueLatency>>,
+    passed_through: u64,
+}
+
 impl Queue {
     /// An empty queue.
     pub fn new(meta: Arc<QueueMeta>) -> Self {
@@ -83,8 +90,7 @@ impl Queue {
             consumers: Consumers::default(),
             counts: Counts::default(),
             pages: None,
-            latency: None,
-            passed_through: 0,
+            waits: Waits::default(),
             backlog: None,
             closing: false,
         }
@@ -93,12 +99,28 @@ impl Queue {
     /// Notes that a message left: `published_at` its publisher's time, `ready_at` ours.
     #[inline(always)]
     pub fn record_latency(&mut self, published_at: Instant, ready_at: Instant, now: Instant) {
-        self.record_latencies(published_at, ready_at, now, 1);
+        self.waits.record_many(published_at, ready_at, now, 1);
     }
 
+    /// The latencies with everything in them, if a message has left yet; see
+    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
+    pub fn latency(&self) -> Option<QueueLatency> {
+        let Waits { latency, passed_through } = &self.waits;
+        let mut told = match latency {
+            Some(latency) => (**latency).clone(),
+            None if *passed_through > 0 => QueueLatency::default(),
+            None => return None,
+        };
+        told.publish_to_deliver.record_many(0, *passed_through);
+        told.time_in_queue.record_many(0, *passed_through);
+        Some(told)
+    }
+}
+
+impl Waits {
     /// Notes that so many messages left, which waited equally long.
     #[inline(always)]
-    pub fn record_latencies(
+    pub fn record_many(
         &mut self,
         published_at: Instant,
         ready_at: Instant,
@@ -108,26 +130,13 @@ impl Queue {
         if published_at == now {
             self.passed_through += count;
         } else {
-            self.record_waits(now.since(published_at), now.since(ready_at), count);
+            self.note(now.since(published_at), now.since(ready_at), count);
         }
     }
 
-    fn record_waits(&mut self, publish_to_deliver_ns: u64, time_in_queue_ns: u64, count: u64) {
+    fn note(&mut self, publish_to_deliver_ns: u64, time_in_queue_ns: u64, count: u64) {
         let latency = self.latency.get_or_insert_default();
         latency.publish_to_deliver.record_many(publish_to_deliver_ns, count);
         latency.time_in_queue.record_many(time_in_queue_ns, count);
-    }
-
-    /// The latencies with everything in them, if a message has left yet; see
-    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
-    pub fn latency(&self) -> Option<QueueLatency> {
-        let mut told = match &self.latency {
-            Some(latency) => (**latency).clone(),
-            None if self.passed_through > 0 => QueueLatency::default(),
-            None => return None,
-        };
-        told.publish_to_deliver.record_many(0, self.passed_through);
-        told.time_in_queue.record_many(0, self.passed_through);
-        Some(told)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::id::Instant;
 use crate::store::MessageId;
 
-use super::fifo::Fifo;
+use super::fifo::{Fifo, FrontRun};
 
 /// A message that waits in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,34 @@ impl Ready {
             return self.returned.first_key_value().map(|(_, entry)| *entry);
         }
         self.fifo.front()
+    }
+
+    /// The next messages, as far as they are of one run.
+    #[inline]
+    pub fn front_run(&self) -> Option<FrontRun<'_>> {
+        let run = self.fifo.front_run();
+        let Some((_, returned)) = self.returned.first_key_value() else {
+            return run;
+        };
+        if let Some(run) = run
+            && let Some(before) = returned.position.checked_sub(run.position)
+        {
+            let before = usize::try_from(before).unwrap_or(usize::MAX).min(run.messages.len());
+            return Some(FrontRun { messages: &run.messages[..before], ..run });
+        }
+        let Entry { ref message, redelivered, position, ready_at } = *returned;
+        let messages = std::slice::from_ref(message);
+        Some(FrontRun { messages, redelivered, position, ready_at })
+    }
+
+    /// Takes the first so many messages of [`Self::front_run`].
+    #[inline]
+    pub fn pop_many(&mut self, count: usize) {
+        if self.returned_is_next() {
+            self.returned.pop_first();
+        } else {
+            self.fifo.pop_many(count);
+        }
     }
 
     /// Takes the next message.

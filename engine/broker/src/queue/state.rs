@@ -1,9 +1,11 @@
 //! The replicable part of a queue: its messages, and who has which of them.
 
 use crate::id::Instant;
+use crate::mail::Deliveries;
 use crate::outstanding::Outstanding;
 use crate::store::MessageId;
 
+use super::fifo::FrontRun;
 use super::ready::{Entry, Ready};
 
 /// Who a message is given to: a consumer's or getter's place in the queue's table.
@@ -40,10 +42,9 @@ pub enum Change {
     PassThrough,
     /// A message arrives and leaves at once to somebody who has to settle it.
     HandOver(MessageId, Holder),
-    /// The next message leaves; without a holder it is settled by leaving.
-    CheckOut(Option<Holder>),
-    /// A holder's delivery is done with: acknowledged or rejected.
-    Settle(Holder, u64),
+    /// The next messages leave, so many of those of [`State::front_run`]; without a holder they
+    /// are settled by leaving.
+    CheckOut(Option<Holder>, usize),
     /// A holder's delivery goes back to its place.
     Requeue(Holder, u64, Instant),
     /// The next ready message is dropped.
@@ -55,16 +56,16 @@ pub enum Change {
 pub enum Effect {
     /// Nothing to act on: enqueued, or the named delivery or message does not exist.
     None,
-    /// A message left. `delivery` is its number, if it is to be settled.
+    /// Messages left. `delivery` is the number of the first, if they are to be settled.
     Left {
-        /// What left.
+        /// What left first.
         entry: Entry,
         /// The holder's number to settle it by.
         delivery: Option<u64>,
     },
     /// A message passed, and this is the holder's number to settle it by.
     HandedOver(u64),
-    /// The queue holds this checked-out message no longer (settled), or again (requeued).
+    /// The queue holds this checked-out message again.
     Returned(Checkout),
 }
 
@@ -99,16 +100,35 @@ impl State {
                 self.delivered_through = self.next_position;
                 Effect::HandedOver(self.hold(holder, Checkout { message, position }))
             }
-            Change::CheckOut(holder) => self.check_out(holder),
-            Change::Settle(holder, delivery) => {
-                self.let_off(holder, delivery).map_or(Effect::None, Effect::Returned)
-            }
+            Change::CheckOut(holder, count) => self.check_out(holder, count),
             Change::Requeue(holder, delivery, ready_at) => self.requeue(holder, delivery, ready_at),
             Change::Drop => match self.ready.pop() {
                 Some(entry) => Effect::Left { entry, delivery: None },
                 None => Effect::None,
             },
         }
+    }
+
+    /// Makes another step: a holder's deliveries are done with, acknowledged or rejected. Those
+    /// that exist are told to `each`.
+    #[inline]
+    pub fn settle(&mut self, deliveries: Deliveries, each: impl FnMut(Checkout)) {
+        let Deliveries { holder: Holder(place), first, count } = deliveries;
+        if let Some(held) = self.held.get_mut(place as usize) {
+            held.remove_many(first, count, each);
+        }
+    }
+
+    /// The next messages to leave, as far as they are of one run.
+    #[inline]
+    pub fn front_run(&self) -> Option<FrontRun<'_>> {
+        self.ready.front_run()
+    }
+
+    /// The number of the next delivery to a holder.
+    #[inline]
+    pub fn next_delivery(&self, Holder(place): Holder) -> u64 {
+        self.held.get(place as usize).map_or(0, Outstanding::next)
     }
 
     /// The next message to leave.
@@ -186,27 +206,33 @@ impl State {
     }
 
     #[inline]
-    fn check_out(&mut self, holder: Option<Holder>) -> Effect {
-        let Some(entry) = self.ready.pop() else {
+    fn check_out(&mut self, holder: Option<Holder>, count: usize) -> Effect {
+        let Some(run) = self.ready.front_run() else {
             return Effect::None;
         };
-        self.delivered_through = self.delivered_through.max(entry.position + 1);
-        let Some(holder) = holder else {
-            return Effect::Left { entry, delivery: None };
+        let FrontRun { messages, redelivered, position, ready_at } = run;
+        let messages = &messages[..count];
+        let Some(&message) = messages.first() else {
+            return Effect::None;
         };
-        let Entry { message, position, .. } = entry;
-        let delivery = self.hold(holder, Checkout { message, position });
-        Effect::Left { entry, delivery: Some(delivery) }
+        let through = position + messages.len() as u64;
+        self.delivered_through = self.delivered_through.max(through);
+        let delivery = holder.map(|holder| {
+            let checkouts = messages.iter().enumerate().map(|(nth, &message)| {
+                let position = position + nth as u64;
+                Checkout { message, position }
+            });
+            held_by(&mut self.held, holder).push_many(checkouts)
+        });
+        self.ready.pop_many(count);
+        let entry = Entry { message, redelivered, position, ready_at };
+        Effect::Left { entry, delivery }
     }
 
     /// Notes what a holder was given; returns its number.
     #[inline]
-    fn hold(&mut self, Holder(place): Holder, checkout: Checkout) -> u64 {
-        let place = place as usize;
-        if self.held.len() <= place {
-            self.held.resize_with(place + 1, Outstanding::default);
-        }
-        self.held[place].push(checkout)
+    fn hold(&mut self, holder: Holder, checkout: Checkout) -> u64 {
+        held_by(&mut self.held, holder).push(checkout)
     }
 
     #[inline]
@@ -224,6 +250,18 @@ impl State {
     }
 }
 
+#[inline]
+fn held_by(
+    held: &mut Vec<Outstanding<Checkout>>,
+    Holder(place): Holder,
+) -> &mut Outstanding<Checkout> {
+    let place = place as usize;
+    if held.len() <= place {
+        held.resize_with(place + 1, Outstanding::default);
+    }
+    &mut held[place]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,6 +273,35 @@ mod tests {
         }
     }
 
+    fn settled(state: &mut State, holder: u32, first: u64, count: u64) -> Vec<Checkout> {
+        let mut settled = Vec::new();
+        let deliveries = Deliveries { holder: Holder(holder), first, count };
+        state.settle(deliveries, |checkout| settled.push(checkout));
+        settled
+    }
+
+    #[test]
+    fn what_leaves_together_is_numbered_in_a_row() {
+        let mut state = State::default();
+        for message in 0..10 {
+            state.apply(Change::Enqueue(MessageId(message), Instant(u64::from(message / 6))));
+        }
+        let holder = Some(Holder(0));
+        let ids = |run: Option<FrontRun<'_>>| run.map(|run| run.messages.to_vec());
+        assert_eq!(ids(state.front_run()), Some((0..6).map(MessageId).collect()));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 4))), (0, false, Some(0)));
+        state.apply(Change::Requeue(Holder(0), 1, Instant(1)));
+        // One that came back is before the rest, and by itself.
+        assert_eq!(ids(state.front_run()), Some(vec![MessageId(1)]));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (1, true, Some(4)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 2))), (4, false, Some(5)));
+        assert_eq!(ids(state.front_run()), Some((6..10).map(MessageId).collect()));
+        assert_eq!((state.delivered_through(), state.next_delivery(Holder(0))), (6, 7));
+        let settled = settled(&mut state, 0, 0, 7).into_iter();
+        let expected = [(0, 0), (2, 2), (3, 3), (1, 1), (4, 4), (5, 5)];
+        assert!(settled.map(|Checkout { message, position }| (message.0, position)).eq(expected));
+    }
+
     #[test]
     fn a_requeued_message_returns_to_its_place_and_is_flagged() {
         let mut state = State::default();
@@ -242,16 +309,16 @@ mod tests {
             state.apply(Change::Enqueue(MessageId(message), Instant(0)));
         }
         let holder = Some(Holder(0));
-        assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, false, Some(0)));
-        assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, false, Some(1)));
-        assert_eq!(left(state.apply(Change::CheckOut(None))), (2, false, None));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (0, false, Some(0)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (1, false, Some(1)));
+        assert_eq!(left(state.apply(Change::CheckOut(None, 1))), (2, false, None));
         state.apply(Change::Requeue(Holder(0), 1, Instant(1)));
         state.apply(Change::Requeue(Holder(0), 0, Instant(1)));
         assert_eq!((state.ready_count(), state.unacked_count()), (3, 0));
-        assert_eq!(left(state.apply(Change::CheckOut(holder))), (0, true, Some(2)));
-        assert_eq!(left(state.apply(Change::CheckOut(holder))), (1, true, Some(3)));
-        assert_eq!(left(state.apply(Change::CheckOut(holder))), (3, false, Some(4)));
-        assert_eq!(state.apply(Change::CheckOut(holder)), Effect::None);
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (0, true, Some(2)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (1, true, Some(3)));
+        assert_eq!(left(state.apply(Change::CheckOut(holder, 1))), (3, false, Some(4)));
+        assert_eq!(state.apply(Change::CheckOut(holder, 1)), Effect::None);
         assert_eq!(state.held_by(Holder(0)), [2, 3, 4]);
     }
 
@@ -259,11 +326,11 @@ mod tests {
     fn settling_twice_does_nothing() {
         let mut state = State::default();
         state.apply(Change::Enqueue(MessageId(9), Instant(0)));
-        state.apply(Change::CheckOut(Some(Holder(3))));
+        state.apply(Change::CheckOut(Some(Holder(3)), 1));
         let checkout = Checkout { message: MessageId(9), position: 0 };
-        assert_eq!(state.apply(Change::Settle(Holder(2), 0)), Effect::None);
-        assert_eq!(state.apply(Change::Settle(Holder(3), 0)), Effect::Returned(checkout));
-        assert_eq!(state.apply(Change::Settle(Holder(3), 0)), Effect::None);
+        assert_eq!(settled(&mut state, 2, 0, 1), []);
+        assert_eq!(settled(&mut state, 3, 0, 1), [checkout]);
+        assert_eq!(settled(&mut state, 3, 0, 1), []);
         assert_eq!(state.apply(Change::Requeue(Holder(3), 0, Instant(0))), Effect::None);
     }
 
@@ -279,8 +346,8 @@ mod tests {
         assert_eq!((state.unacked_count(), state.delivered_through()), (3, 3));
         assert_eq!(state.held_by(Holder(1)), [0, 1]);
         state.apply(Change::Requeue(Holder(1), 1, Instant(1)));
-        state.apply(Change::Settle(Holder(1), 0));
-        assert_eq!(left(state.apply(Change::CheckOut(Some(Holder(1))))), (2, true, Some(2)));
+        assert_eq!(settled(&mut state, 1, 0, 1).len(), 1);
+        assert_eq!(left(state.apply(Change::CheckOut(Some(Holder(1)), 1))), (2, true, Some(2)));
         assert_eq!(state.held_by(Holder(0)), [0]);
     }
 }

@@ -10,15 +10,22 @@
 //! while memory is mostly dead is copied forward.
 
 mod bodies;
+mod reader;
 mod record;
+mod release;
 mod residency;
 mod slabs;
 mod slot;
 #[cfg(test)]
 mod tests;
 
+use std::slice;
+
 use crate::log;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
+
+pub use reader::Reader;
+pub use release::Release;
 
 use bodies::Bodies;
 use record::{Header, LastContext, Rest};
@@ -32,9 +39,6 @@ pub struct MessageId(pub u32);
 /// Bytes of a segment: some thousand small messages, and more than the largest record
 /// (a 128 KiB property list, two names and a copied body).
 pub const SEGMENT_BYTES: usize = 256 << 10;
-
-/// Emptied segments that are kept for reuse: 64 MiB, a busy shard's in-flight backlog.
-const SPARE_SEGMENTS_MAX: usize = 256;
 
 /// Segments below which no copying forward is worth while (2 MiB).
 const EVACUATION_FLOOR_SEGMENTS: usize = 8;
@@ -66,13 +70,15 @@ pub struct Store {
     all_references: usize,
     live_bytes: usize,
     copied_body_bytes: u64,
-    /// Fewer spare segments and chunks than [`SPARE_SEGMENTS_MAX`] may be kept.
+    /// Emptied segments, and chunks as large as those, that are kept for reuse.
     spare_max: usize,
 }
 
 #[derive(Debug, Default)]
 struct Segment {
     memory: Piece,
+    /// Bytes of `memory` that are records.
+    used_bytes: usize,
     context: Option<LastContext>,
     live_records: u32,
     live_bytes: usize,
@@ -98,7 +104,7 @@ impl Default for Store {
             all_references: 0,
             live_bytes: 0,
             copied_body_bytes: 0,
-            spare_max: SPARE_SEGMENTS_MAX,
+            spare_max: 0,
         }
     }
 }
@@ -118,7 +124,17 @@ impl Store {
     #[inline]
     pub fn message(&self, id: MessageId) -> Message<'_> {
         let slot = self.slots[id.0 as usize];
-        self.read(slot.segment(), slot.offset())
+        let segment = &self.segments[slot.segment() as usize].memory.bytes;
+        let header = Header::read(segment, slot.offset() as usize);
+        Message { body: self.body(&header, segment), ..header.message(segment) }
+    }
+
+    #[inline]
+    fn body<'a>(&'a self, header: &Header, segment: &'a [u8]) -> Body<'a> {
+        match header.body {
+            Rest::Inline(_) => header.inline_body(segment),
+            Rest::Shared(number) => Body::Pieces(slice::from_ref(self.bodies.get(number))),
+        }
     }
 
     /// Adds a reference for one more queue that holds the message.
@@ -130,26 +146,7 @@ impl Store {
     /// Gives one reference back; the last one frees the message. Returns the place of its record,
     /// if it had one and this was the last: the caller releases it in the log.
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
-        let slot = &mut self.slots[id.0 as usize];
-        self.all_references -= 1;
-        if slot.release() > 0 {
-            if slot.is_loaded() {
-                self.leave_to_others(id);
-            }
-            return None;
-        }
-        let (segment, offset) = (slot.segment(), slot.offset());
-        *slot = Slot::VACANT;
-        self.vacant.push(id.0);
-        self.messages -= 1;
-        if segment == slot::ABSENT {
-            self.absent -= 1;
-        } else {
-            self.free(segment, offset);
-        }
-        let logged = self.logged.get_mut(id.0 as usize)?;
-        let place = std::mem::replace(logged, NOWHERE);
-        (place != NOWHERE).then_some(place)
+        self.releases().release(id)
     }
 
     /// Messages at rest, resident or not.
@@ -167,6 +164,11 @@ impl Store {
         self.slabs.bytes()
     }
 
+    /// Bytes of it, and of memory for shared bodies, that are only kept for reuse.
+    pub fn spare_bytes(&self) -> usize {
+        self.slabs.spare() * SEGMENT_BYTES + self.bodies.emptied_bytes()
+    }
+
     /// Body bytes that were copied in, or from one segment to another, since the start.
     pub fn copied_body_bytes(&self) -> u64 {
         self.copied_body_bytes
@@ -182,10 +184,10 @@ impl Store {
         self.segment_bytes() + self.bodies.memory_bytes() + self.index_bytes()
     }
 
-    /// Keeps at most this many emptied segments and chunks for reuse, and never more than 64 MiB
-    /// of them.
+    /// Keeps at most this many emptied segments, and chunks as large as those, for reuse; without
+    /// a word none.
     pub fn limit_spare(&mut self, segments: usize) {
-        self.spare_max = segments.min(SPARE_SEGMENTS_MAX);
+        self.spare_max = segments;
         if let Some(current) = self.current
             && self.segments[current as usize].live_records == 0
         {
@@ -227,40 +229,9 @@ impl Store {
     }
 
     #[inline]
-    fn read(&self, index: u32, offset: u32) -> Message<'_> {
-        let segment = &self.segments[index as usize].memory.bytes;
-        let header = Header::read(segment, offset as usize);
-        let message = header.message(segment);
-        match header.body {
-            Rest::Inline(_) => message,
-            Rest::Shared(number) => {
-                let body = Body::Pieces(std::slice::from_ref(self.bodies.get(number)));
-                Message { body, ..message }
-            }
-        }
-    }
-
-    /// Frees a memory copy, which no slot names any more.
-    #[inline]
-    fn free(&mut self, index: u32, offset: u32) {
-        let segment = &mut self.segments[index as usize];
-        let header = Header::read(&segment.memory.bytes, offset as usize);
-        let size = header.end() - offset as usize;
-        segment.live_records -= 1;
-        segment.live_bytes -= size;
-        self.live_bytes -= size;
-        if let Rest::Shared(number) = header.body
-            && self.bodies.unshare(number)
-        {
-            self.limit_emptied_chunks();
-        }
-        self.reclaim(index);
-    }
-
-    #[inline]
     fn segment_with_room(&mut self, size: usize) -> u32 {
         if let Some(current) = self.current
-            && self.segments[current as usize].memory.bytes.len() + size <= SEGMENT_BYTES
+            && self.segments[current as usize].used_bytes + size <= SEGMENT_BYTES
         {
             return current;
         }
@@ -284,11 +255,14 @@ impl Store {
         index
     }
 
-    #[inline]
-    fn reclaim(&mut self, index: u32) {
+    /// Counts records of a segment as dead, and makes use of what that leaves.
+    fn reclaim(&mut self, index: u32, records: u32, bytes: usize) {
         let segment = &mut self.segments[index as usize];
+        segment.live_records -= records;
+        segment.live_bytes -= bytes;
+        self.live_bytes -= bytes;
         if segment.live_records == 0 {
-            segment.memory.bytes.clear();
+            segment.used_bytes = 0;
             segment.context = None;
             if self.current != Some(index) {
                 self.retire(index);
@@ -338,7 +312,7 @@ impl Store {
         self.live_bytes -= victim.live_bytes;
         let bytes = &victim.memory.bytes;
         let mut offset = 0;
-        while offset < bytes.len() {
+        while offset < victim.used_bytes {
             let header = Header::read(bytes, offset);
             let slot = self.slots[header.id as usize];
             if slot.segment() == index && slot.offset() as usize == offset {
@@ -363,9 +337,10 @@ impl Segment {
     /// Adds a record; returns its offset and its bytes.
     #[inline]
     fn append(&mut self, id: u32, message: &Message<'_>, body: Rest) -> (u32, usize) {
-        let offset = self.memory.bytes.len();
-        record::append(&mut self.memory.bytes, &mut self.context, id, message, body);
-        let size = self.memory.bytes.len() - offset;
+        let offset = self.used_bytes;
+        let memory = &mut self.memory.bytes;
+        self.used_bytes = record::write(memory, offset, &mut self.context, id, message, body);
+        let size = self.used_bytes - offset;
         self.live_records += 1;
         self.live_bytes += size;
         (offset as u32, size)

@@ -12,8 +12,6 @@
 //! record has a context only where the one before has another: else it says where in the segment
 //! the record is that has it. Instead of a body that is [`SHARED`] there is its number, 4 bytes.
 
-use bytes::BytesMut;
-
 use crate::id::Instant;
 use crate::message::{Body, Likeness, Message};
 
@@ -62,51 +60,60 @@ pub(super) fn room_for(message: &Message<'_>, body: Rest) -> usize {
     FIXED_BYTES + CONTEXT_BYTES + names + message.properties.len() + inline
 }
 
-/// Appends a record. `last` is the last one that has a context, and is kept so.
-#[inline]
-pub(super) fn append(
-    segment: &mut BytesMut,
+/// Writes a record at `at`; returns where it ends. `last` is the last one that has a context, and is
+/// kept so.
+#[inline(always)]
+pub(super) fn write(
+    segment: &mut [u8],
+    at: usize,
     last: &mut Option<LastContext>,
     id: u32,
     message: &Message<'_>,
     body: Rest,
-) {
-    let known = last.filter(|last| last.is_of(segment, message)).map(|last| last.at);
-    let at = known.unwrap_or(segment.len() as u32);
-    let mut fixed = [0; FIXED_BYTES];
-    fixed[..4].copy_from_slice(&id.to_le_bytes());
-    fixed[4..8].copy_from_slice(&at.to_le_bytes());
+) -> usize {
+    let mut body_at = at + FIXED_BYTES;
+    let context = match last {
+        Some(last) if last.is_of(segment, message) => last.at,
+        _ => {
+            let (published_at, likeness) = (message.published_at, message.likeness);
+            *last = Some(LastContext { at: at as u32, published_at, likeness });
+            body_at += write_context(&mut segment[body_at..], message);
+            at as u32
+        }
+    };
     let length = if let Rest::Inline(length) = body { length } else { SHARED };
-    fixed[7..].copy_from_slice(&length.to_le_bytes());
-    segment.extend_from_slice(&fixed);
-    if known.is_none() {
-        let (published_at, likeness) = (message.published_at, message.likeness);
-        *last = Some(LastContext { at, published_at, likeness });
-        append_context(segment, message);
-    }
+    let fixed = &mut segment[at..at + FIXED_BYTES];
+    let word = u64::from(id) | u64::from(context) << 32 | u64::from(length) << 56;
+    fixed[..8].copy_from_slice(&word.to_le_bytes());
+    fixed[8] = (length >> 8) as u8;
     match (body, message.body) {
-        (Rest::Shared(number), _) => segment.extend_from_slice(&number.to_le_bytes()),
-        (Rest::Inline(_), Body::Inline(bytes)) => segment.extend_from_slice(bytes),
+        (Rest::Shared(number), _) => write_at(segment, body_at, &number.to_le_bytes()),
+        (Rest::Inline(_), Body::Inline(bytes)) => write_at(segment, body_at, bytes),
         (Rest::Inline(_), Body::Pieces(pieces)) => {
-            for piece in pieces {
-                segment.extend_from_slice(piece);
-            }
+            pieces.iter().fold(body_at, |at, piece| write_at(segment, at, piece))
         }
     }
 }
 
+/// Returns where the bytes end.
+#[inline(always)]
+fn write_at(segment: &mut [u8], at: usize, bytes: &[u8]) -> usize {
+    let end = at + bytes.len();
+    segment[at..end].copy_from_slice(bytes);
+    end
+}
+
+/// Returns its bytes.
 #[inline(never)]
-fn append_context(segment: &mut BytesMut, message: &Message<'_>) {
+fn write_context(to: &mut [u8], message: &Message<'_>) -> usize {
     let mut fixed = [0; CONTEXT_BYTES];
     fixed[..8].copy_from_slice(&message.published_at.0.to_le_bytes());
     fixed[8..16].copy_from_slice(&message.likeness.to_bytes());
     fixed[16] = message.exchange.len() as u8;
     fixed[17] = message.routing_key.len() as u8;
     fixed[18..].copy_from_slice(&(message.properties.len() as u32).to_le_bytes());
-    segment.extend_from_slice(&fixed);
-    segment.extend_from_slice(message.exchange);
-    segment.extend_from_slice(message.routing_key);
-    segment.extend_from_slice(message.properties);
+    let parts = [&fixed[..], message.exchange, message.routing_key, message.properties];
+    parts.into_iter().fold(0, |at, part| write_at(to, at, part))
 }
 
 impl LastContext {
@@ -143,12 +150,12 @@ fn context(segment: &[u8], at: usize) -> Message<'_> {
 
 #[inline]
 fn word(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+    bytes.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }
 
 #[inline]
 fn long(bytes: &[u8]) -> u64 {
-    u64::from(word(bytes)) | u64::from(word(&bytes[4..])) << 32
+    bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 impl Header {
@@ -156,34 +163,52 @@ impl Header {
     #[inline]
     pub(super) fn read(segment: &[u8], at: usize) -> Self {
         let fixed = &segment[at..at + FIXED_BYTES];
-        let context = (word(&fixed[4..]) & 0xFF_FFFF) as usize;
+        let first = long(fixed);
+        let context = (first >> 32) as usize & 0xFF_FFFF;
+        let length = (first >> 56) as u16 | u16::from(fixed[8]) << 8;
         let mut body_at = at + FIXED_BYTES;
         if context == at {
             body_at += context_bytes(&segment[body_at..]);
         }
-        let body = match u16::from_le_bytes([fixed[7], fixed[8]]) {
+        let body = match length {
             SHARED => Rest::Shared(word(&segment[body_at..])),
             length => Rest::Inline(length),
         };
-        Self { id: word(fixed), body, context, body_at }
+        Self { id: first as u32, body, context, body_at }
     }
 
     /// Where the next record is.
     #[inline]
     pub(super) fn end(&self) -> usize {
-        self.body_at
-            + match self.body {
-                Rest::Inline(length) => usize::from(length),
-                Rest::Shared(_) => 4,
-            }
+        self.body_at + self.body_bytes()
+    }
+
+    /// Where in the segment the record is whose context is also this one's.
+    #[inline]
+    pub(super) fn context(&self) -> usize {
+        self.context
     }
 
     /// The message, but for a shared body.
     #[inline]
     pub(super) fn message<'a>(&self, segment: &'a [u8]) -> Message<'a> {
+        Message { body: self.inline_body(segment), ..context(segment, self.context) }
+    }
+
+    /// The body, unless it is shared.
+    #[inline]
+    pub(super) fn inline_body<'a>(&self, segment: &'a [u8]) -> Body<'a> {
         let length = if let Rest::Inline(length) = self.body { usize::from(length) } else { 0 };
-        let body = Body::Inline(&segment[self.body_at..self.body_at + length]);
-        Message { body, ..context(segment, self.context) }
+        Body::Inline(&segment[self.body_at..self.body_at + length])
+    }
+
+    /// Bytes of the body, or of its number.
+    #[inline]
+    fn body_bytes(&self) -> usize {
+        match self.body {
+            Rest::Inline(length) => usize::from(length),
+            Rest::Shared(_) => 4,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Slabs {
     unused: Vec<u32>,
 }
 
-/// Memory of [`SEGMENT_BYTES`].
+/// [`SEGMENT_BYTES`] of memory, with whatever was in it; of none while it is only a place.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub(super) bytes: BytesMut,
@@ -32,7 +32,7 @@ pub(super) struct Piece {
 }
 
 impl Slabs {
-    /// An empty piece.
+    /// A piece to be written to.
     pub(super) fn take(&mut self) -> Piece {
         let piece = self.spare.pop().unwrap_or_else(|| self.lay_out());
         self.spare_of[piece.slab as usize] -= 1;
@@ -41,8 +41,7 @@ impl Slabs {
 
     /// Takes a piece back, and gives memory back to the system as far as more than `kept` pieces
     /// are spare.
-    pub(super) fn put_back(&mut self, mut piece: Piece, kept: usize) {
-        piece.bytes.clear();
+    pub(super) fn put_back(&mut self, piece: Piece, kept: usize) {
         let slab = piece.slab as usize;
         self.spare.push(piece);
         self.spare_of[slab] += 1;
@@ -80,7 +79,8 @@ impl Slabs {
             self.spare_of.len() as u32 - 1
         });
         self.spare_of[slab as usize] = PIECES;
-        let mut rest = BytesMut::with_capacity(SLAB_BYTES);
+        // New memory is zeroed by the kernel as it is touched, and not before.
+        let mut rest = BytesMut::zeroed(SLAB_BYTES);
         for piece in (1..PIECES).rev() {
             let bytes = rest.split_off(piece * SEGMENT_BYTES);
             self.spare.push(Piece { bytes, slab });
@@ -98,7 +98,7 @@ mod tests {
         let mut slabs = Slabs::default();
         let mut pieces: Vec<_> = (0..3 * PIECES).map(|_| slabs.take()).collect();
         assert_eq!((slabs.bytes(), slabs.spare()), (3 * SLAB_BYTES, 0));
-        assert!(pieces.iter().all(|piece| piece.bytes.capacity() >= SEGMENT_BYTES));
+        assert!(pieces.iter().all(|piece| piece.bytes.len() == SEGMENT_BYTES));
         // The first piece of each slab stays in use.
         let mut kept = Vec::new();
         for number in (0..3).rev() {

@@ -1,0 +1,57 @@
+//! Reading messages one after the other: what they have in common is looked up once.
+
+use super::record::Header;
+use super::slot::ABSENT;
+use super::{MessageId, Store};
+use crate::message::Message;
+
+/// The segment that nothing is in.
+const NO_SEGMENT: u32 = u32::MAX;
+
+/// Reads messages of a store. Those that came one after the other mostly are in one segment and
+/// have one context.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    store: &'a Store,
+    segment: u32,
+    memory: &'a [u8],
+    /// Where in the segment the context is that `like` has, and `like` has no body.
+    context: usize,
+    like: Message<'a>,
+}
+
+impl Store {
+    /// A reader of this store.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader {
+            store: self,
+            segment: NO_SEGMENT,
+            memory: &[],
+            context: 0,
+            like: Message::EMPTY,
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// A message, if it is resident.
+    #[inline]
+    pub fn read(&mut self, id: MessageId) -> Option<Message<'a>> {
+        let slot = self.store.slots[id.0 as usize];
+        let (segment, offset) = (slot.segment(), slot.offset() as usize);
+        if segment >= ABSENT {
+            return None;
+        }
+        let is_new = segment != self.segment;
+        if is_new {
+            self.segment = segment;
+            self.memory = &self.store.segments[segment as usize].memory.bytes;
+        }
+        let header = Header::read(self.memory, offset);
+        if is_new || header.context() != self.context {
+            self.context = header.context();
+            self.like = header.message(self.memory);
+        }
+        Some(Message { body: self.store.body(&header, self.memory), ..self.like })
+    }
+}

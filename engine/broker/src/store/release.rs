@@ -1,0 +1,103 @@
+//! Giving messages up one after the other: those of one segment are counted together.
+
+use super::record::{Header, Rest};
+use super::slot::{ABSENT, Slot};
+use super::{MessageId, NOWHERE, Store};
+use crate::log;
+
+/// Messages of a store that are being given up. What becomes of the memory of the last of them is
+/// decided when this is dropped.
+#[derive(Debug)]
+pub struct Release<'a> {
+    store: &'a mut Store,
+    /// Where the memory copies are that are freed and not counted yet.
+    segment: u32,
+    records: u32,
+    bytes: usize,
+}
+
+impl Store {
+    /// Begins to give messages up.
+    #[inline]
+    pub fn releases(&mut self) -> Release<'_> {
+        Release { store: self, segment: 0, records: 0, bytes: 0 }
+    }
+
+    /// Frees a memory copy, which no slot names any more.
+    pub(super) fn free(&mut self, segment: u32, offset: u32) {
+        self.releases().free(segment, offset);
+    }
+}
+
+impl Release<'_> {
+    /// Gives one reference back; the last one frees the message. Returns the place of its record,
+    /// if it had one and this was the last: the caller releases it in the log.
+    #[inline]
+    pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
+        let store = &mut *self.store;
+        store.all_references -= 1;
+        let slot = &mut store.slots[id.0 as usize];
+        if slot.release() > 0 {
+            if slot.is_loaded() {
+                self.leave_to_others(id);
+            }
+            return None;
+        }
+        let (segment, offset) = (slot.segment(), slot.offset());
+        *slot = Slot::VACANT;
+        store.vacant.push(id.0);
+        store.messages -= 1;
+        if segment == ABSENT {
+            store.absent -= 1;
+        } else {
+            self.free(segment, offset);
+        }
+        let logged = self.store.logged.get_mut(id.0 as usize)?;
+        let place = std::mem::replace(logged, NOWHERE);
+        (place != NOWHERE).then_some(place)
+    }
+
+    /// Where the record of a message is, if it was logged.
+    #[inline]
+    pub fn log_place(&self, id: MessageId) -> Option<log::Place> {
+        self.store.log_place(id)
+    }
+
+    #[inline]
+    fn free(&mut self, segment: u32, offset: u32) {
+        if segment != self.segment {
+            self.count();
+            self.segment = segment;
+        }
+        let memory = &self.store.segments[segment as usize].memory.bytes;
+        let header = Header::read(memory, offset as usize);
+        self.records += 1;
+        self.bytes += header.end() - offset as usize;
+        if let Rest::Shared(number) = header.body
+            && self.store.bodies.unshare(number)
+        {
+            self.store.limit_emptied_chunks();
+        }
+    }
+
+    /// Counts what was freed: the segment may be done with, or another one be emptied now.
+    fn count(&mut self) {
+        if self.records > 0 {
+            self.store.reclaim(self.segment, self.records, self.bytes);
+            (self.records, self.bytes) = (0, 0);
+        }
+    }
+
+    #[cold]
+    fn leave_to_others(&mut self, id: MessageId) {
+        self.count();
+        self.store.leave_to_others(id);
+    }
+}
+
+impl Drop for Release<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.count();
+    }
+}
