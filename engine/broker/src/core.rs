@@ -17,7 +17,7 @@ use crate::id::{
 use crate::log::{Log, LogId};
 use crate::mail::{Lane, Mail, Signal};
 use crate::memory::spare_segments;
-use crate::message::{Likeness, Message};
+use crate::message::{Likeness, Message, Messages};
 use crate::paging::{Damage, Paging};
 use crate::post::Post;
 use crate::queue::Queue;
@@ -368,12 +368,7 @@ impl Exits {
     /// there are no more or no room: one at least, if there is one. Returns how many it took from
     /// `messages`.
     #[inline(always)]
-    pub fn deliver_many<'m>(
-        &mut self,
-        way: Way,
-        first: Delivery,
-        messages: impl Iterator<Item = Message<'m>>,
-    ) -> u64 {
+    pub fn deliver_many(&mut self, way: Way, first: Delivery, messages: &mut impl Messages) -> u64 {
         match way {
             Way::Socket(place) => {
                 let taken = self.writers.deliver_many_at(place, &first, messages);
@@ -385,9 +380,9 @@ impl Exits {
             }
             Way::Mesh(shard) => {
                 let mut taken = 0;
-                for message in messages {
+                while let Some(message) = messages.next() {
                     let number = first.number.map(|number| number + taken);
-                    self.mail(shard, &Delivery { number, ..first }, &message);
+                    self.mail(shard, &Delivery { number, ..first }, message);
                     taken += 1;
                     if self.post.is_backed_up(shard, Lane::Reply) {
                         break;

@@ -366,7 +366,7 @@ impl<'a> Leave<'a> {
     }
 
     /// Lets the message of this sequence go.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn one(&mut self, sequence: u64, message: MessageId) {
         if let Some(log_id) = self.queue
             && let Some(place) = self.release.log_place(message)

@@ -3,6 +3,8 @@
 //! Publishing and settling are the two hot ways in. Everything a channel asks and waits for comes
 //! through `Core::ask`, also from channels of this shard, as mail to itself.
 
+use std::{mem, slice};
+
 use crate::control::Request;
 use crate::core::{Core, Exits, ShardLatency};
 use crate::durable::{Leave, Rested};
@@ -12,12 +14,12 @@ use crate::log::Position;
 use crate::mail::{
     Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
-use crate::message::Message;
+use crate::message::{Message, Messages};
 use crate::paging::queue_ref;
-use crate::queue::{self, Queue};
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::{Change, Checkout, Effect, Holder};
-use crate::store::{MessageId, Store};
+use crate::queue::{Queue, Waits};
+use crate::store::{MessageId, Reader, Store};
 use crate::writer::{Delivery, Room, Way};
 
 impl Core {
@@ -108,15 +110,19 @@ impl Core {
             let holder = (!taker.no_ack).then_some(taker.holder);
             let number = holder.map(|holder| queue.state.next_delivery(holder));
             let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
-            let mut reader = self.store.reader();
-            let mut waits = Waiters::new(run.ready_at, self.now);
-            let (of_queue, of_shard) = (&mut queue.waits, &mut self.latency);
-            let resident = run.messages.iter().take(queue.consumers.in_a_row(&taker));
-            let taken = resident.map_while(|id| reader.read(*id)).inspect(|message| {
-                waits.add(message.published_at, of_queue, of_shard);
-            });
-            let count = self.exits.deliver_many(way, first, taken);
-            waits.tell(&mut queue.waits, &mut self.latency);
+            let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
+            let mut leaving = Leaving {
+                ids: run.messages[..most].iter(),
+                reader: self.store.reader(),
+                published_at: Instant(0),
+                ready_at: run.ready_at,
+                now: self.now,
+                count: 0,
+                of_queue: &mut queue.waits,
+                of_shard: &mut self.latency,
+            };
+            let count = self.exits.deliver_many(way, first, &mut leaving);
+            leaving.tell();
             self.counts.redelivered += if run.redelivered { count } else { 0 };
             queue.counts.redelivered += if run.redelivered { count } else { 0 };
             self.counts.count_deliveries(taker.no_ack, count);
@@ -125,7 +131,10 @@ impl Core {
             let taken = &run.messages[..count as usize];
             if taker.no_ack {
                 let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, self.now);
-                taken.iter().zip(run.position..).for_each(|(id, position)| leave.one(position, *id));
+                taken
+                    .iter()
+                    .zip(run.position..)
+                    .for_each(|(id, position)| leave.one(position, *id));
             } else {
                 Self::given_out(&mut self.store, self.log.as_ref(), taken);
             }
@@ -470,41 +479,53 @@ pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Opti
     (queue.id == id && !queue.closing).then_some(queue)
 }
 
-/// Messages that leave one after the other and waited equally long, as those do that came in one
-/// turn: their latencies are counted together.
-struct Waiters {
+/// Messages that leave a queue one after the other. Those that waited equally long, as those do
+/// that came in one turn, have their latencies counted together.
+struct Leaving<'a> {
+    ids: slice::Iter<'a, MessageId>,
+    reader: Reader<'a>,
     published_at: Instant,
     ready_at: Instant,
     now: Instant,
+    /// Of those that were published at that time.
     count: u64,
+    of_queue: &'a mut Waits,
+    of_shard: &'a mut ShardLatency,
 }
 
-impl Waiters {
-    fn new(ready_at: Instant, now: Instant) -> Self {
-        Self { published_at: Instant(0), ready_at, now, count: 0 }
-    }
-
-    /// Adds a message. Those before it are told of, if they waited differently.
-    #[inline]
-    fn add(
-        &mut self,
-        published_at: Instant,
-        of_queue: &mut queue::Waits,
-        of_shard: &mut ShardLatency,
-    ) {
-        if published_at != self.published_at {
-            self.tell(of_queue, of_shard);
-            self.published_at = published_at;
+impl Messages for Leaving<'_> {
+    /// The next one that is resident.
+    #[inline(always)]
+    fn next(&mut self) -> Option<&Message<'_>> {
+        let message = self.reader.read(*self.ids.next()?)?;
+        if message.published_at != self.published_at {
+            let before = mem::replace(&mut self.published_at, message.published_at);
+            let count = mem::take(&mut self.count);
+            tell_waits(self.of_queue, self.of_shard, [before, self.ready_at, self.now], count);
         }
         self.count += 1;
+        Some(message)
     }
+}
 
-    fn tell(&mut self, of_queue: &mut queue::Waits, of_shard: &mut ShardLatency) {
-        let count = std::mem::take(&mut self.count);
-        if count > 0 {
-            of_queue.record_many(self.published_at, self.ready_at, self.now, count);
-            of_shard.record_many(self.published_at, self.ready_at, self.now, count);
-        }
+impl Leaving<'_> {
+    /// Tells how long the last ones took.
+    fn tell(self) {
+        let times = [self.published_at, self.ready_at, self.now];
+        tell_waits(self.of_queue, self.of_shard, times, self.count);
+    }
+}
+
+#[inline(never)]
+fn tell_waits(
+    of_queue: &mut Waits,
+    of_shard: &mut ShardLatency,
+    [published_at, ready_at, now]: [Instant; 3],
+    count: u64,
+) {
+    if count > 0 {
+        of_queue.record_many(published_at, ready_at, now, count);
+        of_shard.record_many(published_at, ready_at, now, count);
     }
 }
 

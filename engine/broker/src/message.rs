@@ -62,6 +62,12 @@ impl Likeness {
     }
 }
 
+/// Messages one after the other, each lent until the next one is asked for.
+pub trait Messages {
+    /// The next one.
+    fn next(&mut self) -> Option<&Message<'_>>;
+}
+
 /// The body of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {

@@ -8,7 +8,7 @@ use leveret_amqp::encoder::{self, ContentMethod};
 use leveret_amqp::frame::FRAME_END;
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Messages};
 use crate::outbound::{Consumer, Outbound};
 use crate::outbox::Outbox;
 use crate::queue::state::Holder;
@@ -251,11 +251,11 @@ impl Writers {
     /// found, until there are no more or no room: one at least, if there is one. Returns how many
     /// it took from `messages`.
     #[inline]
-    pub fn deliver_many_at<'m>(
+    pub fn deliver_many_at(
         &mut self,
         place: Place,
         first: &Delivery,
-        mut messages: impl Iterator<Item = Message<'m>>,
+        messages: &mut impl Messages,
     ) -> u64 {
         let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
             return 0;
@@ -267,9 +267,9 @@ impl Writers {
         let outbound = &mut channels[place.channel as usize];
         let taken = outbound.deliver_many(first, |first_tag, consumer| {
             let mut count = 0;
-            for message in messages.by_ref() {
+            while let Some(message) = messages.next() {
                 let tag = first_tag + count;
-                write_delivery(outbox, consumer, *frame_size_max, first, tag, &message);
+                write_delivery(outbox, consumer, *frame_size_max, first, tag, message);
                 count += 1;
                 if outbox.len() >= *high_watermark_bytes {
                     break;
@@ -277,7 +277,7 @@ impl Writers {
             }
             count
         });
-        taken.unwrap_or_else(|| messages.take(1).count() as u64)
+        taken.unwrap_or_else(|| u64::from(messages.next().is_some()))
     }
 
     /// Takes the next connection that has something to send or to end.

@@ -15,28 +15,22 @@ pub struct Reader<'a> {
     store: &'a Store,
     segment: u32,
     memory: &'a [u8],
-    /// Where in the segment the context is that `like` has, and `like` has no body.
+    /// Where in the segment the context is that `last` has.
     context: usize,
-    like: Message<'a>,
+    last: Message<'a>,
 }
 
 impl Store {
     /// A reader of this store.
     pub fn reader(&self) -> Reader<'_> {
-        Reader {
-            store: self,
-            segment: NO_SEGMENT,
-            memory: &[],
-            context: 0,
-            like: Message::EMPTY,
-        }
+        Reader { store: self, segment: NO_SEGMENT, memory: &[], context: 0, last: Message::EMPTY }
     }
 }
 
 impl<'a> Reader<'a> {
     /// A message, if it is resident.
-    #[inline]
-    pub fn read(&mut self, id: MessageId) -> Option<Message<'a>> {
+    #[inline(always)]
+    pub fn read(&mut self, id: MessageId) -> Option<&Message<'a>> {
         let slot = self.store.slots[id.0 as usize];
         let (segment, offset) = (slot.segment(), slot.offset() as usize);
         if segment >= ABSENT {
@@ -50,8 +44,9 @@ impl<'a> Reader<'a> {
         let header = Header::read(self.memory, offset);
         if is_new || header.context() != self.context {
             self.context = header.context();
-            self.like = header.message(self.memory);
+            self.last = header.message(self.memory);
         }
-        Some(Message { body: self.store.body(&header, self.memory), ..self.like })
+        self.last.body = self.store.body(&header, self.memory);
+        Some(&self.last)
     }
 }

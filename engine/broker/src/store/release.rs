@@ -32,7 +32,7 @@ impl Store {
 impl Release<'_> {
     /// Gives one reference back; the last one frees the message. Returns the place of its record,
     /// if it had one and this was the last: the caller releases it in the log.
-    #[inline]
+    #[inline(always)]
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         let store = &mut *self.store;
         store.all_references -= 1;
@@ -63,7 +63,7 @@ impl Release<'_> {
         self.store.log_place(id)
     }
 
-    #[inline]
+    #[inline(always)]
     fn free(&mut self, segment: u32, offset: u32) {
         if segment != self.segment {
             self.count();
@@ -81,6 +81,7 @@ impl Release<'_> {
     }
 
     /// Counts what was freed: the segment may be done with, or another one be emptied now.
+    #[inline(never)]
     fn count(&mut self) {
         if self.records > 0 {
             self.store.reclaim(self.segment, self.records, self.bytes);
