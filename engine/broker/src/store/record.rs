@@ -60,8 +60,8 @@ pub(super) fn room_for(message: &Message<'_>, body: Rest) -> usize {
     FIXED_BYTES + CONTEXT_BYTES + names + message.properties.len() + inline
 }
 
-/// Writes a record at `at`; returns where it ends. `last` is the last one that has a context, and is
-/// kept so.
+/// Writes a record at `at`; returns where it ends. `last` is the last one that has a context, and
+/// is kept so.
 #[inline(always)]
 pub(super) fn write(
     segment: &mut [u8],
