@@ -17,10 +17,13 @@ use leveret_amqp::TableRef;
 use leveret_amqp::method::{BasicAck, ConfirmSelect, ExchangeDeclare, QueueBind, encode_frame};
 
 use crate::routed::{Kind as Exchange, Routed};
-use crate::world::{Path, World, consume_work, declare_work, publishes, work_queue};
+use crate::world::{
+    Path, World, consume_work, declare_durable_work, declare_work, persistent_publishes, publishes,
+    work_queue,
+};
 
 /// Name, octets of a body, what else is done with each message, and the shards it passes.
-const KINDS: [(&str, usize, Kind, Path); 21] = [
+const KINDS: [(&str, usize, Kind, Path); 25] = [
     ("auto-ack-16b", 16, Kind::AutoAck, Path::LOCAL),
     ("auto-ack-1k", 1024, Kind::AutoAck, Path::LOCAL),
     ("acks-16b", 16, Kind::Acks, Path::LOCAL),
@@ -36,6 +39,10 @@ const KINDS: [(&str, usize, Kind, Path); 21] = [
     ("fanout-10", 16, routed(Exchange::Fanout, 10, 1, 10, 10), Path::LOCAL),
     ("fill-100b", 100, Kind::Fill, Path::LOCAL),
     ("drain-100b", 100, Kind::Drain, Path::LOCAL),
+    ("durable-fill-16b", 16, Kind::DurableFill, Path::LOCAL),
+    ("durable-fill-1k", 1024, Kind::DurableFill, Path::LOCAL),
+    ("durable-confirms-acks-16b", 16, Kind::Durable, Path::LOCAL),
+    ("durable-confirms-acks-1k", 1024, Kind::Durable, Path::LOCAL),
     ("deliver-hop-16b", 16, Kind::AutoAck, DELIVER_HOP),
     ("deliver-hop-1k", 1024, Kind::AutoAck, DELIVER_HOP),
     ("publish-hop-16b", 16, Kind::AutoAck, PUBLISH_HOP),
@@ -80,6 +87,11 @@ enum Kind {
     Fill,
     /// A queue that is filled already, one ack per receive buffer's worth of messages.
     Drain,
+    /// Persistent messages to a durable queue, publisher confirms, nobody consumes.
+    DurableFill,
+    /// The same with a consumer that acknowledges: every other receive buffer before its commit
+    /// begins, the ones between after that.
+    Durable,
     /// Rotating keys to several queues, automatic acks; deliveries are counted.
     Routed(Routed),
 }
@@ -119,6 +131,8 @@ fn main() -> ExitCode {
     let messages = match kind {
         Kind::Fill => fill(*body_bytes, rounds),
         Kind::Drain => drain(*body_bytes, rounds),
+        Kind::DurableFill => durable(*body_bytes, rounds, false),
+        Kind::Durable => durable(*body_bytes, rounds, true),
         Kind::Routed(routed) => routed.carry(*body_bytes, rounds),
         _ => carry(*body_bytes, *kind, *path, rounds),
     };
@@ -189,6 +203,32 @@ fn drain(body_bytes: usize, rounds: u64) -> u64 {
     for round in 1..=rounds {
         assert!(sent > body_bytes * count as usize, "{sent} octets for {count} messages");
         sent = world.say(consumer, &BasicAck { delivery_tag: round * count, multiple: true });
+    }
+    rounds * count
+}
+
+/// Moves `rounds` buffers of persistent messages from a publisher into a durable queue, and on to a
+/// consumer if there is one; returns their number.
+fn durable(body_bytes: usize, rounds: u64, consumed: bool) -> u64 {
+    let mut world = World::with_logs(1);
+    let (publisher, consumer) = (world.connect(0), world.connect(0));
+    declare_durable_work(&mut world, publisher);
+    if consumed {
+        consume_work(&mut world, consumer, false, 0);
+    }
+    world.say(publisher, &ConfirmSelect { nowait: false });
+    let (buffer, count) = persistent_publishes(&vec![b'x'; body_bytes], "work");
+    for round in 1..=rounds {
+        let sent = world.feed(publisher, buffer.clone());
+        if consumed {
+            assert!(sent > body_bytes * count as usize, "{sent} octets for {count} messages");
+        }
+        if !consumed || !round.is_multiple_of(2) {
+            world.end_commits();
+        }
+        if consumed {
+            world.say(consumer, &BasicAck { delivery_tag: round * count, multiple: true });
+        }
     }
     rounds * count
 }

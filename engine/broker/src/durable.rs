@@ -11,7 +11,7 @@ use crate::log::operation::{DiskError, DiskEvent};
 use crate::log::record::MarkRecord;
 use crate::log::recovery::RecoveredQueue;
 use crate::log::segment::Segments;
-use crate::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
+use crate::log::{Log, LogEvent, LogId, Place, QueueRef, Ticket};
 use crate::mail::{Lane, Mail};
 use crate::message::Message;
 use crate::queue::ready::Entry;
@@ -32,8 +32,8 @@ pub struct Unconfirmed {
 
 #[derive(Debug)]
 struct Waiting {
-    /// The log has to be durable up to here.
-    through: Position,
+    /// The log has to have come so far.
+    through: Ticket,
     shard: ShardId,
     channel: ChannelKey,
     count: u32,
@@ -62,12 +62,12 @@ impl Unconfirmed {
     }
 
     /// Adds a publish. Those of one channel in one commit are told together; one of a later commit
-    /// must not hold up those before.
+    /// must not hold up those before: what came before `written` has its record.
     #[inline]
-    fn push(&mut self, through: Position, shard: ShardId, channel: ChannelKey, commit: Position) {
+    fn push(&mut self, through: Ticket, shard: ShardId, channel: ChannelKey, written: Ticket) {
         if let Some(last) = self.waiting.back_mut()
             && last.channel == channel
-            && last.through > commit
+            && last.through > written
         {
             last.through = through;
             last.count += 1;
@@ -76,8 +76,8 @@ impl Unconfirmed {
         self.waiting.push_back(Waiting { through, shard, channel, count: 1 });
     }
 
-    fn pop(&mut self, durable: Position) -> Option<Waiting> {
-        if self.waiting.front()?.through > durable {
+    fn pop(&mut self, confirmed: Ticket) -> Option<Waiting> {
+        if self.waiting.front()?.through > confirmed {
             return None;
         }
         let waiting = self.waiting.pop_front()?;
@@ -143,24 +143,36 @@ impl Core {
         self.log = Some(Log::new(segments));
     }
 
-    /// Writes a message to the log if one of the queues in [`Core::rested`] keeps it durably, or if
-    /// memory has no room for it. Returns how far the log has to be durable before its publisher
-    /// may be told.
-    pub(crate) fn log_rested(&mut self, id: MessageId, message: &Message<'_>) -> Option<Position> {
+    /// Adds a message to the log if one of the queues in [`Core::rested`] keeps it durably, or if
+    /// memory has no room for it. Returns how far the log has to have come before its publisher may
+    /// be told.
+    pub(crate) fn log_rested(&mut self, id: MessageId, message: &Message<'_>) -> Option<Ticket> {
         let durable = std::mem::take(&mut self.rested.durable);
         let overflows = self.overflows();
         let Some(log) = self.log.as_mut().filter(|_| durable || overflows) else {
             self.rested.queues.clear();
             return None;
         };
-        let place = log.publish(message, &self.rested.queues);
-        let (through, backed_up) = (log.appended(), log.is_backed_up());
-        self.store.logged(id, place);
+        let awaited = log.add(id, message, &self.rested.queues);
+        let (through, backed_up) = (log.last_added(), log.is_backed_up());
+        self.store.logged(id, awaited);
         self.rested.queues.clear();
         if backed_up && !self.told_backed_up {
             self.tell_backed_up(true);
         }
         durable.then_some(through)
+    }
+
+    /// Gives those messages their records that a commit can take along now. They are read from the
+    /// store: what was settled in the meantime is not there any more.
+    pub(crate) fn write_records(&mut self) {
+        let (Some(log), queues) = (&mut self.log, &mut self.rested.queues) else {
+            return;
+        };
+        while let Some(id) = log.take_unwritten(queues) {
+            self.store.logged(id, log.publish(&self.store.message(id), queues));
+        }
+        queues.clear();
     }
 
     /// A queue no longer holds a message.
@@ -183,7 +195,7 @@ impl Core {
         &mut self,
         shard: ShardId,
         channel: ChannelKey,
-        through: Option<Position>,
+        through: Option<Ticket>,
     ) -> bool {
         if through.is_none() && self.unconfirmed.waiting.is_empty() {
             return false;
@@ -195,17 +207,17 @@ impl Core {
         &mut self,
         shard: ShardId,
         channel: ChannelKey,
-        through: Option<Position>,
+        through: Option<Ticket>,
     ) -> bool {
         let here = self.id;
         let through = match through {
             Some(through) => through,
             None if !self.is_behind_others(shard, channel) => return false,
             // Nothing of its own to wait for, only its turn.
-            None => self.unconfirmed.waiting.back().map_or(Position(0), |last| last.through),
+            None => self.unconfirmed.waiting.back().map_or(Ticket(0), |last| last.through),
         };
-        let commit = self.log.as_ref().map_or(Position(0), Log::submitted);
-        self.unconfirmed.push(through, shard, channel, commit);
+        let written = self.log.as_ref().map_or(Ticket(0), Log::written);
+        self.unconfirmed.push(through, shard, channel, written);
         if shard != here {
             *self.unconfirmed.remote.entry(channel).or_default() += 1;
         }
@@ -244,10 +256,10 @@ impl Core {
     }
 
     fn confirm_durable(&mut self) {
-        let Some(durable) = self.log.as_ref().map(Log::durable) else {
+        let Some(confirmed) = self.log.as_ref().map(Log::confirmed) else {
             return;
         };
-        while let Some(waiting) = self.unconfirmed.pop(durable) {
+        while let Some(waiting) = self.unconfirmed.pop(confirmed) {
             let Waiting { shard, channel, count, .. } = waiting;
             if shard == self.id {
                 self.confirmed(shard, channel, count);
@@ -261,7 +273,7 @@ impl Core {
     /// have it, and the process has to go.
     #[cold]
     fn log_failed(&mut self, error: &DiskError) {
-        while let Some(waiting) = self.unconfirmed.pop(Position(u64::MAX)) {
+        while let Some(waiting) = self.unconfirmed.pop(Ticket(u64::MAX)) {
             let Waiting { shard, channel, count, .. } = waiting;
             if shard == self.id {
                 self.refused(shard, channel, count);
@@ -308,9 +320,13 @@ impl Core {
 
     /// Ends the log in order. To be called when all connections of all shards are gone.
     pub(crate) fn close_log(&mut self) {
-        let Some(log) = &mut self.log else {
+        let (Some(log), held) = (&mut self.log, &mut self.rested.queues) else {
             return;
         };
+        while let Some(id) = log.take_all_unwritten(held) {
+            self.store.logged(id, log.publish(&self.store.message(id), held));
+        }
+        held.clear();
         let queues = self.queues.iter().flatten().filter(|queue| !queue.closing);
         log.close(queues.filter_map(|queue| {
             Some(MarkRecord {
@@ -369,7 +385,7 @@ impl<'a> Leave<'a> {
     #[inline(always)]
     pub(crate) fn one(&mut self, sequence: u64, message: MessageId) {
         if let Some(log_id) = self.queue
-            && let Some(place) = self.release.log_place(message)
+            && let Some(place) = self.release.log_entry(message)
             && let Some(log) = &mut self.log
         {
             log.settle(QueueRef { log_id, sequence }, place, self.now);

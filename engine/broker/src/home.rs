@@ -10,7 +10,7 @@ use crate::core::{Core, Exits, ShardLatency};
 use crate::durable::{Leave, Rested};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
-use crate::log::Position;
+use crate::log::Ticket;
 use crate::mail::{
     Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
@@ -26,14 +26,14 @@ impl Core {
     /// Puts a message into queues that live here. Queues that are gone swallow it, which is what
     /// RabbitMQ confirms too.
     ///
-    /// Where a part of it has to outlive the process, it returns how far the log has to be durable
-    /// before the publisher may be told.
+    /// Where a part of it has to outlive the process, it returns how far the log has to have
+    /// come before the publisher may be told.
     #[inline(always)]
     pub fn publish_home(
         &mut self,
         queues: impl Iterator<Item = QueueId>,
         message: &Message<'_>,
-    ) -> Option<Position> {
+    ) -> Option<Ticket> {
         let mut resting = None;
         for queue in queues {
             self.enqueue(queue, message, &mut resting);

@@ -572,7 +572,7 @@ impl Eviction<'_> {
             return false;
         }
         let id = entry.message;
-        if self.store.is_resident(id) && self.store.log_place(id).is_none() {
+        if self.store.is_resident(id) && self.store.log_entry(id).is_none() {
             // Other queues that hold it are not named, which nobody misses: recovery passes over
             // this one, and whoever empties the segment asks the store.
             let queue = QueueRef { log_id: self.log_id, sequence: entry.position };

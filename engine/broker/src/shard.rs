@@ -155,6 +155,7 @@ impl Shard {
             let unused = std::mem::take(&mut writer.outbox);
             self.core.exits.writers.recycle(unused);
         }
+        self.core.write_records();
         self.core.log.as_mut()?.poll_operation().map(Operation::Disk)
     }
 

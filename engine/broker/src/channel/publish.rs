@@ -11,7 +11,7 @@ use crate::core::Core;
 use crate::equivalence::no_exchange;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ExchangeId, ShardId};
-use crate::log::Position;
+use crate::log::Ticket;
 use crate::mail::Lane;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message};
 use crate::permission::{Access, ResourceKind};
@@ -350,7 +350,7 @@ impl Core {
 
     /// Confirms a publish that needed no other shard, once the log is durable `through` there.
     #[inline]
-    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Position>) {
+    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Ticket>) {
         let here = self.id;
         if !self.awaits_log(here, channel, through) {
             return self.confirm_at_once(channel);

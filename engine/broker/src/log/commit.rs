@@ -27,7 +27,6 @@ pub(super) struct Commits {
     closed: VecDeque<Batch>,
     closed_bytes: usize,
     under_way: Option<UnderWay>,
-    submitted: Position,
     durable: Position,
     spare: Vec<Blocks>,
     planted: Planted,
@@ -59,7 +58,6 @@ impl Commits {
             closed: VecDeque::new(),
             closed_bytes: 0,
             under_way: None,
-            submitted: Position::new(segment, 0),
             // Whatever lies before was read from the disk.
             durable: Position::new(segment, 0),
             spare: Vec::new(),
@@ -84,17 +82,18 @@ impl Commits {
         self.durable
     }
 
-    #[inline]
-    pub(super) fn submitted(&self) -> Position {
-        self.submitted
-    }
-
     pub(super) fn waiting_bytes(&self) -> usize {
         self.closed_bytes + self.open.len() + self.under_way.map_or(0, |batch| batch.length)
     }
 
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
+    }
+
+    /// Whether a whole batch waits to be written.
+    #[inline]
+    pub(super) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
     }
 
     pub(super) fn has_batches(&self) -> bool {
@@ -197,7 +196,6 @@ impl Commits {
         }
         let length = batch.blocks.len();
         let end = Position::new(batch.segment, batch.offset + length as u32);
-        self.submitted = end;
         if self.planted.is(Bug::BarrierTooHigh) {
             let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
             record::encode_barrier(barrier, stamp, end);

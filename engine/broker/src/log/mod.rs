@@ -1,11 +1,11 @@
 //! The durable log of one shard, as a value; its format is `docs/STORE_FORMAT.md`.
 //!
 //! ```text
-//!   publish, settle ──► open batch ──► closed batches ──► one Commit under way ──► durable
-//!        │                                                          │
-//!        └── Place of each record, known at once                    └── its end starts the next
+//!   add ──► unwritten ──publish──► open batch ──► closed batches ──► one Commit under way ──► durable
+//!               │                      ▲                                    │
+//!               └── settled: nothing   └── settle                           └── its end starts the next
 //! ```
-//! Group commit has no timer of its own: while one commit is under way, records gather, and its end
+//! Group commit has no timer of its own: while one commit is under way, messages gather, and its end
 //! starts the next. So a lone record waits for one device write and a crowd of them shares it.
 
 pub mod blocks;
@@ -16,6 +16,7 @@ pub mod record;
 pub mod recovery;
 pub mod segment;
 mod settles;
+mod unwritten;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use std::collections::VecDeque;
 
 use crate::id::{Instant, QueueId, SECOND_NS};
 use crate::message::Message;
+use crate::store::MessageId;
 
 use self::blocks::Blocks;
 use self::bug::{Bug, Planted};
@@ -32,6 +34,9 @@ use self::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
 use self::record::{MarkRecord, PublishRecord};
 use self::segment::Segments;
 use self::settles::Settles;
+use self::unwritten::Unwritten;
+
+pub use self::unwritten::Ticket;
 
 /// The unit of reading and writing: what direct I/O aligns to everywhere.
 pub const BLOCK_BYTES: usize = 4096;
@@ -97,7 +102,7 @@ impl Position {
     }
 }
 
-/// Where the publish record of a message is. 12 bytes.
+/// Where the publish record of a message is, or will be ([`Place::is_written`]). 12 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The segment.
@@ -137,6 +142,14 @@ pub struct Log {
     segments: Segments,
     commits: Commits,
     settles: Settles,
+    unwritten: Unwritten,
+    /// All messages before this have a record in a batch, or need none.
+    written: Ticket,
+    /// Up to which position the log has to be durable for the messages before a ticket; both
+    /// ascend, in one step for each batch.
+    steps: VecDeque<(Ticket, Position)>,
+    /// All messages before this have a durable record, or need none.
+    confirmed: Ticket,
     operations: VecDeque<DiskOperation>,
     next_read: u64,
     failed: bool,
@@ -183,10 +196,15 @@ impl Log {
         // So that the first publish does not wait for a file.
         let (segment, size_bytes) = segments.turn_to_next(0, 0, &mut operations);
         let commits = Commits::new(segments.identity().epoch, segment, size_bytes);
+        let unwritten = Unwritten::default();
         Self {
             segments,
             commits,
             settles: Settles::default(),
+            written: unwritten.first(),
+            confirmed: unwritten.first(),
+            unwritten,
+            steps: VecDeque::new(),
             operations,
             next_read: 0,
             failed: false,
@@ -207,8 +225,52 @@ impl Log {
         self.segments.plant(self.planted);
     }
 
-    /// Adds a message that these queues of the shard hold now. Its record can be addressed at once
-    /// and read once [`Self::durable`] has passed it.
+    /// Adds a message that these queues of the shard hold now. Its record is to be written when
+    /// [`Self::take_unwritten`] asks for it; until then the store knows its place as one that is
+    /// not written.
+    #[inline]
+    pub fn add(&mut self, id: MessageId, message: &Message<'_>, queues: &[QueueRef]) -> Place {
+        self.unwritten.add(id, PublishRecord::of(message, queues).length(), queues)
+    }
+
+    /// The next message whose record is to be written now by [`Self::publish`], and the queues that
+    /// hold it still: while a commit is to begin that has room for it. To be asked until there is
+    /// none before each [`Self::poll_operation`].
+    #[inline]
+    pub fn take_unwritten(&mut self, queues: &mut Vec<QueueRef>) -> Option<MessageId> {
+        if self.commits.is_under_way() || self.commits.has_closed() || self.failed {
+            return None;
+        }
+        self.written = self.unwritten.first();
+        self.unwritten.take(queues)
+    }
+
+    /// As [`Self::take_unwritten`], however much there is: for a log that is to be closed.
+    pub fn take_all_unwritten(&mut self, queues: &mut Vec<QueueRef>) -> Option<MessageId> {
+        self.written = self.unwritten.first();
+        self.unwritten.take(queues)
+    }
+
+    /// Behind the last message added.
+    #[inline]
+    pub fn last_added(&self) -> Ticket {
+        self.unwritten.end()
+    }
+
+    /// All messages before this have a record in a batch, or need none.
+    #[inline]
+    pub fn written(&self) -> Ticket {
+        self.written
+    }
+
+    /// All messages before this are durable, or were settled before a commit began that told so.
+    #[inline]
+    pub fn confirmed(&self) -> Ticket {
+        self.confirmed
+    }
+
+    /// Writes the record of a message. It can be addressed at once and read once
+    /// [`Self::durable`] has passed it.
     pub fn publish(&mut self, message: &Message<'_>, queues: &[QueueRef]) -> Place {
         let place = self.append(&PublishRecord::of(message, queues));
         self.counts.publishes += 1;
@@ -229,6 +291,9 @@ impl Log {
     /// A queue no longer holds a message whose record is at `place`.
     #[inline]
     pub fn settle(&mut self, queue: QueueRef, place: Place, now: Instant) {
+        if !place.is_written() {
+            return self.unwritten.settle(place, queue.log_id);
+        }
         if self.settle_due.is_none() {
             self.settle_due = Some(now.after(SETTLE_DELAY_NS));
         }
@@ -241,6 +306,9 @@ impl Log {
     /// No queue holds the message any more: its record is dead.
     #[inline]
     pub fn release(&mut self, place: Place) {
+        if !place.is_written() {
+            return self.unwritten.release(place);
+        }
         if self.segments.release(place) {
             self.segments.collect(self.commits.durable(), &mut self.operations);
         }
@@ -297,27 +365,21 @@ impl Log {
         self.commits.durable()
     }
 
-    /// Everything before this is durable or under way.
-    #[inline]
-    pub fn submitted(&self) -> Position {
-        self.commits.submitted()
-    }
-
     /// Whether everything added is durable.
     pub fn is_settled(&self) -> bool {
-        self.settles.is_empty() && self.commits.is_idle()
+        self.settles.is_empty() && self.commits.is_idle() && self.written == self.unwritten.end()
     }
 
     /// Whether publishers have to wait: too much is waiting to be written, or the last segment is
     /// kept for settlements and copies.
     #[inline]
     pub fn is_backed_up(&self) -> bool {
-        self.commits.waiting_bytes() > BACKED_UP_BYTES || self.is_full()
+        self.waiting_bytes() > BACKED_UP_BYTES || self.is_full()
     }
 
     /// Whether publishers that waited may go on.
     pub fn is_relieved(&self) -> bool {
-        self.commits.waiting_bytes() < RELIEVED_BYTES && !self.is_full()
+        self.waiting_bytes() < RELIEVED_BYTES && !self.is_full()
     }
 
     /// Whether the disk is full: what is left is for settlements and copies.
@@ -359,7 +421,7 @@ impl Log {
     /// Whether copies have to wait: they leave half of the room to publishers, and none may follow
     /// a close.
     pub fn has_no_room_for_copies(&self) -> bool {
-        self.failed || self.closed || self.commits.waiting_bytes() > BACKED_UP_BYTES / 2
+        self.failed || self.closed || self.waiting_bytes() > BACKED_UP_BYTES / 2
     }
 
     /// Counters since the start.
@@ -369,7 +431,7 @@ impl Log {
 
     /// Bytes in memory that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
-        self.commits.waiting_bytes()
+        self.commits.waiting_bytes() + self.unwritten.bytes()
     }
 
     /// The next thing for the disk to do.
@@ -383,10 +445,17 @@ impl Log {
         if self.commits.is_under_way() {
             return None;
         }
+        // What was taken out is in a batch now.
+        self.written = self.unwritten.first();
+        if self.written > self.last_step() && !self.commits.has_batches() {
+            // Whoever waits for what needs no record waits for a flush all the same.
+            self.open_batch(0);
+        }
         if self.commits.has_batches() {
             // They ride along for nothing.
             self.write_settles();
         }
+        self.note_step();
         let segments = &self.segments;
         let Batch { segment, offset, blocks } =
             self.commits.next(|segment| segments.is_ready(segment))?;
@@ -419,6 +488,10 @@ impl Log {
                 self.counts.commits += 1;
                 self.counts.committed_bytes += blocks.len() as u64;
                 let data = self.commits.committed(segment, offset, blocks);
+                let durable = self.commits.durable();
+                while let Some((ticket, _)) = self.steps.pop_front_if(|step| step.1 <= durable) {
+                    self.confirmed = ticket;
+                }
                 // Nothing may follow a close.
                 self.barrier_due = (data && !self.closed).then(|| now.after(IDLE_BARRIER_NS));
                 self.segments.collect(self.commits.durable(), &mut self.operations);
@@ -489,6 +562,19 @@ impl Log {
         place
     }
 
+    fn last_step(&self) -> Ticket {
+        self.steps.back().map_or(self.confirmed, |(ticket, _)| *ticket)
+    }
+
+    /// All messages before [`Self::written`] are in batches, or in none, that end here.
+    fn note_step(&mut self) {
+        if self.written > self.last_step() {
+            let through = self.commits.appended();
+            self.steps.pop_back_if(|(_, position)| *position == through);
+            self.steps.push_back((self.written, through));
+        }
+    }
+
     #[inline]
     fn make_room(&mut self, length: usize) {
         if !self.commits.has_room(length) {
@@ -499,6 +585,7 @@ impl Log {
     /// Opens a batch for a record of `length`, in a new segment if this one is full.
     #[cold]
     fn open_batch(&mut self, length: usize) {
+        self.note_step();
         self.commits.close_batch();
         if !self.commits.fits_behind(length) {
             let end = self.commits.appended().offset();

@@ -143,8 +143,8 @@ impl Store {
         self.all_references += 1;
     }
 
-    /// Gives one reference back; the last one frees the message. Returns the place of its record,
-    /// if it had one and this was the last: the caller releases it in the log.
+    /// Gives one reference back; the last one frees the message. Returns what the log knows it by,
+    /// if it does and this was the last: the caller releases it there.
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         self.releases().release(id)
     }

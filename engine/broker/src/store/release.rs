@@ -30,8 +30,8 @@ impl Store {
 }
 
 impl Release<'_> {
-    /// Gives one reference back; the last one frees the message. Returns the place of its record,
-    /// if it had one and this was the last: the caller releases it in the log.
+    /// Gives one reference back; the last one frees the message. Returns what the log knows
+    /// it by, if it does and this was the last: the caller releases it there.
     #[inline(always)]
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         let store = &mut *self.store;
@@ -57,10 +57,10 @@ impl Release<'_> {
         (place != NOWHERE).then_some(place)
     }
 
-    /// Where the record of a message is, if it was logged.
+    /// As the log knows a message, whose record may be yet to be written.
     #[inline]
-    pub fn log_place(&self, id: MessageId) -> Option<log::Place> {
-        self.store.log_place(id)
+    pub fn log_entry(&self, id: MessageId) -> Option<log::Place> {
+        self.store.log_entry(id)
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ use super::slot::{ABSENT, Slot, VACANT};
 use super::{MessageId, NOWHERE, Store};
 
 impl Store {
-    /// A message's publish record was added to the log.
+    /// A message's publish record was added to the log, or is to be.
     pub fn logged(&mut self, id: MessageId, place: log::Place) {
         let index = id.0 as usize;
         if self.logged.len() <= index {
@@ -30,9 +30,15 @@ impl Store {
         self.logged(id, place);
     }
 
-    /// Where the record of a message is, if it was logged.
+    /// Where the record of a message is, if it has one.
     #[inline]
     pub fn log_place(&self, id: MessageId) -> Option<log::Place> {
+        self.log_entry(id).filter(|place| place.is_written())
+    }
+
+    /// As the log knows a message, whose record may be yet to be written.
+    #[inline]
+    pub fn log_entry(&self, id: MessageId) -> Option<log::Place> {
         self.logged.get(id.0 as usize).copied().filter(|place| *place != NOWHERE)
     }
 
@@ -149,7 +155,7 @@ impl Store {
         let end = (from + count).min(self.logged.len());
         let found = self.logged.get(from..end).filter(|found| !found.is_empty())?;
         Some(found.iter().zip(from as u32..).filter_map(move |(place, id)| {
-            (place.segment == segment && *place != NOWHERE).then_some((*place, MessageId(id)))
+            (place.segment == segment && place.is_written()).then_some((*place, MessageId(id)))
         }))
     }
 

@@ -3,7 +3,8 @@
 //! A commit of a good device takes about as long as a few wake-ups of a sleeping core (95 µs
 //! against 15 to 37 µs), and confirms wait for it: so a shard with a core of its own polls for
 //! about the time a commit takes. Where commits take long a wake-up does not count, and polling
-//! would only burn the core.
+//! would only burn the core. A commit of many messages is slept over too: a wake-up is little for
+//! each of them, and in the time of the commit a core could do as much work again.
 
 use leveret_broker::id::Instant;
 
@@ -14,23 +15,29 @@ const REMEMBERED: usize = 16;
 /// Above this a wake-up is less than a tenth of the commit.
 const WORTHWHILE_NS: u64 = 400_000;
 
+/// Of the commits that are polled for: with more, each of its messages, of 1 KiB, pays for less than
+/// a thirtieth of a wake-up.
+const POLLED_BYTES_MAX: usize = 32 << 10;
+
 /// The commit under way and the time the last ones took.
 #[derive(Debug)]
 pub(crate) struct CommitPoll {
     took_ns: [u64; REMEMBERED],
     next: usize,
     began: Option<Instant>,
+    is_small: bool,
 }
 
 impl Default for CommitPoll {
     fn default() -> Self {
-        Self { took_ns: [u64::MAX; REMEMBERED], next: 0, began: None }
+        Self { took_ns: [u64::MAX; REMEMBERED], next: 0, began: None, is_small: false }
     }
 }
 
 impl CommitPoll {
-    /// A commit was submitted.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    /// A commit of so many bytes was submitted.
+    pub(crate) fn begin(&mut self, now: Instant, bytes: usize) {
+        self.is_small = bytes <= POLLED_BYTES_MAX;
         self.began = Some(now);
     }
 
@@ -47,7 +54,8 @@ impl CommitPoll {
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let shortest = self.took_ns.iter().min().copied().unwrap_or(u64::MAX);
         let waited = self.began.map(|began| now.since(began));
-        shortest <= WORTHWHILE_NS && waited.is_some_and(|waited| waited < 2 * shortest)
+        let worthwhile = self.is_small && shortest <= WORTHWHILE_NS;
+        worthwhile && waited.is_some_and(|waited| waited < 2 * shortest)
     }
 }
 
@@ -58,7 +66,7 @@ mod tests {
     fn after(took: &[u64]) -> CommitPoll {
         let mut poll = CommitPoll::default();
         for took in took {
-            poll.begin(Instant(1_000));
+            poll.begin(Instant(1_000), 4096);
             poll.end(Instant(1_000 + took));
         }
         poll
@@ -68,27 +76,29 @@ mod tests {
     fn it_polls_for_twice_the_time_a_commit_takes() {
         let mut poll = after(&[300_000, 95_000, 120_000]);
         assert!(!poll.is_due(Instant(5)), "none is under way");
-        poll.begin(Instant(1_000_000));
+        poll.begin(Instant(1_000_000), 4096);
         assert!(poll.is_due(Instant(1_000_000)) && poll.is_due(Instant(1_189_999)));
         assert!(!poll.is_due(Instant(1_190_000)));
         poll.end(Instant(1_200_000));
         assert!(!poll.is_due(Instant(1_200_000)));
+        poll.begin(Instant(1_200_000), POLLED_BYTES_MAX + 4096);
+        assert!(!poll.is_due(Instant(1_200_000)), "many wait together");
     }
 
     #[test]
     fn it_does_not_poll_for_what_it_does_not_know_or_what_takes_long() {
         let mut poll = after(&[]);
-        poll.begin(Instant(0));
+        poll.begin(Instant(0), 4096);
         assert!(!poll.is_due(Instant(0)));
         let mut poll = after(&[WORTHWHILE_NS + 1, 30_000_000]);
-        poll.begin(Instant(0));
+        poll.begin(Instant(0), 4096);
         assert!(!poll.is_due(Instant(0)));
         let mut poll = after(&[100_000]);
         (0..REMEMBERED).for_each(|_| {
-            poll.begin(Instant(0));
+            poll.begin(Instant(0), 4096);
             poll.end(Instant(10_000_000));
         });
-        poll.begin(Instant(0));
+        poll.begin(Instant(0), 4096);
         assert!(!poll.is_due(Instant(0)), "the device has become slow");
     }
 }

@@ -236,7 +236,7 @@ impl Disk {
             (Durability::Flush, Access::Direct) => WriteUntil::Durable,
             _ => WriteUntil::Taken,
         };
-        self.poll.begin(now);
+        self.poll.begin(now, length);
         let (bytes, start) = blocks.into_parts();
         let range = start..start + written_length;
         ring.write_file(&file, bytes, range, u64::from(offset), until, TOKEN_WRITE);

@@ -385,6 +385,7 @@ impl Bench {
     }
 
     fn collect_operations(&mut self) {
+        self.core.write_records();
         while let Some(operation) = self.core.log.as_mut().unwrap().poll_operation() {
             self.pending.push(operation);
         }
