@@ -367,7 +367,7 @@ impl Log {
 
     /// Whether everything added is durable.
     pub fn is_settled(&self) -> bool {
-        self.settles.is_empty() && self.commits.is_idle() && self.written == self.unwritten.end()
+        self.settles.is_empty() && self.commits.is_idle() && self.confirmed == self.unwritten.end()
     }
 
     /// Whether publishers have to wait: too much is waiting to be written, or the last segment is

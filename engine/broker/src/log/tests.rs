@@ -318,3 +318,87 @@ fn a_boot_after_a_clean_stop_is_seen_although_it_writes_nothing_more() {
     files.run(&mut Log::new(segments));
     assert!(!recovered(&files).clean);
 }
+
+/// What Core does before it polls the log.
+fn write_records(log: &mut Log) -> Vec<(u32, Place)> {
+    let (mut queues, mut written) = (Vec::new(), Vec::new());
+    while let Some(id) = log.take_unwritten(&mut queues) {
+        written.push((id.0, log.publish(&message(b"body"), &queues)));
+    }
+    written
+}
+
+fn queue(sequence: u64) -> QueueRef {
+    QueueRef { log_id: 1, sequence }
+}
+
+#[test]
+fn what_is_settled_before_its_commit_begins_is_not_written_and_confirmed_behind_a_flush() {
+    let (mut log, mut files) = (new_log(), Files::default());
+    files.run(&mut log);
+    log.add(MessageId(0), &message(b"body"), &[queue(0)]);
+    let first = log.last_added();
+    let places = write_records(&mut log);
+    let commit = log.poll_operation().unwrap();
+    let held = log.add(MessageId(1), &message(b"body"), &[queue(1)]);
+    let settled = log.add(MessageId(2), &message(b"body"), &[queue(2)]);
+    let last = log.last_added();
+    assert!(!held.is_written() && !settled.is_written());
+    log.settle(queue(2), settled, Instant(1));
+    log.release(settled);
+    assert_eq!(write_records(&mut log), [], "a commit is under way");
+    assert!(log.confirmed() < first && !log.is_settled());
+    let event = files.carry_out(commit).unwrap();
+    log.handle(event, Instant(1));
+    assert_eq!(log.confirmed(), first);
+    let written = write_records(&mut log);
+    assert_eq!(written.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1]);
+    assert_eq!(log.confirmed(), first, "its commit has not ended");
+    files.run(&mut log);
+    assert_eq!((log.confirmed(), log.is_settled()), (last, true));
+    assert_eq!(files.held().into_keys().collect::<Vec<_>>(), [(1, 0), (1, 1)]);
+    // Nothing is left to write, and yet there is a flush before anybody hears of it.
+    let settled = log.add(MessageId(2), &message(b"body"), &[queue(3)]);
+    log.settle(queue(3), settled, Instant(2));
+    log.release(settled);
+    assert_eq!(write_records(&mut log), []);
+    assert!(log.confirmed() < log.last_added() && !log.is_settled());
+    let commits = files.commits;
+    files.run(&mut log);
+    assert_eq!((log.confirmed(), files.commits), (log.last_added(), commits + 1));
+    // What has a record is settled by one.
+    log.settle(queue(0), places[0].1, Instant(3));
+    log.release(places[0].1);
+    log.handle_timeout(Instant(3 + SETTLE_DELAY_NS));
+    files.run(&mut log);
+    assert_eq!(files.held().into_keys().collect::<Vec<_>>(), [(1, 1)]);
+}
+
+#[test]
+fn no_more_than_a_batch_is_taken_at_a_time() {
+    let (mut log, mut files) = (Log::new(Segments::new(IDENTITY, 16 << 20)), Files::default());
+    files.run(&mut log);
+    let body = vec![7; 100_000];
+    for sequence in 0..30 {
+        log.add(MessageId(sequence as u32), &message(&body), &[queue(sequence)]);
+    }
+    let mut queues = Vec::new();
+    let mut commits = Vec::new();
+    while log.confirmed() < log.last_added() {
+        let mut taken = 0;
+        while log.take_unwritten(&mut queues).is_some() {
+            log.publish(&message(&body), &queues);
+            taken += 1;
+        }
+        commits.push((taken, log.confirmed()));
+        let operation = log.poll_operation().unwrap();
+        if let Some(event) = files.carry_out(operation) {
+            log.handle(event, Instant(1));
+        }
+    }
+    let most = commits.iter().map(|(taken, _)| *taken).max();
+    assert!(most < Some(13), "{commits:?}");
+    assert!(commits.is_sorted_by_key(|(_, confirmed)| *confirmed));
+    assert!(commits[2].1 > commits[0].1, "told batch by batch: {commits:?}");
+    assert_eq!(files.held().len(), 30);
+}
