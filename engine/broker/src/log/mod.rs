@@ -1,12 +1,12 @@
 //! The durable log of one shard, as a value; its format is `docs/STORE_FORMAT.md`.
 //!
 //! ```text
-//!   add ──► unwritten ──publish──► open batch ──► closed batches ──► one Commit under way ──► durable
-//!               │                      ▲                                    │
-//!               └── settled: nothing   └── settle                           └── its end starts the next
+//!   add ──► unwritten ──publish──► open batch ──► closed batches ──► one Commit under way
+//!               │                      ▲                              │
+//!               └── settled: nothing   └── settle                     └──► durable, next one
 //! ```
-//! Group commit has no timer of its own: while one commit is under way, messages gather, and its end
-//! starts the next. So a lone record waits for one device write and a crowd of them shares it.
+//! Group commit has no timer of its own: while one commit is under way, messages gather, and its
+//! end starts the next. So a lone record waits for one device write and a crowd of them shares it.
 
 pub mod blocks;
 pub mod bug;

@@ -15,8 +15,8 @@ const REMEMBERED: usize = 16;
 /// Above this a wake-up is less than a tenth of the commit.
 const WORTHWHILE_NS: u64 = 400_000;
 
-/// Of the commits that are polled for: with more, each of its messages, of 1 KiB, pays for less than
-/// a thirtieth of a wake-up.
+/// Bytes of a commit that is polled for, at most: with more, each of its messages, of 1 KiB, pays
+/// for less than a thirtieth of a wake-up.
 const POLLED_BYTES_MAX: usize = 32 << 10;
 
 /// The commit under way and the time the last ones took.
