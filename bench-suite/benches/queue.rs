@@ -16,6 +16,7 @@ use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use leveret_broker::id::Instant;
+use leveret_broker::mail::Deliveries;
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::queue::state::{Change, Effect, Holder, State};
 use leveret_broker::store::{MessageId, Store};
@@ -58,15 +59,16 @@ fn enqueue(state: &mut State, number: u32) {
 
 /// Gives the next message to [`HOLDER`].
 fn deliver(state: &mut State) -> u64 {
-    match state.apply(Change::CheckOut(Some(HOLDER))) {
+    match state.apply(Change::CheckOut(Some(HOLDER), 1)) {
         Effect::Left { delivery: Some(delivery), .. } => delivery,
         other => panic!("nothing was delivered: {other:?}"),
     }
 }
 
 fn settle(state: &mut State, delivery: u64) {
-    let effect = state.apply(Change::Settle(HOLDER, delivery));
-    assert!(matches!(effect, Effect::Returned(_)), "delivery {delivery} was not there");
+    let mut settled = 0;
+    state.settle(Deliveries { holder: HOLDER, first: delivery, count: 1 }, |_| settled += 1);
+    assert_eq!(settled, 1, "delivery {delivery} was not there");
 }
 
 fn requeue(state: &mut State, delivery: u64) {
@@ -104,7 +106,7 @@ fn waiting(criterion: &mut Criterion) {
     for &depth in depths() {
         bench_step(&mut group, BenchmarkId::new("auto-ack", depth), filled(depth), |state| {
             enqueue(state, 7);
-            let effect = state.apply(Change::CheckOut(None));
+            let effect = state.apply(Change::CheckOut(None, 1));
             assert!(matches!(effect, Effect::Left { delivery: None, .. }));
         });
         bench_step(&mut group, BenchmarkId::new("ack", depth), filled(depth), |state| {
@@ -189,7 +191,7 @@ fn returning(criterion: &mut Criterion) {
         });
         // Those that returned were given out again, so the next one is the first that waited.
         if depth > 0 {
-            let effect = state.apply(Change::CheckOut(None));
+            let effect = state.apply(Change::CheckOut(None, 1));
             let Effect::Left { entry, .. } = effect else { panic!("{effect:?}") };
             assert_eq!((entry.message, entry.redelivered), (MessageId(RETURNING), false));
         }
@@ -273,7 +275,7 @@ fn resting(criterion: &mut Criterion) {
             let mut pass = || {
                 let id = store.put(&message(black_box(&body)), 1);
                 state.apply(Change::Enqueue(id, Instant(1)));
-                let effect = state.apply(Change::CheckOut(Some(HOLDER)));
+                let effect = state.apply(Change::CheckOut(Some(HOLDER), 1));
                 let Effect::Left { entry, delivery: Some(delivery) } = effect else {
                     panic!("nothing was delivered: {effect:?}");
                 };
