@@ -5,6 +5,7 @@
 //! what `codec`, `queue` and routing cost, and what lies between them: if this grows and none of
 //! those does, look at the connection and the channel. What the kernel costs comes on top.
 
+#[expect(dead_code, reason = "the examples use the rest of it")]
 mod world;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};

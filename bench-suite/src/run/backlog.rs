@@ -73,7 +73,10 @@ fn fill_and_drain(
     if let (Some(before), Some(pid)) = (before_bytes, setting.broker.pid) {
         let rest = procfs::rss_bytes(pid)?;
         let bytes = rest.saturating_sub(before) as f64 / backlog.messages as f64;
-        reading.metrics.insert("bytes_per_message", bytes);
+        // Less than the bodies: it had the memory from before, or has the messages on its disk.
+        if bytes >= backlog.body_bytes as f64 {
+            reading.metrics.insert("bytes_per_message", bytes);
+        }
         reading.metrics.insert("rss_rest_bytes", before as f64);
         reading.metrics.insert("rss_peak_bytes", rest as f64);
     }
