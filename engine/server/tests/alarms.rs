@@ -59,7 +59,8 @@ fn a_full_memory_blocks_publishers_until_it_is_drained() {
     assert_eq!(sum(&broker, "rabbitmq_alarms_memory_used_watermark", ""), 1);
     assert_eq!(sum(&broker, "rabbitmq_alarms_free_disk_space_watermark", ""), 0);
     assert_eq!(sum(&broker, "leveret_connections_blocked", "reason=\"alarm\""), 1);
-    assert!(sum(&broker, "leveret_memory_bytes{", "") > 50 << 20);
+    // Paging goes on: what rests on the disk by now counts for little.
+    assert!(sum(&broker, "leveret_memory_bytes{", "") > 16 << 20);
 
     let mut consumer = open(&broker);
     let mut got = 0;
