@@ -79,6 +79,9 @@ impl Call<'_> {
                 self.core.send_to_queues(key, &destinations, &message, publish.mandatory, false);
             self.session.wait_to_publish(self.core, blocked);
         }
+        if let Some(queue) = self.core.backlogged.take() {
+            self.session.wait_for_consumers(self.core, queue);
+        }
         for (run, settlement) in transaction.settlements {
             if let Some(outbound) = self.outbound() {
                 outbound.settled(&run);
