@@ -90,12 +90,12 @@ fn wait_for_consumers(publisher_shard: u16, end: End) {
         body[..4].copy_from_slice(&number.to_be_bytes());
         publisher.publish(&mut world, 1, ("", "q"), false, &body);
     }
-    world.run(1_000_000);
     let blocked =
         |world: &World| world.shards()[usize::from(publisher_shard)].report(false).blocked.backlog;
     let published = |world: &World| -> u64 {
         world.shards().iter().map(|shard| shard.core().counts.published).sum()
     };
+    while blocked(&world) == 0 && world.step() {}
     assert_eq!(blocked(&world), 1, "{publisher_shard} {end:?}: did not wait");
     let before = published(&world);
     assert!(before < MESSAGES.into(), "{publisher_shard} {end:?}: waited for nothing");
@@ -103,6 +103,9 @@ fn wait_for_consumers(publisher_shard: u16, end: End) {
         End::Read => {}
         End::Cancel => {
             consumer.send(&mut world, 1, &BasicCancel { consumer_tag: "q", nowait: true });
+            let since = world.now();
+            while blocked(&world) > 0 && world.step() {}
+            assert!(world.now().since(since) < PATIENCE_NS, "they waited for nobody");
             world.run(1_000_000);
             assert_eq!((blocked(&world), published(&world)), (0, MESSAGES.into()), "nobody left");
             consumer.send(&mut world, 1, &all);
