@@ -193,7 +193,8 @@ impl Shard {
         })
     }
 
-    fn blocked_counts(&self) -> BlockedCounts {
+    /// Connections that read nothing for now, by what they wait for.
+    pub fn blocked_counts(&self) -> BlockedCounts {
         let sessions = || self.reading_halves().filter_map(Connection::session);
         let [mesh, log, alarm, backlog] = Block::ALL.map(|block| {
             sessions().filter(|session| session.blocks.since(block).is_some()).count()

@@ -381,7 +381,7 @@ impl World {
         let disks = self.disks.iter().filter_map(Disk::next_due);
         let logs = self.logs().filter_map(Log::next_timeout);
         // A publisher waits for consumers only so long, and its clients for what it reads then.
-        let held_back = self.shards.iter().filter(|shard| shard.report(false).blocked.backlog > 0);
+        let held_back = self.shards.iter().filter(|shard| shard.blocked_counts().backlog > 0);
         let logs = logs.chain(held_back.filter_map(Shard::next_timeout));
         let others = self.mesh.next_due().into_iter().chain(self.ledger.next_due());
         others.chain(disks).chain(logs).min()
