@@ -137,7 +137,7 @@ section() {
 }
 
 write_page() {
-    local bench page=$output/page.md
+    local bench rows page=$output/page.md
     {
         echo '# Criterion medians'
         echo
@@ -150,14 +150,9 @@ write_page() {
         echo "Last written $(date -u +%Y-%m-%d) on: $(processor), Linux $(uname -r)," \
             "$(cd "$repository" && rustc --version)."
         for bench in "${ALL[@]}"; do
-            echo
-            echo "## $bench"
-            echo
-            if [[ " ${benches[*]} " == *" $bench "* ]]; then
-                cat "$output/$bench.md"
-            else
-                section "$bench"
-            fi
+            rows=$(section "$bench")
+            [[ " ${benches[*]} " != *" $bench "* ]] || rows=$(cat "$output/$bench.md")
+            [[ -z $rows ]] || printf '\n## %s\n\n%s\n' "$bench" "$rows"
         done
     } >"$page"
     mv "$page" "$PAGE"
