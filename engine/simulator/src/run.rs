@@ -244,7 +244,7 @@ impl Run {
         if !self.world.is_mail_drained() {
             return Err("mail is left in a quiet world".into());
         }
-        let blocked = self.world.shards().iter().map(|shard| shard.blocked_counts());
+        let blocked = self.world.shards().iter().map(leveret_broker::shard::Shard::blocked_counts);
         if let Some(blocked) = blocked.into_iter().find(|of| *of != BlockedCounts::default()) {
             return Err(format!("a connection is held back in a quiet world: {blocked:?}"));
         }
