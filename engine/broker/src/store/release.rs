@@ -25,7 +25,9 @@ impl Store {
 
     /// Frees a memory copy, which no slot names any more.
     pub(super) fn free(&mut self, segment: u32, offset: u32) {
-        self.releases().free(segment, offset);
+        let mut releases = self.releases();
+        releases.segment = segment;
+        releases.free(offset);
     }
 }
 
@@ -43,14 +45,18 @@ impl Release<'_> {
             }
             return None;
         }
-        let (segment, offset) = (slot.segment(), slot.offset());
-        *slot = Slot::VACANT;
+        let segment = slot.segment();
+        if segment != self.segment && segment != ABSENT {
+            self.turn_to_segment_of(id);
+        }
+        let store = &mut *self.store;
+        let slot = std::mem::replace(&mut store.slots[id.0 as usize], Slot::VACANT);
         store.vacant.push(id.0);
         store.messages -= 1;
         if segment == ABSENT {
             store.absent -= 1;
         } else {
-            self.free(segment, offset);
+            self.free(slot.offset());
         }
         let logged = self.store.logged.get_mut(id.0 as usize)?;
         let place = std::mem::replace(logged, NOWHERE);
@@ -63,13 +69,18 @@ impl Release<'_> {
         self.store.log_entry(id)
     }
 
+    /// Counting may copy records forward, this message's too, which no queue holds but whose slot
+    /// still names its copy: only then is it known where that is.
+    #[inline]
+    fn turn_to_segment_of(&mut self, id: MessageId) {
+        self.count();
+        self.segment = self.store.slots[id.0 as usize].segment();
+    }
+
+    /// Frees a memory copy in the segment at hand.
     #[inline(always)]
-    fn free(&mut self, segment: u32, offset: u32) {
-        if segment != self.segment {
-            self.count();
-            self.segment = segment;
-        }
-        let memory = &self.store.segments[segment as usize].memory.bytes;
+    fn free(&mut self, offset: u32) {
+        let memory = &self.store.segments[self.segment as usize].memory.bytes;
         let header = Header::read(memory, offset as usize);
         self.records += 1;
         self.bytes += header.end() - offset as usize;
