@@ -49,10 +49,12 @@ use crate::{host, http, log, signal};
 /// than the patience of those who stop services (systemd 90 s, containers 10 s before they kill).
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
-/// How long the last commits of the logs may take; without them the next start takes longer.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last commits of the logs may take: disks stand still for seconds, and what was
+/// acknowledged last is forgotten without them. With the rest less than the 90 s above; who kills
+/// sooner takes no more than we would by giving up.
+const CLOSE_PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long the threads then have to give their rings back to the kernel; with the above 10 s.
+/// How long the threads then have to give their rings back to the kernel.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the process lives on after a failure.
@@ -78,16 +80,15 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     };
     broker.announce(&config, &features, &listeners);
     match broker.wait_for_end() {
-        Ending::Signal => {
-            broker.stop();
-            Ok(())
-        }
-        Ending::Failure { thread, reason } => {
-            // What was refused to publishers may leave; nothing else that is left can be trusted.
-            std::thread::sleep(FAILURE_DELAY);
-            Err(Failure::Thread { thread, reason })
-        }
+        Ending::Signal => broker.stop(),
+        Ending::Failure { thread, reason } => Err(failed(thread, reason)),
     }
+}
+
+/// What was refused to publishers may leave; nothing else that is left can be trusted.
+fn failed(thread: String, reason: String) -> Failure {
+    std::thread::sleep(FAILURE_DELAY);
+    Failure::Thread { thread, reason }
 }
 
 /// A broker between its start and its end, as the main thread sees it.
@@ -342,51 +343,50 @@ impl Broker {
         }
     }
 
-    /// Closes the listeners, takes leave of clients, and ends the threads, all in bounded time.
-    fn stop(&self) {
+    /// Closes the listeners, takes leave of clients, ends the logs and the threads, all in bounded
+    /// time. An error where a log has no end in order.
+    fn stop(&self) -> Result<(), Failure> {
         let shards = self.plan.cores.len();
         self.shared.enter(Stage::Stopping, &self.wakes);
         let stopped =
-            self.count_notices(shards, STOP_PATIENCE, |notice| matches!(notice, Notice::Stopped));
+            self.count_notices(shards, STOP_PATIENCE, |notice| matches!(notice, Notice::Stopped))?;
         if stopped < shards {
             let left: u32 = self.shared.placement.counts().iter().sum();
             warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
         }
         self.shared.enter(Stage::Closing, &self.wakes);
         let closed =
-            self.count_notices(shards, CLOSE_PATIENCE, |notice| matches!(notice, Notice::Closed));
+            self.count_notices(shards, CLOSE_PATIENCE, |notice| matches!(notice, Notice::Closed))?;
         if closed < shards {
-            warn!("the disk is slow: the end of a log was not written in time; nothing is lost");
+            return Err(Failure::DiskStandsStill { waited: CLOSE_PATIENCE });
         }
         self.shared.enter(Stage::Quitting, &self.wakes);
         // The control thread, the monitor, the files thread and the metadata thread end too.
-        self.count_notices(shards + 4, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended));
+        self.count_notices(shards + 4, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended))?;
         info!("stopped");
+        Ok(())
     }
 
-    /// Waits for `wanted` notices, `patience` long; returns how many came.
+    /// Waits for `wanted` notices, `patience` long; returns how many came. A thread that fails
+    /// meanwhile is the end.
     fn count_notices(
         &self,
         wanted: usize,
         patience: Duration,
         counts: impl Fn(&Notice) -> bool,
-    ) -> usize {
+    ) -> Result<usize, Failure> {
         let deadline = Instant::now() + patience;
         let mut seen = 0;
         while seen < wanted {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.notices.recv_timeout(left) {
                 Ok(notice) if counts(&notice) => seen += 1,
-                // A thread that fails now can neither stop nor end; do not wait for it.
-                Ok(Notice::Failed { thread, reason }) => {
-                    warn!("{thread} failed: {reason}");
-                    seen += 1;
-                }
+                Ok(Notice::Failed { thread, reason }) => return Err(failed(thread, reason)),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }
         }
-        seen
+        Ok(seen)
     }
 }
 

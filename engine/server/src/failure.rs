@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use leveret_ring::ProbeError;
 use thiserror::Error;
@@ -87,6 +88,16 @@ pub(crate) enum Failure {
         thread: String,
         /// What happened and what to do.
         reason: String,
+    },
+    /// A stop whose last commits did not come to an end.
+    #[error(
+        "the disk did not write the end of a log within {} s. Nothing confirmed is lost; the next \
+         start reads the log as after a crash, and what was acknowledged last may come again.",
+        waited.as_secs()
+    )]
+    DiskStandsStill {
+        /// How long it was given.
+        waited: Duration,
     },
     /// Something else the operating system refused.
     #[error("cannot {what}: {source}")]

@@ -25,6 +25,7 @@
 //!
 //! **Time.** Nothing passes or fails by the clock; deadlines only bound a hang. One window is in
 //! milliseconds: how long before a crash an ack may be forgotten, see `checker::ACK_WINDOW_NS`.
+//! While the disk stood still (`stall.rs`) it does not run.
 
 // All of this is test code, though only the functions below bear the attribute.
 #![allow(clippy::unwrap_used)]
@@ -54,6 +55,8 @@ mod process;
 mod random;
 #[path = "crash/restart.rs"]
 mod restart;
+#[path = "crash/stall.rs"]
+mod stall;
 #[path = "crash/topology.rs"]
 mod topology;
 #[path = "crash/traffic.rs"]
@@ -63,8 +66,6 @@ mod unconfirmed;
 #[path = "crash/wire.rs"]
 mod wire;
 
-use std::collections::BTreeMap;
-
 use killer::{FAIL_POINTS, Round, play};
 
 /// A history is kept in memory and judged at once, so long runs are cut into rounds.
@@ -72,6 +73,9 @@ const CYCLES_PER_ROUND: usize = 25;
 
 /// Each fail point is aimed at so often: reached or not depends on what the load is at.
 const AIMS_PER_FAIL_POINT: usize = 3;
+
+/// So often is aimed once more at those that were not reached: a busy machine loads less.
+const AIMING_ROUNDS_MAX: u64 = 5;
 
 #[test]
 fn fifty_kills_lose_nothing() {
@@ -95,20 +99,22 @@ fn fifty_kills_lose_nothing() {
 
 #[test]
 fn every_fail_point_loses_nothing() {
-    let findings = play(Round {
-        seed: seed() ^ 0xFA11,
-        cycles: AIMS_PER_FAIL_POINT * FAIL_POINTS.len(),
-        small_segments: true,
-        fail_points: FAIL_POINTS.to_vec(),
-    });
-    println!("{findings}");
-    assert!(findings.report.violations.is_empty(), "{findings}");
-    let missed: BTreeMap<_, _> = findings
-        .not_reached
-        .iter()
-        .filter(|(name, _)| !findings.reached.contains_key(*name))
-        .collect();
-    assert!(missed.is_empty(), "never reached: {missed:?}");
+    let mut missed = FAIL_POINTS.to_vec();
+    for round in 0..AIMING_ROUNDS_MAX {
+        let findings = play(Round {
+            seed: (seed() ^ 0xFA11) + round,
+            cycles: AIMS_PER_FAIL_POINT * missed.len(),
+            small_segments: true,
+            fail_points: missed.clone(),
+        });
+        println!("{findings}");
+        assert!(findings.report.violations.is_empty(), "{findings}");
+        missed.retain(|point| !findings.reached.contains_key(point.name));
+        if missed.is_empty() {
+            return;
+        }
+    }
+    panic!("never reached: {missed:?}");
 }
 
 /// The seed of all runs: what each of them does differs by its own constant.

@@ -6,7 +6,7 @@
 //! | phantom | delivered but never sent there, or not as it was sent |
 //! | unflagged | delivered again without `redelivered` |
 //! | order | first deliveries of a queue that do not ascend within a publisher's channel |
-//! | ack returned | delivered again though the broker had known the ack for [`ACK_WINDOW_NS`] |
+//! | ack returned | delivered again though the broker knew the ack for a second, stalls apart |
 //! | complaint | what a client saw: a confirmed declaration that is gone, broken protocol |
 //!
 //! Each queue has one consumer at a time, which drains it in the end; otherwise neither order nor
@@ -15,7 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use crate::history::{Ack, Delivered, End, History, Id, Outcome, Published};
+use crate::history::{Ack, Delivered, End, History, Id, Outcome, Published, Stall};
 
 /// An ack is durable within 10 ms; the rest is for a machine that tests other things too.
 pub(crate) const ACK_WINDOW_NS: u64 = 1_000_000_000;
@@ -128,7 +128,7 @@ pub(crate) fn check(history: &History) -> Report {
         report_never_sent(&rest[..phantoms], &mut report);
         rest = &rest[phantoms..];
         let own = rest.partition_point(|delivery| delivery.id == message.id);
-        check_message(message, &rest[..own], &history.ends, &mut report);
+        check_message(message, &rest[..own], history, &mut report);
         rest = &rest[own..];
     }
     report_never_sent(rest, &mut report);
@@ -139,7 +139,7 @@ pub(crate) fn check(history: &History) -> Report {
 fn check_message(
     message: &Published,
     deliveries: &[&Delivered],
-    ends: &[End],
+    history: &History,
     report: &mut Report,
 ) {
     match message.outcome {
@@ -164,7 +164,7 @@ fn check_message(
         if of_queue.iter().any(|delivery| delivery.ack != Ack::None) {
             acknowledged |= bit;
         }
-        check_repeated(of_queue, ends, report);
+        check_repeated(of_queue, history, report);
     }
     let missing = message.targets & !acknowledged;
     if message.persistent && message.outcome == Outcome::Confirmed && missing != 0 {
@@ -174,7 +174,7 @@ fn check_message(
 }
 
 /// `deliveries` are those of one message from one queue.
-fn check_repeated(deliveries: &[&Delivered], ends: &[End], report: &mut Report) {
+fn check_repeated(deliveries: &[&Delivered], history: &History, report: &mut Report) {
     for (earlier, later) in deliveries.iter().zip(&deliveries[1..]) {
         report.redeliveries += 1;
         if !later.redelivered {
@@ -184,10 +184,10 @@ fn check_repeated(deliveries: &[&Delivered], ends: &[End], report: &mut Report) 
         if earlier.ack == Ack::None {
             continue;
         }
-        if may_return(earlier, later, ends) {
+        if may_return(earlier, later, history) {
             report.acks_returned_in_window += 1;
         } else {
-            let end = ends.get(earlier.incarnation as usize);
+            let end = history.ends.get(earlier.incarnation as usize);
             let text = format!("{later:x?} after {earlier:x?}, which ended as {end:?}");
             report.add(Kind::AckReturned, text);
         }
@@ -195,15 +195,26 @@ fn check_repeated(deliveries: &[&Delivered], ends: &[End], report: &mut Report) 
 }
 
 /// Whether the ack of `earlier` may have been forgotten before `later`.
-fn may_return(earlier: &Delivered, later: &Delivered, ends: &[End]) -> bool {
+fn may_return(earlier: &Delivered, later: &Delivered, history: &History) -> bool {
     if earlier.incarnation == later.incarnation {
         return false;
     }
-    match (earlier.ack, ends.get(earlier.incarnation as usize)) {
+    match (earlier.ack, history.ends.get(earlier.incarnation as usize)) {
         (Ack::None | Ack::Sent, _) => true,
-        (Ack::Known(since), Some(End::Crashed(at))) => at.saturating_sub(since) <= ACK_WINDOW_NS,
+        (Ack::Known(since), Some(End::Crashed(at))) => {
+            let stalled = stalled_ns(&history.stalls, since, *at);
+            at.saturating_sub(since) <= ACK_WINDOW_NS + stalled
+        }
         (Ack::Known(_), Some(End::Stopped) | None) => false,
     }
+}
+
+/// How long the disk stood still between two times.
+fn stalled_ns(stalls: &[Stall], from_ns: u64, to_ns: u64) -> u64 {
+    let within = stalls
+        .iter()
+        .map(|stall| stall.to_ns.min(to_ns).saturating_sub(stall.from_ns.max(from_ns)));
+    within.sum()
 }
 
 fn check_order(history: &History, report: &mut Report) {

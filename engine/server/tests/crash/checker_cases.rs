@@ -1,7 +1,7 @@
 //! The checker against histories made by hand: each kind of violation is found, and nothing else.
 
 use crate::checker::{ACK_WINDOW_NS, Kind, Report, check};
-use crate::history::{Ack, Delivered, End, History, Id, Outcome, Published};
+use crate::history::{Ack, Delivered, End, History, Id, Outcome, Published, Stall};
 
 const CRASH_NS: u64 = 10 * ACK_WINDOW_NS;
 
@@ -25,7 +25,7 @@ fn judge(published: &[Published], delivered: &[Delivered]) -> Report {
         published: published.to_vec(),
         delivered: delivered.to_vec(),
         ends: vec![End::Crashed(CRASH_NS), End::Stopped],
-        complaints: Vec::new(),
+        ..History::default()
     })
 }
 
@@ -160,6 +160,30 @@ fn an_acked_message_may_return_only_if_the_crash_was_close() {
         let report = judge(&sent, &[delivered(1, 0, ack), last]);
         assert_eq!(report.kinds(), kinds, "{report}");
         assert_eq!(report.acks_returned_in_window, returned);
+    }
+}
+
+#[test]
+fn time_in_which_the_disk_stood_still_does_not_count() {
+    let since = CRASH_NS - ACK_WINDOW_NS - 300;
+    let stall = |from_ns, to_ns| Stall { from_ns, to_ns };
+    for (stalls, kinds) in [
+        (vec![stall(since, since + 300)], &[][..]),
+        (vec![stall(since + 1, since + 101), stall(CRASH_NS - 200, CRASH_NS + 999)], &[]),
+        (
+            vec![stall(since + 1, since + 100), stall(CRASH_NS - 200, CRASH_NS + 999)],
+            &[Kind::AckReturned],
+        ),
+        (vec![stall(0, since), stall(CRASH_NS, CRASH_NS + 999)], &[Kind::AckReturned]),
+    ] {
+        let report = check(&History {
+            published: vec![published(1, Confirmed)],
+            delivered: vec![delivered(1, 0, Ack::Known(since)), again(1, 1, Ack::Sent)],
+            ends: vec![End::Crashed(CRASH_NS), End::Stopped],
+            stalls,
+            ..History::default()
+        });
+        assert_eq!(report.kinds(), kinds, "{report}");
     }
 }
 

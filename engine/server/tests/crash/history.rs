@@ -83,6 +83,13 @@ pub(crate) enum End {
     Stopped,
 }
 
+/// A time during which the disk did not end a flush of one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stall {
+    pub(crate) from_ns: u64,
+    pub(crate) to_ns: u64,
+}
+
 /// Everything, once all queues were drained.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -90,6 +97,8 @@ pub(crate) struct History {
     pub(crate) delivered: Vec<Delivered>,
     /// The end of each incarnation, by its number; the last one may lack.
     pub(crate) ends: Vec<End>,
+    /// When nothing could become durable, in the order of time.
+    pub(crate) stalls: Vec<Stall>,
     /// What clients found wrong by themselves: topology that is gone, broken protocol.
     pub(crate) complaints: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! A data directory and an address that outlive the brokers on them.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering::SeqCst};
 use std::thread;
@@ -38,6 +38,11 @@ impl Home {
         // Shards that poll would take the cores from the clients of a small machine.
         let config = directory.file("leveret.toml", &format!("{options}spin_us = 0\n"));
         Self { directory, config, data, address: free_address() }
+    }
+
+    /// Where the configuration is, and the data unless they are elsewhere.
+    pub(crate) fn path(&self) -> &Path {
+        &self.directory.0
     }
 
     /// Starts a broker; one that ends before its banner is the error.

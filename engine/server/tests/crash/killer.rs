@@ -15,6 +15,7 @@ use crate::home::{Home, SMALL_SEGMENTS, log_of};
 use crate::load::{Load, Phase, Shared};
 use crate::process::Broker;
 use crate::random::Random;
+use crate::stall::Watch;
 use crate::traffic;
 use crate::wire::Wire;
 
@@ -85,12 +86,18 @@ pub(crate) struct Findings {
     /// How often it did not get there within its cycle.
     pub(crate) not_reached: BTreeMap<&'static str, usize>,
     pub(crate) took: Duration,
+    pub(crate) disk_stood_still: Duration,
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.took.as_secs_f64();
-        writeln!(f, "{seconds:.1} s; {}", self.report)?;
+        let stood_still = self.disk_stood_still.as_secs_f64();
+        writeln!(
+            f,
+            "{seconds:.1} s, the disk stood still for {stood_still:.1} s; {}",
+            self.report
+        )?;
         write!(f, "fail points reached {:?}; not reached {:?}", self.reached, self.not_reached)
     }
 }
@@ -129,6 +136,7 @@ pub(crate) fn play(round: Round) -> Findings {
     let mut first = killer.launch(None).unwrap_or_else(|broker| panic!("{}", log_of(broker)));
     declare_at(killer.shared.address);
     killer.end(&mut first, Ending::Kill);
+    let watch = Watch::start(killer.home.path(), &killer.shared);
     let load = Load::start(&killer.shared);
     for cycle in 0..killer.round.cycles {
         let ending = killer.choose_ending(cycle);
@@ -142,8 +150,11 @@ pub(crate) fn play(round: Round) -> Findings {
     killer.drain(&mut broker, &load);
     let (published, delivered) = load.join();
     let complaints = killer.shared.take_complaints();
-    let history = History { published, delivered, ends: killer.ends, complaints };
+    let stalls = watch.end();
+    let disk_stood_still = stalls.iter().map(|stall| stall.to_ns - stall.from_ns).sum();
+    let history = History { published, delivered, ends: killer.ends, stalls, complaints };
     Findings {
+        disk_stood_still: Duration::from_nanos(disk_stood_still),
         report: check(&history),
         reached: killer.reached,
         not_reached: killer.not_reached,

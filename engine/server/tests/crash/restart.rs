@@ -109,6 +109,29 @@ fn after_a_crash_every_message_may_be_a_second_one() {
     assert!(all.len() == 20 && all.iter().all(|message| message.redelivered), "{all:?}");
 }
 
+#[test]
+fn a_stop_waits_for_a_disk_that_stands_still() {
+    const STALL: Duration = Duration::from_secs(7);
+    let home = Home::new("");
+    let stall = format!("{}@2", STALL.as_millis());
+    let mut broker = home.start_with(1, &[("LEVERET_SLOW_DISK", stall)]);
+    let mut wire = home.connect();
+    let mut ledger = Ledger::new(QUEUE);
+    ledger.begin(&mut wire).unwrap();
+    (0..20).for_each(|_| ledger.publish(&mut wire, 1_000));
+    wire.consume(QUEUE).unwrap();
+    let seen: Vec<Message> = (0..20).map(|_| next_message(&mut wire)).collect();
+    // The second commit, perhaps a barrier, is in the way of this.
+    wire.ack(seen[14].tag, true);
+    let asked = Instant::now();
+    stop(&home, &mut broker, "TERM", wire);
+    assert!(asked.elapsed() > STALL / 2, "the disk did not stand still");
+    let _broker = home.start(1);
+    let serials: Vec<u32> =
+        get_all(&mut home.connect()).iter().map(|message| message.id.serial()).collect();
+    assert_eq!(serials, (15..20).collect::<Vec<u32>>(), "what was acknowledged is not there");
+}
+
 fn stop(home: &Home, broker: &mut crate::process::Broker, signal: &str, mut wire: Wire) {
     broker.signal(signal);
     // The close is read and answered, else the broker waits for it.
