@@ -30,9 +30,6 @@ pub struct ListenerId {
 pub enum Wait {
     /// Not at all; without anything to submit or to run not even a system call is made.
     No,
-    /// Not at all, and the kernel is given what there is to submit without being asked what has
-    /// happened: for somebody who has enough to do already. What it says unasked is told.
-    Submit,
     /// At most this long from now on. Zero is the same as [`Wait::No`].
     Until(Duration),
     /// Until something happens.

@@ -191,7 +191,7 @@ impl Queue {
             (submission.len(), submission.taskrun() || submission.cq_overflow())
         };
         let is_free = self.ring.completion().is_empty() && self.backlog.is_empty();
-        let wait = if is_free || wait == Wait::Submit { wait } else { Wait::No };
+        let wait = if is_free { wait } else { Wait::No };
         let result = match wait {
             Wait::Until(timeout) if !timeout.is_zero() => {
                 self.call(1, Some(timeout), EnterFlags::GETEVENTS)
@@ -201,8 +201,7 @@ impl Queue {
                 // GETEVENTS although nothing is waited for: deferred work runs only then.
                 self.call(0, None, EnterFlags::GETEVENTS)
             }
-            Wait::Submit if queued > 0 => self.call(0, None, EnterFlags::empty()),
-            Wait::No | Wait::Submit | Wait::Until(_) => Ok(()),
+            Wait::No | Wait::Until(_) => Ok(()),
         };
         match result {
             Ok(()) => Ok(()),

@@ -22,11 +22,11 @@ impl Ring {
         let mut wait = wait;
         if !self.ready.is_empty() {
             completions.append(&mut self.ready);
-            wait = if wait == Wait::Submit { wait } else { Wait::No };
+            wait = Wait::No;
         }
         self.buffers.reclaim();
         self.feed_starved();
-        let starving = !matches!(wait, Wait::No | Wait::Submit) && self.sockets.any_starved();
+        let starving = wait != Wait::No && self.sockets.any_starved();
         if starving && !self.buffers.pool().starve() {
             wait = Wait::No;
         }

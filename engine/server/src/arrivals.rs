@@ -8,12 +8,27 @@
 //!            A₃                  ──►      A₃
 //! ```
 //! A publisher in full flow fills buffer after buffer; the acks that make room for its messages and
-//! the request of somebody else are short. They do not stand in line behind all of it.
+//! the request of somebody else are short. They do not stand in line behind all of it, nor behind
+//! what the kernel would bring of it yet: of which more waits than its share nothing is received.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use leveret_broker::id::ConnectionId;
+
+/// Received bytes that wait, of all connections, before those with more than an equal share of them
+/// are held back: four turns' worth. Senders that are faster than the shard had better wait
+/// themselves, and what waits here would leave too few receive buffers, out of which it had to be
+/// copied.
+const WAITING_BYTES_MAX: usize = 2 << 20;
+
+/// The least share, as a buffer is more than most send at once: where thousands of connections send
+/// together, none of them is stopped and started again for a buffer each.
+const SHARE_MIN_BYTES: usize = 64 << 10;
+
+/// The part of its share down to which who was held back is worked off: one turn's worth, so that
+/// the next is there when it is done.
+const RESUME_PART: usize = 4;
 
 /// A buffer of a connection, or its end.
 #[derive(Debug)]
@@ -34,6 +49,8 @@ pub(crate) struct Arrivals {
     /// Connections of which something is in `waiting` or `round`.
     connections: usize,
     bytes: usize,
+    /// Connections that are held back.
+    held: Vec<ConnectionId>,
     rounds: u32,
     /// Memory of `waiting` for the next round.
     spare: VecDeque<Arrival>,
@@ -46,6 +63,10 @@ struct Line {
     bytes: usize,
     /// The last round that it was in.
     round: u32,
+    /// The shard takes nothing of it now.
+    unwanted: bool,
+    /// It is among those held back.
+    held: bool,
 }
 
 impl Arrivals {
@@ -53,23 +74,58 @@ impl Arrivals {
         self.connections == 0
     }
 
-    /// Bytes that wait, of all connections.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+    /// A new connection, which wants to be received from.
+    pub(crate) fn begin(&mut self, connection: ConnectionId) {
+        let line = self.line(connection);
+        (line.unwanted, line.held) = (false, false);
+        self.held.retain(|held| held.slot != connection.slot);
     }
 
-    /// Adds what arrived last.
-    pub(crate) fn push(&mut self, arrival: Arrival) {
-        let (slot, bytes) = arrival.key();
-        if self.lines.len() <= slot {
-            self.lines.resize(slot + 1, Line::default());
-        }
-        let line = &mut self.lines[slot];
-        self.connections += usize::from(line.arrivals == 0);
+    /// Whether the shard wants more of a connection. True when that is to be told to the ring now:
+    /// of who is held back nothing is received anyway.
+    pub(crate) fn want(&mut self, connection: ConnectionId, wanted: bool) -> bool {
+        let line = self.line(connection);
+        line.unwanted = !wanted;
+        !line.held
+    }
+
+    /// Adds what arrived last. True when nothing more of that connection is to be received now.
+    pub(crate) fn push(&mut self, arrival: Arrival) -> bool {
+        let (connection, bytes) = (arrival.connection, arrival.size_bytes());
+        let line = self.line(connection);
+        let is_first = line.arrivals == 0;
         line.arrivals += 1;
         line.bytes += bytes;
+        self.connections += usize::from(is_first);
         self.bytes += bytes;
         self.waiting.push_back(arrival);
+        if self.bytes <= WAITING_BYTES_MAX {
+            return false;
+        }
+        let share = self.share_bytes();
+        let line = self.line(connection);
+        if line.held || line.bytes <= share {
+            return false;
+        }
+        line.held = true;
+        let wanted = !line.unwanted;
+        self.held.push(connection);
+        wanted
+    }
+
+    /// Takes one that was held back and is to be received from again.
+    pub(crate) fn resume_next(&mut self) -> Option<ConnectionId> {
+        let enough = self.share_bytes() / RESUME_PART;
+        loop {
+            let lines = &self.lines;
+            let at = self.held.iter().position(|held| lines[held.slot as usize].bytes <= enough)?;
+            let connection = self.held.swap_remove(at);
+            let line = self.line(connection);
+            line.held = false;
+            if !line.unwanted {
+                return Some(connection);
+            }
+        }
     }
 
     /// Takes what is next.
@@ -78,20 +134,34 @@ impl Arrivals {
             self.begin_round();
         }
         let arrival = self.round.pop().or_else(|| self.waiting.pop_front())?;
-        let (slot, bytes) = arrival.key();
-        let line = &mut self.lines[slot];
+        let bytes = arrival.size_bytes();
+        let line = self.line(arrival.connection);
         line.arrivals -= 1;
         line.bytes -= bytes;
+        let is_last = line.arrivals == 0;
+        self.connections -= usize::from(is_last);
         self.bytes -= bytes;
-        self.connections -= usize::from(line.arrivals == 0);
         Some(arrival)
+    }
+
+    /// What may wait of one connection.
+    fn share_bytes(&self) -> usize {
+        (WAITING_BYTES_MAX / self.connections.max(1)).max(SHARE_MIN_BYTES)
+    }
+
+    fn line(&mut self, connection: ConnectionId) -> &mut Line {
+        let slot = connection.slot as usize;
+        if self.lines.len() <= slot {
+            self.lines.resize(slot + 1, Line::default());
+        }
+        &mut self.lines[slot]
     }
 
     fn begin_round(&mut self) {
         self.rounds = self.rounds.wrapping_add(1);
         let mut left = std::mem::take(&mut self.spare);
         for arrival in self.waiting.drain(..) {
-            let line = &mut self.lines[arrival.key().0];
+            let line = &mut self.lines[arrival.connection.slot as usize];
             if std::mem::replace(&mut line.round, self.rounds) == self.rounds {
                 left.push_back(arrival);
             } else {
@@ -102,14 +172,15 @@ impl Arrivals {
         // Stable: those with equally much stay in the order of their arrival.
         self.round.reverse();
         let lines = &self.lines;
-        self.round.sort_by_key(|arrival| std::cmp::Reverse(lines[arrival.key().0].bytes));
+        self.round.sort_by_key(|arrival| {
+            std::cmp::Reverse(lines[arrival.connection.slot as usize].bytes)
+        });
     }
 }
 
 impl Arrival {
-    /// The slot of the connection, and the size.
-    fn key(&self) -> (usize, usize) {
-        (self.connection.slot as usize, self.bytes.as_ref().map_or(0, Bytes::len))
+    fn size_bytes(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -126,8 +197,8 @@ mod tests {
         Arrival { connection: ConnectionId { slot, generation: 1 }, bytes: None }
     }
 
-    fn popped(arrivals: &mut Arrivals) -> Option<(usize, usize)> {
-        arrivals.pop().map(|arrival| arrival.key())
+    fn popped(arrivals: &mut Arrivals) -> Option<(u32, usize)> {
+        arrivals.pop().map(|arrival| (arrival.connection.slot, arrival.size_bytes()))
     }
 
     #[test]
@@ -145,7 +216,7 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
         assert_eq!(order, [(2, 3), (1, 7), (0, 10), (1, 3), (0, 4), (0, 2)]);
-        assert!(arrivals.is_empty() && arrivals.bytes() == 0);
+        assert!(arrivals.is_empty() && arrivals.bytes == 0);
         assert!(arrivals.lines.iter().all(|line| line.bytes == 0));
     }
 
@@ -171,6 +242,55 @@ mod tests {
         arrivals.push(received(1, b"b"));
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
         assert_eq!(order, [(1, 1), (0, 4), (0, 0)]);
+    }
+
+    #[test]
+    fn who_sends_more_than_its_share_is_held_back_until_most_is_worked_off() {
+        static BUFFER: [u8; SHARE_MIN_BYTES] = [7; SHARE_MIN_BYTES];
+        let mut arrivals = Arrivals::default();
+        let buffers = WAITING_BYTES_MAX / BUFFER.len();
+        let hold: Vec<bool> =
+            (0..buffers + 2).map(|_| arrivals.push(received(0, &BUFFER))).collect();
+        assert_eq!(hold.iter().position(|&hold| hold), Some(buffers), "one more than its share");
+        assert!(!hold[buffers + 1], "it is told once");
+        assert!(!arrivals.push(received(1, b"a short one")), "nobody else is");
+        // The short one goes first, so all is its share again, of which a quarter may be left.
+        let mut left = buffers + 2;
+        while arrivals.resume_next().is_none() {
+            left -= usize::from(arrivals.pop().is_some_and(|next| next.connection.slot == 0));
+        }
+        assert_eq!(left, buffers / RESUME_PART);
+        assert_eq!(arrivals.resume_next(), None);
+        assert!(!arrivals.push(received(0, &BUFFER)), "it has its share again");
+    }
+
+    #[test]
+    fn the_shard_and_the_share_both_have_to_agree() {
+        static LONG: [u8; WAITING_BYTES_MAX + 1] = [7; WAITING_BYTES_MAX + 1];
+        let connection = ConnectionId { slot: 0, generation: 1 };
+        let mut arrivals = Arrivals::default();
+        assert!(arrivals.want(connection, false), "the ring is told");
+        assert!(!arrivals.push(received(0, &LONG)), "nothing is received of it already");
+        arrivals.pop();
+        assert_eq!(arrivals.resume_next(), None, "the shard wants nothing");
+        assert!(arrivals.want(connection, true));
+        assert!(arrivals.push(received(0, &LONG)));
+        assert!(!arrivals.want(connection, false) && !arrivals.want(connection, true));
+        arrivals.pop();
+        assert_eq!(arrivals.resume_next(), Some(connection));
+    }
+
+    #[test]
+    fn the_next_connection_of_a_slot_begins_anew() {
+        static LONG: [u8; WAITING_BYTES_MAX + 1] = [7; WAITING_BYTES_MAX + 1];
+        let next = ConnectionId { slot: 0, generation: 2 };
+        let mut arrivals = Arrivals::default();
+        assert!(arrivals.push(received(0, &LONG)));
+        assert!(!arrivals.want(next, false));
+        arrivals.begin(next);
+        arrivals.pop();
+        assert_eq!(arrivals.resume_next(), None);
+        assert!(arrivals.want(next, true), "it is not held back");
     }
 
     #[test]

@@ -46,11 +46,6 @@ const BATCHES_PER_LANE_MAX: usize = 4;
 /// while both are in a core's level 2 cache, and before an outbox is full of it.
 const ARRIVED_BYTES_PER_TURN: usize = 512 << 10;
 
-/// While more received bytes than this wait, the kernel is not asked for others: four turns' worth.
-/// Senders that are faster than the shard had better wait themselves, and what waits here would
-/// leave too few receive buffers, out of which it had to be copied.
-const ARRIVED_BYTES_MAX: usize = 2 << 20;
-
 /// Connections taken over per turn; each costs two system calls.
 const ADOPTIONS_PER_TURN_MAX: usize = 64;
 
@@ -141,9 +136,6 @@ impl Driver {
 
     fn wait(&self, now: Instant, last_work: Instant) -> Wait {
         let has_work = self.state.busy || !self.state.arrived.is_empty() || self.disk.has_event();
-        if self.state.arrived.bytes() > ARRIVED_BYTES_MAX {
-            return Wait::Submit;
-        }
         if has_work || now.since(last_work) < self.spin_ns {
             return Wait::No;
         }
@@ -164,7 +156,7 @@ impl Driver {
     /// Before each sleep, so that the figure of a shard that sleeps is its present one.
     fn publish_memory(&mut self, wait: Wait) {
         self.state.turns += 1;
-        let sleeps = !matches!(wait, Wait::No | Wait::Submit);
+        let sleeps = wait != Wait::No;
         if sleeps || self.state.turns >= TURNS_PER_FIGURE {
             self.state.turns = 0;
             self.shared.resources.publish(self.index, self.shard.core().memory_bytes());
@@ -172,7 +164,7 @@ impl Driver {
     }
 
     fn turn(&mut self, wait: Wait) -> Result<(), RingError> {
-        if matches!(wait, Wait::No | Wait::Submit) {
+        if wait == Wait::No {
             return self.ring.turn(wait, &mut self.state.completions);
         }
         let wait = if self.mesh.prepare_sleep() { wait } else { Wait::No };
@@ -194,7 +186,9 @@ impl Driver {
                 }
                 Completion::Received { socket, bytes } => {
                     let connection = connection(socket);
-                    self.state.arrived.push(Arrival { connection, bytes: Some(bytes) });
+                    if self.state.arrived.push(Arrival { connection, bytes: Some(bytes) }) {
+                        self.ring.pause(socket);
+                    }
                 }
                 Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
                     let connection = connection(socket);
@@ -235,6 +229,9 @@ impl Driver {
                 None => Event::Ended { connection },
             };
             self.shard.handle(event, now);
+        }
+        while let Some(connection) = self.state.arrived.resume_next() {
+            self.ring.receive(socket(connection));
         }
     }
 
@@ -323,6 +320,7 @@ impl Driver {
         let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
         let socket = self.ring.adopt_accepted(stream)?;
         debug!("shard {} serves {peer}", self.index);
+        self.state.arrived.begin(connection(socket));
         self.shard.handle(Event::Accepted { connection: connection(socket), peer }, now);
         self.ring.receive(socket);
         Ok(())
@@ -351,8 +349,16 @@ impl Driver {
                     let (scratch, bodies) = outbox.into_parts();
                     self.ring.send(socket(connection), Outgoing { scratch, bodies });
                 }
-                Operation::Pause { connection } => self.ring.pause(socket(connection)),
-                Operation::Resume { connection } => self.ring.receive(socket(connection)),
+                Operation::Pause { connection } => {
+                    if self.state.arrived.want(connection, false) {
+                        self.ring.pause(socket(connection));
+                    }
+                }
+                Operation::Resume { connection } => {
+                    if self.state.arrived.want(connection, true) {
+                        self.ring.receive(socket(connection));
+                    }
+                }
                 Operation::Close { connection } => self.ring.close(socket(connection)),
                 Operation::Disk(operation) => {
                     self.disk.carry_out(operation, &mut self.ring, now);
