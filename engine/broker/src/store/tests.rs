@@ -33,33 +33,47 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn keeps_what_is_held_and_frees_the_rest(
-        steps in prop::collection::vec((0u8..3, 0usize..1500, any::<u16>()), 1..1500),
+        steps in prop::collection::vec((0u8..4, 0usize..700, any::<u16>()), 1..1500),
         run in 1usize..40,
     ) {
         let mut store = Store::default();
         let mut held: Vec<(MessageId, Vec<u8>)> = Vec::new();
         for (step, size, pick) in steps {
             if step > 0 {
-                let body: Vec<u8> = (0..size).map(|at| (at as u16 ^ pick) as u8).collect();
-                held.push((store.put(&message(&body), 1), body));
-            } else if !held.is_empty() {
-                let first = usize::from(pick) % held.len();
-                let run: Vec<_> = held.drain(first..held.len().min(first + run)).collect();
-                for (id, body) in &run {
-                    prop_assert_eq!(&body_of(&store, *id), body);
+                for nth in 0..run as u16 {
+                    let body: Vec<u8> = (0..size).map(|at| (at as u16 ^ pick ^ nth) as u8).collect();
+                    held.push((store.put(&message(&body), 1), body));
                 }
-                let mut releases = store.releases();
-                for (id, _) in run {
-                    releases.release(id);
-                }
+            } else {
+                release_some(&mut store, &mut held, run, usize::from(pick));
             }
             prop_assert_eq!(store.messages(), held.len());
         }
-        for (id, body) in held {
-            prop_assert_eq!(body_of(&store, id), body);
-            store.release(id);
+        while !held.is_empty() {
+            release_some(&mut store, &mut held, run, run);
         }
         prop_assert_eq!(store.live_bytes(), 0);
+    }
+}
+
+/// A run from all over the segments: what comes next is mostly in another one.
+fn release_some(
+    store: &mut Store,
+    held: &mut Vec<(MessageId, Vec<u8>)>,
+    count: usize,
+    mut pick: usize,
+) {
+    let mut run = Vec::new();
+    for _ in 0..count.min(held.len()) {
+        pick = pick.wrapping_mul(25_173).wrapping_add(13_849);
+        run.push(held.swap_remove(pick % held.len()));
+    }
+    for (id, body) in &run {
+        assert_eq!(&body_of(store, *id), body);
+    }
+    let mut releases = store.releases();
+    for (id, _) in run {
+        releases.release(id);
     }
 }
 
