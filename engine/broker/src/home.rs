@@ -12,7 +12,7 @@ use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
 use crate::log::Ticket;
 use crate::mail::{
-    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
+    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Run, Settlement, Signal, Subscription,
 };
 use crate::message::{Message, Messages};
 use crate::paging::queue_ref;
@@ -57,7 +57,7 @@ impl Core {
         let taker = if queue.state.is_empty() { next_taker(queue, &mut self.exits) } else { None };
         let mut number = None;
         if taker.is_some_and(|(taker, _)| taker.no_ack) {
-            queue.state.apply(Change::PassThrough);
+            queue.state.apply(Change::PassThrough(1));
         } else {
             let rested = self.log.is_some().then_some(&mut self.rested);
             let resting = rest(&mut self.store, rested, queue, message, resting);
@@ -79,7 +79,44 @@ impl Core {
         queue.record_latency(message.published_at, self.now, self.now);
         self.latency.record(message.published_at, self.now, self.now);
         let home = self.id;
-        self.exits.deliver(way, || delivery_of(queue, home, &taker, number, false), message);
+        let queue = &*queue;
+        let delivery = move || delivery_of(queue, home, &taker, number, false);
+        self.exits.deliver(way, delivery, message);
+    }
+
+    /// Gives messages that came together to consumers that acknowledge nothing, while nothing waits
+    /// and one of them can take more; returns how many. The others are to be published one by one.
+    pub fn pass_through(&mut self, id: QueueId, messages: &mut Run<'_>) -> u64 {
+        let mut passed = 0;
+        let Some(queue) = open_queue(&mut self.queues, id) else {
+            return passed;
+        };
+        while !messages.is_over()
+            && queue.state.is_empty()
+            && let Some((taker, way)) = next_taker(queue, &mut self.exits)
+            && taker.no_ack
+        {
+            let first = delivery_of(queue, self.id, &taker, None, false);
+            let mut leaving = Leaving {
+                messages: &mut *messages,
+                most: queue.consumers.in_a_row(&taker),
+                published_at: Instant(0),
+                ready_at: self.now,
+                now: self.now,
+                count: 0,
+                of_queue: &mut queue.waits,
+                of_shard: &mut self.latency,
+            };
+            let count = self.exits.deliver_many(way, first, &mut leaving);
+            leaving.tell();
+            queue.state.apply(Change::PassThrough(count));
+            queue.consumers.took_many(&taker, count as u32);
+            queue.counts.published += count;
+            queue.counts.delivered += count;
+            self.counts.count_deliveries(true, count);
+            passed += count;
+        }
+        passed
     }
 
     /// Gives ready messages to consumers that can take them.
@@ -110,10 +147,10 @@ impl Core {
             let holder = (!taker.no_ack).then_some(taker.holder);
             let number = holder.map(|holder| queue.state.next_delivery(holder));
             let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
-            let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
+            let most = queue.consumers.in_a_row(&taker);
             let mut leaving = Leaving {
-                ids: run.messages[..most].iter(),
-                reader: self.store.reader(),
+                messages: Resting { ids: run.messages.iter(), reader: self.store.reader() },
+                most,
                 published_at: Instant(0),
                 ready_at: run.ready_at,
                 now: self.now,
@@ -481,9 +518,10 @@ pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Opti
 
 /// Messages that leave a queue one after the other. Those that waited equally long, as those do
 /// that came in one turn, have their latencies counted together.
-struct Leaving<'a> {
-    ids: slice::Iter<'a, MessageId>,
-    reader: Reader<'a>,
+struct Leaving<'a, M> {
+    messages: M,
+    /// No more than this many leave.
+    most: usize,
     published_at: Instant,
     ready_at: Instant,
     now: Instant,
@@ -493,11 +531,24 @@ struct Leaving<'a> {
     of_shard: &'a mut ShardLatency,
 }
 
-impl Messages for Leaving<'_> {
-    /// The next one that is resident.
+/// Messages at rest, as far as they are resident.
+struct Resting<'a> {
+    ids: slice::Iter<'a, MessageId>,
+    reader: Reader<'a>,
+}
+
+impl Messages for Resting<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<&Message<'_>> {
-        let message = self.reader.read(*self.ids.next()?)?;
+        self.reader.read(*self.ids.next()?)
+    }
+}
+
+impl<M: Messages> Messages for Leaving<'_, M> {
+    #[inline(always)]
+    fn next(&mut self) -> Option<&Message<'_>> {
+        self.most = self.most.checked_sub(1)?;
+        let message = self.messages.next()?;
         if message.published_at != self.published_at {
             let before = mem::replace(&mut self.published_at, message.published_at);
             let count = mem::take(&mut self.count);
@@ -508,7 +559,7 @@ impl Messages for Leaving<'_> {
     }
 }
 
-impl Leaving<'_> {
+impl<M> Leaving<'_, M> {
     /// Tells how long the last ones took.
     fn tell(self) {
         let times = [self.published_at, self.ready_at, self.now];

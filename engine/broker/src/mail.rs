@@ -25,7 +25,7 @@ use crate::writer::Delivery;
 
 mod batch;
 
-pub use batch::{BATCH_BYTES_MAX, Batch, Parcel, Span};
+pub use batch::{BATCH_BYTES_MAX, Batch, Parcel, Run, Span};
 
 /// Which of the two queues between a pair of mesh members a mail takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

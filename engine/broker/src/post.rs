@@ -66,14 +66,11 @@ impl Post {
     }
 
     /// The batch that the next mail of this lane goes into. Exactly one mail is to be added.
-    #[inline]
+    #[inline(always)]
     pub fn open(&mut self, to: ShardId, lane: Lane) -> &mut Batch {
         let queue = &mut self.members[usize::from(to.0)].lanes[lane as usize];
         if queue.open.is_full() {
-            let fresh = self.spare.pop().unwrap_or_default();
-            let full = std::mem::replace(&mut queue.open, fresh);
-            queue.closed_bytes += full.weight_bytes();
-            queue.closed.push_back(full);
+            queue.close(&mut self.spare);
         }
         &mut queue.open
     }
@@ -148,6 +145,16 @@ impl Post {
     pub fn waiting_bytes(&self) -> usize {
         let lanes = self.members.iter().flat_map(|member| &member.lanes);
         lanes.map(|queue| queue.closed_bytes + queue.open.weight_bytes()).sum()
+    }
+}
+
+impl Queue {
+    #[inline(never)]
+    fn close(&mut self, spare: &mut Vec<Batch>) {
+        let fresh = spare.pop().unwrap_or_default();
+        let full = std::mem::replace(&mut self.open, fresh);
+        self.closed_bytes += full.weight_bytes();
+        self.closed.push_back(full);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::durable::Recovered;
 use crate::event::{Alarms, Event, Operation};
 use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
 use crate::mail::{Batch, Lane, Mail, Signal};
+use crate::message::Messages;
 use crate::outbox::Outbox;
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -273,12 +274,21 @@ impl Shard {
         let core = &mut self.core;
         match mail {
             Mail::Publish { queues, parcels, confirm } => {
-                let (queues, mut done) = (batch.queues(queues), 0);
-                for message in batch.messages(parcels) {
-                    let through = core.publish_home(queues.iter().copied(), &message);
+                let (queues, mut messages) = (batch.queues(queues), batch.messages(parcels));
+                let passed = match queues {
+                    [queue] => core.pass_through(*queue, &mut messages),
+                    _ => 0,
+                };
+                let mut done = 0;
+                let mut confirmed = |core: &mut Core, through| {
                     done += u32::from(
                         confirm.is_some_and(|channel| !core.awaits_log(from, channel, through)),
                     );
+                };
+                (0..passed).for_each(|_| confirmed(core, None));
+                while let Some(message) = messages.next() {
+                    let through = core.publish_home(queues.iter().copied(), message);
+                    confirmed(core, through);
                 }
                 if let Some(channel) = confirm.filter(|_| done > 0) {
                     core.confirm_to(from, channel, done);
@@ -306,11 +316,9 @@ impl Shard {
                 let Some(place) = core.exits.writers.place(delivery.consumer.channel) else {
                     return;
                 };
-                for (delivery, message) in delivery.run().zip(batch.messages(parcels)) {
-                    core.exits.writers.deliver_at(place, &delivery, &message);
-                    if delivery.granted && delivery.number.is_none() {
-                        core.grant(delivery.consumer.channel);
-                    }
+                core.exits.writers.deliver_all_at(place, delivery, &mut batch.messages(parcels));
+                if delivery.granted && delivery.number.is_none() {
+                    core.grant(delivery.consumer.channel);
                 }
                 core.stop_full_consumer(&delivery.consumer);
             }

@@ -8,6 +8,7 @@ use leveret_amqp::encoder::{self, ContentMethod};
 use leveret_amqp::frame::FRAME_END;
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
+use crate::mail::Run;
 use crate::message::{Body, Message, Messages};
 use crate::outbound::{Consumer, Outbound};
 use crate::outbox::Outbox;
@@ -100,13 +101,16 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Whether this is what comes `count` deliveries behind `first`, of which it says the same.
-    #[inline]
+    /// Whether this is what comes `count` deliveries of this shard behind `first` and says
+    /// the same, where both are in one batch. Nobody else is the same holder there: who takes the
+    /// place of another one has its consume-ok in between.
+    #[inline(always)]
     pub fn continues(&self, first: &Self, count: u64) -> bool {
-        self.consumer == first.consumer
-            && (self.queue, self.home, self.holder) == (first.queue, first.home, first.holder)
+        let continues = (self.queue, self.holder) == (first.queue, first.holder)
             && (self.redelivered, self.granted) == (first.redelivered, first.granted)
-            && self.number == first.number.map(|number| number + count)
+            && self.number == first.number.map(|number| number + count);
+        debug_assert!(!continues || (self.consumer, self.home) == (first.consumer, first.home));
+        continues
     }
 
     /// This one and those that continue it, without end.
@@ -278,6 +282,19 @@ impl Writers {
             count
         });
         taken.unwrap_or_else(|| u64::from(messages.next().is_some()))
+    }
+
+    /// Writes the deliveries of a mail to the channel at a place that [`Self::place`] has just
+    /// found. They have left their queue, so there has to be room for them.
+    pub fn deliver_all_at(&mut self, place: Place, first: Delivery, messages: &mut Run<'_>) {
+        let mut next = first;
+        while !messages.is_over() {
+            let taken = self.deliver_many_at(place, &next, messages);
+            if taken == 0 {
+                return;
+            }
+            next.number = next.number.map(|number| number + taken);
+        }
     }
 
     /// Takes the next connection that has something to send or to end.

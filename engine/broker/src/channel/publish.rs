@@ -309,7 +309,6 @@ impl Core {
         if destinations.is_empty() {
             self.unroutable(channel, message, mandatory);
         }
-        let mut away = std::mem::take(&mut self.away);
         let mut backed_up = None;
         for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
@@ -317,7 +316,7 @@ impl Core {
             if home == self.id {
                 let through = self.publish_home(queues, message);
                 if confirm && self.awaits_log(home, channel, through) {
-                    away.push(home);
+                    self.away.push(home);
                 }
                 if through.is_some() && self.told_backed_up {
                     backed_up = Some(home);
@@ -332,19 +331,20 @@ impl Core {
             self.exits.post.open(home, Lane::Work).publish(queues, message, asker);
             self.exits.body_bytes.copied.mail += message.body.copied_bytes();
             if confirm {
-                away.push(home);
+                self.away.push(home);
             }
             if self.exits.post.is_backed_up(home, Lane::Work) {
                 backed_up = Some(home);
             }
         }
-        if confirm && away.is_empty() {
+        if confirm && self.away.is_empty() {
             self.confirm_at_once(channel);
         } else if confirm {
+            let mut away = std::mem::take(&mut self.away);
             self.confirm_later(channel, &away);
+            away.clear();
+            self.away = away;
         }
-        away.clear();
-        self.away = away;
         backed_up
     }
 

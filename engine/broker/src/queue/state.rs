@@ -38,8 +38,8 @@ pub struct State {
 pub enum Change {
     /// A message arrives and waits.
     Enqueue(MessageId, Instant),
-    /// A message arrives and leaves at once to somebody who acknowledges nothing.
-    PassThrough,
+    /// So many messages arrive and leave at once to somebody who acknowledges nothing.
+    PassThrough(u64),
     /// A message arrives and leaves at once to somebody who has to settle it.
     HandOver(MessageId, Holder),
     /// The next messages leave, so many of those of [`State::front_run`]; without a holder they
@@ -90,8 +90,8 @@ impl State {
                 self.ready.push(Entry { message, redelivered: false, position, ready_at });
                 Effect::None
             }
-            Change::PassThrough => {
-                self.next_position += 1;
+            Change::PassThrough(count) => {
+                self.next_position += count;
                 Effect::None
             }
             Change::HandOver(message, holder) => {

@@ -16,7 +16,7 @@ use crate::log::{Log, LogId, PROCESS_QUEUE, Place};
 use crate::mail::{
     Deliveries, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
-use crate::message::{Body, Likeness, Message};
+use crate::message::{Body, Likeness, Message, Messages};
 use crate::paging::record_in;
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -351,8 +351,10 @@ impl Bench {
                 match mail {
                     Mail::Deliver { delivery, parcels } => {
                         let (queue, channel) = (delivery.queue, delivery.consumer.channel);
-                        for (given, message) in delivery.run().zip(batch.messages(*parcels)) {
-                            let message = self.took(queue, &message, given.redelivered);
+                        let mut messages = batch.messages(*parcels);
+                        for given in delivery.run() {
+                            let Some(message) = messages.next() else { break };
+                            let message = self.took(queue, message, given.redelivered);
                             if let Some(first) = given.number {
                                 let delivery = Deliveries { holder: given.holder, first, count: 1 };
                                 self.unacked.push(Unacked { queue, delivery, channel, message });
