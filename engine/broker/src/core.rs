@@ -348,7 +348,7 @@ impl Exits {
 
     /// Sends a delivery to its consumer by the way that [`Self::room`] found.
     #[inline(always)]
-    pub fn deliver(&mut self, way: Way, make: impl FnOnce() -> Delivery, message: &Message<'_>) {
+    pub fn deliver(&mut self, way: Way, make: impl Fn() -> Delivery, message: &Message<'_>) {
         // Made where it is used: a value that the mesh takes by reference must not be laid out in
         // memory for the sockets, too.
         match way {
@@ -360,7 +360,7 @@ impl Exits {
                     self.grant_waiting(delivery.consumer.channel);
                 }
             }
-            Way::Mesh(shard) => self.mail(shard, make, message),
+            Way::Mesh(shard) => self.mail(shard, &make(), message),
         }
     }
 
@@ -382,7 +382,7 @@ impl Exits {
                 let mut taken = 0;
                 while let Some(message) = messages.next() {
                     let number = first.number.map(|number| number + taken);
-                    self.mail(shard, || Delivery { number, ..first }, message);
+                    self.mail(shard, &Delivery { number, ..first }, message);
                     taken += 1;
                     if self.post.is_backed_up(shard, Lane::Reply) {
                         break;
@@ -394,13 +394,8 @@ impl Exits {
     }
 
     #[inline(never)]
-    fn mail(
-        &mut self,
-        shard: ShardId,
-        make: impl FnOnce() -> Delivery,
-        message: &Message<'_>,
-    ) {
-        self.post.open(shard, Lane::Reply).deliver(&make(), message);
+    fn mail(&mut self, shard: ShardId, delivery: &Delivery, message: &Message<'_>) {
+        self.post.open(shard, Lane::Reply).deliver(delivery, message);
         self.body_bytes.copied.mail += message.body.copied_bytes();
     }
 }

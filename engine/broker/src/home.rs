@@ -79,9 +79,7 @@ impl Core {
         queue.record_latency(message.published_at, self.now, self.now);
         self.latency.record(message.published_at, self.now, self.now);
         let home = self.id;
-        let queue = &*queue;
-        let delivery = move || delivery_of(queue, home, &taker, number, false);
-        self.exits.deliver(way, delivery, message);
+        self.exits.deliver(way, || delivery_of(queue, home, &taker, number, false), message);
     }
 
     /// Gives messages that came together to consumers that acknowledge nothing, while nothing waits
@@ -98,8 +96,7 @@ impl Core {
         {
             let first = delivery_of(queue, self.id, &taker, None, false);
             let mut leaving = Leaving {
-                messages: &mut *messages,
-                most: queue.consumers.in_a_row(&taker),
+                messages: messages.first(queue.consumers.in_a_row(&taker)),
                 published_at: Instant(0),
                 ready_at: self.now,
                 now: self.now,
@@ -109,6 +106,7 @@ impl Core {
             };
             let count = self.exits.deliver_many(way, first, &mut leaving);
             leaving.tell();
+            messages.skip(count);
             queue.state.apply(Change::PassThrough(count));
             queue.consumers.took_many(&taker, count as u32);
             queue.counts.published += count;
@@ -147,10 +145,9 @@ impl Core {
             let holder = (!taker.no_ack).then_some(taker.holder);
             let number = holder.map(|holder| queue.state.next_delivery(holder));
             let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
-            let most = queue.consumers.in_a_row(&taker);
+            let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
             let mut leaving = Leaving {
-                messages: Resting { ids: run.messages.iter(), reader: self.store.reader() },
-                most,
+                messages: Resting { ids: run.messages[..most].iter(), reader: self.store.reader() },
                 published_at: Instant(0),
                 ready_at: run.ready_at,
                 now: self.now,
@@ -520,8 +517,6 @@ pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Opti
 /// that came in one turn, have their latencies counted together.
 struct Leaving<'a, M> {
     messages: M,
-    /// No more than this many leave.
-    most: usize,
     published_at: Instant,
     ready_at: Instant,
     now: Instant,
@@ -547,7 +542,6 @@ impl Messages for Resting<'_> {
 impl<M: Messages> Messages for Leaving<'_, M> {
     #[inline(always)]
     fn next(&mut self) -> Option<&Message<'_>> {
-        self.most = self.most.checked_sub(1)?;
         let message = self.messages.next()?;
         if message.published_at != self.published_at {
             let before = mem::replace(&mut self.published_at, message.published_at);

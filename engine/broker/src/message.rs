@@ -68,13 +68,6 @@ pub trait Messages {
     fn next(&mut self) -> Option<&Message<'_>>;
 }
 
-impl<M: Messages> Messages for &mut M {
-    #[inline(always)]
-    fn next(&mut self) -> Option<&Message<'_>> {
-        (**self).next()
-    }
-}
-
 /// The body of a message.
 #[derive(Clone, Copy, Debug)]
 pub enum Body<'a> {

@@ -281,11 +281,25 @@ pub struct Run<'a> {
     message: Message<'a>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     /// Whether there are no more.
     #[inline]
     pub fn is_over(&self) -> bool {
         self.parcels.as_slice().is_empty()
+    }
+
+    /// The first `most` of them, which stay in this run.
+    #[must_use]
+    pub fn first(&self, most: usize) -> Self {
+        let all: &'a [Parcel] = self.parcels.as_slice();
+        let (head, message) = (self.head, self.message);
+        Self { batch: self.batch, parcels: all[..most.min(all.len())].iter(), head, message }
+    }
+
+    /// Leaves out the first `count` of them.
+    pub fn skip(&mut self, count: u64) {
+        let all: &'a [Parcel] = self.parcels.as_slice();
+        self.parcels = all[all.len().min(count as usize)..].iter();
     }
 }
 
