@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  receive buffer ──────────────────── reference ────────────────────► socket   0 copies
-//!                 └─► store ────────── reference ────────────────────► socket   1 copy
+//!                 └─► store ────────── reference ────────────────────► socket   1 copy at most
 //! ```
 //! Only bodies up to [`BODY_COPY_MAX_BYTES`](crate::message::BODY_COPY_MAX_BYTES) are copied into
 //! whatever is next. What the kernel copies is not counted here, nor what a ring copies out of
@@ -25,8 +25,8 @@ pub struct BodyBytes {
 pub struct Copies {
     /// Into one piece: a small body, or crumbs of a large one, that came in parts.
     pub assembly: u64,
-    /// Into the memory of messages at rest: once when they come to rest, once each time they are
-    /// read from the disk, and small ones when their segment is emptied.
+    /// Into the memory of messages at rest: at most once when they come to rest, once each time
+    /// they are read from the disk, and small ones when their segment is emptied.
     pub store: u64,
     /// Into what is written to the disk.
     pub log: u64,

@@ -232,6 +232,7 @@ impl Core {
         let mut store = Store::default();
         store.limit_spare(spare_segments(&settings));
         store.set_budget(settings.store_memory_max_bytes as usize);
+        store.limit_received(settings.receive_buffers_kept_max.into());
         Self {
             id,
             shards,

@@ -54,6 +54,10 @@ pub struct Settings {
     /// Memory of one shard for messages at rest; what exceeds it lives on disk only. 1 MiB to 1
     /// PiB, default 512 MiB: half of what 40 % of 5 GB leave to each of two shards.
     pub store_memory_max_bytes: u64,
+    /// Receive buffers of one shard in which bodies at rest are left; further ones are copied. 0 to
+    /// 8,192, default 64: a quarter of the 256 that a shard has, which leaves enough of them to
+    /// receive into.
+    pub receive_buffers_kept_max: u16,
     /// `product` in the server properties. Some clients look at it: kombu sends `basic.qos` with
     /// `global` (and thereby can change a prefetch later) only to a product `RabbitMQ` from 3.3.
     pub product: String,
@@ -98,6 +102,7 @@ impl Settings {
         let low_max = self.outbox_high_bytes as u64 - 1;
         check("outbox_low_bytes", self.outbox_low_bytes as u64, 0, low_max)?;
         check("store_memory_max_bytes", self.store_memory_max_bytes, 1 << 20, 1 << 50)?;
+        check("receive_buffers_kept_max", self.receive_buffers_kept_max.into(), 0, 8_192)?;
         for (option, text) in self.server_properties() {
             check(option, text.len() as u64, 0, SERVER_PROPERTY_SIZE_MAX_BYTES as u64)?;
         }
@@ -130,6 +135,7 @@ impl Default for Settings {
             outbox_high_bytes: 1 << 20,
             outbox_low_bytes: 256 << 10,
             store_memory_max_bytes: 512 << 20,
+            receive_buffers_kept_max: 64,
             product: "Leveret".into(),
             version: env!("CARGO_PKG_VERSION").into(),
             platform: "Rust".into(),
@@ -177,7 +183,7 @@ mod tests {
     #[test]
     fn every_limit_is_held() {
         type Change = fn(&mut Settings);
-        let cases: [(&str, Change); 15] = [
+        let cases: [(&str, Change); 16] = [
             ("channel_max", |s| s.channel_max = 0),
             ("frame_size_max", |s| s.frame_size_max = 0),
             ("frame_size_max", |s| s.frame_size_max = 8191),
@@ -197,6 +203,7 @@ mod tests {
             }),
             ("store_memory_max_bytes", |s| s.store_memory_max_bytes = (1 << 20) - 1),
             ("store_memory_max_bytes", |s| s.store_memory_max_bytes = (1 << 50) + 1),
+            ("receive_buffers_kept_max", |s| s.receive_buffers_kept_max = 8_193),
             ("product", |s| {
                 s.product = "x".repeat(SERVER_PROPERTY_SIZE_MAX_BYTES + 1);
             }),

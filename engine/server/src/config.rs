@@ -208,6 +208,7 @@ impl Config {
             message_size_max_bytes: self.message_size_max_bytes,
             outbox_high_bytes: self.outbox_high_bytes as usize,
             outbox_low_bytes: self.outbox_low_bytes as usize,
+            receive_buffers_kept_max: self.receive_buffers / 4,
             product: self.product.clone(),
             version: self.version.clone(),
             cluster_name: self.cluster_name(host),

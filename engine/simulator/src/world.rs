@@ -86,6 +86,7 @@ impl World {
             outbox_high_bytes: faults.outbox_high_bytes,
             outbox_low_bytes: faults.outbox_high_bytes / 4,
             store_memory_max_bytes: faults.store_memory_max_bytes,
+            receive_buffers_kept_max: (faults.pool_buffers / 4) as u16,
             ..settings
         });
         let count = usize::from(shards);

@@ -37,7 +37,7 @@ impl Connection {
             }
             return;
         }
-        self.read(core, bytes);
+        self.read_received(core, bytes);
     }
 
     /// Goes on with the method whose answer has come.
@@ -76,7 +76,7 @@ impl Connection {
         while !self.is_blocked()
             && let Some(bytes) = self.pending.pop_front()
         {
-            self.read(core, bytes);
+            self.read_received(core, bytes);
         }
         if self.paused && self.pending.is_empty() && !self.is_blocked() {
             self.paused = false;
@@ -90,6 +90,12 @@ impl Connection {
             Stage::Closing(ending) => matches!(ending, Ending::AwaitRelease { .. }),
             Stage::Header(..) | Stage::Handshake(_) | Stage::Ended => false,
         }
+    }
+
+    fn read_received(&mut self, core: &mut Core, bytes: Bytes) {
+        core.store.begin_received(&bytes);
+        self.read(core, bytes);
+        core.store.end_received();
     }
 
     fn read(&mut self, core: &mut Core, mut bytes: Bytes) {

@@ -5,12 +5,17 @@
 //! ```
 //! A body may be lent to an outbox when its message is gone, so an emptied chunk is started over
 //! only where no slice of it is left; hottest first, as with segments.
+//!
+//! While there is place, a body is not copied at all but left in its receive buffer ([`received`]).
+//!
+//! [`received`]: super::received
 
 use bytes::{Bytes, BytesMut};
 
 use crate::message::Body;
 
 use super::SEGMENT_BYTES;
+use super::received::ReceiveBuffers;
 use super::slabs::SLAB_BYTES;
 
 /// Bodies are laid out in chunks of this size, few enough of which stay in a level 2 cache; those
@@ -24,9 +29,6 @@ const SMALL_CHUNKS_BYTES: usize = 4 << 20;
 /// Emptied chunks that are looked at for one that nobody reads: an outbox that waits and one that
 /// is being sent hold 2 MiB, which is half of these.
 const RECLAIM_TRIES: usize = 16;
-
-/// The chunk of a body that has memory of its own.
-const OWN: u32 = u32::MAX;
 
 /// All shared bodies of a store.
 #[derive(Debug, Default)]
@@ -43,12 +45,25 @@ pub(super) struct Bodies {
     chunk_bytes: usize,
     own_bytes: usize,
     bytes: usize,
+    copied_bytes: u64,
+    receive_buffers: ReceiveBuffers,
 }
 
 #[derive(Debug)]
 struct SharedBody {
     bytes: Bytes,
-    chunk: u32,
+    memory: Memory,
+}
+
+/// What memory a body is in.
+#[derive(Clone, Copy, Debug)]
+enum Memory {
+    /// A chunk's, by its number.
+    Chunk(u32),
+    /// Its own.
+    Own,
+    /// A receive buffer's, by its number.
+    Received(u32),
 }
 
 /// Laid-out memory: what is left of it to write to, which also holds the rest.
@@ -60,29 +75,76 @@ struct Chunk {
 }
 
 impl Bodies {
-    /// Copies a body in; returns its number.
+    /// Takes a body in; returns its number.
     pub(super) fn share(&mut self, body: &Body<'_>) -> u32 {
+        let number = self.vacant.pop().unwrap_or(self.shared.len() as u32);
+        let shared = self.left_received(body, number).unwrap_or_else(|| self.copied(body));
+        self.bytes += shared.bytes.len();
+        match self.shared.get_mut(number as usize) {
+            Some(vacant) => *vacant = shared,
+            None => self.shared.push(shared),
+        }
+        number
+    }
+
+    /// A body that is left where it was received.
+    #[inline]
+    fn left_received(&mut self, body: &Body<'_>, number: u32) -> Option<SharedBody> {
+        let Body::Pieces([piece]) = body else { return None };
+        let memory = Memory::Received(self.receive_buffers.keep(piece, number)?);
+        Some(SharedBody { bytes: piece.clone(), memory })
+    }
+
+    fn copied(&mut self, body: &Body<'_>) -> SharedBody {
         let length = body.len();
-        self.bytes += length;
-        let shared = if length > CHUNK_BYTES / 2 {
+        self.copied_bytes += length as u64;
+        if length > CHUNK_BYTES / 2 {
             self.own_bytes += length;
             let mut own = BytesMut::with_capacity(length);
             copy(body, &mut own);
-            SharedBody { bytes: own.freeze(), chunk: OWN }
-        } else {
-            let number = self.chunk_with_room(length);
-            let chunk = &mut self.chunks[number as usize];
-            copy(body, &mut chunk.rest);
-            chunk.bodies += 1;
-            SharedBody { bytes: chunk.rest.split().freeze(), chunk: number }
-        };
-        if let Some(number) = self.vacant.pop() {
-            self.shared[number as usize] = shared;
-            number
-        } else {
-            self.shared.push(shared);
-            self.shared.len() as u32 - 1
+            return SharedBody { bytes: own.freeze(), memory: Memory::Own };
         }
+        let number = self.chunk_with_room(length);
+        let chunk = &mut self.chunks[number as usize];
+        copy(body, &mut chunk.rest);
+        chunk.bodies += 1;
+        SharedBody { bytes: chunk.rest.split().freeze(), memory: Memory::Chunk(number) }
+    }
+
+    /// Bodies are taken in from this receive buffer, until [`Self::end_received`].
+    pub(super) fn begin_received(&mut self, received: &Bytes) {
+        self.receive_buffers.begin(received);
+    }
+
+    /// Bodies are not taken in from a receive buffer any more.
+    #[inline]
+    pub(super) fn end_received(&mut self) {
+        if let Some((buffer, bodies)) = self.receive_buffers.end() {
+            self.empty_received(buffer, &bodies);
+        }
+    }
+
+    /// Copies out of a receive buffer those of these bodies that are in it.
+    #[cold]
+    fn empty_received(&mut self, buffer: u32, bodies: &[u32]) {
+        for number in bodies {
+            let SharedBody { bytes, memory } = &self.shared[*number as usize];
+            if matches!(memory, Memory::Received(of) if *of == buffer) {
+                let received = bytes.clone();
+                self.shared[*number as usize] = self.copied(&Body::Inline(&received));
+                self.receive_buffers.give_up(buffer);
+            }
+        }
+    }
+
+    /// Receive buffers that bodies are in.
+    pub(super) fn receive_buffers(&self) -> usize {
+        self.receive_buffers.kept()
+    }
+
+    /// Keeps at most this many receive buffers.
+    pub(super) fn limit_received(&mut self, buffers: usize) {
+        self.receive_buffers.limit(buffers);
     }
 
     /// The body of this number.
@@ -97,15 +159,22 @@ impl Bodies {
         let length = std::mem::take(&mut body.bytes).len();
         self.bytes -= length;
         self.vacant.push(number);
-        if body.chunk == OWN {
-            self.own_bytes -= length;
-            return false;
-        }
-        let chunk = &mut self.chunks[body.chunk as usize];
+        let chunk_number = match body.memory {
+            Memory::Chunk(number) => number,
+            Memory::Own => {
+                self.own_bytes -= length;
+                return false;
+            }
+            Memory::Received(number) => {
+                self.receive_buffers.give_up(number);
+                return false;
+            }
+        };
+        let chunk = &mut self.chunks[chunk_number as usize];
         chunk.bodies -= 1;
-        let emptied = chunk.bodies == 0 && self.current != Some(body.chunk);
+        let emptied = chunk.bodies == 0 && self.current != Some(chunk_number);
         if emptied {
-            self.emptied.push(body.chunk);
+            self.emptied.push(chunk_number);
             self.emptied_bytes += chunk.size_bytes;
         }
         emptied
@@ -127,6 +196,11 @@ impl Bodies {
     /// Bytes of emptied chunks that are kept for reuse.
     pub(super) fn emptied_bytes(&self) -> usize {
         self.emptied_bytes
+    }
+
+    /// Bytes that were copied in, since the start.
+    pub(super) fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     /// Bytes of all bodies.

@@ -1,7 +1,8 @@
-//! Messages at rest: copied once into segment memory, shared by all queues that hold them.
+//! Messages at rest: copied at most once, into segment memory, shared by all queues that hold them.
 //!
 //! A body above [`BODY_COPY_MAX_BYTES`] is not in its record ([`record`]) but in memory that is
-//! shared with outboxes ([`bodies`]), so that it leaves by reference.
+//! shared with outboxes ([`bodies`]), so that it leaves by reference. Where it soon does, that is
+//! the memory it was received in ([`received`]).
 //!
 //! A message may also be in the log ([`Store::logged`]), and then its memory copy can be given up
 //! and taken in again; see [`residency`]. What is left costs 20 bytes here.
@@ -11,6 +12,7 @@
 
 mod bodies;
 mod reader;
+mod received;
 mod record;
 mod release;
 mod residency;
@@ -20,6 +22,8 @@ mod slot;
 mod tests;
 
 use std::slice;
+
+use bytes::Bytes;
 
 use crate::log;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message};
@@ -69,6 +73,7 @@ pub struct Store {
     absent: usize,
     all_references: usize,
     live_bytes: usize,
+    /// Of bodies in records.
     copied_body_bytes: u64,
     /// Emptied segments, and chunks as large as those, that are kept for reuse.
     spare_max: usize,
@@ -110,7 +115,7 @@ impl Default for Store {
 }
 
 impl Store {
-    /// Copies a message in, with one reference for each queue that will hold it.
+    /// Takes a message in, with one reference for each queue that will hold it.
     pub fn put(&mut self, message: &Message<'_>, references: u32) -> MessageId {
         debug_assert!(references > 0);
         let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
@@ -171,7 +176,30 @@ impl Store {
 
     /// Body bytes that were copied in, or from one segment to another, since the start.
     pub fn copied_body_bytes(&self) -> u64 {
-        self.copied_body_bytes
+        self.copied_body_bytes + self.bodies.copied_bytes()
+    }
+
+    /// What is taken in from now on was received in this buffer and may be left there, until
+    /// [`Self::end_received`].
+    pub fn begin_received(&mut self, received: &Bytes) {
+        self.bodies.begin_received(received);
+    }
+
+    /// What is taken in from now on was not just received. Bodies that were left in their buffers
+    /// for long may now be copied, so that others can be left.
+    #[inline]
+    pub fn end_received(&mut self) {
+        self.bodies.end_received();
+    }
+
+    /// Receive buffers that are kept for bodies.
+    pub fn receive_buffers(&self) -> usize {
+        self.bodies.receive_buffers()
+    }
+
+    /// Keeps at most this many receive buffers for bodies; without a word none.
+    pub fn limit_received(&mut self, buffers: usize) {
+        self.bodies.limit_received(buffers);
     }
 
     /// References to messages, over all queues.
@@ -216,6 +244,7 @@ impl Store {
     fn copy_in(&mut self, id: u32, message: &Message<'_>) -> (u32, u32) {
         let body = match message.body {
             Body::Inline(bytes) if bytes.len() <= BODY_COPY_MAX_BYTES => {
+                self.copied_body_bytes += bytes.len() as u64;
                 Rest::Inline(bytes.len() as u16)
             }
             _ => Rest::Shared(self.bodies.share(&message.body)),
@@ -224,7 +253,6 @@ impl Store {
         let segment = &mut self.segments[index as usize];
         let (offset, size) = segment.append(id, message, body);
         self.live_bytes += size;
-        self.copied_body_bytes += message.body.len() as u64;
         (index, offset)
     }
 

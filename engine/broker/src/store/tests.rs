@@ -102,6 +102,47 @@ fn a_run_of_releases_meets_segments_that_are_copied_forward() {
     assert_eq!((store.messages(), store.live_bytes()), (0, 0));
 }
 
+/// A receive buffer with `count` bodies of `size` bytes in it, number `fill` and on.
+fn received(count: u8, size: usize, fill: u8) -> Bytes {
+    (0..count).flat_map(|nth| vec![fill + nth; size]).collect()
+}
+
+/// Takes in all messages of a receive buffer.
+fn put_received(store: &mut Store, buffer: &Bytes, size: usize) -> Vec<MessageId> {
+    store.begin_received(buffer);
+    let bodies = (0..buffer.len() / size).map(|nth| buffer.slice(nth * size..(nth + 1) * size));
+    let ids = bodies.map(|body| {
+        let pieces = [body];
+        store.put(&Message { body: Body::Pieces(&pieces), ..message(&[]) }, 1)
+    });
+    let ids = ids.collect();
+    store.end_received();
+    ids
+}
+
+#[test]
+fn a_body_stays_in_its_receive_buffer_until_that_is_wanted() {
+    let (mut store, size) = (Store::default(), 1_000);
+    store.limit_received(2);
+    let mut ids = Vec::new();
+    for fill in 0..40 {
+        let buffer = received(5, size, fill);
+        ids.extend((fill..).zip(put_received(&mut store, &buffer, size)));
+    }
+    // Each sixteenth of those that find no place makes one: the bodies of 18 and 35 are left.
+    assert_eq!(store.copied_body_bytes(), 38 * 5_000);
+    assert_eq!(store.live_bytes() - store.live_bytes, 40 * 5_000);
+    for (fill, id) in &ids {
+        assert_eq!(body_of(&store, *id), vec![*fill; size]);
+    }
+    for (_, id) in ids {
+        store.release(id);
+    }
+    assert_eq!((store.messages(), store.live_bytes()), (0, 0));
+    put_received(&mut store, &received(5, size, 0), size);
+    assert_eq!(store.copied_body_bytes(), 38 * 5_000);
+}
+
 #[test]
 fn stragglers_do_not_pin_segments() {
     let mut store = Store::default();

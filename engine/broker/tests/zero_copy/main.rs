@@ -4,11 +4,12 @@
 mod world;
 
 use leveret_amqp::TableRef;
-use leveret_amqp::method::{BasicGet, QueueBind, TxCommit, TxSelect};
+use leveret_amqp::method::{BasicGet, BasicRecover, QueueBind, TxCommit, TxSelect};
 use leveret_broker::body_bytes::Copies;
 use leveret_broker::message::BODY_COPY_MAX_BYTES;
+use leveret_broker::settings::Settings;
 
-use crate::world::{Client, Sent, World};
+use crate::world::{BUFFER_BYTES, Client, Sent, World};
 
 /// The largest and the smallest frame that clients ask for.
 const FRAME_MAX: [u32; 2] = [131_072, 4_096];
@@ -63,17 +64,30 @@ fn a_large_body_that_passes_through_is_sent_from_the_receive_buffers() {
     }
 }
 
+/// Bytes of bodies that the end of a receive buffer cut in two.
+fn cut_bytes(sent: &Sent, size: usize) -> u64 {
+    sent.shared.iter().map(bytes::Bytes::len).filter(|length| *length != size).sum::<usize>() as u64
+}
+
 #[test]
-fn a_body_that_rests_is_copied_once_and_sent_from_there() {
+fn a_body_that_rests_is_copied_only_if_a_receive_buffer_cuts_it() {
     for size in LARGE_BODY_BYTES {
-        let (mut world, publisher, consumer) = declared(1, FRAME_MAX[0]);
         let bodies = bodies(size);
+        let (mut world, publisher, consumer) = declared(1, FRAME_MAX[0]);
+        world.consume(consumer, "q", true);
+        let passed = world.publish(publisher, ("", "q"), &bodies, 777);
+        let cut = Copies { store: cut_bytes(&passed, size), ..Copies::default() };
+        let (mut world, publisher, consumer) = declared(1, FRAME_MAX[0]);
         world.publish(publisher, ("", "q"), &bodies, 777);
         let sent = world.consume(consumer, "q", true);
         let counted = world.body_bytes();
-        let once = Copies { store: bytes_of(&bodies), ..Copies::default() };
-        assert_eq!((counted.delivered(), counted.copied), (bytes_of(&bodies), once), "{size}");
+        assert_eq!((counted.delivered(), counted.copied), (bytes_of(&bodies), cut), "{size}");
         assert_shared(&sent, &bodies);
+        let received = sent.shared.iter().filter(|piece| world.is_received_memory(piece));
+        assert_eq!(
+            received.map(bytes::Bytes::len).sum::<usize>() as u64 + cut.store,
+            bytes_of(&bodies)
+        );
     }
 }
 
@@ -85,11 +99,28 @@ fn what_has_to_be_acked_rests_although_it_is_sent_from_the_receive_buffers() {
         let bodies = bodies(size);
         let sent = world.publish(publisher, ("", "q"), &bodies, 0);
         let counted = world.body_bytes();
-        let once = Copies { store: bytes_of(&bodies), ..Copies::default() };
-        assert_eq!((counted.delivered(), counted.copied), (bytes_of(&bodies), once), "{size}");
+        let cut = Copies { store: cut_bytes(&sent, size), ..Copies::default() };
+        assert_eq!((counted.delivered(), counted.copied), (bytes_of(&bodies), cut), "{size}");
         assert_shared(&sent, &bodies);
         assert!(sent.shared.iter().all(|piece| world.is_received_memory(piece)), "{size}");
+        let again = world.say(consumer, &BasicRecover { requeue: true });
+        assert_eq!(world.body_bytes().copied, cut, "{size}");
+        assert_shared(&again, &bodies);
     }
+}
+
+#[test]
+fn no_more_receive_buffers_are_kept_than_are_allowed() {
+    let (mut world, publisher, consumer) = declared(1, FRAME_MAX[0]);
+    world.consume(consumer, "q", false);
+    let allowed = usize::from(Settings::default().receive_buffers_kept_max);
+    let bodies = vec![vec![7; 1_024]; 2 * allowed * BUFFER_BYTES / 1_024];
+    world.publish(publisher, ("", "q"), &bodies, 0);
+    // Some bytes of a buffer are frames, and each sixteenth of the others made place for itself.
+    let copied = world.body_bytes().copied.store;
+    let kept = bytes_of(&bodies) - copied;
+    let most = (allowed * BUFFER_BYTES) as u64;
+    assert!((most / 10 * 9..most).contains(&kept), "{kept} of at most {most}");
 }
 
 #[test]

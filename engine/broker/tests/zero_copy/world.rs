@@ -20,7 +20,7 @@ use leveret_broker::shard::Shard;
 use leveret_broker::topology::Topology;
 
 /// Bytes of a receive buffer.
-const BUFFER_BYTES: usize = 64 << 10;
+pub(crate) const BUFFER_BYTES: usize = 64 << 10;
 
 const NOW: Instant = Instant(1);
 
