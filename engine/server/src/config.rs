@@ -113,8 +113,9 @@ options! {
     mesh_lane_batches: u16 = 32, Limit::Range(2, 4_096),
         "Batches of mail that may wait between two shards, per lane; each is at most 64 KiB.";
     spin_us: Option<u32> = None, Limit::Range(0, 1_000_000),
-        "How long a shard polls after its last work before it sleeps. Polling saves the 15-37 us \
-         of a wake-up and burns the core meanwhile. Not set: 30 if each shard has a core, else 0.";
+        "How long a shard polls after its last work before it sleeps, where that mostly was long \
+         enough of late. Polling saves the 15-37 us of a wake-up and burns the core meanwhile. Not \
+         set: 30 if each shard has a core, else 0.";
     product: String = "Leveret".into(), Limit::Bytes(1, 512),
         "`product` in the server properties, for clients that look at it.";
     version: String = env!("CARGO_PKG_VERSION").into(), Limit::Bytes(1, 512),

@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::log::Rate;
 use crate::notice::Notice;
+use crate::polling::Polling;
 use crate::shared::{Shared, Stage};
 
 /// The lanes of the mesh as both crates name them. Replies first: they free what work needs.
@@ -75,9 +76,9 @@ pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) notices: Sender<Notice>,
     pub(crate) clock: Clock,
-    /// How long to poll after the last work before going to sleep. Connections that open and
-    /// close are no such work: their clients mostly think for longer than this.
-    pub(crate) spin_ns: u64,
+    /// Connections that open and close are no work to poll for: their clients mostly think for
+    /// longer than a wake-up takes.
+    pub(crate) polling: Polling,
     pub(crate) state: TurnState,
 }
 
@@ -108,14 +109,14 @@ impl Driver {
     /// Runs until the broker quits.
     pub(crate) fn run(mut self) -> Result<(), RingError> {
         let mut now = self.clock.now();
-        let mut last_work = now;
         // Whatever was left for us before we were awake.
         self.state.called = true;
         loop {
-            let wait = self.wait(now, last_work);
+            let wait = self.wait(now);
             self.publish_memory(wait);
             self.turn(wait)?;
             now = self.clock.now();
+            let mut found = !self.state.completions.is_empty();
             let mut worked = self.take_completions(now);
             self.take_arrivals(now);
             worked |= self.take_disk_events(now) | self.take_mail(now) | self.shard.take_traffic();
@@ -128,19 +129,18 @@ impl Driver {
             self.flush(now);
             self.report_damage();
             self.report_stop();
-            if worked {
-                last_work = now;
-            }
+            found |= self.state.busy;
+            self.polling.turned(worked, found, now);
         }
     }
 
-    fn wait(&self, now: Instant, last_work: Instant) -> Wait {
+    fn wait(&self, now: Instant) -> Wait {
         let has_work = self.state.busy || !self.state.arrived.is_empty() || self.disk.has_event();
-        if has_work || now.since(last_work) < self.spin_ns {
+        if has_work || self.polling.looks_again(now) {
             return Wait::No;
         }
         // A shard that may poll at all also does for its commit.
-        if self.spin_ns > 0 && self.disk.commit_is_due(now) {
+        if self.polling.is_on() && self.disk.commit_is_due(now) {
             return Wait::No;
         }
         let timeouts = self.shard.next_timeout().into_iter().chain(self.disk.next_timeout());
@@ -168,6 +168,9 @@ impl Driver {
             return self.ring.turn(wait, &mut self.state.completions);
         }
         let wait = if self.mesh.prepare_sleep() { wait } else { Wait::No };
+        if wait != Wait::No {
+            self.polling.sleeps();
+        }
         let turned = self.ring.turn(wait, &mut self.state.completions);
         self.mesh.awake();
         turned

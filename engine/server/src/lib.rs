@@ -39,6 +39,7 @@ mod monitor;
 mod notice;
 mod pages;
 mod placement;
+mod polling;
 mod recover;
 mod resources;
 mod shared;

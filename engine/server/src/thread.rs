@@ -26,6 +26,7 @@ use crate::driver::{self, Driver};
 use crate::metadata::MetadataThread;
 use crate::monitor::Monitor;
 use crate::notice::Notice;
+use crate::polling::Polling;
 use crate::shared::Shared;
 
 /// What a shard's thread is given before it starts.
@@ -91,7 +92,7 @@ pub(crate) fn spawn_shard(
             shared: seat.shared,
             notices: seat.notices,
             clock: seat.clock,
-            spin_ns: seat.spin_ns,
+            polling: Polling::new(seat.spin_ns, seat.clock.now()),
             state: driver::TurnState::default(),
         };
         driver.run()
