@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::broker::{Broker, parse_broker};
+use crate::goals::Which;
 
 /// What `--help` says at its end.
 const EXAMPLES: &str = "\
@@ -115,6 +116,9 @@ pub(crate) struct Goals {
     /// Files of results; where several have a scenario, the last one counts
     #[arg(value_name = "RESULTS", required_unless_present = "list")]
     pub(crate) results: Vec<PathBuf>,
+    /// Which goals
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = Which::Speed)]
+    pub(crate) table: Which,
     /// Name the scenarios that the goals need, and do nothing else
     #[arg(long, conflicts_with = "results")]
     pub(crate) list: bool,

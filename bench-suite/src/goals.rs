@@ -14,11 +14,36 @@ use crate::report::text;
 use crate::results::{Better, Results, ScenarioResult};
 use crate::statistics::{Summary, ratios, summarize_runs};
 
-const GOALS: &str = include_str!("../goals.toml");
+/// Which goals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Which {
+    /// What a flow reaches alone.
+    Speed,
+    /// What it costs a flow that others are there.
+    Beside,
+}
 
-/// The table stands between these lines of a page.
-const BEGIN: &str = "<!-- begin: leveret-bench goals -->";
-const END: &str = "<!-- end: leveret-bench goals -->";
+impl Which {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Speed => include_str!("../goals.toml"),
+            Self::Beside => include_str!("../beside.toml"),
+        }
+    }
+
+    /// The table stands between these lines of a page.
+    fn lines(self) -> [&'static str; 2] {
+        match self {
+            Self::Speed => {
+                ["<!-- begin: leveret-bench goals -->", "<!-- end: leveret-bench goals -->"]
+            }
+            Self::Beside => [
+                "<!-- begin: leveret-bench goals --table beside -->",
+                "<!-- end: leveret-bench goals --table beside -->",
+            ],
+        }
+    }
+}
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,37 +96,43 @@ pub(crate) struct Subjects<'a> {
 }
 
 /// Names of the scenarios that the goals need, each once.
-pub(crate) fn scenarios() -> Result<BTreeSet<String>, Fault> {
-    Ok(goals()?.into_iter().map(|goal| goal.scenario).collect())
+pub(crate) fn scenarios(which: Which) -> Result<BTreeSet<String>, Fault> {
+    Ok(goals(which)?.into_iter().map(|goal| goal.scenario).collect())
 }
 
 /// The table as Markdown. Where several results have a scenario, the last one counts.
-pub(crate) fn table(measured: &[Results], subjects: Subjects<'_>) -> Result<String, Fault> {
+pub(crate) fn table(
+    which: Which,
+    measured: &[Results],
+    subjects: Subjects<'_>,
+) -> Result<String, Fault> {
     let mut rows = Vec::new();
-    for goal in goals()? {
+    for goal in goals(which)? {
         rows.push((goal.bound()?, goal.measure()?, goal));
     }
     Ok(Table { measured, subjects, rows }.to_string())
 }
 
 /// Puts a table into the place of the last one in a page.
-pub(crate) fn insert(page: &Path, table: &str) -> Result<(), Fault> {
+pub(crate) fn insert(which: Which, page: &Path, table: &str) -> Result<(), Fault> {
     let shown = page.display();
     let text = fs::read_to_string(page).map_err(Fault::io(format!("read {shown}")))?;
-    let replaced = replace(&text, table)
-        .ok_or_else(|| Fault::Usage(format!("{shown} has no lines `{BEGIN}` and `{END}`")))?;
+    let [begin, end] = which.lines();
+    let replaced = replace(which, &text, table)
+        .ok_or_else(|| Fault::Usage(format!("{shown} has no lines `{begin}` and `{end}`")))?;
     fs::write(page, replaced).map_err(Fault::io(format!("write {shown}")))
 }
 
-fn replace(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}{END}{after}"))
+fn replace(which: Which, page: &str, table: &str) -> Option<String> {
+    let [begin, end] = which.lines();
+    let (before, rest) = page.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n{table}{end}{after}"))
 }
 
-fn goals() -> Result<Vec<Goal>, Fault> {
-    let goals: Goals = toml::from_str(GOALS)
-        .map_err(|error| Fault::Usage(format!("goals.toml is not valid: {error}")))?;
+fn goals(which: Which) -> Result<Vec<Goal>, Fault> {
+    let goals: Goals = toml::from_str(which.text())
+        .map_err(|error| Fault::Usage(format!("the {which:?} goals are not valid: {error}")))?;
     Ok(goals.goal)
 }
 
@@ -298,18 +329,20 @@ mod tests {
 
     #[test]
     fn every_goal_has_one_bound_a_figure_and_a_scenario() {
-        for goal in goals().unwrap() {
-            goal.bound().unwrap();
-            goal.measure().unwrap();
+        for which in [Which::Speed, Which::Beside] {
+            for goal in goals(which).unwrap() {
+                goal.bound().unwrap();
+                goal.measure().unwrap();
+            }
+            let names: Vec<String> = scenarios(which).unwrap().into_iter().collect();
+            assert_eq!(catalogue::choose(&names).unwrap().len(), names.len());
         }
-        let names: Vec<String> = scenarios().unwrap().into_iter().collect();
-        assert_eq!(catalogue::choose(&names).unwrap().len(), names.len());
     }
 
     #[test]
     fn a_goal_by_the_floor_is_judged_by_neighbouring_runs() {
         // The fixture has base 100, ours 1000 and floor 2000, all times the pace of the machine.
-        let missed = table(&[measured("throughput-1k")], SUBJECTS).unwrap();
+        let missed = table(Which::Speed, &[measured("throughput-1k")], SUBJECTS).unwrap();
         let missed = line(&missed, "throughput-1k");
         assert!(missed.contains("| ≥ 85 % of the floor | 1,000 (500 – 2,000) |"), "{missed}");
         assert!(missed.ends_with("| 10.0 × | 0.50 × | **no** |"), "{missed}");
@@ -317,10 +350,11 @@ mod tests {
         for run in near.scenarios[0].runs.iter_mut().filter(|run| run.subject == 1) {
             *run.metrics.get_mut("messages_per_broker_cpu_s").unwrap() *= 1.8;
         }
-        let met = table(&[measured("throughput-1k"), near.clone()], SUBJECTS).unwrap();
+        let met =
+            table(Which::Speed, &[measured("throughput-1k"), near.clone()], SUBJECTS).unwrap();
         assert!(line(&met, "throughput-1k").ends_with("| 18.0 × | 0.90 × | yes |"), "{met}");
         near.scenarios[0].runs[1].fault = Some("lost 3".to_owned());
-        let broken = table(&[near], SUBJECTS).unwrap();
+        let broken = table(Which::Speed, &[near], SUBJECTS).unwrap();
         assert!(
             line(&broken, "throughput-1k").ends_with("**no**: 2 of 3 runs valid |"),
             "{broken}"
@@ -334,7 +368,7 @@ mod tests {
             run.metrics.insert("bytes_per_message".to_owned(), 132.0);
             run.metrics.insert("filled_per_broker_cpu_s".to_owned(), 11e6);
         }
-        let table = table(&[results], SUBJECTS).unwrap();
+        let table = table(Which::Speed, &[results], SUBJECTS).unwrap();
         let rows: Vec<&str> =
             table.lines().filter(|line| line.contains("`deep-queue` |")).collect();
         assert!(rows[0].contains("≥ 12,000,000") && rows[0].ends_with("**no** |"), "{table}");
@@ -344,10 +378,17 @@ mod tests {
 
     #[test]
     fn a_page_keeps_what_stands_around_the_table() {
-        let page = format!("# Head\n{BEGIN}\nold\n{END}\ntail\n");
-        let replaced = replace(&page, "| new |\n").unwrap();
-        assert_eq!(replaced, format!("# Head\n{BEGIN}\n| new |\n{END}\ntail\n"));
-        assert_eq!(replace(&replaced, "| new |\n").unwrap(), replaced);
-        assert_eq!(replace("no lines", ""), None);
+        let page = |speed: &str, beside: &str| {
+            let [[begin, end], [begin_beside, end_beside]] =
+                [Which::Speed, Which::Beside].map(Which::lines);
+            format!("# Head\n{begin}\n{speed}{end}\n{begin_beside}\n{beside}{end_beside}\ntail\n")
+        };
+        let old = page("old\n", "old\n");
+        let replaced = replace(Which::Speed, &old, "| new |\n").unwrap();
+        assert_eq!(replaced, page("| new |\n", "old\n"));
+        assert_eq!(replace(Which::Speed, &replaced, "| new |\n").unwrap(), replaced);
+        let both = replace(Which::Beside, &replaced, "| newer |\n").unwrap();
+        assert_eq!(both, page("| new |\n", "| newer |\n"));
+        assert_eq!(replace(Which::Beside, "no lines", ""), None);
     }
 }

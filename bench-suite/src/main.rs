@@ -90,14 +90,14 @@ fn announce(written: &report::Written) {
 
 fn goals(options: &cli::Goals) -> Result<(), Fault> {
     if options.list {
-        goals::scenarios()?.iter().for_each(|name| println!("{name}"));
+        goals::scenarios(options.table)?.iter().for_each(|name| println!("{name}"));
         return Ok(());
     }
     let read = options.results.iter().map(|path| report::read(path));
     let subjects = goals::Subjects { ours: &options.subject, rival: &options.beside };
-    let table = goals::table(&read.collect::<Result<Vec<_>, _>>()?, subjects)?;
+    let table = goals::table(options.table, &read.collect::<Result<Vec<_>, _>>()?, subjects)?;
     match &options.into {
-        Some(page) => goals::insert(page, &table),
+        Some(page) => goals::insert(options.table, page, &table),
         None => {
             print!("{table}");
             Ok(())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::BINDINGS_MAX;
-use super::compile::{FIRST_WORD, HASH, STAR, Token, compile};
+use super::compile::{Extent, FIRST_WORD, HASH, STAR, Token, compile};
 use super::interner::Interner;
 use super::pattern::Pattern;
 use super::removed::Removed;
@@ -207,8 +207,9 @@ impl Levels {
         let tokens = sorted.clone().flat_map(|entry| entry.tokens.iter().copied());
         let ids = self.words.collect(tokens.filter(|&token| token >= FIRST_WORD));
         let words = ids.iter().map(|&id| (id, self.words.bytes(id)));
-        let trie =
-            compile(self.seed, words, sorted.map(|entry| (&*entry.tokens, entry.destination)));
+        let extent = Extent::of(sorted.clone().map(|entry| &*entry.tokens));
+        let entries = sorted.map(|entry| (&*entry.tokens, entry.destination));
+        let trie = compile(self.seed, extent, words, entries);
         self.work += trie.nodes.len() as u64;
         let live = order.len();
         let removed = Removed::default();

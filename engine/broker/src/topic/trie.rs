@@ -69,10 +69,10 @@ pub(super) struct Trie {
     pub(super) seed: Seed,
     pub(super) words: WordTable,
     /// Never empty: the root is always there.
-    pub(super) nodes: Box<[Node]>,
-    pub(super) edges: Box<[Edge]>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) edges: Vec<Edge>,
     /// The destination of each slot.
-    pub(super) destinations: Box<[u32]>,
+    pub(super) destinations: Vec<u32>,
     /// Stamps are numbered from 1 to this.
     pub(super) stamps: u32,
 }
