@@ -15,8 +15,9 @@ use crate::log::{Log, LogEvent, LogId, Place, QueueRef, Ticket};
 use crate::mail::{Lane, Mail};
 use crate::message::Message;
 use crate::queue::ready::Entry;
+use crate::queue::records::can_keep;
 use crate::queue::state::State;
-use crate::store::{MessageId, Release, Store};
+use crate::store::{MessageId, Release, Store, Where};
 
 /// Publishes of channels in confirm mode that this home has in its log and not yet on the disk, in
 /// the order of the log.
@@ -110,9 +111,7 @@ impl Core {
     pub fn open_log(&mut self, recovered: Recovered) {
         let Recovered { mut segments, queues, keeps_unknown, damage } = recovered;
         self.counts.damaged += damage;
-        let mut ids: Map<Place, MessageId> = seeded_map(0);
-        // One queue alone shares no message with others.
-        let shared = queues.len() > 1;
+        let mut shared = shared_places(&queues);
         for (log_id, held) in queues {
             let queue = self.by_log_id.get(&log_id).copied();
             let queue = queue.and_then(|id| self.queues.get_mut(id.slot as usize)?.as_deref_mut());
@@ -124,18 +123,9 @@ impl Core {
             };
             let (store, now) = (&mut self.store, self.now);
             let entries = held.messages.into_iter().map(|(position, place)| {
-                let known = if shared { ids.get(&place).copied() } else { None };
-                let message = known.unwrap_or_else(|| {
-                    segments.hold(place);
-                    store.recovered(place, 1)
-                });
-                if known.is_some() {
-                    store.retain(message);
-                } else if shared {
-                    ids.insert(place, message);
-                }
+                let rests = rests_at(place, shared.get_mut(&place), store, &mut segments);
                 let redelivered = position < held.delivered_through;
-                Entry { message, redelivered, position, ready_at: now }
+                Entry { rests, redelivered, position, ready_at: now }
             });
             let (next, delivered) = (held.next_sequence, held.delivered_through);
             queue.state = State::recovered(entries, next, delivered);
@@ -177,8 +167,8 @@ impl Core {
 
     /// A queue no longer holds a message.
     #[inline]
-    pub(crate) fn let_go(&mut self, queue: Option<LogId>, sequence: u64, message: MessageId) {
-        Leave::of(queue, &mut self.store, &mut self.log, self.now).one(sequence, message);
+    pub(crate) fn let_go(&mut self, queue: Option<LogId>, sequence: u64, rests: Where) {
+        Leave::of(queue, &mut self.store, &mut self.log, self.now).any(sequence, rests);
     }
 
     /// The store has forgotten a message whose record is at `place`.
@@ -354,12 +344,56 @@ impl Core {
         if let Some(log_id) = queue.log_id {
             self.by_log_id.remove(&log_id);
         }
-        for message in queue.state.drain() {
-            if let Some(place) = self.store.release(message) {
+        for rests in queue.state.drain() {
+            let place = match rests {
+                Where::Store(message) => self.store.release(message),
+                Where::Log(place) => {
+                    self.store.forgotten();
+                    Some(place)
+                }
+            };
+            if let Some(place) = place {
                 self.release_logged(place);
             }
         }
     }
+}
+
+/// The places that several queues name, for what the store will know them by.
+fn shared_places(queues: &BTreeMap<LogId, RecoveredQueue>) -> Map<Place, Option<MessageId>> {
+    let mut shared = seeded_map(0);
+    // One queue alone shares no message with others.
+    if queues.len() > 1 {
+        let messages = queues.values().flat_map(|queue| &queue.messages);
+        let mut places: Vec<_> = messages.map(|(_, place)| *place).collect();
+        places.sort_unstable();
+        let twice = places.windows(2).filter(|pair| pair[0] == pair[1]);
+        shared.extend(twice.map(|pair| (pair[0], None)));
+    }
+    shared
+}
+
+/// Takes in a message that was read back for one queue more.
+fn rests_at(
+    place: Place,
+    shared: Option<&mut Option<MessageId>>,
+    store: &mut Store,
+    segments: &mut Segments,
+) -> Where {
+    if let Some(Some(known)) = shared {
+        store.retain(*known);
+        return Where::Store(*known);
+    }
+    segments.hold(place);
+    if shared.is_none() && can_keep(place) {
+        store.left();
+        return Where::Log(place);
+    }
+    let message = store.recovered(place, 1);
+    if let Some(shared) = shared {
+        *shared = Some(message);
+    }
+    Where::Store(message)
 }
 
 /// Messages that a queue, known to the log or not, no longer holds.
@@ -395,5 +429,19 @@ impl<'a> Leave<'a> {
         {
             log.release(place);
         }
+    }
+
+    /// Lets the message of this sequence go, wherever it rests.
+    pub(crate) fn any(&mut self, sequence: u64, rests: Where) {
+        let place = match rests {
+            Where::Store(message) => return self.one(sequence, message),
+            Where::Log(place) => place,
+        };
+        self.release.forgotten();
+        let Some(log) = &mut self.log else { return };
+        if let Some(log_id) = self.queue {
+            log.settle(QueueRef { log_id, sequence }, place, self.now);
+        }
+        log.release(place);
     }
 }

@@ -19,7 +19,7 @@ use crate::paging::queue_ref;
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::{Change, Checkout, Effect, Holder};
 use crate::queue::{Queue, Waits};
-use crate::store::{MessageId, Reader, Store};
+use crate::store::{MessageId, Reader, Store, Where};
 use crate::writer::{Delivery, Room, Way};
 
 impl Core {
@@ -135,7 +135,7 @@ impl Core {
             return;
         };
         // Nobody is asked to take a message that has to be read first.
-        while queue.state.front().is_some_and(|front| self.store.is_resident(front.message)) {
+        while queue.state.front().is_some_and(|front| self.store.is_at_hand(front.rests)) {
             let Some((taker, way)) = next_taker(queue, &mut self.exits) else {
                 return;
             };
@@ -390,7 +390,10 @@ impl Core {
         let Effect::Left { entry, delivery } = effect else {
             return;
         };
-        let message = self.store.message(entry.message);
+        let Where::Store(resting) = entry.rests else {
+            return;
+        };
+        let message = self.store.message(resting);
         queue.counts.delivered += 1;
         queue.counts.redelivered += u64::from(entry.redelivered);
         queue.record_latency(message.published_at, entry.ready_at, self.now);
@@ -405,9 +408,9 @@ impl Core {
         batch.push(Mail::Got { channel, got, parcel });
         self.exits.body_bytes.copied.mail += message.body.copied_bytes();
         if no_ack {
-            self.let_go(log_id, entry.position, entry.message);
+            self.let_go(log_id, entry.position, entry.rests);
         } else {
-            Self::given_out(&mut self.store, self.log.as_ref(), &[entry.message]);
+            Self::given_out(&mut self.store, self.log.as_ref(), &[resting]);
         }
     }
 
@@ -473,14 +476,13 @@ impl Core {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return 0;
         };
-        let (log_id, mut left) = (queue.log_id, Vec::with_capacity(queue.state.ready_count()));
+        let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, self.now);
+        let mut dropped = 0;
         while let Effect::Left { entry, .. } = queue.state.apply(Change::Drop) {
-            left.push((entry.position, entry.message));
+            leave.any(entry.position, entry.rests);
+            dropped += 1;
         }
-        for (position, message) in &left {
-            self.let_go(log_id, *position, *message);
-        }
-        left.len() as u32
+        dropped
     }
 
     fn requeue_all(&mut self, id: QueueId, holder: Holder) {

@@ -2,7 +2,7 @@
 //! to be asked each turn.
 
 use crate::core::Core;
-use crate::queue::fifo::ENTRY_BYTES_MAX;
+use crate::queue::fifo::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::queue::state::Checkout;
 use crate::settings::Settings;
 use crate::store::SEGMENT_BYTES;
@@ -22,7 +22,8 @@ impl Core {
     /// that are half received are not in it, nor is what is kept for reuse: the next messages take
     /// no more than that.
     pub fn memory_bytes(&self) -> u64 {
-        let index = self.store.all_references() * INDEX_BYTES;
+        let records = self.store.records() * RECORD_BYTES_MAX;
+        let index = self.store.all_references() * INDEX_BYTES + records;
         let ways_out = self.exits.writers.waiting_bytes() + self.exits.post.waiting_bytes();
         (self.store.memory_bytes() - self.store.spare_bytes() + index + ways_out) as u64
     }

@@ -28,8 +28,9 @@ use crate::message::{Likeness, Message};
 use crate::queue::Queue;
 use crate::queue::fifo::Fifo;
 use crate::queue::ready::Entry;
+use crate::queue::records::can_keep;
 use crate::queue::state::Change;
-use crate::store::{MessageId, Store};
+use crate::store::{MessageId, Store, Where};
 
 /// Bytes of one read, unless a record is larger: where a device gives its full throughput.
 const READ_BYTES_MAX: u32 = 256 << 10;
@@ -103,7 +104,7 @@ struct PageRead {
 /// A message to be read.
 #[derive(Clone, Copy, Debug)]
 struct Due {
-    message: MessageId,
+    rests: Where,
     place: Place,
     position: u64,
     ready_at: Instant,
@@ -207,7 +208,12 @@ impl Core {
 
     fn load_page(&mut self, page: &PageRead, result: &Result<Blocks, DiskError>) {
         for due in &page.messages {
-            let (id, place) = (due.message, due.place);
+            let place = due.place;
+            let known = match due.rests {
+                Where::Store(id) => Some(id),
+                Where::Log(_) => self.take_back(page.queue, due.position, place),
+            };
+            let Some(id) = known else { continue };
             if self.store.log_place(id) != Some(place) || self.store.is_resident(id) {
                 continue;
             }
@@ -232,6 +238,24 @@ impl Core {
                 Err(error) => self.damaged(id, error),
             }
         }
+    }
+
+    /// Has the store know a message again of which its queue alone knows where it is, if it is
+    /// still there.
+    pub(crate) fn take_back(
+        &mut self,
+        id: QueueId,
+        position: u64,
+        place: Place,
+    ) -> Option<MessageId> {
+        let queue = self.queues.get_mut(id.slot as usize)?.as_deref_mut();
+        let state = &mut queue.filter(|queue| queue.id == id)?.state;
+        if state.find(position) != Some(Where::Log(place)) {
+            return None;
+        }
+        let message = self.store.take_back(place);
+        state.moved_at(position, Where::Store(message));
+        Some(message)
     }
 
     pub(crate) fn epoch_of(&self, segment: u32) -> u32 {
@@ -274,7 +298,7 @@ impl Core {
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return false;
         };
-        if queue.state.front().is_none_or(|front| self.store.is_resident(front.message)) {
+        if queue.state.front().is_none_or(|front| self.store.is_at_hand(front.rests)) {
             return false;
         }
         queue.pages.get_or_insert_default().getters.push_back((channel, no_ack));
@@ -294,7 +318,7 @@ impl Core {
                 return;
             };
             let front = queue.state.front();
-            if front.is_some_and(|front| !self.store.is_resident(front.message)) {
+            if front.is_some_and(|front| !self.store.is_at_hand(front.rests)) {
                 return;
             }
             let Some((channel, no_ack)) = pages.getters.pop_front() else {
@@ -312,7 +336,7 @@ impl Core {
             return false;
         };
         let front = queue.state.front();
-        let absent = front.is_some_and(|front| !self.store.is_resident(front.message));
+        let absent = front.is_some_and(|front| !self.store.is_at_hand(front.rests));
         if !absent && queue.pages.is_none() {
             return false;
         }
@@ -327,9 +351,11 @@ impl Core {
     fn drop_lost(&mut self, id: QueueId) -> bool {
         let mut dropped = false;
         while let Some(queue) = open_queue(&mut self.queues, id)
-            && queue.state.front().is_some_and(|front| self.store.is_lost(front.message))
+            && let Some(Where::Store(lost)) = queue.state.front().map(|front| front.rests)
+            && self.store.is_lost(lost)
         {
-            queue.state.apply(Change::Drop).left().map(|entry| self.store.release(entry.message));
+            queue.state.apply(Change::Drop);
+            self.store.release(lost);
             dropped = true;
         }
         dropped
@@ -365,8 +391,7 @@ impl Core {
             if pages.under_way > 0 || pages.in_line {
                 return;
             }
-            let front = queue.state.ready().fifo().front();
-            pages.from = front.map_or(pages.from, |front| front.position);
+            pages.from = queue.state.ready().fifo().front_position().unwrap_or(pages.from);
         } else {
             let front = queue.state.front().map_or(u64::MAX, |front| front.position);
             let is_due = front >= pages.check_at && pages.from < pages.to;
@@ -478,10 +503,10 @@ impl Core {
         };
         let log_id = process_queue(id);
         let Queue { state, pages, .. } = queue;
-        let fifo = state.ready().fifo();
         let pages = pages.get_or_insert_default();
         let store = &mut self.store;
-        let mut eviction = Eviction { store, log, log_id, target, steps };
+        let mut eviction = Eviction { store, log, log_id, target, steps, left: Vec::new() };
+        let fifo = state.ready().fifo();
         if pages.from >= pages.to {
             // Behind the newest that can leave; what is newer goes up from there later.
             let mut index = fifo.len();
@@ -493,8 +518,8 @@ impl Core {
             (pages.from, pages.to) = (behind, behind);
         }
         let to = fifo.index_of(pages.to);
-        for entry in fifo.range(to..fifo.len()) {
-            if !eviction.evict(&entry) {
+        for (index, entry) in (to..).zip(fifo.range(to..fifo.len())) {
+            if !eviction.evict(index, &entry) {
                 break;
             }
             pages.to = entry.position + 1;
@@ -510,8 +535,8 @@ impl Core {
             let from = fifo.index_of(pages.from);
             let range = head.min(from)..from;
             let mut reached = from;
-            for entry in fifo.range(range.clone()).rev() {
-                if !eviction.evict(&entry) {
+            for (index, entry) in range.clone().rev().zip(fifo.range(range.clone()).rev()) {
+                if !eviction.evict(index, &entry) {
                     break;
                 }
                 pages.from = entry.position;
@@ -525,6 +550,9 @@ impl Core {
         }
         // What is read ahead is looked at anew.
         pages.check_at = 0;
+        for (index, place) in eviction.left {
+            state.moved(index, Where::Log(place));
+        }
     }
 }
 
@@ -535,6 +563,8 @@ struct Eviction<'a> {
     log_id: LogId,
     target: usize,
     steps: &'a mut usize,
+    /// What the store has forgotten: how many messages are in front of it, and where it is.
+    left: Vec<(usize, Place)>,
 }
 
 impl Eviction<'_> {
@@ -546,21 +576,26 @@ impl Eviction<'_> {
 
     /// Whether the message has to stay in memory for now, a record not yet durable or none.
     fn is_left(&mut self, entry: &Entry) -> bool {
-        let place = self.store.log_place(entry.message);
+        let place = self.store.place_of(entry.rests);
         self.step() && place.is_none_or(|place| !self.log.can_be_read(place))
     }
 
     /// Evicts a message, if it is not gone already and cannot be helped. False: no further.
-    fn evict(&mut self, entry: &Entry) -> bool {
+    fn evict(&mut self, index: usize, entry: &Entry) -> bool {
         if !self.step() {
             return false;
         }
-        if !self.store.is_resident(entry.message) {
+        let Where::Store(id) = entry.rests else {
             return true;
-        }
-        match self.store.log_place(entry.message) {
-            Some(place) if self.log.can_be_read(place) => self.store.evict(entry.message),
-            _ => return false,
+        };
+        let place = self.store.log_place(id).filter(|place| self.log.can_be_read(*place));
+        let Some(place) = place else {
+            return !self.store.is_resident(id);
+        };
+        if self.store.references(id) == 1 && can_keep(place) {
+            self.left.extend(self.store.leave(id).map(|place| (index, place)));
+        } else {
+            self.store.evict(id);
         }
         true
     }
@@ -571,7 +606,9 @@ impl Eviction<'_> {
         if !self.step() || self.log.has_no_room_for_copies() {
             return false;
         }
-        let id = entry.message;
+        let Where::Store(id) = entry.rests else {
+            return true;
+        };
         if self.store.is_resident(id) && self.store.log_entry(id).is_none() {
             // Other queues that hold it are not named, which nobody misses: recovery passes over
             // this one, and whoever empties the segment asks the store.
@@ -587,7 +624,7 @@ impl Eviction<'_> {
 fn head_of(fifo: &Fifo, store: &Store, head_bytes: usize) -> usize {
     let mut bytes = 0;
     let within = fifo.iter().take(HEAD_MESSAGES).take_while(|entry| {
-        bytes += store.size_bytes(entry.message);
+        bytes += store.size_of(entry.rests);
         bytes <= head_bytes
     });
     within.count().max(1)
@@ -613,7 +650,7 @@ fn due(
             pages.check_at = half_way.map_or(0, |entry| entry.position);
             return (due, false);
         }
-        bytes = ready.fifo().range(0..index).map(|entry| store.size_bytes(entry.message)).sum();
+        bytes = ready.fifo().range(0..index).map(|entry| store.size_of(entry.rests)).sum();
     }
     let fifo_front = ready.fifo().front().map_or(u64::MAX, |front| front.position);
     let returned = ready.returned().take_while(|entry| entry.position < fifo_front);
@@ -625,22 +662,22 @@ fn due(
         if is_enough {
             break;
         }
-        bytes += store.size_bytes(entry.message);
-        if let Some(place) = store.log_place(entry.message)
-            && !store.is_resident(entry.message)
+        bytes += store.size_of(entry.rests);
+        if let Some(place) = store.place_of(entry.rests)
+            && !store.is_at_hand(entry.rests)
         {
             if !log.can_be_read(place) {
                 return (due, true);
             }
-            let (message, position, ready_at) = (entry.message, entry.position, entry.ready_at);
-            due.push(Due { message, place, position, ready_at });
+            let (rests, position, ready_at) = (entry.rests, entry.position, entry.ready_at);
+            due.push(Due { rests, place, position, ready_at });
         }
         if entry.position >= fifo_front {
             pages.from = entry.position + 1;
         }
     }
     let next = ready.fifo().get(ready.fifo().index_of(pages.from));
-    let next = next.filter(|entry| !store.is_resident(entry.message));
+    let next = next.filter(|entry| !store.is_at_hand(entry.rests));
     // A recovered queue never said how far it reaches.
     pages.to = pages.to.max(next.map_or(pages.from, |entry| entry.position + 1));
     let ahead = ready.fifo().index_of(pages.from);

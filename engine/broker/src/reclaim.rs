@@ -20,7 +20,7 @@ use crate::log::{
 };
 use crate::paging::{Damage, record_in};
 use crate::queue::Queue;
-use crate::store::MessageId;
+use crate::store::{MessageId, Store, Where};
 
 /// Bytes of one read, unless a record is larger.
 const STEP_BYTES_MAX: u32 = 256 << 10;
@@ -42,11 +42,19 @@ struct Job {
     listed: usize,
     is_listed: bool,
     /// What the segment held then, in the order of the segment once all is listed.
-    held: Vec<(Place, MessageId)>,
+    held: Vec<(Place, Keeper)>,
     /// How much of that is done with.
     done: usize,
     read: Option<(ReadId, u32)>,
     read_through: usize,
+}
+
+/// Who knew where a message is when its segment was looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Keeper {
+    Store(MessageId),
+    /// The queue, which has it at this position.
+    Queue(QueueId, u64),
 }
 
 impl Reclaim {
@@ -80,18 +88,20 @@ impl Core {
                 Job::new(segment)
             }
         };
-        job.list(&self.store);
-        while let Some((place, id)) = job.held.get(job.done)
+        job.list(&self.queues, &self.store);
+        while let Some((place, keeper)) = job.held.get(job.done)
             && job.is_listed
-            && self.store.log_place(*id) != Some(*place)
+            && self.kept_by(*keeper, *place).is_none()
         {
             job.done += 1;
         }
         if job.is_listed && job.done == job.held.len() {
             // Emptied: it goes when the copies are durable, and then the next one is looked for.
+            // Should something have gone from the store to its queue or back while the list was
+            // made, the same segment is looked through again.
             return;
         }
-        if job.is_listed {
+        if let Some(log) = self.log.as_mut().filter(|_| job.is_listed) {
             let (start, end) = job.span();
             job.read = Some((log.read(job.segment, start, end - start), start));
         }
@@ -111,18 +121,17 @@ impl Core {
         }
         let epoch = self.epoch_of(job.segment);
         let mut holders = Holders::default();
-        for (place, id) in &job.held[job.done..job.read_through] {
-            if self.store.log_place(*id) != Some(*place) {
+        for (place, keeper) in &job.held[job.done..job.read_through] {
+            let Some(rests) = self.kept_by(*keeper, *place) else {
                 continue;
-            }
+            };
             let found = match result {
                 Ok(blocks) => record_in(blocks, start, *place, epoch).ok_or(None),
                 Err(error) => Err(Some(error.clone())),
             };
             match found {
-                Ok(record) => self.copy_forward(*id, *place, &record, &mut holders),
-                Err(error) if self.store.is_resident(*id) => self.rescue(*id, *place, error),
-                Err(error) => self.damaged(*id, error),
+                Ok(record) => self.copy_forward(rests, *keeper, *place, &record, &mut holders),
+                Err(error) => self.unreadable(rests, *keeper, *place, error),
             }
         }
         job.done = job.read_through;
@@ -130,23 +139,62 @@ impl Core {
         self.reclaim();
     }
 
+    /// Where a message rests that was at this place, if it still is.
+    fn kept_by(&self, keeper: Keeper, place: Place) -> Option<Where> {
+        let rests = match keeper {
+            Keeper::Store(id) => Where::Store(id),
+            Keeper::Queue(id, position) => {
+                let queue = self.queues.get(id.slot as usize)?.as_deref();
+                queue.filter(|queue| queue.id == id)?.state.find(position)?
+            }
+        };
+        (self.store.place_of(rests) == Some(place)).then_some(rests)
+    }
+
     fn copy_forward(
         &mut self,
-        id: MessageId,
+        rests: Where,
+        keeper: Keeper,
         from: Place,
         record: &PublishRecord<'_>,
         holders: &mut Holders,
     ) {
         let mut held: Vec<QueueRef> = record.queues.iter().collect();
+        let references = match rests {
+            Where::Store(id) => self.store.references(id),
+            Where::Log(_) => 1,
+        };
         // A copy that named a queue which is done with the message would bring it back.
-        if held.len() != self.store.references(id) as usize {
-            held.retain(|queue| self.holds(*queue, id, holders));
+        if held.len() != references as usize {
+            held.retain(|queue| self.holds(*queue, rests, holders));
         }
         let Some(log) = &mut self.log else { return };
         let copy = PublishRecord { queues: Queues::Values(&held), ..*record };
         let to = log.copy_forward(&copy, from.segment);
-        self.store.moved(id, to);
         log.release(from);
+        match (rests, keeper) {
+            (Where::Store(id), _) => self.store.moved(id, to),
+            (Where::Log(_), Keeper::Queue(id, position)) => {
+                if let Some(queue) = self.queues.get_mut(id.slot as usize).and_then(Option::as_mut)
+                {
+                    queue.state.moved_at(position, Where::Log(to));
+                }
+            }
+            (Where::Log(_), Keeper::Store(_)) => {}
+        }
+    }
+
+    fn unreadable(&mut self, rests: Where, keeper: Keeper, place: Place, error: Option<DiskError>) {
+        let known = match (rests, keeper) {
+            (Where::Store(id), _) => Some(id),
+            (Where::Log(_), Keeper::Queue(queue, at)) => self.take_back(queue, at, place),
+            (Where::Log(_), Keeper::Store(_)) => None,
+        };
+        match known {
+            Some(id) if self.store.is_resident(id) => self.rescue(id, place, error),
+            Some(id) => self.damaged(id, error),
+            None => {}
+        }
     }
 
     /// Writes a message anew whose record was damaged while it was in memory.
@@ -156,9 +204,10 @@ impl Core {
         for queue in self.queues.iter().flatten() {
             let ready = queue.state.ready();
             let waiting = ready.fifo().iter().chain(ready.returned());
-            let waiting = waiting.map(|entry| (entry.message, entry.position));
-            let given = queue.state.checked_out().map(|out| (out.message, out.position));
-            let found = waiting.chain(given).filter(|(message, _)| *message == id);
+            let waiting = waiting.map(|entry| (entry.rests, entry.position));
+            let given = queue.state.checked_out();
+            let given = given.map(|out| (Where::Store(out.message), out.position));
+            let found = waiting.chain(given).filter(|(rests, _)| *rests == Where::Store(id));
             // Whether it was persistent only its record said, and its properties say.
             let persistent = self.store.message(id).is_persistent();
             held.extend(found.map(|(_, at)| crate::paging::queue_ref(queue, persistent, at)));
@@ -170,12 +219,12 @@ impl Core {
         log.release(from);
     }
 
-    fn holds(&self, at: QueueRef, id: MessageId, holders: &mut Holders) -> bool {
+    fn holds(&self, at: QueueRef, rests: Where, holders: &mut Holders) -> bool {
         let Some(queue) = self.queue_of(at.log_id) else {
             return false;
         };
-        queue.state.find(at.sequence) == Some(id)
-            || holders.given(queue).get(&at.sequence) == Some(&id)
+        queue.state.find(at.sequence) == Some(rests)
+            || holders.given(queue).get(&at.sequence).map(|id| Where::Store(*id)) == Some(rests)
     }
 
     /// The queue of this shard that a record names.
@@ -220,13 +269,20 @@ impl Job {
 
     /// Lists what the segment holds. Nothing is added to a segment that is not the last one, so it
     /// may take several turns.
-    fn list(&mut self, store: &crate::store::Store) {
+    fn list(&mut self, queues: &[Option<Box<Queue>>], store: &Store) {
         if self.is_listed {
             return;
         }
+        if self.listed == 0 {
+            for queue in queues.iter().flatten() {
+                let found = queue.state.ready().fifo().in_segment(self.segment);
+                let found = found.map(|(at, place)| (place, Keeper::Queue(queue.id, at)));
+                self.held.extend(found);
+            }
+        }
         match store.logged_in(self.segment, self.listed, LIST_ENTRIES) {
             Some(found) => {
-                self.held.extend(found);
+                self.held.extend(found.map(|(place, id)| (place, Keeper::Store(id))));
                 self.listed += LIST_ENTRIES;
                 if self.listed < store.logged_entries() {
                     return;

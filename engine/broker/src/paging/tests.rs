@@ -35,6 +35,40 @@ fn a_deep_queue_goes_to_disk_and_comes_back_in_order() {
     }
 }
 
+/// What is in memory has a place in the queue, a slot, a place in the log and one in the list of
+/// numbers to be used again, each in a table that may be twice as long as it is full.
+const RESIDENT_INDEX_BYTES: usize = 2 * (4 + 8 + 12 + 4);
+
+#[test]
+fn a_message_on_disk_only_costs_8_bytes() {
+    // A queue of durable messages, one of transient ones, and two side by side.
+    for slots in [&[0][..], &[1], &[0, 1]] {
+        let mut bench = Bench::new(13);
+        bench.add_queue(0, true);
+        bench.add_queue(1, false);
+        let mut resident = 0;
+        for number in 0..60_000 {
+            bench.publish(&[slots[number % slots.len()]], 100, true);
+            if number % 64 == 0 {
+                bench.run_disk_a_little();
+            }
+            let store = &bench.core.store;
+            resident = resident.max(store.messages() - store.absent_messages());
+        }
+        bench.run_disk();
+        let absent = bench.core.store.absent_messages();
+        assert!(absent > 50_000, "{absent} of 60,000 on disk only");
+        let queues = bench.core.queues.iter().flatten();
+        let queues = queues.map(|queue| queue.state.ready().fifo().memory_bytes());
+        let bytes = bench.core.store.index_bytes() + queues.sum::<usize>();
+        let most = 8 * absent + RESIDENT_INDEX_BYTES * resident;
+        assert!(bytes <= most, "{bytes} bytes for {absent} messages, {resident} in memory");
+        bench.wind_up();
+        bench.expect_empty();
+        assert_eq!(bench.delivered(), 60_000);
+    }
+}
+
 #[test]
 fn reading_ahead_keeps_a_slow_consumer_busy() {
     let mut bench = Bench::new(2);
@@ -212,7 +246,7 @@ fn a_rotten_segment_is_emptied_into_quarantine() {
     bench.publish(&[0], 500, true);
     bench.run_disk();
     let [first, second] = [0, 1].map(|position| {
-        let id = bench.core.queues[0].as_ref().unwrap().state.find(position).unwrap();
+        let id = bench.known(0, position);
         (id, bench.core.store.log_place(id).unwrap())
     });
     // One of them is in memory too, and nothing but its place on disk is lost.
@@ -289,7 +323,7 @@ fn a_copy_leaves_out_the_queues_that_are_done() {
     bench.publish(&[0, 1, 2], 500, true);
     bench.consume(0, 1, 0, false);
     bench.run_disk();
-    let id = bench.core.queues[2].as_ref().unwrap().state.find(0).unwrap();
+    let id = bench.known(2, 0);
     let before = bench.core.store.log_place(id).unwrap();
     bench.purge(1);
     bench.add_queue(3, true);

@@ -3,17 +3,21 @@
 //! ```text
 //!   runs       ┌ position 7, ready at t₀ ┐┌ position 12, ready at t₁ ┐┌ …
 //!   messages   │ m₇ m₈ m₉ m₁₀ m₁₁        ││ m₁₂ m₁₃ m₁₄ m₁₅ …        ││
+//!              └─────────── head ────┴──── records ───┴─ tail ─┘
 //! ```
 //! What comes in one turn comes at one time and at positions without a gap: that is said once for
-//! all of it. A message of a run costs 4 bytes, a run 24.
+//! all of it. A message of a run costs 4 bytes, a run 24. Where messages are that left memory is
+//! known here alone, in 7 bytes ([`Records`]): they are in the middle of a deep queue.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::id::Instant;
-use crate::store::MessageId;
+use crate::log::Place;
+use crate::store::{MessageId, Where};
 
 use super::ready::Entry;
+use super::records::{Records, WORD_BYTES};
 
 /// An emptied queue gives back more room than this (128 KiB): a backlog that is gone must not
 /// cost memory for ever, and a short one must not cost an allocation each time.
@@ -22,10 +26,22 @@ const IDLE_CAPACITY_ENTRIES: usize = 32_768;
 /// Entries by ascending position: in at the back, out at the front.
 #[derive(Debug, Default)]
 pub struct Fifo {
-    messages: VecDeque<MessageId>,
+    head: VecDeque<MessageId>,
+    /// There while one of them is known by its place in the log.
+    behind: Option<Box<Behind>>,
     runs: VecDeque<Run>,
     /// The number of the front message. There are never as many as there are numbers.
     front: u32,
+    /// The number of the message that comes next.
+    next: u32,
+}
+
+/// What is behind the head of a deep queue.
+#[derive(Debug, Default)]
+struct Behind {
+    /// The first one is a place in the log.
+    records: Records,
+    tail: VecDeque<MessageId>,
 }
 
 /// Messages that became ready together, at positions without a gap.
@@ -41,6 +57,9 @@ struct Run {
 
 /// Bytes that an entry costs at most: a run of its own.
 pub const ENTRY_BYTES_MAX: usize = size_of::<MessageId>() + size_of::<Run>();
+
+/// Bytes that an entry costs at most of which the store knows nothing.
+pub const RECORD_BYTES_MAX: usize = WORD_BYTES + 1 + size_of::<Run>();
 
 /// Messages at the front that became ready together, at positions without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,21 +83,41 @@ impl Run {
             && self.position + u64::from(number.wrapping_sub(self.number)) == entry.position
     }
 
-    fn entry(&self, number: u32, message: MessageId) -> Entry {
-        let position = self.position + u64::from(number.wrapping_sub(self.number));
-        Entry { message, redelivered: self.redelivered, position, ready_at: self.ready_at }
+    fn entry(&self, number: u32, rests: Where) -> Entry {
+        let position = self.position_of(number);
+        Entry { rests, redelivered: self.redelivered, position, ready_at: self.ready_at }
+    }
+
+    #[inline]
+    fn position_of(&self, number: u32) -> u64 {
+        self.position + u64::from(number.wrapping_sub(self.number))
     }
 }
 
 impl Fifo {
-    /// Adds a message behind all others.
-    #[inline]
+    /// Adds a message behind all others. Inlined, for a caller mostly knows where it rests.
+    #[inline(always)]
     pub fn push(&mut self, entry: Entry) {
-        let number = self.front.wrapping_add(self.messages.len() as u32);
+        let number = self.next;
         if !self.runs.back().is_some_and(|last| last.goes_on(number, &entry)) {
             self.begin_run(number, &entry);
         }
-        self.messages.push_back(entry.message);
+        self.next = number.wrapping_add(1);
+        match (entry.rests, &self.behind) {
+            (Where::Store(message), None) => self.head.push_back(message),
+            (rests, _) => self.push_behind(rests),
+        }
+    }
+
+    #[inline(never)]
+    fn push_behind(&mut self, rests: Where) {
+        let behind = self.behind.get_or_insert_default();
+        if let Where::Store(message) = rests {
+            behind.tail.push_back(message);
+            return;
+        }
+        behind.take_tail(behind.tail.len());
+        behind.records.push_back(rests);
     }
 
     #[inline(never)]
@@ -92,19 +131,28 @@ impl Fifo {
     #[inline]
     pub fn pop(&mut self) -> Option<Entry> {
         let front = self.front()?;
-        self.pop_many(1);
+        if self.head.pop_front().is_none() {
+            self.behind.as_mut()?.records.pop_front();
+            self.surface();
+        }
+        self.popped(1);
         Some(front)
     }
 
     /// Takes the first so many messages of [`Self::front_run`].
     #[inline]
     pub fn pop_many(&mut self, count: usize) {
-        self.messages.drain(..count);
+        self.head.drain(..count);
+        self.popped(count);
+    }
+
+    #[inline]
+    fn popped(&mut self, count: usize) {
         self.front = self.front.wrapping_add(count as u32);
-        if self.messages.is_empty() {
+        if self.is_empty() {
             self.runs.clear();
-            if self.messages.capacity() > IDLE_CAPACITY_ENTRIES {
-                self.messages = VecDeque::new();
+            if self.head.capacity() > IDLE_CAPACITY_ENTRIES {
+                self.head = VecDeque::new();
                 self.runs = VecDeque::new();
             }
         } else if self.runs.get(1).is_some_and(|next| next.number == self.front) {
@@ -112,45 +160,140 @@ impl Fifo {
         }
     }
 
-    /// The messages at the front that have one run.
+    /// The messages at the front that have one run, as far as the store knows them.
     #[inline]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
-        let Run { redelivered, ready_at, .. } = *self.runs.front()?;
-        let (messages, _) = self.messages.as_slices();
+        let run = self.runs.front()?;
+        let Run { redelivered, ready_at, .. } = *run;
+        let (messages, _) = self.head.as_slices();
         let end = self.runs.get(1).map_or(usize::MAX, |next| self.start_of(next));
-        let position = self.runs.front()?.entry(self.front, MessageId(0)).position;
         let messages = &messages[..messages.len().min(end)];
-        Some(FrontRun { messages, redelivered, position, ready_at })
+        let position = run.position_of(self.front);
+        let is_some = !messages.is_empty();
+        is_some.then_some(FrontRun { messages, redelivered, position, ready_at })
     }
 
     /// The message at the front.
     #[inline]
     pub fn front(&self) -> Option<Entry> {
-        Some(self.runs.front()?.entry(self.front, *self.messages.front()?))
+        Some(self.runs.front()?.entry(self.front, self.rests_at(0)?))
+    }
+
+    /// The place of the message at the front.
+    #[inline]
+    pub fn front_position(&self) -> Option<u64> {
+        Some(self.runs.front()?.position_of(self.front))
     }
 
     /// The message at the back.
     pub fn back(&self) -> Option<Entry> {
-        self.get(self.messages.len().checked_sub(1)?)
+        self.get(self.len().checked_sub(1)?)
     }
 
     /// Messages in it.
     #[inline]
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.next.wrapping_sub(self.front) as usize
     }
 
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.next == self.front
     }
 
     /// The message that `index` others are in front of: O(log n).
     pub fn get(&self, index: usize) -> Option<Entry> {
-        let message = *self.messages.get(index)?;
+        let rests = self.rests_at(index)?;
         let number = self.front.wrapping_add(index as u32);
-        Some(self.runs.get(self.run_of(index))?.entry(number, message))
+        Some(self.runs.get(self.run_of(index))?.entry(number, rests))
+    }
+
+    #[inline]
+    fn rests_at(&self, index: usize) -> Option<Where> {
+        if let Some(message) = self.head.get(index) {
+            return Some(Where::Store(*message));
+        }
+        let (behind, index) = (self.behind.as_ref()?, index - self.head.len());
+        let in_tail = index.checked_sub(behind.records.len());
+        match in_tail {
+            Some(index) => behind.tail.get(index).map(|message| Where::Store(*message)),
+            None => behind.records.get(index),
+        }
+    }
+
+    /// Says anew where the message rests that `index` others are in front of.
+    pub fn set(&mut self, index: usize, rests: Where) {
+        match rests {
+            Where::Store(message) => self.set_message(index, message),
+            Where::Log(place) => self.set_place(index, place),
+        }
+    }
+
+    fn set_message(&mut self, index: usize, message: MessageId) {
+        if let Some(known) = self.head.get_mut(index) {
+            *known = message;
+            return;
+        }
+        let Some(behind) = &mut self.behind else { return };
+        let index = index - self.head.len();
+        match index.checked_sub(behind.records.len()) {
+            Some(index) => behind.tail[index] = message,
+            None => behind.records.set(index, Where::Store(message)),
+        }
+        self.surface();
+    }
+
+    /// What is between the message and the places there are becomes part of them: where messages
+    /// leave memory most of their neighbours do.
+    fn set_place(&mut self, index: usize, place: Place) {
+        if index >= self.len() {
+            return;
+        }
+        let head = &mut self.head;
+        let behind = self.behind.get_or_insert_with(|| {
+            Box::new(Behind {
+                tail: head.split_off(head.len().min(index + 1)),
+                ..Behind::default()
+            })
+        });
+        for message in head.drain(head.len().min(index)..).rev() {
+            behind.records.push_front(Where::Store(message));
+        }
+        let index = index - head.len();
+        behind.take_tail((index + 1).saturating_sub(behind.records.len()));
+        behind.records.set(index, Where::Log(place));
+    }
+
+    /// What the store knows before the first place belongs to the head.
+    fn surface(&mut self) {
+        let Some(behind) = &mut self.behind else { return };
+        while let Some(Where::Store(message)) = behind.records.get(0) {
+            behind.records.pop_front();
+            self.head.push_back(message);
+        }
+        if !behind.records.is_empty() {
+            return;
+        }
+        // The shorter one of the two is moved.
+        let tail = &mut behind.tail;
+        if self.head.len() < tail.len() {
+            self.head.drain(..).rev().for_each(|message| tail.push_front(message));
+            std::mem::swap(&mut self.head, tail);
+        } else {
+            self.head.append(tail);
+        }
+        self.behind = None;
+    }
+
+    /// The places in one segment of the log, each with the position of its message.
+    pub fn in_segment(&self, segment: u32) -> impl Iterator<Item = (u64, Place)> {
+        let behind = self.behind.iter();
+        let found = behind.flat_map(move |behind| behind.records.in_segment(segment));
+        found.filter_map(|(index, place)| {
+            let entry = self.get(self.head.len() + index)?;
+            Some((entry.position, place))
+        })
     }
 
     /// How many messages are at positions below this one: O(log n).
@@ -159,7 +302,7 @@ impl Fifo {
         let Some(run) = behind.checked_sub(1).and_then(|run| self.runs.get(run)) else {
             return 0;
         };
-        let end = self.runs.get(behind).map_or(self.messages.len(), |next| self.start_of(next));
+        let end = self.runs.get(behind).map_or(self.len(), |next| self.start_of(next));
         // The first ones of the first run may have left.
         let left = self.front.wrapping_sub(self.runs[0].number);
         let left = if behind == 1 { u64::from(left) } else { 0 };
@@ -170,7 +313,7 @@ impl Fifo {
 
     /// Those with between `range.start` and `range.end` others in front of them.
     pub fn range(&self, range: Range<usize>) -> Entries<'_> {
-        let end = range.end.min(self.messages.len());
+        let end = range.end.min(self.len());
         let start = range.start.min(end);
         let (first_run, last_run) = (self.run_of(start), self.run_of(end.saturating_sub(1)));
         Entries { fifo: self, start, end, first_run, last_run }
@@ -178,7 +321,17 @@ impl Fifo {
 
     /// All of them.
     pub fn iter(&self) -> Entries<'_> {
-        self.range(0..self.messages.len())
+        self.range(0..self.len())
+    }
+
+    /// Bytes of memory it takes.
+    #[cfg(test)]
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let behind = self.behind.as_ref();
+        let tail = behind.map_or(0, |behind| behind.tail.capacity());
+        (self.head.capacity() + tail) * size_of::<MessageId>()
+            + self.runs.capacity() * size_of::<Run>()
+            + behind.map_or(0, |behind| size_of::<Behind>() + behind.records.memory_bytes())
     }
 
     /// The index of a run's first message, unless it is the first run, some of which may have left.
@@ -196,6 +349,15 @@ impl Fifo {
             .runs
             .partition_point(|run| run.number.wrapping_sub(first.number) as usize <= index + left);
         behind.saturating_sub(1)
+    }
+}
+
+impl Behind {
+    /// Makes so many of the tail part of the records.
+    fn take_tail(&mut self, count: usize) {
+        for message in self.tail.drain(..count) {
+            self.records.push_back(Where::Store(message));
+        }
     }
 }
 
@@ -223,7 +385,7 @@ pub struct Entries<'a> {
 impl Entries<'_> {
     fn entry(&self, run: usize, index: usize) -> Option<Entry> {
         let number = self.fifo.front.wrapping_add(index as u32);
-        Some(self.fifo.runs.get(run)?.entry(number, *self.fifo.messages.get(index)?))
+        Some(self.fifo.runs.get(run)?.entry(number, self.fifo.rests_at(index)?))
     }
 }
 
@@ -265,25 +427,38 @@ mod tests {
 
     use super::*;
 
+    fn rests(position: u64, in_log: bool) -> Where {
+        let number = position as u32;
+        let place = Place { segment: number >> 5, offset: number << 6, length: 50 };
+        if in_log { Where::Log(place) } else { Where::Store(MessageId(number ^ 0x55)) }
+    }
+
     proptest! {
-        /// Against a plain deque of entries, over gaps, turns and the end of the numbers.
+        /// Against a plain deque of entries, over gaps, turns and the end of the numbers, some of
+        /// them leaving memory and coming back.
         #[test]
         fn it_is_a_deque_of_entries(
-            steps in proptest::collection::vec((0..10_u8, 0..3_u64, any::<bool>()), 1..300),
+            steps in proptest::collection::vec((0..16_u8, 0..3_u64, any::<bool>()), 1..300),
             front in prop_oneof![Just(0), Just(u32::MAX - 5)],
         ) {
-            let mut fifo = Fifo { front, ..Fifo::default() };
+            let mut fifo = Fifo { front, next: front, ..Fifo::default() };
             let mut plain: VecDeque<Entry> = VecDeque::new();
             let (mut position, mut now) = (0, 0);
             for (step, gap, flag) in steps {
                 if step < 6 {
                     position += 1 + if step == 0 { gap } else { 0 };
                     now += u64::from(step == 1);
-                    let message = MessageId(position as u32 ^ 0x55);
+                    let rests = rests(position, step == 5 && gap == 2);
                     let redelivered = flag && step == 2;
-                    let entry = Entry { message, redelivered, position, ready_at: Instant(now) };
+                    let entry = Entry { rests, redelivered, position, ready_at: Instant(now) };
                     fifo.push(entry);
                     plain.push_back(entry);
+                } else if step >= 10 && !plain.is_empty() {
+                    // Mostly neighbours, from either end.
+                    let index = (usize::from(step) * 5 + gap as usize) % plain.len();
+                    let index = if flag { index } else { plain.len() - 1 - index };
+                    plain[index].rests = rests(plain[index].position, step < 13);
+                    fifo.set(index, plain[index].rests);
                 } else if let Some(run) = fifo.front_run().filter(|_| step > 8) {
                     let count = run.messages.len().min(1 + gap as usize);
                     fifo.pop_many(count);
@@ -292,15 +467,26 @@ mod tests {
                     prop_assert_eq!(fifo.front(), plain.front().copied());
                     prop_assert_eq!(fifo.pop(), plain.pop_front());
                 }
-                prop_assert_eq!(fifo.len(), plain.len());
+                prop_assert_eq!((fifo.len(), fifo.is_empty()), (plain.len(), plain.is_empty()));
+                let is_known =
+                    plain.front().is_some_and(|entry| matches!(entry.rests, Where::Store(_)));
+                prop_assert_eq!(fifo.front_run().is_some(), is_known);
                 if let Some(run) = fifo.front_run() {
                     prop_assert!(!run.messages.is_empty());
                     let FrontRun { redelivered, position, ready_at, .. } = run;
                     let spelled = run.messages.iter().zip(position..).map(|(id, position)| {
-                        Entry { message: *id, redelivered, position, ready_at }
+                        Entry { rests: Where::Store(*id), redelivered, position, ready_at }
                     });
                     prop_assert!(spelled.eq(plain.iter().take(run.messages.len()).copied()));
                 }
+                for segment in 0..6 {
+                    let expected = plain.iter().filter_map(|entry| match entry.rests {
+                        Where::Log(at) if at.segment == segment => Some((entry.position, at)),
+                        _ => None,
+                    });
+                    prop_assert!(fifo.in_segment(segment).eq(expected));
+                }
+                prop_assert_eq!(fifo.front_position(), plain.front().map(|entry| entry.position));
                 prop_assert_eq!(fifo.back(), plain.back().copied());
                 prop_assert!(fifo.iter().eq(plain.iter().copied()));
                 prop_assert!(fifo.iter().rev().eq(plain.iter().rev().copied()));
@@ -321,8 +507,8 @@ mod tests {
         let mut fifo = Fifo::default();
         for position in 0..1_000 {
             let ready_at = Instant(position / 500);
-            let message = MessageId(position as u32);
-            fifo.push(Entry { message, redelivered: false, position, ready_at });
+            let rests = rests(position, false);
+            fifo.push(Entry { rests, redelivered: false, position, ready_at });
         }
         assert_eq!((fifo.runs.len(), ENTRY_BYTES_MAX), (2, 28));
     }

@@ -9,6 +9,7 @@ pub mod consumers;
 pub mod fifo;
 pub mod pages;
 pub mod ready;
+pub mod records;
 pub mod state;
 
 use std::sync::Arc;

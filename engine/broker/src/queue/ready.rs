@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::Instant;
-use crate::store::MessageId;
+use crate::store::Where;
 
 use super::fifo::{Fifo, FrontRun};
 
@@ -11,7 +11,7 @@ use super::fifo::{Fifo, FrontRun};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The message.
-    pub message: MessageId,
+    pub rests: Where,
     /// It was given out before.
     pub redelivered: bool,
     /// Its place: publishing order, kept over requeues.
@@ -38,7 +38,7 @@ impl Ready {
         self.fifo.push(entry);
     }
 
-    /// Puts a message back to its place.
+    /// Puts a message back to its place; the store knows it.
     pub fn put_back(&mut self, entry: Entry) {
         self.returned.insert(entry.position, entry);
     }
@@ -52,20 +52,22 @@ impl Ready {
         self.fifo.front()
     }
 
-    /// The next messages, as far as they are of one run.
+    /// The next messages, as far as they are of one run and the store knows them.
     #[inline]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
-        let run = self.fifo.front_run();
         let Some((_, returned)) = self.returned.first_key_value() else {
-            return run;
+            return self.fifo.front_run();
         };
-        if let Some(run) = run
-            && let Some(before) = returned.position.checked_sub(run.position)
-        {
+        if !self.returned_is_next() {
+            let run = self.fifo.front_run()?;
+            let before = returned.position.saturating_sub(run.position);
             let before = usize::try_from(before).unwrap_or(usize::MAX).min(run.messages.len());
             return Some(FrontRun { messages: &run.messages[..before], ..run });
         }
-        let Entry { ref message, redelivered, position, ready_at } = *returned;
+        let Entry { ref rests, redelivered, position, ready_at } = *returned;
+        let Where::Store(message) = rests else {
+            return None;
+        };
         let messages = std::slice::from_ref(message);
         Some(FrontRun { messages, redelivered, position, ready_at })
     }
@@ -100,6 +102,11 @@ impl Ready {
         self.returned.values().copied()
     }
 
+    /// Those that came in and were never given out, to say anew where they rest.
+    pub fn fifo_mut(&mut self) -> &mut Fifo {
+        &mut self.fifo
+    }
+
     /// The message at `position`.
     pub fn find(&self, position: u64) -> Option<Entry> {
         let found = self.fifo.get(self.fifo.index_of(position));
@@ -125,6 +132,6 @@ impl Ready {
             return false;
         }
         let first = self.returned.first_key_value().map(|(position, _)| *position);
-        self.fifo.front().is_none_or(|fifo| first < Some(fifo.position))
+        self.fifo.front_position().is_none_or(|fifo| first < Some(fifo))
     }
 }

@@ -3,7 +3,7 @@
 use crate::id::Instant;
 use crate::mail::Deliveries;
 use crate::outstanding::Outstanding;
-use crate::store::MessageId;
+use crate::store::{MessageId, Where};
 
 use super::fifo::FrontRun;
 use super::ready::{Entry, Ready};
@@ -87,7 +87,8 @@ impl State {
             Change::Enqueue(message, ready_at) => {
                 let position = self.next_position;
                 self.next_position += 1;
-                self.ready.push(Entry { message, redelivered: false, position, ready_at });
+                let rests = Where::Store(message);
+                self.ready.push(Entry { rests, redelivered: false, position, ready_at });
                 Effect::None
             }
             Change::PassThrough(count) => {
@@ -165,8 +166,23 @@ impl State {
     }
 
     /// The ready message at `position`: O(log n).
-    pub fn find(&self, position: u64) -> Option<MessageId> {
-        self.ready.find(position).map(|entry| entry.message)
+    pub fn find(&self, position: u64) -> Option<Where> {
+        self.ready.find(position).map(|entry| entry.rests)
+    }
+
+    /// Says anew where the message rests that `index` others of those in [`Ready::fifo`] are in
+    /// front of. That is no step in the life of a queue: a replica has it where it likes.
+    pub fn moved(&mut self, index: usize, rests: Where) {
+        self.ready.fifo_mut().set(index, rests);
+    }
+
+    /// As [`Self::moved`], of a message that came in at `position`.
+    pub fn moved_at(&mut self, position: u64, rests: Where) {
+        let fifo = self.ready.fifo_mut();
+        let index = fifo.index_of(position);
+        if fifo.get(index).is_some_and(|entry| entry.position == position) {
+            fifo.set(index, rests);
+        }
     }
 
     /// The messages given out and not settled.
@@ -198,11 +214,12 @@ impl State {
     }
 
     /// Takes all messages out, for the end of the queue.
-    pub fn drain(&mut self) -> Vec<MessageId> {
-        let mut messages: Vec<_> = self.checked_out().map(|checkout| checkout.message).collect();
-        messages.extend(std::iter::from_fn(|| self.ready.pop()).map(|entry| entry.message));
+    pub fn drain(&mut self) -> impl Iterator<Item = Where> {
+        let checked_out = self.checked_out().map(|checkout| Where::Store(checkout.message));
+        let checked_out: Vec<_> = checked_out.collect();
         self.held = Vec::new();
-        messages
+        let ready = std::iter::from_fn(|| self.ready.pop()).map(|entry| entry.rests);
+        checked_out.into_iter().chain(ready)
     }
 
     #[inline]
@@ -225,7 +242,7 @@ impl State {
             held_by(&mut self.held, holder).push_many(checkouts)
         });
         self.ready.pop_many(count);
-        let entry = Entry { message, redelivered, position, ready_at };
+        let entry = Entry { rests: Where::Store(message), redelivered, position, ready_at };
         Effect::Left { entry, delivery }
     }
 
@@ -245,7 +262,8 @@ impl State {
             return Effect::None;
         };
         let Checkout { message, position } = checkout;
-        self.ready.put_back(Entry { message, redelivered: true, position, ready_at });
+        let rests = Where::Store(message);
+        self.ready.put_back(Entry { rests, redelivered: true, position, ready_at });
         Effect::Returned(checkout)
     }
 }
@@ -268,7 +286,10 @@ mod tests {
 
     fn left(effect: Effect) -> (u32, bool, Option<u64>) {
         match effect {
-            Effect::Left { entry, delivery } => (entry.message.0, entry.redelivered, delivery),
+            Effect::Left {
+                entry: Entry { rests: Where::Store(MessageId(id)), redelivered, .. },
+                delivery,
+            } => (id, redelivered, delivery),
             other => panic!("{other:?}"),
         }
     }

@@ -5,7 +5,8 @@
 //! the memory it was received in ([`received`]).
 //!
 //! A message may also be in the log ([`Store::logged`]), and then its memory copy can be given up
-//! and taken in again; see [`residency`]. What is left costs 20 bytes here.
+//! and taken in again; see [`residency`]. What is left costs 20 bytes here, and where one queue
+//! alone holds the message nothing: the queue then knows the place itself ([`Where`]).
 //!
 //! An emptied segment is started over, hottest first ([`slabs`]). A segment that is mostly dead
 //! while memory is mostly dead is copied forward.
@@ -40,6 +41,15 @@ use slot::Slot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
 
+/// Where a message rests that a queue holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// The store knows it, in memory or not.
+    Store(MessageId),
+    /// It is in the log only, and one queue holds it.
+    Log(log::Place),
+}
+
 /// Bytes of a segment: some thousand small messages, and more than the largest record
 /// (a 128 KiB property list, two names and a copied body).
 pub const SEGMENT_BYTES: usize = 256 << 10;
@@ -71,6 +81,8 @@ pub struct Store {
     bodies: Bodies,
     messages: usize,
     absent: usize,
+    /// Messages of which a queue knows the place in the log, and the store nothing.
+    records: usize,
     all_references: usize,
     live_bytes: usize,
     /// Of bodies in records.
@@ -106,6 +118,7 @@ impl Default for Store {
             bodies: Bodies::default(),
             messages: 0,
             absent: 0,
+            records: 0,
             all_references: 0,
             live_bytes: 0,
             copied_body_bytes: 0,
@@ -156,7 +169,7 @@ impl Store {
 
     /// Messages at rest, resident or not.
     pub fn messages(&self) -> usize {
-        self.messages
+        self.messages + self.records
     }
 
     /// Bytes of memory copies that some queue still holds: records and shared bodies.
@@ -202,7 +215,7 @@ impl Store {
         self.bodies.limit_received(buffers);
     }
 
-    /// References to messages, over all queues.
+    /// References to messages that the store knows, over all queues.
     pub fn all_references(&self) -> usize {
         self.all_references
     }

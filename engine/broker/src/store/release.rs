@@ -63,6 +63,11 @@ impl Release<'_> {
         (place != NOWHERE).then_some(place)
     }
 
+    /// A queue is done with a message that was left to it.
+    pub fn forgotten(&mut self) {
+        self.store.forgotten();
+    }
+
     /// As the log knows a message, whose record may be yet to be written.
     #[inline]
     pub fn log_entry(&self, id: MessageId) -> Option<log::Place> {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   put ──► resident ──logged──► resident, logged ──evict──► logged only ◄── recovered
-//!                                        ▲                        │
-//!                                        └─────────load───────────┘
+//!                                        ▲ │                     │ ▲
+//!                                        │ │ ┌─────────load──────┘ │ take_back
+//!                                        └─┼─┘                     │
+//!                                          └───────leave──► known to its queue only
 //! ```
 
 use crate::log;
@@ -11,7 +13,7 @@ use crate::message::Message;
 
 use super::record::Header;
 use super::slot::{ABSENT, Slot, VACANT};
-use super::{MessageId, NOWHERE, Store};
+use super::{MessageId, NOWHERE, Store, Where};
 
 impl Store {
     /// A message's publish record was added to the log, or is to be.
@@ -42,6 +44,20 @@ impl Store {
         self.logged.get(id.0 as usize).copied().filter(|place| *place != NOWHERE)
     }
 
+    /// Where the record of a message is, if it has one.
+    pub fn place_of(&self, rests: Where) -> Option<log::Place> {
+        match rests {
+            Where::Store(id) => self.log_place(id),
+            Where::Log(place) => Some(place),
+        }
+    }
+
+    /// Whether the message can be had without a read.
+    #[inline]
+    pub fn is_at_hand(&self, rests: Where) -> bool {
+        matches!(rests, Where::Store(id) if self.is_resident(id))
+    }
+
     /// Whether the message can be had without a read.
     #[inline]
     pub fn is_resident(&self, id: MessageId) -> bool {
@@ -54,6 +70,14 @@ impl Store {
     }
 
     /// Bytes of the message's memory copy, or of its record where there is none.
+    pub fn size_of(&self, rests: Where) -> usize {
+        match rests {
+            Where::Store(id) => self.size_bytes(id),
+            Where::Log(place) => place.length as usize,
+        }
+    }
+
+    /// As [`Self::size_of`], of a message that the store knows.
     pub fn size_bytes(&self, id: MessageId) -> usize {
         let slot = self.slots[id.0 as usize];
         if slot.segment() < ABSENT {
@@ -88,6 +112,35 @@ impl Store {
         slot.set_loaded(false);
         self.absent += 1;
         self.free(segment, offset);
+    }
+
+    /// Forgets a message whose record is durable. The one queue that holds it keeps the place.
+    pub fn leave(&mut self, id: MessageId) -> Option<log::Place> {
+        debug_assert!(self.references(id) == 1 && self.log_place(id).is_some(), "left to nobody");
+        let place = self.release(id)?;
+        self.records += 1;
+        Some(place)
+    }
+
+    /// A queue has read back where a message is that nobody else holds.
+    pub fn left(&mut self) {
+        self.records += 1;
+    }
+
+    /// Knows a message again that was left to its queue.
+    pub fn take_back(&mut self, place: log::Place) -> MessageId {
+        self.records -= 1;
+        self.recovered(place, 1)
+    }
+
+    /// A queue is done with a message that was left to it.
+    pub fn forgotten(&mut self) {
+        self.records -= 1;
+    }
+
+    /// Messages that were left to their queues.
+    pub fn records(&self) -> usize {
+        self.records
     }
 
     /// Makes a memory copy again, of what was read from the log.
@@ -134,7 +187,7 @@ impl Store {
 
     /// Messages without a memory copy.
     pub fn absent_messages(&self) -> usize {
-        self.absent
+        self.absent + self.records
     }
 
     /// Bytes of the tables that say where messages are.

@@ -19,7 +19,9 @@ use crate::mail::{
 use crate::message::{Body, Likeness, Message, Messages};
 use crate::paging::record_in;
 use crate::queue::Queue;
+use crate::queue::ready::Entry;
 use crate::settings::Settings;
+use crate::store::{MessageId, Where};
 use crate::topology::{Name, QueueMeta, Topology};
 
 pub(super) const SEGMENT_BYTES: u32 = 128 << 10;
@@ -184,11 +186,12 @@ impl Bench {
         }
         self.run_disk();
         let queue = self.core.queues[slot].as_ref().unwrap();
-        let messages: Vec<_> =
-            queue.state.ready().fifo().iter().map(|entry| entry.message).collect();
-        let evict = |id| {
-            self.core.store.evict(id);
-            self.core.store.log_place(id).unwrap()
+        let messages: Vec<_> = queue.state.ready().fifo().iter().collect();
+        let evict = |entry: Entry| {
+            if let Where::Store(id) = entry.rests {
+                self.core.store.evict(id);
+            }
+            self.core.store.place_of(entry.rests).unwrap()
         };
         messages.into_iter().map(evict).collect()
     }
@@ -305,6 +308,14 @@ impl Bench {
     pub(super) fn forget(&mut self, slot: usize, position: u64) {
         let queue = self.id(slot);
         assert!(self.model.get_mut(&queue).unwrap().ready.remove(&position).is_some());
+    }
+
+    /// The number of a ready message that the store knows.
+    pub(super) fn known(&self, slot: usize, position: u64) -> MessageId {
+        match self.core.queues[slot].as_ref().unwrap().state.find(position) {
+            Some(Where::Store(id)) => id,
+            other => panic!("{other:?}"),
+        }
     }
 
     pub(super) fn rot(&mut self, place: Place) {
@@ -554,7 +565,10 @@ impl Bench {
         for queue in self.core.queues.iter().flatten() {
             let ready = queue.state.ready();
             let waiting = ready.returned().chain(ready.fifo().front());
-            kept.extend(waiting.map(|entry| entry.message));
+            kept.extend(waiting.filter_map(|entry| match entry.rests {
+                Where::Store(id) => Some(id),
+                Where::Log(_) => None,
+            }));
             kept.extend(queue.state.checked_out().map(|out| out.message));
         }
         let kept = kept.into_iter().filter(|id| store.is_resident(*id));
