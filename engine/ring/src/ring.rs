@@ -289,7 +289,7 @@ impl Ring {
         self.target.clone()
     }
 
-    /// Receive buffers that the kernel may fill, without the reserve. At 0 sockets starve: give
+    /// Receive buffers that hold nothing, without the reserve. At 0 sockets starve: give
     /// leases back, or pause the sockets that hold most of them.
     pub fn free_buffers(&self) -> u32 {
         self.buffers.free_main()

@@ -114,6 +114,12 @@ impl Ring {
             (Ok(_), None) => completions.push(Completion::EndOfStream { socket }),
             (Err(_), _) if !last => {}
             (Err(error), _) => match error.raw_os_error() {
+                Some(libc::ENOBUFS) if self.buffers.offer_more() => {
+                    self.queue.counters.receive_rearms += 1;
+                    if wanted {
+                        self.arm_or_starve(socket);
+                    }
+                }
                 Some(libc::ENOBUFS) => {
                     self.queue.counters.starvations += 1;
                     if wanted {

@@ -1,6 +1,7 @@
 //! Receive buffers: leases, starvation, pause and resume.
 
-use std::io::Write;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,15 +10,19 @@ use leveret_ring::{Completion, Ring, RingConfig, SocketId, Wait};
 
 use crate::world::{DEADLINE, World, is_received, pattern};
 
-/// Four buffers of 4 KiB: three for all, one in reserve.
-fn tiny() -> World {
-    World::new(&RingConfig {
+fn tiny_config() -> RingConfig {
+    RingConfig {
         sockets_max: 16,
         buffer_count: 4,
         buffer_size_bytes: 4_096,
         lend_above_free_buffers: 0,
         ..RingConfig::default()
-    })
+    }
+}
+
+/// Four buffers of 4 KiB: three for all, one in reserve.
+fn tiny() -> World {
+    World::new(&tiny_config())
 }
 
 /// Takes what was received so far, without giving it back.
@@ -85,13 +90,7 @@ fn held_leases_starve_the_ring_and_leases_dropped_elsewhere_feed_it_again() {
 
 #[test]
 fn whoever_holds_leases_stops_nobody_while_scarce_buffers_are_copied() {
-    let config = RingConfig {
-        sockets_max: 16,
-        buffer_count: 16,
-        buffer_size_bytes: 4_096,
-        lend_above_free_buffers: 8,
-        ..RingConfig::default()
-    };
+    let config = RingConfig { buffer_count: 16, lend_above_free_buffers: 8, ..tiny_config() };
     let mut world = World::new(&config);
     let (mut client, socket) = world.connect();
     world.ring.receive(socket);
@@ -157,6 +156,46 @@ fn the_reserve_serves_the_others_while_one_holds_all_common_buffers() {
     world.turn_for(Duration::from_millis(1));
     assert_eq!((world.ring.leases_out(), world.ring.free_buffers()), (3, 0));
     assert!(world.ring.counters().reserve_receives >= 100);
+}
+
+/// 64 buffers of 4 KiB: 62 for all.
+fn many() -> World {
+    World::new(&RingConfig { buffer_count: 64, ..tiny_config() })
+}
+
+#[test]
+fn what_came_back_last_is_received_into_first() {
+    let mut world = many();
+    let (mut client, socket) = world.connect();
+    world.ring.receive(socket);
+    let mut addresses = BTreeSet::new();
+    for _ in 0..200 {
+        client.write_all(b"little").unwrap();
+        let received = world.until(|seen| is_received(seen, socket));
+        let Completion::Received { bytes, .. } = received else { unreachable!() };
+        addresses.insert(bytes.as_ptr() as usize);
+    }
+    assert!(addresses.len() <= 16, "{} buffers for one at a time", addresses.len());
+    assert_eq!(world.ring.free_buffers() + world.ring.leases_out(), 62);
+}
+
+#[test]
+fn a_burst_finds_all_buffers_although_the_kernel_has_few() {
+    let mut world = many();
+    let (mut client, socket) = world.connect();
+    let sent = pattern(60 * 4_096, 5);
+    client.write_all(&sent).unwrap();
+    world.ring.receive(socket);
+    let mut held: Vec<Bytes> = Vec::new();
+    while held.iter().map(Bytes::len).sum::<usize>() < sent.len() {
+        let received = world.until(|seen| is_received(seen, socket));
+        let Completion::Received { bytes, .. } = received else { unreachable!() };
+        held.push(bytes);
+    }
+    assert!(held.concat() == sent);
+    let counters = world.ring.counters();
+    assert_eq!((counters.starvations, counters.reserve_receives), (0, 0), "{counters:?}");
+    assert!(counters.receive_rearms > 0 && held.len() > 16, "{counters:?}");
 }
 
 #[test]
