@@ -18,8 +18,9 @@ use criterion::{
 use leveret_broker::id::Instant;
 use leveret_broker::mail::Deliveries;
 use leveret_broker::message::{Body, Likeness, Message};
+use leveret_broker::queue::ready::Entry;
 use leveret_broker::queue::state::{Change, Effect, Holder, State};
-use leveret_broker::store::{MessageId, Store};
+use leveret_broker::store::{MessageId, Store, Where};
 
 /// The consumer that takes messages, and one that holds none.
 const HOLDER: Holder = Holder(0);
@@ -80,10 +81,15 @@ fn requeue(state: &mut State, delivery: u64) {
 fn purge(state: &mut State, mut dropped: impl FnMut(MessageId)) -> u32 {
     let mut count = 0;
     while let Effect::Left { entry, .. } = state.apply(Change::Drop) {
-        dropped(entry.message);
+        dropped(in_store(entry));
         count += 1;
     }
     count
+}
+
+fn in_store(entry: Entry) -> MessageId {
+    let Where::Store(message) = entry.rests else { panic!("{entry:?} is in no log here") };
+    message
 }
 
 /// One step that leaves the queue as deep as it was, which is checked at the end.
@@ -193,7 +199,7 @@ fn returning(criterion: &mut Criterion) {
         if depth > 0 {
             let effect = state.apply(Change::CheckOut(None, 1));
             let Effect::Left { entry, .. } = effect else { panic!("{effect:?}") };
-            assert_eq!((entry.message, entry.redelivered), (MessageId(RETURNING), false));
+            assert_eq!((in_store(entry), entry.redelivered), (MessageId(RETURNING), false));
         }
         assert_eq!(state.unacked_count(), RETURNING as usize);
     }
@@ -279,9 +285,9 @@ fn resting(criterion: &mut Criterion) {
                 let Effect::Left { entry, delivery: Some(delivery) } = effect else {
                     panic!("nothing was delivered: {effect:?}");
                 };
-                let read = black_box(store.message(entry.message)).body.len();
+                let read = black_box(store.message(in_store(entry))).body.len();
                 settle(&mut state, delivery);
-                store.release(entry.message);
+                store.release(in_store(entry));
                 read
             };
             assert_eq!(pass(), size);
