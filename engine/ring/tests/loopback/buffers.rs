@@ -1,7 +1,7 @@
 //! Receive buffers: leases, starvation, pause and resume.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
