@@ -521,6 +521,30 @@ mod tests {
     }
 
     #[test]
+    fn the_first_of_a_run_stay_in_it_until_they_are_left_out() {
+        fn keys(mut run: Run<'_>) -> Vec<Vec<u8>> {
+            let mut keys = Vec::new();
+            while let Some(message) = run.next() {
+                keys.push(message.routing_key.to_vec());
+            }
+            keys
+        }
+        let mut batch = Batch::default();
+        for key in [b"a", b"b", b"c"] {
+            batch.publish([QueueId::default()].into_iter(), &small(key), None);
+        }
+        let [Mail::Publish { parcels, .. }] = batch.mails[..] else { panic!("{batch:?}") };
+        let mut run = batch.messages(parcels);
+        assert_eq!(keys(run.first(2)), [b"a", b"b"]);
+        assert_eq!(keys(run.first(usize::MAX)), [b"a", b"b", b"c"]);
+        run.skip(2);
+        assert_eq!(keys(run.first(2)), [b"c"]);
+        assert!(!run.is_over());
+        run.skip(1);
+        assert!(run.is_over() && run.next().is_none());
+    }
+
+    #[test]
     fn settlements_that_follow_each_other_are_one_mail() {
         let [one, two] = [1, 2].map(|slot| QueueId { slot, generation: 1 });
         let of = |holder, first, count| Deliveries { holder: Holder(holder), first, count };

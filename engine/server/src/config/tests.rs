@@ -52,6 +52,7 @@ fn every_value_reaches_its_place() {
         message_size_max_bytes: 10,
         outbox_high_bytes: 65_536,
         outbox_low_bytes: 12,
+        receive_buffers_kept_max: 2,
         product: "RabbitMQ".into(),
         version: "3.13.7".into(),
         cluster_name: "c".into(),
