@@ -237,7 +237,8 @@ mod tests {
                         _ => {}
                     }
                 }
-                prop_assert_eq!((records.len(), records.is_empty()), (plain.len(), plain.is_empty()));
+                prop_assert_eq!(records.len(), plain.len());
+                prop_assert_eq!(records.is_empty(), plain.is_empty());
                 prop_assert!((0..=plain.len()).all(|at| records.get(at) == plain.get(at).copied()));
                 for segment in 0..6 {
                     let expected = plain.iter().enumerate().filter_map(|(at, rests)| match rests {
