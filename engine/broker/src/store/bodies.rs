@@ -155,8 +155,10 @@ impl Bodies {
 
     /// Gives a body up. Returns whether that emptied a chunk, which is then kept for reuse.
     pub(super) fn unshare(&mut self, number: u32) -> bool {
-        let body = &mut self.shared[number as usize];
-        let length = std::mem::take(&mut body.bytes).len();
+        // Nothing of it may stay: its buffer may list this number.
+        let vacant = SharedBody { bytes: Bytes::new(), memory: Memory::Own };
+        let body = std::mem::replace(&mut self.shared[number as usize], vacant);
+        let length = body.bytes.len();
         self.bytes -= length;
         self.vacant.push(number);
         let chunk_number = match body.memory {

@@ -128,10 +128,18 @@ fn a_body_stays_in_its_receive_buffer_until_that_is_wanted() {
     for fill in 0..40 {
         let buffer = received(5, size, fill);
         ids.extend((fill..).zip(put_received(&mut store, &buffer, size)));
+        if fill == 16 {
+            // Two that the first buffer still lists when it is emptied: what comes until then is
+            // given the numbers of the others.
+            let gone: Vec<_> = ids.drain(25..30).collect();
+            for (_, id) in ids.drain(..2).chain(gone) {
+                store.release(id);
+            }
+        }
     }
     // Each sixteenth of those that find no place makes one: the bodies of 18 and 35 are left.
-    assert_eq!(store.copied_body_bytes(), 38 * 5_000);
-    assert_eq!(store.live_bytes() - store.live_bytes, 40 * 5_000);
+    assert_eq!(store.copied_body_bytes(), 38 * 5_000 - 2_000);
+    assert_eq!(store.live_bytes() - store.live_bytes, 40 * 5_000 - 7_000);
     for (fill, id) in &ids {
         assert_eq!(body_of(&store, *id), vec![*fill; size]);
     }
@@ -140,7 +148,7 @@ fn a_body_stays_in_its_receive_buffer_until_that_is_wanted() {
     }
     assert_eq!((store.messages(), store.live_bytes()), (0, 0));
     put_received(&mut store, &received(5, size, 0), size);
-    assert_eq!(store.copied_body_bytes(), 38 * 5_000);
+    assert_eq!(store.copied_body_bytes(), 38 * 5_000 - 2_000);
 }
 
 #[test]
