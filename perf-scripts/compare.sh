@@ -3,12 +3,14 @@
 # report that needs nothing else. Brokers and floor have core 0, one shard or scheduler each; the
 # load has core 1.
 #
-#   perf-scripts/compare.sh [--install] [--all | --goals | --scenarios 'GLOB GLOB …'] [--runs N]
-#                           [--seconds N] [--leveret-only] [--no-build] [--output DIR]
+#   perf-scripts/compare.sh [--install] [--all | --goals | --beside | --scenarios 'GLOB GLOB …']
+#                           [--runs N] [--seconds N] [--leveret-only] [--no-build] [--output DIR]
 #
 #   --install       installs what is missing with apt-get, as root; without it nothing is installed
 #   --all           all scenarios instead of the ten of the default: hours, not minutes
 #   --goals         those that have a goal, and which goals are met (docs/BENCHMARKS.md)
+#   --beside        what it costs a flow that others are there, the second table of that page; without
+#                   --leveret-only RabbitMQ too has to make a million bindings
 #   --scenarios     those whose names match: 'throughput-* rpc-*'; `leveret-bench list` has all
 #   --runs          runs per scenario and broker (3)
 #   --seconds       measured seconds of a run (2)
@@ -70,7 +72,8 @@ read_arguments() {
                 shift
                 ;;
             --all) scenarios=('*') ;;
-            --goals) goals=yes ;;
+            --goals) goals=speed ;;
+            --beside) goals=beside ;;
             --install) install=yes ;;
             --leveret-only) leveret_only=yes ;;
             --no-build) build=no ;;
@@ -112,7 +115,7 @@ find_rabbitmq() {
 
 measure() {
     local bench=$target/release/leveret-bench
-    [[ $goals == no ]] || mapfile -t scenarios < <("$bench" goals --list)
+    [[ $goals == no ]] || mapfile -t scenarios < <("$bench" goals --table "$goals" --list)
     say "measuring ${scenarios[*]}: $runs runs of $seconds s each"
     local status=0
     # An older report must not be taken for this one; its figures stay, for `leveret-bench compare`.
@@ -125,8 +128,8 @@ measure() {
         say "report:       $output/report.html"
         say "as Markdown:  $output/report.md"
         say "for machines: $output/results.json"
-        if [[ $goals == yes ]]; then
-            "$bench" goals "$output/results.json"
+        if [[ $goals != no ]]; then
+            "$bench" goals --table "$goals" "$output/results.json"
         fi
     fi
     ((status == 0)) || fail "leveret-bench ended with $status: the report, if any, says what failed"

@@ -21,6 +21,13 @@ const LEVEL_FACTOR: usize = 8;
 
 const LEVELS: usize = 7;
 
+/// Merging everything is worth it once this part of the entries has changed: an eighth costs eight
+/// entries for each change.
+const MERGED_PART: usize = 8;
+
+/// ... or where there are so few of them that it takes milliseconds.
+const MERGED_ALWAYS: usize = 4_096;
+
 const _: () = assert!(capacity(LEVELS - 1) >= BINDINGS_MAX);
 
 /// Most live entries of a level.
@@ -60,6 +67,8 @@ pub(super) struct Levels {
     free: Vec<EntryId>,
     pending: Vec<EntryId>,
     compiled: [Option<Compiled>; LEVELS],
+    /// Entries added or removed since everything was merged.
+    changed: usize,
     work: u64,
 }
 
@@ -72,6 +81,7 @@ impl Levels {
             free: Vec::new(),
             pending: Vec::new(),
             compiled: [const { None }; LEVELS],
+            changed: 0,
             work: 0,
         }
     }
@@ -93,6 +103,7 @@ impl Levels {
             self.entries.len() as EntryId - 1
         };
         self.pending.push(id);
+        self.changed += 1;
         id
     }
 
@@ -117,6 +128,7 @@ impl Levels {
                 self.entries[moved as usize].slot = slot;
             }
         }
+        self.changed += 1;
         self.work += 1;
     }
 
@@ -130,20 +142,34 @@ impl Levels {
         TopicTable { seed: self.seed, levels, len }
     }
 
-    /// Merges everything into one trie without removed slots. Returns whether anything was to do.
+    /// Merges everything into one trie without removed slots, or all but the highest level where few
+    /// entries have changed. Returns whether anything was to do.
     pub(super) fn compact(&mut self) -> bool {
-        let mut levels = self.compiled.iter().flatten();
+        let Some(highest) = self.compiled.iter().rposition(Option::is_some) else {
+            return self.compact_to(0);
+        };
+        let below = self.pending.len() + live(&self.compiled[..highest]);
+        let entries = below + live(&self.compiled[highest..]);
+        if entries > MERGED_ALWAYS && self.changed * MERGED_PART < entries {
+            // Not lower than the entries are already: what a bind costs is proven by entries that
+            // only ever move up.
+            let lowest = self.compiled[..highest].iter().rposition(Option::is_some).unwrap_or(0);
+            if let Some(to) = (lowest..highest).find(|&level| below <= capacity(level)) {
+                return self.compact_to(to);
+            }
+        }
+        self.changed = 0;
+        self.compact_to((highest..LEVELS).find(|&at| entries <= capacity(at)).unwrap_or(LEVELS - 1))
+    }
+
+    /// Merges what is pending and the levels up to `top` into that one, unless they are one already.
+    fn compact_to(&mut self, top: usize) -> bool {
+        let mut levels = self.compiled[..=top].iter().flatten();
         let one_is_clean = levels.next().is_none_or(|level| level.live == level.order.len());
         if self.pending.is_empty() && one_is_clean && levels.next().is_none() {
             return false;
         }
-        // Not lower than the entries are already: what a bind costs is proven by entries that only
-        // ever move up.
-        let highest = self.compiled.iter().rposition(Option::is_some).unwrap_or(0);
-        let live: usize = self.compiled.iter().flatten().map(|level| level.live).sum();
-        let entries = live + self.pending.len();
-        let top = (highest..LEVELS).find(|&level| entries <= capacity(level));
-        self.merge(0, top.unwrap_or(LEVELS - 1));
+        self.merge(0, top);
         true
     }
 
@@ -215,4 +241,9 @@ impl Levels {
         let removed = Removed::default();
         self.compiled[top] = Some(Compiled { trie: Arc::new(trie), removed, order, live });
     }
+}
+
+/// Live entries of some levels.
+fn live(levels: &[Option<Compiled>]) -> usize {
+    levels.iter().flatten().map(|level| level.live).sum()
 }

@@ -110,6 +110,33 @@ fn coming_and_going() {
     assert_eq!(builder.snapshot().len(), 20_000);
 }
 
+/// What is merged in quiet moments is in proportion to what changed, not to the table.
+#[test]
+fn a_quiet_moment_does_not_cost_the_table() {
+    let mut builder = TopicBuilder::new(7);
+    for number in 0..20_000 {
+        builder.insert(&device(number), number).unwrap();
+        if number % 3_000 == 0 {
+            builder.snapshot();
+        }
+    }
+    assert!(builder.compact(), "all of it is new");
+    assert_eq!(builder.snapshot().levels(), 1);
+    let before = builder.work();
+    for number in 20_000..20_100 {
+        builder.insert(&device(number), number).unwrap();
+        builder.snapshot();
+        builder.compact();
+        assert_eq!(builder.snapshot().levels(), 2);
+    }
+    // On average 50 entries of up to four nodes are merged, beside those of the snapshot.
+    assert!(builder.work() - before < 100 * 2 * 50 * 4, "{} units", builder.work() - before);
+    for number in 20_100..23_000 {
+        builder.insert(&device(number), number).unwrap();
+    }
+    assert!(builder.compact() && builder.snapshot().levels() == 1, "an eighth of it is new");
+}
+
 /// One pattern with many destinations: a bind there is as cheap as elsewhere.
 #[test]
 fn a_wide_pattern() {
