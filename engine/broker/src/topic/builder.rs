@@ -146,7 +146,8 @@ impl TopicBuilder {
     /// Merges the levels into one trie, so that a match walks only one; for idle time, as it takes
     /// time linear in the number of bindings (some 15 ms for 100,000, see the bench `topic`). Where
     /// less than an eighth of many bindings has changed since, that eighth becomes one trie and the
-    /// others stay as they are: then a match walks two. Returns whether it changed anything; then the next snapshot is a new table.
+    /// others stay as they are: then a match walks two. Returns whether it changed anything; then
+    /// the next snapshot is a new table.
     pub fn compact(&mut self) -> bool {
         let changed = self.levels.compact();
         if changed {
