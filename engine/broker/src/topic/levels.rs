@@ -142,8 +142,8 @@ impl Levels {
         TopicTable { seed: self.seed, levels, len }
     }
 
-    /// Merges everything into one trie without removed slots, or all but the highest level where few
-    /// entries have changed. Returns whether anything was to do.
+    /// Merges everything into one trie without removed slots, or all but the highest level where
+    /// few entries have changed. Returns whether anything was to do.
     pub(super) fn compact(&mut self) -> bool {
         let Some(highest) = self.compiled.iter().rposition(Option::is_some) else {
             return self.compact_to(0);
@@ -162,7 +162,8 @@ impl Levels {
         self.compact_to((highest..LEVELS).find(|&at| entries <= capacity(at)).unwrap_or(LEVELS - 1))
     }
 
-    /// Merges what is pending and the levels up to `top` into that one, unless they are one already.
+    /// Merges what is pending and the levels up to `top` into that one, unless they are one
+    /// already.
     fn compact_to(&mut self, top: usize) -> bool {
         let mut levels = self.compiled[..=top].iter().flatten();
         let one_is_clean = levels.next().is_none_or(|level| level.live == level.order.len());
