@@ -41,7 +41,8 @@ proptest! {
         for (step, size, pick) in steps {
             if step > 0 {
                 for nth in 0..run as u16 {
-                    let body: Vec<u8> = (0..size).map(|at| (at as u16 ^ pick ^ nth) as u8).collect();
+                    let fill = pick ^ nth;
+                    let body: Vec<u8> = (0..size).map(|at| (at as u16 ^ fill) as u8).collect();
                     held.push((store.put(&message(&body), 1), body));
                 }
             } else {
