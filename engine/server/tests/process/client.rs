@@ -71,18 +71,36 @@ impl Client {
         self.expect(50, 11);
     }
 
+    /// Binds a queue to an exchange without a key.
+    pub(crate) fn bind(&mut self, queue: &str, exchange: &str) {
+        let names = [short(queue), short(exchange), short("")].concat();
+        self.method(1, 50, 20, &[&[0, 0][..], &names, &[0], &[0; 4]].concat());
+        self.expect(50, 21);
+    }
+
+    /// Drops all that waits in a queue.
+    pub(crate) fn purge(&mut self, queue: &str) {
+        self.method(1, 50, 30, &[&[0, 0][..], &short(queue), &[0]].concat());
+        self.expect(50, 31);
+    }
+
     /// Publishes to a queue by the default exchange.
     pub(crate) fn publish(&mut self, queue: &str, body: &[u8]) {
-        self.publish_with(&[0, 0], queue, body);
+        self.publish_with(&[0, 0], "", queue, body);
+    }
+
+    /// Publishes to an exchange without a key.
+    pub(crate) fn publish_to(&mut self, exchange: &str, body: &[u8]) {
+        self.publish_with(&[0, 0], exchange, "", body);
     }
 
     /// The same, to outlive the broker.
     pub(crate) fn publish_persistent(&mut self, queue: &str, body: &[u8]) {
-        self.publish_with(&[0x10, 0, 2], queue, body);
+        self.publish_with(&[0x10, 0, 2], "", queue, body);
     }
 
-    fn publish_with(&mut self, properties: &[u8], queue: &str, body: &[u8]) {
-        self.method(1, 60, 40, &[&[0, 0, 0][..], &short(queue), &[0]].concat());
+    fn publish_with(&mut self, properties: &[u8], exchange: &str, key: &str, body: &[u8]) {
+        self.method(1, 60, 40, &[&[0, 0][..], &short(exchange), &short(key), &[0]].concat());
         let size = (body.len() as u64).to_be_bytes();
         self.frame(HEADER, 1, &[&[0, 60, 0, 0][..], &size, properties].concat());
         for piece in body.chunks(BODY_FRAME_SIZE_MAX) {
