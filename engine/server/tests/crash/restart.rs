@@ -123,6 +123,8 @@ fn a_stop_waits_for_a_disk_that_stands_still() {
     let seen: Vec<Message> = (0..20).map(|_| next_message(&mut wire)).collect();
     // The second commit, perhaps a barrier, is in the way of this.
     wire.ack(seen[14].tag, true);
+    // What answers behind the ack has read it: from now on the broker knows.
+    assert_eq!(wire.declare_queue(QUEUE, true), Ok(0));
     let asked = Instant::now();
     stop(&home, &mut broker, "TERM", wire);
     assert!(asked.elapsed() > STALL / 2, "the disk did not stand still");
