@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use process::Broker;
 use process::client::Client;
 
-/// What the broker promises as the longest stop.
+/// The longest stop where the disk does not stand still.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Scheduling on a machine that does other things too.
