@@ -95,15 +95,9 @@ impl Core {
             && taker.no_ack
         {
             let first = delivery_of(queue, self.id, &taker, None, false);
-            let mut leaving = Leaving {
-                messages: messages.first(queue.consumers.in_a_row(&taker)),
-                published_at: Instant(0),
-                ready_at: self.now,
-                now: self.now,
-                count: 0,
-                of_queue: &mut queue.waits,
-                of_shard: &mut self.latency,
-            };
+            let next = messages.first(queue.consumers.in_a_row(&taker));
+            let times = (self.now, self.now);
+            let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
             let count = self.exits.deliver_many(way, first, &mut leaving);
             leaving.tell();
             messages.skip(count);
@@ -146,15 +140,9 @@ impl Core {
             let number = holder.map(|holder| queue.state.next_delivery(holder));
             let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
             let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
-            let mut leaving = Leaving {
-                messages: Resting { ids: run.messages[..most].iter(), reader: self.store.reader() },
-                published_at: Instant(0),
-                ready_at: run.ready_at,
-                now: self.now,
-                count: 0,
-                of_queue: &mut queue.waits,
-                of_shard: &mut self.latency,
-            };
+            let next = Resting { ids: run.messages[..most].iter(), reader: self.store.reader() };
+            let times = (run.ready_at, self.now);
+            let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
             let count = self.exits.deliver_many(way, first, &mut leaving);
             leaving.tell();
             self.counts.redelivered += if run.redelivered { count } else { 0 };
@@ -555,7 +543,19 @@ impl<M: Messages> Messages for Leaving<'_, M> {
     }
 }
 
-impl<M> Leaving<'_, M> {
+impl<'a, M> Leaving<'a, M> {
+    /// `times`: when they became ready, and now.
+    #[inline(always)]
+    fn of(
+        messages: M,
+        (ready_at, now): (Instant, Instant),
+        of_queue: &'a mut Waits,
+        of_shard: &'a mut ShardLatency,
+    ) -> Self {
+        let published_at = Instant(0);
+        Self { messages, published_at, ready_at, now, count: 0, of_queue, of_shard }
+    }
+
     /// Tells how long the last ones took.
     fn tell(self) {
         let times = [self.published_at, self.ready_at, self.now];
