@@ -39,25 +39,25 @@ pub(crate) struct AtOnce {
 }
 
 impl Core {
-    /// Confirms a publish that nothing keeps.
+    /// Confirms `count` publishes that nothing keeps.
     #[inline]
-    pub(crate) fn confirm_at_once(&mut self, channel: ChannelKey) {
+    pub(crate) fn confirm_at_once(&mut self, channel: ChannelKey, count: u32) {
         if self.confirmed_at_once.channel != channel {
             self.note_confirmed();
             self.confirmed_at_once.channel = channel;
         }
-        self.confirmed_at_once.count += 1;
+        self.confirmed_at_once.count += u64::from(count);
     }
 
-    /// Confirms a publish when these homes have answered.
+    /// Confirms `count` publishes when these homes have answered.
     #[inline]
-    pub(crate) fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId]) {
+    pub(crate) fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId], count: u32) {
         self.note_confirmed();
-        self.counts.published_confirm += 1;
+        self.counts.published_confirm += u64::from(count);
         if let Some((writer, index)) = self.exits.writers.channel(channel)
             && let Some(confirms) = &mut writer.channel_at(index).confirms
         {
-            confirms.wait_for(homes);
+            (0..count).for_each(|_| confirms.wait_for(homes));
         }
     }
 

@@ -70,6 +70,9 @@ pub struct Core {
     pub last_likeness: Likeness,
     /// Scratch of routing.
     pub route: RouteScratch,
+    /// The last message went straight through its queue to a consumer that acknowledges nothing:
+    /// the next one may do so, too.
+    pub(crate) passes_through: bool,
     /// A queue with a backlog that the message at hand came to rest in, or is sent to.
     pub backlogged: Option<QueueId>,
     /// Queues of other shards that have a backlog, and the publishers here that wait for them.
@@ -210,6 +213,10 @@ impl ShardLatency {
         now: Instant,
         count: u64,
     ) {
+        if published_at == now {
+            self.passed_through += count;
+            return;
+        }
         self.publish_to_deliver.saturating_record_n(now.since(published_at), count);
         self.time_in_queue.saturating_record_n(now.since(ready_at), count);
     }
@@ -254,6 +261,7 @@ impl Core {
             exits,
             last_likeness: Likeness::UNKNOWN,
             route: RouteScratch::default(),
+            passes_through: false,
             backlogged: None,
             backlogs_elsewhere: BTreeMap::new(),
             destinations: Vec::new(),
@@ -381,14 +389,12 @@ impl Exits {
             }
             Way::Mesh(shard) => {
                 let mut taken = 0;
-                while let Some(message) = messages.next() {
+                messages.lend(|message| {
                     let number = first.number.map(|number| number + taken);
                     self.mail(shard, &Delivery { number, ..first }, message);
                     taken += 1;
-                    if self.post.is_backed_up(shard, Lane::Reply) {
-                        break;
-                    }
-                }
+                    !self.post.is_backed_up(shard, Lane::Reply)
+                });
                 taken
             }
         }

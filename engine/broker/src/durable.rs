@@ -62,19 +62,19 @@ impl Unconfirmed {
         self.waiting.iter().map(|waiting| u64::from(waiting.count)).sum()
     }
 
-    /// Adds a publish. Those of one channel in one commit are told together; one of a later commit
+    /// Adds publishes. Those of one channel in one commit are told together; one of a later commit
     /// must not hold up those before: what came before `written` has its record.
     #[inline]
-    fn push(&mut self, through: Ticket, shard: ShardId, channel: ChannelKey, written: Ticket) {
+    fn push(&mut self, waiting: Waiting, written: Ticket) {
         if let Some(last) = self.waiting.back_mut()
-            && last.channel == channel
+            && last.channel == waiting.channel
             && last.through > written
         {
-            last.through = through;
-            last.count += 1;
+            last.through = waiting.through;
+            last.count += waiting.count;
             return;
         }
-        self.waiting.push_back(Waiting { through, shard, channel, count: 1 });
+        self.waiting.push_back(waiting);
     }
 
     fn pop(&mut self, confirmed: Ticket) -> Option<Waiting> {
@@ -178,19 +178,21 @@ impl Core {
         }
     }
 
-    /// Whether a publish of a channel has to wait for the log before this home answers it;
-    /// `through` is what [`Core::publish_home`] said of it. If so, the answer follows.
+    /// Whether the next `count` publishes of a channel have to wait for the log before this home
+    /// answers them; `through` is what [`Core::publish_home`] said of them. If so, the answer
+    /// follows.
     #[inline]
     pub(crate) fn awaits_log(
         &mut self,
         shard: ShardId,
         channel: ChannelKey,
         through: Option<Ticket>,
+        count: u32,
     ) -> bool {
         if through.is_none() && self.unconfirmed.waiting.is_empty() {
             return false;
         }
-        self.wait_for_log(shard, channel, through)
+        self.wait_for_log(shard, channel, through, count)
     }
 
     fn wait_for_log(
@@ -198,6 +200,7 @@ impl Core {
         shard: ShardId,
         channel: ChannelKey,
         through: Option<Ticket>,
+        count: u32,
     ) -> bool {
         let here = self.id;
         let through = match through {
@@ -207,9 +210,9 @@ impl Core {
             None => self.unconfirmed.waiting.back().map_or(Ticket(0), |last| last.through),
         };
         let written = self.log.as_ref().map_or(Ticket(0), Log::written);
-        self.unconfirmed.push(through, shard, channel, written);
+        self.unconfirmed.push(Waiting { through, shard, channel, count }, written);
         if shard != here {
-            *self.unconfirmed.remote.entry(channel).or_default() += 1;
+            *self.unconfirmed.remote.entry(channel).or_default() += count;
         }
         true
     }

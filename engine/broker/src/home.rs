@@ -12,9 +12,9 @@ use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
 use crate::log::Ticket;
 use crate::mail::{
-    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Run, Settlement, Signal, Subscription,
+    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
-use crate::message::{Message, Messages};
+use crate::message::{First, Message, Messages, Upcoming};
 use crate::paging::queue_ref;
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::{Change, Checkout, Effect, Holder};
@@ -56,7 +56,8 @@ impl Core {
         queue.counts.published += 1;
         let taker = if queue.state.is_empty() { next_taker(queue, &mut self.exits) } else { None };
         let mut number = None;
-        if taker.is_some_and(|(taker, _)| taker.no_ack) {
+        self.passes_through = taker.is_some_and(|(taker, _)| taker.no_ack);
+        if self.passes_through {
             queue.state.apply(Change::PassThrough(1));
         } else {
             let rested = self.log.is_some().then_some(&mut self.rested);
@@ -84,7 +85,8 @@ impl Core {
 
     /// Gives messages that came together to consumers that acknowledge nothing, while nothing waits
     /// and one of them can take more; returns how many. The others are to be published one by one.
-    pub fn pass_through(&mut self, id: QueueId, messages: &mut Run<'_>) -> u64 {
+    #[inline]
+    pub fn pass_through(&mut self, id: QueueId, messages: &mut impl Upcoming) -> u64 {
         let mut passed = 0;
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return passed;
@@ -95,12 +97,11 @@ impl Core {
             && taker.no_ack
         {
             let first = delivery_of(queue, self.id, &taker, None, false);
-            let next = messages.first(queue.consumers.in_a_row(&taker));
+            let next = First { most: queue.consumers.in_a_row(&taker), of: &mut *messages };
             let times = (self.now, self.now);
             let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
             let count = self.exits.deliver_many(way, first, &mut leaving);
             leaving.tell();
-            messages.skip(count);
             queue.state.apply(Change::PassThrough(count));
             queue.consumers.took_many(&taker, count as u32);
             queue.counts.published += count;
@@ -524,22 +525,27 @@ struct Resting<'a> {
 
 impl Messages for Resting<'_> {
     #[inline(always)]
-    fn next(&mut self) -> Option<&Message<'_>> {
-        self.reader.read(*self.ids.next()?)
+    fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
+        while let Some(message) = self.ids.next().and_then(|id| self.reader.read(*id)) {
+            if !take(message) {
+                return;
+            }
+        }
     }
 }
 
 impl<M: Messages> Messages for Leaving<'_, M> {
     #[inline(always)]
-    fn next(&mut self) -> Option<&Message<'_>> {
-        let message = self.messages.next()?;
-        if message.published_at != self.published_at {
-            let before = mem::replace(&mut self.published_at, message.published_at);
-            let count = mem::take(&mut self.count);
-            tell_waits(self.of_queue, self.of_shard, [before, self.ready_at, self.now], count);
-        }
-        self.count += 1;
-        Some(message)
+    fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
+        self.messages.lend(|message| {
+            if message.published_at != self.published_at {
+                let before = mem::replace(&mut self.published_at, message.published_at);
+                let count = mem::take(&mut self.count);
+                tell_waits(self.of_queue, self.of_shard, [before, self.ready_at, self.now], count);
+            }
+            self.count += 1;
+            take(message)
+        });
     }
 }
 

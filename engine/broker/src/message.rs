@@ -62,10 +62,38 @@ impl Likeness {
     }
 }
 
-/// Messages one after the other, each lent until the next one is asked for.
+/// Messages one after the other.
 pub trait Messages {
-    /// The next one.
-    fn next(&mut self) -> Option<&Message<'_>>;
+    /// Lends each to `take`, until it says false or there are no more. Those that were lent are
+    /// gone from here.
+    fn lend(&mut self, take: impl FnMut(&Message<'_>) -> bool);
+}
+
+/// Messages of which is known beforehand whether there are more.
+pub trait Upcoming: Messages {
+    /// Whether there are no more.
+    fn is_over(&self) -> bool;
+}
+
+/// At most so many of others.
+#[derive(Debug)]
+pub struct First<'a, M> {
+    /// The others.
+    pub of: &'a mut M,
+    /// How many more.
+    pub most: usize,
+}
+
+impl<M: Messages> Messages for First<'_, M> {
+    #[inline(always)]
+    fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
+        if self.most > 0 {
+            self.of.lend(|message| {
+                self.most -= 1;
+                take(message) && self.most > 0
+            });
+        }
+    }
 }
 
 /// The body of a message.

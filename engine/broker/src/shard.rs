@@ -280,16 +280,18 @@ impl Shard {
                     _ => 0,
                 };
                 let mut done = 0;
-                let mut confirmed = |core: &mut Core, through| {
-                    done += u32::from(
-                        confirm.is_some_and(|channel| !core.awaits_log(from, channel, through)),
-                    );
+                let mut confirmed = |core: &mut Core, through, count| {
+                    let now = count > 0
+                        && confirm
+                            .is_some_and(|channel| !core.awaits_log(from, channel, through, count));
+                    done += if now { count } else { 0 };
                 };
-                (0..passed).for_each(|_| confirmed(core, None));
-                while let Some(message) = messages.next() {
+                confirmed(core, None, passed as u32);
+                messages.lend(|message| {
                     let through = core.publish_home(queues.iter().copied(), message);
-                    confirmed(core, through);
-                }
+                    confirmed(core, through, 1);
+                    true
+                });
                 if let Some(channel) = confirm.filter(|_| done > 0) {
                     core.confirm_to(from, channel, done);
                 }

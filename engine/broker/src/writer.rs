@@ -9,7 +9,7 @@ use leveret_amqp::frame::FRAME_END;
 
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::mail::Run;
-use crate::message::{Body, Message, Messages};
+use crate::message::{Body, Message, Messages, Upcoming};
 use crate::outbound::{Consumer, Outbound};
 use crate::outbox::Outbox;
 use crate::queue::state::Holder;
@@ -271,17 +271,22 @@ impl Writers {
         let outbound = &mut channels[place.channel as usize];
         let taken = outbound.deliver_many(first, |first_tag, consumer| {
             let mut count = 0;
-            while let Some(message) = messages.next() {
+            messages.lend(|message| {
                 let tag = first_tag + count;
                 write_delivery(outbox, consumer, *frame_size_max, first, tag, message);
                 count += 1;
-                if outbox.len() >= *high_watermark_bytes {
-                    break;
-                }
-            }
+                outbox.len() < *high_watermark_bytes
+            });
             count
         });
-        taken.unwrap_or_else(|| u64::from(messages.next().is_some()))
+        taken.unwrap_or_else(|| {
+            let mut dropped = 0;
+            messages.lend(|_| {
+                dropped += 1;
+                false
+            });
+            dropped
+        })
     }
 
     /// Writes the deliveries of a mail to the channel at a place that [`Self::place`] has just

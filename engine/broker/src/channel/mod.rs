@@ -10,6 +10,7 @@ mod content;
 mod exchange;
 mod publish;
 mod queue;
+mod repeats;
 mod route;
 mod settle;
 mod transaction;

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use leveret_amqp::decoder::Decoder;
 use leveret_amqp::encoder::Return;
 use leveret_amqp::method::BasicPublish;
 use leveret_amqp::{Properties, PropertiesBuilder, ReplyCode, TableBuilder};
@@ -19,6 +20,7 @@ use crate::topology::{Destination, has_extra_keys};
 
 use super::Channel;
 use super::call::Call;
+use super::repeats::{Form, Repeats, Taken};
 
 /// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
@@ -65,13 +67,52 @@ impl Call<'_> {
         }
     }
 
-    /// Reads over the first two frames of a message if they are those of the last one. Returns
-    /// where its body begins.
+    /// Reads over the first two frames of a message if they are those of the last one, or over
+    /// whole messages that go straight through. Returns where to read on.
     #[inline(always)]
-    pub fn publish_again(&mut self, chunk: &[u8], at: usize) -> Option<usize> {
-        let Channel { content, prelude, .. } = &mut *self.channel;
-        let (body_size, end) = prelude.ahead(chunk, at)?;
-        (content.is_idle() && content.again(body_size, &self.core.settings)).then_some(end)
+    pub fn publish_again(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
+        let (body_size, body_at) = self.channel.prelude.ahead(chunk, at)?;
+        if self.core.passes_through
+            && let Some(end) = self.pass_repeats(decoder, chunk, at)
+        {
+            return Some(end);
+        }
+        let Channel { content, .. } = &mut *self.channel;
+        (content.is_idle() && content.again(body_size, &self.core.settings)).then_some(body_at)
+    }
+
+    /// Passes on messages that repeat the last one, which went straight through its queue: as many
+    /// as find a consumer with room. Returns where the last of them ends.
+    #[inline(never)]
+    fn pass_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
+        let Channel { key, content, route, confirm, transaction, likeness, prelude, .. } =
+            &mut *self.channel;
+        let [Destination { queue, .. }] = route.destinations[..] else { return None };
+        let topology = &self.core.topology;
+        let versions = (topology.version(), topology.permission_version());
+        let known = route.is_current(versions) && !are_judged(&content.properties);
+        if !known || !content.is_idle() || transaction.is_some() || self.core.alarms.any() {
+            return None;
+        }
+        let body_size_max = self.core.settings.message_size_max_bytes;
+        let form = Form { decoder, prelude, channel: key.channel, body_size_max };
+        let message = Message {
+            exchange: &route.exchange,
+            routing_key: &route.routing_key,
+            properties: &content.properties,
+            body: Body::Inline(&[]),
+            published_at: self.core.now,
+            likeness: *likeness,
+        };
+        let mut repeats = Repeats::new(chunk, at, form, message);
+        let count = self.core.pass_through(queue, &mut repeats);
+        let Taken { end, body_bytes } = repeats.taken();
+        self.core.counts.published += count;
+        self.core.counts.published_bytes += body_bytes;
+        if *confirm && count > 0 {
+            self.core.confirm_here(*key, None, count as u32);
+        }
+        (count > 0).then_some(end)
     }
 
     #[inline(never)]
@@ -123,7 +164,7 @@ impl Call<'_> {
         self.core.counts.published += 1;
         self.core.counts.published_bytes += body.len() as u64;
         let properties = &self.channel.content.properties;
-        let judged = [properties[0] & JUDGED_FLAGS[0], properties[1] & JUDGED_FLAGS[1]] != [0, 0];
+        let judged = are_judged(properties);
         let topology = &self.core.topology;
         let versions = (topology.version(), topology.permission_version());
         let own_way = properties[0] & HEADERS_FLAG != 0 && has_extra_keys(properties);
@@ -164,7 +205,7 @@ impl Call<'_> {
             let queues = route.destinations.iter().map(|destination| destination.queue);
             let through = self.core.publish_home(queues, &message);
             if *confirm {
-                self.core.confirm_here(*key, through);
+                self.core.confirm_here(*key, through, 1);
             }
             if let Some(queue) = self.core.backlogged.take() {
                 self.session.wait_for_consumers(self.core, queue);
@@ -315,7 +356,7 @@ impl Core {
             let queues = group.iter().map(|destination| destination.queue);
             if home == self.id {
                 let through = self.publish_home(queues, message);
-                if confirm && self.awaits_log(home, channel, through) {
+                if confirm && self.awaits_log(home, channel, through, 1) {
                     self.away.push(home);
                 }
                 if through.is_some() && self.told_backed_up {
@@ -338,25 +379,32 @@ impl Core {
             }
         }
         if confirm && self.away.is_empty() {
-            self.confirm_at_once(channel);
+            self.confirm_at_once(channel, 1);
         } else if confirm {
             let mut away = std::mem::take(&mut self.away);
-            self.confirm_later(channel, &away);
+            self.confirm_later(channel, &away, 1);
             away.clear();
             self.away = away;
         }
         backed_up
     }
 
-    /// Confirms a publish that needed no other shard, once the log is durable `through` there.
+    /// Confirms `count` publishes that needed no other shard, once the log is durable `through`
+    /// there.
     #[inline]
-    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Ticket>) {
+    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Ticket>, count: u32) {
         let here = self.id;
-        if !self.awaits_log(here, channel, through) {
-            return self.confirm_at_once(channel);
+        if !self.awaits_log(here, channel, through, count) {
+            return self.confirm_at_once(channel, count);
         }
-        self.confirm_later(channel, &[here]);
+        self.confirm_later(channel, &[here], count);
     }
+}
+
+/// Whether properties have values that `RabbitMQ` judges.
+#[inline(always)]
+fn are_judged(properties: &[u8]) -> bool {
+    [properties[0] & JUDGED_FLAGS[0], properties[1] & JUDGED_FLAGS[1]] != [0, 0]
 }
 
 /// `expiration` is a decimal number of milliseconds as text.

@@ -160,8 +160,8 @@ impl Connection {
         let mut call = Call { core: &mut *core, session, channel };
         let mut method_at = None;
         let (failed, exception) = loop {
-            if let Some(body_at) = call.publish_again(chunk, *cursor) {
-                *cursor = body_at;
+            if let Some(on) = call.publish_again(decoder, chunk, *cursor) {
+                *cursor = on;
             }
             let whole = decoder.whole(chunk, *cursor).filter(|frame| frame.channel == number);
             let Some(frame) = whole else { return Next::Frame };

@@ -362,15 +362,17 @@ impl Bench {
                 match mail {
                     Mail::Deliver { delivery, parcels } => {
                         let (queue, channel) = (delivery.queue, delivery.consumer.channel);
-                        let mut messages = batch.messages(*parcels);
-                        for given in delivery.run() {
-                            let Some(message) = messages.next() else { break };
-                            let message = self.took(queue, message, given.redelivered);
-                            if let Some(first) = given.number {
-                                let delivery = Deliveries { holder: given.holder, first, count: 1 };
+                        let mut run = delivery.run();
+                        batch.messages(*parcels).lend(|message| {
+                            let message = self.took(queue, message, delivery.redelivered);
+                            let number = run.next().and_then(|given| given.number);
+                            if let Some(first) = number {
+                                let (holder, count) = (delivery.holder, 1);
+                                let delivery = Deliveries { holder, first, count };
                                 self.unacked.push(Unacked { queue, delivery, channel, message });
                             }
-                        }
+                            true
+                        });
                     }
                     Mail::Got { channel, got, parcel } => {
                         let queue = got.queue;

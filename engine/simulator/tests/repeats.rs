@@ -1,0 +1,121 @@
+//! Publishes that repeat each other, which a shard passes on in runs: what a client sees of them is
+//! what it sees of any.
+
+use leveret_amqp::Method;
+use leveret_amqp::method::{BasicCancel, ConfirmSelect};
+use leveret_broker::settings::Settings;
+use leveret_simulator::client::Client;
+use leveret_simulator::fault::Faults;
+use leveret_simulator::scene::{consume, declare_queue};
+use leveret_simulator::world::World;
+
+const MESSAGES: u32 = 600;
+
+/// A body that tells which one it is. Sizes on both sides of what is copied, none, and more than a
+/// frame takes, in rows of alike ones and not.
+fn body(number: u32) -> Vec<u8> {
+    let size = match number % 40 {
+        0..20 => 16,
+        20..24 => 512 + (number as usize % 3),
+        24 => 0,
+        25..35 => 1024,
+        35 => 140_000,
+        _ => 4 + (number as usize % 7),
+    };
+    let mut body = vec![number as u8; size];
+    body.iter_mut().zip(number.to_be_bytes()).for_each(|(octet, of_number)| *octet = of_number);
+    body
+}
+
+/// A shard whose clients read slowly: outboxes fill in the midst of a run.
+fn narrow(seed: u64, shards: u16) -> World {
+    let outbox_high_bytes = 8 << 10;
+    let faults = Faults { window_bytes: 16 << 10, outbox_high_bytes, ..Faults::none() };
+    let settings = Settings { outbox_high_bytes, outbox_low_bytes: 2 << 10, ..Settings::default() };
+    World::new(seed, shards, faults, settings)
+}
+
+fn consumer(world: &mut World, shard: u16, tag: &str) -> Client {
+    let mut consumer = Client::open(world, shard);
+    let mut all = consume("q", tag);
+    all.no_ack = true;
+    consumer.ask(world, 1, &all);
+    consumer
+}
+
+#[test]
+fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
+    for (shards, wide) in [(1, true), (1, false), (2, true), (2, false)] {
+        let mut world = if wide { World::calm(shards) } else { narrow(3, shards) };
+        let mut publisher = Client::open(&mut world, 0);
+        publisher.ask(&mut world, 1, &declare_queue("q"));
+        publisher.ask(&mut world, 1, &declare_queue("other"));
+        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        let mut consumer = consumer(&mut world, shards - 1, "c");
+        for number in 0..MESSAGES {
+            publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
+            if number % 100 == 77 {
+                publisher.publish(&mut world, 1, ("", "other"), false, b"elsewhere");
+            }
+        }
+        publisher.settle(&mut world);
+        let got = consumer.deliveries(&mut world);
+        let bodies = got.iter().map(|delivery| delivery.body.clone());
+        assert!(bodies.eq((0..MESSAGES).map(body)), "{shards} {wide}");
+        let others = MESSAGES / 100;
+        let bytes: usize = (0..MESSAGES).map(|number| body(number).len()).sum();
+        let counts = world.shards()[0].core().counts;
+        let all = u64::from(MESSAGES + others);
+        assert_eq!((counts.published, counts.published_confirm), (all, all), "{shards} {wide}");
+        assert_eq!(counts.published_bytes, bytes as u64 + u64::from(others) * 9);
+        let acked = publisher.take().iter().fold(0, |acked, heard| match heard.method() {
+            Some(Method::BasicAck(ack)) if ack.multiple => ack.delivery_tag,
+            Some(Method::BasicAck(_)) => acked + 1,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(acked, all, "{shards} {wide}");
+        assert_eq!(world.lent_buffers(), 0);
+    }
+}
+
+#[test]
+fn consumers_of_one_queue_take_turns_also_within_a_run() {
+    let mut world = World::calm(1);
+    let mut publisher = Client::open(&mut world, 0);
+    publisher.ask(&mut world, 1, &declare_queue("q"));
+    let mut consumers = ["a", "b", "c"].map(|tag| consumer(&mut world, 0, tag));
+    let published: Vec<_> = (0..MESSAGES).map(|number| number.to_be_bytes().to_vec()).collect();
+    for body in &published {
+        publisher.publish(&mut world, 1, ("", "q"), false, body);
+    }
+    publisher.settle(&mut world);
+    for (first, consumer) in consumers.iter_mut().enumerate() {
+        let got = consumer.deliveries(&mut world).into_iter().map(|delivery| delivery.body);
+        assert!(got.eq(published.iter().skip(first).step_by(3).cloned()), "{first}");
+    }
+}
+
+#[test]
+fn what_a_consumer_leaves_behind_rests_for_the_next_one() {
+    for seed in 0..8 {
+        let mut world = narrow(seed, 1);
+        let mut publisher = Client::open(&mut world, 0);
+        publisher.ask(&mut world, 1, &declare_queue("q"));
+        let mut first = consumer(&mut world, 0, "first");
+        for number in 0..MESSAGES {
+            publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
+        }
+        for _ in 0..seed * 40 {
+            world.step();
+        }
+        first.send(&mut world, 1, &BasicCancel { consumer_tag: "first", nowait: true });
+        let got = first.deliveries(&mut world);
+        let mut second = consumer(&mut world, 0, "second");
+        publisher.settle(&mut world);
+        let rest = second.deliveries(&mut world);
+        let bodies = got.iter().chain(&rest).map(|delivery| delivery.body.clone());
+        assert!(bodies.eq((0..MESSAGES).map(body)), "seed {seed}");
+        assert!(!rest.is_empty(), "seed {seed}: nothing was left");
+        assert_eq!(world.lent_buffers(), 0);
+    }
+}
