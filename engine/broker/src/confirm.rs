@@ -57,7 +57,7 @@ impl Core {
         if let Some((writer, index)) = self.exits.writers.channel(channel)
             && let Some(confirms) = &mut writer.channel_at(index).confirms
         {
-            (0..count).for_each(|_| confirms.wait_for(homes));
+            confirms.wait_for(homes, count.into());
         }
     }
 
@@ -95,14 +95,15 @@ impl Confirms {
         }
     }
 
-    /// The next publish has been sent to these homes.
+    /// The next `count` publishes have been sent to these homes.
     #[inline]
-    pub fn wait_for(&mut self, homes: &[ShardId]) {
-        self.last += 1;
+    pub fn wait_for(&mut self, homes: &[ShardId], count: u64) {
+        let row = (self.last + 1, self.last + count);
+        self.last += count;
         for home in homes {
             match self.sent.iter_mut().find(|(shard, _)| shard == home) {
-                Some((_, sent)) => sent.push(self.last),
-                None => self.sent.push((*home, Rows(VecDeque::from([(self.last, self.last)])))),
+                Some((_, sent)) => sent.push(row),
+                None => self.sent.push((*home, Rows(VecDeque::from([row])))),
             }
         }
     }
@@ -192,12 +193,12 @@ impl Rows {
         self.0.front().map(|(first, _)| *first)
     }
 
-    /// Adds a number above all others.
+    /// Adds a row above all others.
     #[inline]
-    fn push(&mut self, number: u64) {
+    fn push(&mut self, (first, last): (u64, u64)) {
         match self.0.back_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => self.0.push_back((number, number)),
+            Some((_, before)) if *before + 1 == first => *before = last,
+            _ => self.0.push_back((first, last)),
         }
     }
 
@@ -318,8 +319,8 @@ mod tests {
     #[test]
     fn what_one_home_refuses_another_cannot_confirm() {
         let mut confirms = Confirms::default();
-        confirms.wait_for(&[ShardId(0), ShardId(1)]);
-        confirms.wait_for(&[ShardId(0)]);
+        confirms.wait_for(&[ShardId(0), ShardId(1)], 1);
+        confirms.wait_for(&[ShardId(0)], 1);
         confirms.refuse(ShardId(0), 1);
         confirms.confirmed(ShardId(0), 1);
         let mut out = Vec::new();
@@ -363,15 +364,17 @@ mod tests {
                         last += u64::from(count);
                     }
                     2 | 3 => {
-                        last += 1;
-                        open.insert(last);
+                        let first = last + 1;
+                        last += u64::from(count);
+                        open.extend(first..=last);
                         let homes = if step == 2 { vec![0u16] } else { vec![0, 1] };
                         let ids: Vec<_> = homes.iter().map(|home| ShardId(*home)).collect();
-                        confirms.wait_for(&ids);
+                        confirms.wait_for(&ids, count.into());
                         for home in &homes {
-                            queues[usize::from(*home)].push_back(last);
+                            queues[usize::from(*home)].extend(first..=last);
                         }
-                        waiting.push((last, homes.into_iter().collect()));
+                        let homes: BTreeSet<_> = homes.into_iter().collect();
+                        waiting.extend((first..=last).map(|sequence| (sequence, homes.clone())));
                     }
                     home => {
                         let home = u16::from(home - 4);

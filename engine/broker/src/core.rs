@@ -17,7 +17,7 @@ use crate::id::{
 use crate::log::{Log, LogId};
 use crate::mail::{Lane, Mail, Signal};
 use crate::memory::spare_segments;
-use crate::message::{Likeness, Message, Messages};
+use crate::message::{Likeness, Message, Messages, Upcoming};
 use crate::paging::{Damage, Paging};
 use crate::post::Post;
 use crate::queue::Queue;
@@ -70,17 +70,16 @@ pub struct Core {
     pub last_likeness: Likeness,
     /// Scratch of routing.
     pub route: RouteScratch,
-    /// The last message went straight through its queue to a consumer that acknowledges nothing:
-    /// the next one may do so, too.
-    pub(crate) passes_through: bool,
     /// A queue with a backlog that the message at hand came to rest in, or is sent to.
     pub backlogged: Option<QueueId>,
     /// Queues of other shards that have a backlog, and the publishers here that wait for them.
     pub(crate) backlogs_elsewhere: BTreeMap<QueueId, BTreeSet<ConnectionId>>,
     /// Scratch of routing: where the current message goes.
     pub destinations: Vec<Destination>,
-    /// Scratch of publishing: shards that have yet to answer for the current message.
+    /// Scratch of publishing: shards that have yet to answer for the messages at hand.
     pub(crate) away: Vec<ShardId>,
+    /// Scratch of publishing: how many of the messages at hand went straight through each queue.
+    pub(crate) passed: Vec<usize>,
     /// Reading halves that may go on, to be looked at before the turn ends.
     pub unblocked: Vec<(ConnectionId, Block)>,
     /// Connections that wait until the log has room.
@@ -261,11 +260,11 @@ impl Core {
             exits,
             last_likeness: Likeness::UNKNOWN,
             route: RouteScratch::default(),
-            passes_through: false,
             backlogged: None,
             backlogs_elsewhere: BTreeMap::new(),
             destinations: Vec::new(),
             away: Vec::new(),
+            passed: Vec::new(),
             unblocked: Vec::new(),
             log_waiters: BTreeSet::new(),
             alarms: Alarms::default(),
@@ -369,7 +368,9 @@ impl Exits {
                     self.grant_waiting(delivery.consumer.channel);
                 }
             }
-            Way::Mesh(shard) => self.mail(shard, &make(), message),
+            Way::Mesh(shard) => {
+                self.mail_deliveries(shard, &make(), &mut Some(message));
+            }
         }
     }
 
@@ -387,22 +388,46 @@ impl Exits {
                 }
                 taken
             }
-            Way::Mesh(shard) => {
-                let mut taken = 0;
-                messages.lend(|message| {
-                    let number = first.number.map(|number| number + taken);
-                    self.mail(shard, &Delivery { number, ..first }, message);
-                    taken += 1;
-                    !self.post.is_backed_up(shard, Lane::Reply)
-                });
-                taken
+            Way::Mesh(shard) => self.mail_deliveries(shard, &first, messages),
+        }
+    }
+
+    /// Mails deliveries of one source to the shard of their consumer, until there are no more or
+    /// the lane is backed up. Returns how many.
+    #[inline(never)]
+    fn mail_deliveries(
+        &mut self,
+        shard: ShardId,
+        first: &Delivery,
+        messages: &mut impl Messages,
+    ) -> u64 {
+        let mut taken = 0;
+        loop {
+            let number = first.number.map(|number| number + taken);
+            let batch = self.post.open(shard, Lane::Reply);
+            let packed = batch.deliver(&Delivery { number, ..*first }, messages);
+            taken += packed.count;
+            self.body_bytes.copied.mail += packed.copied_bytes;
+            if !batch.is_full() || self.post.is_backed_up(shard, Lane::Reply) {
+                return taken;
             }
         }
     }
 
+    /// Mails messages to the home of their queues, which tells `confirm` that it has them.
     #[inline(never)]
-    fn mail(&mut self, shard: ShardId, delivery: &Delivery, message: &Message<'_>) {
-        self.post.open(shard, Lane::Reply).deliver(delivery, message);
-        self.body_bytes.copied.mail += message.body.copied_bytes();
+    pub(crate) fn mail_publishes(
+        &mut self,
+        home: ShardId,
+        queues: impl Iterator<Item = QueueId> + Clone,
+        messages: &impl Upcoming,
+        confirm: Option<ChannelKey>,
+    ) {
+        let mut messages = messages.clone();
+        while messages.count() > 0 {
+            let batch = self.post.open(home, Lane::Work);
+            let packed = batch.publish(queues.clone(), &mut messages, confirm);
+            self.body_bytes.copied.mail += packed.copied_bytes;
+        }
     }
 }

@@ -23,13 +23,55 @@ use crate::store::{MessageId, Reader, Store, Where};
 use crate::writer::{Delivery, Room, Way};
 
 impl Core {
-    /// Puts a message into queues that live here. Queues that are gone swallow it, which is what
-    /// RabbitMQ confirms too.
+    /// Puts messages into queues that live here, each queue in their order. Queues that are gone
+    /// swallow them, which is what RabbitMQ confirms too.
     ///
-    /// Where a part of it has to outlive the process, it returns how far the log has to have
+    /// Where some of it has to outlive the process, it returns how far the log has to have
     /// come before the publisher may be told.
-    #[inline(always)]
+    #[inline]
     pub fn publish_home(
+        &mut self,
+        queues: impl Iterator<Item = QueueId> + Clone,
+        messages: &impl Upcoming,
+    ) -> Option<Ticket> {
+        let mut through = None;
+        if messages.count() == 1 {
+            messages.clone().lend(|message| {
+                through = self.publish_one(queues.clone(), message);
+                true
+            });
+            return through;
+        }
+        self.publish_run(queues, messages)
+    }
+
+    /// Each queue gives out first what it can at once.
+    #[inline(never)]
+    fn publish_run(
+        &mut self,
+        queues: impl Iterator<Item = QueueId> + Clone,
+        messages: &impl Upcoming,
+    ) -> Option<Ticket> {
+        let mut passed = mem::take(&mut self.passed);
+        passed.clear();
+        passed.extend(queues.clone().map(|queue| self.pass_through(queue, &mut messages.clone())));
+        let mut through = None;
+        if passed.iter().any(|passed| *passed < messages.count()) {
+            // What only some could take rests once for all others.
+            let mut at = 0;
+            messages.clone().lend(|message| {
+                let others = queues.clone().zip(&passed).filter(|(_, passed)| **passed <= at);
+                through = self.publish_one(others.map(|(queue, _)| queue), message).or(through);
+                at += 1;
+                true
+            });
+        }
+        self.passed = passed;
+        through
+    }
+
+    #[inline(always)]
+    fn publish_one(
         &mut self,
         queues: impl Iterator<Item = QueueId>,
         message: &Message<'_>,
@@ -56,8 +98,7 @@ impl Core {
         queue.counts.published += 1;
         let taker = if queue.state.is_empty() { next_taker(queue, &mut self.exits) } else { None };
         let mut number = None;
-        self.passes_through = taker.is_some_and(|(taker, _)| taker.no_ack);
-        if self.passes_through {
+        if taker.is_some_and(|(taker, _)| taker.no_ack) {
             queue.state.apply(Change::PassThrough(1));
         } else {
             let rested = self.log.is_some().then_some(&mut self.rested);
@@ -84,14 +125,14 @@ impl Core {
     }
 
     /// Gives messages that came together to consumers that acknowledge nothing, while nothing waits
-    /// and one of them can take more; returns how many. The others are to be published one by one.
+    /// and one of them can take more; returns how many.
     #[inline]
-    pub fn pass_through(&mut self, id: QueueId, messages: &mut impl Upcoming) -> u64 {
+    fn pass_through(&mut self, id: QueueId, messages: &mut impl Upcoming) -> usize {
         let mut passed = 0;
         let Some(queue) = open_queue(&mut self.queues, id) else {
             return passed;
         };
-        while !messages.is_over()
+        while messages.count() > 0
             && queue.state.is_empty()
             && let Some((taker, way)) = next_taker(queue, &mut self.exits)
             && taker.no_ack
@@ -107,7 +148,7 @@ impl Core {
             queue.counts.published += count;
             queue.counts.delivered += count;
             self.counts.count_deliveries(true, count);
-            passed += count;
+            passed += count as usize;
         }
         passed
     }

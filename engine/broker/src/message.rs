@@ -69,10 +69,27 @@ pub trait Messages {
     fn lend(&mut self, take: impl FnMut(&Message<'_>) -> bool);
 }
 
-/// Messages of which is known beforehand whether there are more.
-pub trait Upcoming: Messages {
-    /// Whether there are no more.
-    fn is_over(&self) -> bool;
+/// Messages of which is known beforehand how many there are. Each copy lends all of them.
+pub trait Upcoming: Messages + Clone {
+    /// How many are left.
+    fn count(&self) -> usize;
+}
+
+/// One at most.
+impl Messages for Option<&Message<'_>> {
+    #[inline(always)]
+    fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
+        if let Some(message) = self.take() {
+            take(message);
+        }
+    }
+}
+
+impl Upcoming for Option<&Message<'_>> {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        usize::from(self.is_some())
+    }
 }
 
 /// At most so many of others.

@@ -18,7 +18,7 @@ use crate::durable::Recovered;
 use crate::event::{Alarms, Event, Operation};
 use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
 use crate::mail::{Batch, Lane, Mail, Signal};
-use crate::message::Messages;
+use crate::message::Upcoming;
 use crate::outbox::Outbox;
 use crate::queue::Queue;
 use crate::settings::Settings;
@@ -274,26 +274,13 @@ impl Shard {
         let core = &mut self.core;
         match mail {
             Mail::Publish { queues, parcels, confirm } => {
-                let (queues, mut messages) = (batch.queues(queues), batch.messages(parcels));
-                let passed = match queues {
-                    [queue] => core.pass_through(*queue, &mut messages),
-                    _ => 0,
-                };
-                let mut done = 0;
-                let mut confirmed = |core: &mut Core, through, count| {
-                    let now = count > 0
-                        && confirm
-                            .is_some_and(|channel| !core.awaits_log(from, channel, through, count));
-                    done += if now { count } else { 0 };
-                };
-                confirmed(core, None, passed as u32);
-                messages.lend(|message| {
-                    let through = core.publish_home(queues.iter().copied(), message);
-                    confirmed(core, through, 1);
-                    true
-                });
-                if let Some(channel) = confirm.filter(|_| done > 0) {
-                    core.confirm_to(from, channel, done);
+                let (queues, messages) = (batch.queues(queues), batch.messages(parcels));
+                let through = core.publish_home(queues.iter().copied(), &messages);
+                let count = messages.count() as u32;
+                if let Some(channel) = confirm
+                    && !core.awaits_log(from, channel, through, count)
+                {
+                    core.confirm_to(from, channel, count);
                 }
                 if let Some(queue) = core.backlogged.take() {
                     core.tell_of_backlog(from, queue);

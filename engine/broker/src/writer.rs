@@ -293,7 +293,7 @@ impl Writers {
     /// found. They have left their queue, so there has to be room for them.
     pub fn deliver_all_at(&mut self, place: Place, first: Delivery, messages: &mut Run<'_>) {
         let mut next = first;
-        while !messages.is_over() {
+        while messages.count() > 0 {
             let taken = self.deliver_many_at(place, &next, messages);
             if taken == 0 {
                 return;

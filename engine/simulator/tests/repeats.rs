@@ -2,11 +2,11 @@
 //! what it sees of any.
 
 use leveret_amqp::Method;
-use leveret_amqp::method::{BasicCancel, ConfirmSelect};
+use leveret_amqp::method::{BasicCancel, BasicConsume, ConfirmSelect};
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
 use leveret_simulator::fault::Faults;
-use leveret_simulator::scene::{consume, declare_queue};
+use leveret_simulator::scene::{bind_queue, consume, declare_queue};
 use leveret_simulator::world::World;
 
 const MESSAGES: u32 = 600;
@@ -36,11 +36,26 @@ fn narrow(seed: u64, shards: u16) -> World {
 }
 
 fn consumer(world: &mut World, shard: u16, tag: &str) -> Client {
+    consumer_of(world, shard, "q", tag, true)
+}
+
+fn consumer_of(world: &mut World, shard: u16, queue: &str, tag: &str, no_ack: bool) -> Client {
     let mut consumer = Client::open(world, shard);
-    let mut all = consume("q", tag);
-    all.no_ack = true;
-    consumer.ask(world, 1, &all);
+    consumer.ask(world, 1, &BasicConsume { no_ack, ..consume(queue, tag) });
     consumer
+}
+
+fn bodies(client: &mut Client, world: &mut World) -> Vec<Vec<u8>> {
+    client.deliveries(world).into_iter().map(|delivery| delivery.body).collect()
+}
+
+/// How many publishes the client heard the end of, where nothing but acks came.
+fn acked(client: &mut Client) -> u64 {
+    client.take().iter().fold(0, |acked, heard| match heard.method() {
+        Some(Method::BasicAck(ack)) if ack.multiple => ack.delivery_tag,
+        Some(Method::BasicAck(_)) => acked + 1,
+        other => panic!("{other:?}"),
+    })
 }
 
 #[test]
@@ -59,21 +74,15 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
             }
         }
         publisher.settle(&mut world);
-        let got = consumer.deliveries(&mut world);
-        let bodies = got.iter().map(|delivery| delivery.body.clone());
-        assert!(bodies.eq((0..MESSAGES).map(body)), "{shards} {wide}");
+        let got = bodies(&mut consumer, &mut world);
+        assert!(got.into_iter().eq((0..MESSAGES).map(body)), "{shards} {wide}");
         let others = MESSAGES / 100;
         let bytes: usize = (0..MESSAGES).map(|number| body(number).len()).sum();
         let counts = world.shards()[0].core().counts;
         let all = u64::from(MESSAGES + others);
         assert_eq!((counts.published, counts.published_confirm), (all, all), "{shards} {wide}");
         assert_eq!(counts.published_bytes, bytes as u64 + u64::from(others) * 9);
-        let acked = publisher.take().iter().fold(0, |acked, heard| match heard.method() {
-            Some(Method::BasicAck(ack)) if ack.multiple => ack.delivery_tag,
-            Some(Method::BasicAck(_)) => acked + 1,
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(acked, all, "{shards} {wide}");
+        assert_eq!(acked(&mut publisher), all, "{shards} {wide}");
         assert_eq!(world.lent_buffers(), 0);
     }
 }
@@ -90,7 +99,7 @@ fn consumers_of_one_queue_take_turns_also_within_a_run() {
     }
     publisher.settle(&mut world);
     for (first, consumer) in consumers.iter_mut().enumerate() {
-        let got = consumer.deliveries(&mut world).into_iter().map(|delivery| delivery.body);
+        let got = bodies(consumer, &mut world).into_iter();
         assert!(got.eq(published.iter().skip(first).step_by(3).cloned()), "{first}");
     }
 }
@@ -109,13 +118,67 @@ fn what_a_consumer_leaves_behind_rests_for_the_next_one() {
             world.step();
         }
         first.send(&mut world, 1, &BasicCancel { consumer_tag: "first", nowait: true });
-        let got = first.deliveries(&mut world);
+        let mut got = bodies(&mut first, &mut world);
         let mut second = consumer(&mut world, 0, "second");
         publisher.settle(&mut world);
-        let rest = second.deliveries(&mut world);
-        let bodies = got.iter().chain(&rest).map(|delivery| delivery.body.clone());
-        assert!(bodies.eq((0..MESSAGES).map(body)), "seed {seed}");
+        let rest = bodies(&mut second, &mut world);
         assert!(!rest.is_empty(), "seed {seed}: nothing was left");
+        got.extend(rest);
+        assert!(got.into_iter().eq((0..MESSAGES).map(body)), "seed {seed}");
         assert_eq!(world.lent_buffers(), 0);
     }
+}
+
+#[test]
+fn each_of_several_queues_gets_all_and_what_rests_in_some_rests_once() {
+    for (shards, wide) in [(1, true), (1, false), (2, true), (2, false), (3, false)] {
+        let mut world = if wide { World::calm(shards) } else { narrow(5, shards) };
+        let mut publisher = Client::open(&mut world, 0);
+        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        // Of two nobody takes anything yet.
+        let queues = ["here", "later", "acked", "there", "never"];
+        for queue in queues {
+            publisher.ask(&mut world, 1, &declare_queue(queue));
+            publisher.ask(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
+        }
+        let mut consumers = [
+            consumer_of(&mut world, 0, "here", "a", true),
+            consumer_of(&mut world, shards - 1, "there", "b", true),
+            consumer_of(&mut world, shards / 2, "acked", "c", false),
+        ];
+        for number in 0..MESSAGES {
+            publisher.publish(&mut world, 1, ("amq.fanout", "any"), true, &body(number));
+        }
+        publisher.settle(&mut world);
+        let mut got = consumers.each_mut().map(|consumer| bodies(consumer, &mut world));
+        publisher.settle(&mut world);
+        for (consumer, got) in consumers.iter_mut().zip(&mut got) {
+            got.extend(bodies(consumer, &mut world));
+            assert!(got.iter().cloned().eq((0..MESSAGES).map(body)), "{shards} {wide}");
+        }
+        if shards == 1 {
+            assert_eq!(world.shards()[0].core().store.messages(), MESSAGES as usize);
+        }
+        let mut late = consumer_of(&mut world, 0, "later", "d", true);
+        let got = bodies(&mut late, &mut world);
+        assert!(got.into_iter().eq((0..MESSAGES).map(body)), "{shards} {wide}");
+        assert_eq!(acked(&mut publisher), MESSAGES.into(), "{shards} {wide}");
+    }
+}
+
+#[test]
+fn each_that_reaches_no_queue_is_returned() {
+    let mut world = World::calm(1);
+    let mut publisher = Client::open(&mut world, 0);
+    for mandatory in [true, false] {
+        for number in 0..MESSAGES {
+            publisher.publish(&mut world, 1, ("", "nowhere"), mandatory, &body(number));
+        }
+    }
+    publisher.settle(&mut world);
+    let returned: Vec<_> = publisher.take().iter().map(|heard| heard.body().to_vec()).collect();
+    assert!(returned.into_iter().eq((0..MESSAGES).map(body)));
+    let counts = world.shards()[0].core().counts;
+    assert_eq!(counts.unroutable_returned, MESSAGES.into());
+    assert_eq!(counts.unroutable_dropped, MESSAGES.into());
 }

@@ -12,15 +12,14 @@ use crate::core::Core;
 use crate::equivalence::no_exchange;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ExchangeId, ShardId};
-use crate::log::Ticket;
 use crate::mail::Lane;
-use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message};
+use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message, Upcoming};
 use crate::permission::{Access, ResourceKind};
 use crate::topology::{Destination, has_extra_keys};
 
 use super::Channel;
 use super::call::Call;
-use super::repeats::{Form, Repeats, Taken};
+use super::repeats::Form;
 
 /// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
@@ -68,30 +67,30 @@ impl Call<'_> {
     }
 
     /// Reads over the first two frames of a message if they are those of the last one, or over
-    /// whole messages that go straight through. Returns where to read on.
+    /// whole messages. Returns where to read on.
     #[inline(always)]
     pub fn publish_again(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
         let (body_size, body_at) = self.channel.prelude.ahead(chunk, at)?;
-        if self.core.passes_through
-            && let Some(end) = self.pass_repeats(decoder, chunk, at)
-        {
-            return Some(end);
+        if !self.channel.content.is_idle() {
+            return None;
         }
-        let Channel { content, .. } = &mut *self.channel;
-        (content.is_idle() && content.again(body_size, &self.core.settings)).then_some(body_at)
+        let repeats_end = self.publish_repeats(decoder, chunk, at);
+        repeats_end.or_else(|| {
+            let whole = self.channel.content.again(body_size, &self.core.settings);
+            whole.then_some(body_at)
+        })
     }
 
-    /// Passes on messages that repeat the last one, which went straight through its queue: as many
-    /// as find a consumer with room. Returns where the last of them ends.
+    /// Publishes messages that repeat the last one and go the same way: what they have in common is
+    /// looked up once. Returns where the last of them ends.
     #[inline(never)]
-    fn pass_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
+    fn publish_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
         let Channel { key, content, route, confirm, transaction, likeness, prelude, .. } =
             &mut *self.channel;
-        let [Destination { queue, .. }] = route.destinations[..] else { return None };
         let topology = &self.core.topology;
         let versions = (topology.version(), topology.permission_version());
         let known = route.is_current(versions) && !are_judged(&content.properties);
-        if !known || !content.is_idle() || transaction.is_some() || self.core.alarms.any() {
+        if !known || transaction.is_some() || self.core.alarms.any() {
             return None;
         }
         let body_size_max = self.core.settings.message_size_max_bytes;
@@ -104,15 +103,17 @@ impl Call<'_> {
             published_at: self.core.now,
             likeness: *likeness,
         };
-        let mut repeats = Repeats::new(chunk, at, form, message);
-        let count = self.core.pass_through(queue, &mut repeats);
-        let Taken { end, body_bytes } = repeats.taken();
-        self.core.counts.published += count;
-        self.core.counts.published_bytes += body_bytes;
-        if *confirm && count > 0 {
-            self.core.confirm_here(*key, None, count as u32);
+        let found = form.find(chunk, at);
+        let repeats = found.of(chunk, message);
+        if repeats.count() == 0 {
+            return None;
         }
-        (count > 0).then_some(end)
+        self.core.counts.published += repeats.count() as u64;
+        self.core.counts.published_bytes += found.body_bytes;
+        let (destinations, mandatory) = (&route.destinations, content.mandatory);
+        let backed_up = self.core.send_to_queues(*key, destinations, &repeats, mandatory, *confirm);
+        self.session.published(self.core, backed_up);
+        Some(found.end)
     }
 
     #[inline(never)]
@@ -201,27 +202,10 @@ impl Call<'_> {
             self.core.exits.body_bytes.copied.mail += message.body.copied_bytes();
             return transaction.publish(&message, &route.destinations, content.mandatory);
         }
-        if route.local && !route.destinations.is_empty() {
-            let queues = route.destinations.iter().map(|destination| destination.queue);
-            let through = self.core.publish_home(queues, &message);
-            if *confirm {
-                self.core.confirm_here(*key, through, 1);
-            }
-            if let Some(queue) = self.core.backlogged.take() {
-                self.session.wait_for_consumers(self.core, queue);
-            }
-            if through.is_some() && self.core.told_backed_up {
-                self.session.wait_for_log(self.core);
-            }
-            return Ok(());
-        }
-        let destinations = &route.destinations;
-        let blocked =
-            self.core.send_to_queues(*key, destinations, &message, content.mandatory, *confirm);
-        self.session.wait_to_publish(self.core, blocked);
-        if let Some(queue) = self.core.backlogged.take() {
-            self.session.wait_for_consumers(self.core, queue);
-        }
+        let (destinations, mandatory) = (&route.destinations, content.mandatory);
+        let backed_up =
+            self.core.send_to_queues(*key, destinations, &Some(&message), mandatory, *confirm);
+        self.session.published(self.core, backed_up);
         Ok(())
     }
 
@@ -284,8 +268,6 @@ impl Call<'_> {
         );
         let routed = routed.map_err(|exception| exception.of(BasicPublish::IDS))?;
         route.destinations.sort_unstable_by_key(|destination| destination.home);
-        let here = self.core.id;
-        route.local = route.destinations.iter().all(|destination| destination.home == here);
         route.strip_bcc = routed.strip_bcc;
         let reusable = routed.cacheable && !own_way;
         route.computed(if reusable { versions } else { (0, 0) });
@@ -316,47 +298,52 @@ impl Call<'_> {
 }
 
 impl Core {
-    /// A message for no queue: back to its publisher, or nowhere.
+    /// Messages for no queue: back to their publisher, or nowhere.
     #[cold]
-    fn unroutable(&mut self, channel: ChannelKey, message: &Message<'_>, mandatory: bool) {
+    fn unroutable(&mut self, channel: ChannelKey, messages: &impl Upcoming, mandatory: bool) {
         if !mandatory {
-            self.counts.unroutable_dropped += 1;
+            self.counts.unroutable_dropped += messages.count() as u64;
             return;
         }
-        self.counts.unroutable_returned += 1;
+        self.counts.unroutable_returned += messages.count() as u64;
         let Some((writer, _)) = self.exits.writers.channel(channel) else {
             return;
         };
-        let method = Return {
-            channel: channel.channel,
-            reply_code: ReplyCode::NoRoute.code(),
-            reply_text: ReplyCode::NoRoute.name().as_bytes(),
-            exchange: message.exchange,
-            routing_key: message.routing_key,
-        };
-        writer.write_content(method, message);
+        messages.clone().lend(|message| {
+            let method = Return {
+                channel: channel.channel,
+                reply_code: ReplyCode::NoRoute.code(),
+                reply_text: ReplyCode::NoRoute.name().as_bytes(),
+                exchange: message.exchange,
+                routing_key: message.routing_key,
+            };
+            writer.write_content(method, message);
+            true
+        });
     }
 
-    /// Sends a message to the homes of its queues, once to each. Returns a home whose lane or log
+    /// Sends messages to the homes of their queues, once to each. Returns a home whose lane or log
     /// is backed up, for the publisher to wait for. `destinations` are sorted by home.
+    #[inline(always)]
     pub(super) fn send_to_queues(
         &mut self,
         channel: ChannelKey,
         destinations: &[Destination],
-        message: &Message<'_>,
+        messages: &impl Upcoming,
         mandatory: bool,
         confirm: bool,
     ) -> Option<ShardId> {
         if destinations.is_empty() {
-            self.unroutable(channel, message, mandatory);
+            self.unroutable(channel, messages, mandatory);
         }
+        let count = messages.count() as u32;
         let mut backed_up = None;
         for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
             let queues = group.iter().map(|destination| destination.queue);
             if home == self.id {
-                let through = self.publish_home(queues, message);
-                if confirm && self.awaits_log(home, channel, through, 1) {
+                let through = self.publish_home(queues, messages);
+                if confirm && self.awaits_log(home, channel, through, count) {
                     self.away.push(home);
                 }
                 if through.is_some() && self.told_backed_up {
@@ -364,13 +351,11 @@ impl Core {
                 }
                 continue;
             }
-            let asker = confirm.then_some(channel);
             if !self.backlogs_elsewhere.is_empty() {
                 let backlogged = |queue: &_| self.backlogs_elsewhere.contains_key(queue);
                 self.backlogged = queues.clone().find(backlogged).or(self.backlogged);
             }
-            self.exits.post.open(home, Lane::Work).publish(queues, message, asker);
-            self.exits.body_bytes.copied.mail += message.body.copied_bytes();
+            self.exits.mail_publishes(home, queues, messages, confirm.then_some(channel));
             if confirm {
                 self.away.push(home);
             }
@@ -379,25 +364,14 @@ impl Core {
             }
         }
         if confirm && self.away.is_empty() {
-            self.confirm_at_once(channel, 1);
+            self.confirm_at_once(channel, count);
         } else if confirm {
             let mut away = std::mem::take(&mut self.away);
-            self.confirm_later(channel, &away, 1);
+            self.confirm_later(channel, &away, count);
             away.clear();
             self.away = away;
         }
         backed_up
-    }
-
-    /// Confirms `count` publishes that needed no other shard, once the log is durable `through`
-    /// there.
-    #[inline]
-    fn confirm_here(&mut self, channel: ChannelKey, through: Option<Ticket>, count: u32) {
-        let here = self.id;
-        if !self.awaits_log(here, channel, through, count) {
-            return self.confirm_at_once(channel, count);
-        }
-        self.confirm_later(channel, &[here], count);
     }
 }
 

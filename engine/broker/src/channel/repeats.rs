@@ -1,5 +1,8 @@
 //! Publishes that repeat the one before them: of each of them only the body is new.
 
+use std::ops::Range;
+use std::slice;
+
 use bytes::Bytes;
 use leveret_amqp::decoder::{Decoder, Whole};
 use leveret_amqp::frame::FRAME_BODY;
@@ -7,17 +10,10 @@ use leveret_amqp::prelude::Prelude;
 
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message, Messages, Upcoming};
 
-/// Publishes of one channel that lie whole in a received chunk, one right behind the other, and
-/// say what the last one said. Each is read when it is taken.
-pub(super) struct Repeats<'a> {
-    chunk: &'a Bytes,
-    form: Form<'a>,
-    /// All but their bodies.
-    message: Message<'a>,
-    /// The body frame of the next one.
-    next: Option<Whole>,
-    taken: Taken,
-}
+/// So many go together at most. They share some 300 instructions, so that a longer run would save
+/// less than 5 of each; and a publisher overruns what stops it by as many: a backlog, a lane, the
+/// log.
+const REPEATS_MAX: usize = 64;
 
 /// What publishes look like that are repeats.
 #[derive(Clone, Copy)]
@@ -32,30 +28,41 @@ pub(super) struct Form<'a> {
     pub(super) body_size_max: u64,
 }
 
-/// How much was taken.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taken {
-    /// Where in the chunk the last one ends.
+/// Where the bodies of repeats are that lie whole in a received chunk, one right behind the other.
+pub(super) struct Found {
+    bodies: [Range<usize>; REPEATS_MAX],
+    count: usize,
+    /// Where the last one ends.
     pub(super) end: usize,
     /// Bytes of their bodies.
     pub(super) body_bytes: u64,
 }
 
-impl<'a> Repeats<'a> {
-    /// Those that begin at `at` in the chunk.
-    #[inline(always)]
-    pub(super) fn new(chunk: &'a Bytes, at: usize, form: Form<'a>, message: Message<'a>) -> Self {
-        let taken = Taken { end: at, body_bytes: 0 };
-        Self { chunk, form, message, next: form.read(chunk, at), taken }
-    }
-
-    /// How much was taken.
-    pub(super) fn taken(&self) -> Taken {
-        self.taken
-    }
+/// Repeats on their way to their queues.
+#[derive(Clone)]
+pub(super) struct Repeats<'a> {
+    chunk: &'a Bytes,
+    bodies: slice::Iter<'a, Range<usize>>,
+    /// All but their bodies.
+    message: Message<'a>,
 }
 
 impl Form<'_> {
+    /// Reads the repeats that begin at `at`.
+    #[inline(always)]
+    pub(super) fn find(&self, chunk: &[u8], at: usize) -> Found {
+        let bodies = [const { 0..0 }; REPEATS_MAX];
+        let mut found = Found { bodies, count: 0, end: at, body_bytes: 0 };
+        for body in &mut found.bodies {
+            let Some(frame) = self.read(chunk, found.end) else { break };
+            *body = frame.data();
+            found.count += 1;
+            found.end = frame.end;
+            found.body_bytes += body.len() as u64;
+        }
+        found
+    }
+
     /// The body frame of the repeat at `at`, if there is one.
     #[inline(always)]
     fn read(&self, chunk: &[u8], at: usize) -> Option<Whole> {
@@ -69,20 +76,24 @@ impl Form<'_> {
     }
 }
 
+impl Found {
+    /// As messages, which are `message` but for their bodies.
+    #[inline(always)]
+    pub(super) fn of<'a>(&'a self, chunk: &'a Bytes, message: Message<'a>) -> Repeats<'a> {
+        Repeats { chunk, bodies: self.bodies[..self.count].iter(), message }
+    }
+}
+
 impl Messages for Repeats<'_> {
     #[inline(always)]
     fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
         let mut message = self.message;
-        while let Some(frame) = self.next {
-            let data = frame.data();
-            self.taken.end = frame.end;
-            self.taken.body_bytes += data.len() as u64;
-            self.next = self.form.read(self.chunk, frame.end);
-            let goes_on = if data.len() <= BODY_COPY_MAX_BYTES {
-                message.body = Body::Inline(&self.chunk[data]);
+        for body in self.bodies.by_ref() {
+            let goes_on = if body.len() <= BODY_COPY_MAX_BYTES {
+                message.body = Body::Inline(&self.chunk[body.clone()]);
                 take(&message)
             } else {
-                take(&Message { body: Body::Pieces(&[self.chunk.slice(data)]), ..message })
+                take(&Message { body: Body::Pieces(&[self.chunk.slice(body.clone())]), ..message })
             };
             if !goes_on {
                 return;
@@ -93,7 +104,7 @@ impl Messages for Repeats<'_> {
 
 impl Upcoming for Repeats<'_> {
     #[inline(always)]
-    fn is_over(&self) -> bool {
-        self.next.is_none()
+    fn count(&self) -> usize {
+        self.bodies.len()
     }
 }

@@ -17,8 +17,6 @@ pub struct Route {
     pub routing_key: Vec<u8>,
     /// Queues, sorted by home shard.
     pub destinations: Vec<Destination>,
-    /// All destinations are on the publisher's shard.
-    pub local: bool,
     /// `BCC` has to be taken out of the properties.
     pub strip_bcc: bool,
     /// The exchange, if the user may publish to it.

@@ -73,14 +73,11 @@ impl Call<'_> {
             // Queues that have gone since are as good as never found.
             let mut destinations = transaction.destinations[start..end].to_vec();
             destinations.retain(|found| self.core.topology.queue_by_id(found.queue).is_some());
-            let message = transaction.batch.unpack(&publish.parcel);
-            let key = self.channel.key;
-            let blocked =
-                self.core.send_to_queues(key, &destinations, &message, publish.mandatory, false);
-            self.session.wait_to_publish(self.core, blocked);
-        }
-        if let Some(queue) = self.core.backlogged.take() {
-            self.session.wait_for_consumers(self.core, queue);
+            let message = &transaction.batch.unpack(&publish.parcel);
+            let (key, mandatory) = (self.channel.key, publish.mandatory);
+            let backed_up =
+                self.core.send_to_queues(key, &destinations, &Some(message), mandatory, false);
+            self.session.published(self.core, backed_up);
         }
         for (run, settlement) in transaction.settlements {
             if let Some(outbound) = self.outbound() {

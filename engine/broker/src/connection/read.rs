@@ -160,8 +160,11 @@ impl Connection {
         let mut call = Call { core: &mut *core, session, channel };
         let mut method_at = None;
         let (failed, exception) = loop {
-            if let Some(on) = call.publish_again(decoder, chunk, *cursor) {
+            while let Some(on) = call.publish_again(decoder, chunk, *cursor) {
                 *cursor = on;
+                if call.session.blocks.any() {
+                    return Next::Look;
+                }
             }
             let whole = decoder.whole(chunk, *cursor).filter(|frame| frame.channel == number);
             let Some(frame) = whole else { return Next::Frame };

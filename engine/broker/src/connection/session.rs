@@ -54,23 +54,26 @@ impl Session {
         format!("amq.ctag-{shard}.{slot}.{generation}.{}", self.consumer_tags)
     }
 
-    /// Has the connection wait until a home can take more publishes: until the mesh lane to it, its
-    /// log, or the log of this shard has room.
+    /// After messages were sent to their queues: has the connection wait for what is `backed_up`,
+    /// which is the log of this shard, or another home's log or the mesh lane to it; and for the
+    /// consumers of a queue with a backlog.
     #[inline]
-    pub fn wait_to_publish(&mut self, core: &mut Core, home: Option<ShardId>) {
-        let Some(home) = home else {
-            return;
-        };
-        if home == core.id {
-            self.wait_for_log(core);
-        } else if self.blocks.add(Block::Mesh, core.now) {
-            core.exits.post.wait_to_publish(home, self.id);
+    pub fn published(&mut self, core: &mut Core, backed_up: Option<ShardId>) {
+        if let Some(home) = backed_up {
+            self.wait_to_publish(core, home);
+        }
+        if let Some(queue) = core.backlogged.take() {
+            self.wait_for_consumers(core, queue);
         }
     }
 
-    /// Has the connection wait until the log has room, see [`Core::log_relieved`].
-    pub fn wait_for_log(&mut self, core: &mut Core) {
-        if self.blocks.add(Block::Log, core.now) {
+    fn wait_to_publish(&mut self, core: &mut Core, home: ShardId) {
+        if home != core.id {
+            if self.blocks.add(Block::Mesh, core.now) {
+                core.exits.post.wait_to_publish(home, self.id);
+            }
+        } else if self.blocks.add(Block::Log, core.now) {
+            // See [`Core::log_relieved`].
             core.log_waiters.insert(self.id);
         }
     }

@@ -65,6 +65,15 @@ struct Head {
     routing_key_length: u8,
 }
 
+/// What was put into a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    /// How many messages.
+    pub count: u64,
+    /// Bytes of their bodies that were copied.
+    pub copied_bytes: u64,
+}
+
 /// Some of a batch's things of one kind that follow each other.
 pub struct Span<T> {
     start: u32,
@@ -113,56 +122,67 @@ impl Batch {
         last
     }
 
-    /// Adds a message for queues of the receiver: to the last mail, if it says the same.
+    /// Adds messages for queues of the receiver until the batch is full: to the last mail, if it
+    /// says the same.
     #[inline(always)]
     pub fn publish(
         &mut self,
         queues: impl Iterator<Item = QueueId> + Clone,
-        message: &Message<'_>,
+        messages: &mut impl Messages,
         confirm: Option<ChannelKey>,
-    ) {
+    ) -> Packed {
+        let (packed, packed_at) = self.pack_all(messages);
         match self.mails.last_mut() {
             Some(Mail::Publish { queues: same, parcels, confirm: asker })
                 if *asker == confirm
                     && queues.clone().eq(same.of(&self.queues).iter().copied()) =>
             {
-                parcels.end += 1;
+                parcels.end = packed_at.end;
             }
-            _ => self.begin_publish(queues, confirm),
+            _ if packed.count > 0 => {
+                let start = self.queues.len();
+                self.queues.extend(queues);
+                self.weight_bytes += (self.queues.len() - start) * size_of::<QueueId>();
+                let queues = Span::new(start, self.queues.len());
+                self.push(Mail::Publish { queues, parcels: packed_at, confirm });
+            }
+            _ => {}
         }
-        let parcel = self.pack(message);
-        self.parcels.push(parcel);
+        packed
     }
 
-    #[inline(never)]
-    fn begin_publish(
-        &mut self,
-        queues: impl Iterator<Item = QueueId>,
-        confirm: Option<ChannelKey>,
-    ) {
-        let start = self.queues.len();
-        self.queues.extend(queues);
-        self.weight_bytes += (self.queues.len() - start) * size_of::<QueueId>();
-        let queues = Span::new(start, self.queues.len());
-        self.push(Mail::Publish { queues, parcels: Span::next(&self.parcels), confirm });
-    }
-
-    /// Adds a message for a consumer: to the last mail, if it says the same.
+    /// Adds messages for a consumer until the batch is full: to the last mail, if it says the same.
+    /// `first` is the delivery of the first one, which the others continue.
     #[inline(always)]
-    pub fn deliver(&mut self, delivery: &Delivery, message: &Message<'_>) {
+    pub fn deliver(&mut self, first: &Delivery, messages: &mut impl Messages) -> Packed {
+        let (packed, packed_at) = self.pack_all(messages);
         match self.mails.last_mut() {
-            Some(Mail::Deliver { delivery: first, parcels })
-                if delivery.continues(first, parcels.len()) =>
+            Some(Mail::Deliver { delivery, parcels })
+                if first.continues(delivery, parcels.len()) =>
             {
-                parcels.end += 1;
+                parcels.end = packed_at.end;
             }
-            _ => {
-                let parcels = Span::next(&self.parcels);
-                self.push(Mail::Deliver { delivery: *delivery, parcels });
+            _ if packed.count > 0 => {
+                self.push(Mail::Deliver { delivery: *first, parcels: packed_at });
             }
+            _ => {}
         }
-        let parcel = self.pack(message);
-        self.parcels.push(parcel);
+        packed
+    }
+
+    /// Copies messages into the batch until it is full. Returns what, and where it is.
+    #[inline(always)]
+    fn pack_all(&mut self, messages: &mut impl Messages) -> (Packed, Span<Parcel>) {
+        let start = self.parcels.len();
+        let mut copied_bytes = 0;
+        messages.lend(|message| {
+            let parcel = self.pack(message);
+            self.parcels.push(parcel);
+            copied_bytes += u64::from(parcel.length);
+            !self.is_full()
+        });
+        let span = Span::new(start, self.parcels.len());
+        (Packed { count: span.len(), copied_bytes }, span)
     }
 
     /// Adds the end of deliveries: to the last mail, if it says the same of those before them.
@@ -272,7 +292,7 @@ impl Batch {
 }
 
 /// The messages of a mail, one after the other: what they have in common is looked up once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Run<'a> {
     batch: &'a Batch,
     parcels: slice::Iter<'a, Parcel>,
@@ -299,8 +319,8 @@ impl Messages for Run<'_> {
 
 impl Upcoming for Run<'_> {
     #[inline(always)]
-    fn is_over(&self) -> bool {
-        self.parcels.as_slice().is_empty()
+    fn count(&self) -> usize {
+        self.parcels.len()
     }
 }
 
@@ -314,11 +334,6 @@ impl Head {
 impl<T> Span<T> {
     fn new(start: usize, end: usize) -> Self {
         Self { start: start as u32, end: end as u32, kind: PhantomData }
-    }
-
-    /// What is about to be added.
-    fn next(all: &[T]) -> Self {
-        Self::new(all.len(), all.len() + 1)
     }
 
     #[inline]

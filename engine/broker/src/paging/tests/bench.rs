@@ -156,7 +156,7 @@ impl Bench {
             published_at: self.core.now,
             likeness: Likeness::UNKNOWN,
         };
-        self.core.publish_home(queues.into_iter(), &message);
+        self.core.publish_home(queues.into_iter(), &Some(&message));
         self.read_mail();
     }
 
