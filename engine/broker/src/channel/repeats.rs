@@ -8,12 +8,17 @@ use leveret_amqp::decoder::{Decoder, Whole};
 use leveret_amqp::frame::FRAME_BODY;
 use leveret_amqp::prelude::Prelude;
 
+use crate::mail::BATCH_BYTES_MAX;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message, Messages, Upcoming};
 
 /// So many go together at most. They share some 300 instructions, so that a longer run would save
 /// less than 5 of each; and a publisher overruns what stops it by as many: a backlog, a lane, the
 /// log.
 const REPEATS_MAX: usize = 64;
+
+/// And no more of such that have so many bytes: what fills a batch of mail is as many as a lane is
+/// to be overrun by.
+const REPEATS_BYTES_MAX: u64 = BATCH_BYTES_MAX as u64;
 
 /// What publishes look like that are repeats.
 #[derive(Clone, Copy)]
@@ -54,6 +59,9 @@ impl Form<'_> {
         let bodies = [const { 0..0 }; REPEATS_MAX];
         let mut found = Found { bodies, count: 0, end: at, body_bytes: 0 };
         for body in &mut found.bodies {
+            if found.body_bytes >= REPEATS_BYTES_MAX {
+                break;
+            }
             let Some(frame) = self.read(chunk, found.end) else { break };
             *body = frame.data();
             found.count += 1;
