@@ -23,7 +23,7 @@ use crate::post::Post;
 use crate::queue::Queue;
 use crate::reclaim::Reclaim;
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{MessageId, Store};
 use crate::timer::Timers;
 use crate::topology::{Destination, RouteScratch, Topology};
 use crate::writer::{Delivery, Room, Way, Writers};
@@ -78,8 +78,10 @@ pub struct Core {
     pub destinations: Vec<Destination>,
     /// Scratch of publishing: shards that have yet to answer for the messages at hand.
     pub(crate) away: Vec<ShardId>,
-    /// Scratch of publishing: how many of the messages at hand went straight through each queue.
-    pub(crate) passed: Vec<usize>,
+    /// Scratch of publishing: how many of the messages at hand each queue gave out at once.
+    pub(crate) given: Vec<usize>,
+    /// Scratch of publishing: where those rest that were given out and are to be acknowledged.
+    pub(crate) handed: Vec<MessageId>,
     /// Reading halves that may go on, to be looked at before the turn ends.
     pub unblocked: Vec<(ConnectionId, Block)>,
     /// Connections that wait until the log has room.
@@ -264,7 +266,8 @@ impl Core {
             backlogs_elsewhere: BTreeMap::new(),
             destinations: Vec::new(),
             away: Vec::new(),
-            passed: Vec::new(),
+            given: Vec::new(),
+            handed: Vec::new(),
             unblocked: Vec::new(),
             log_waiters: BTreeSet::new(),
             alarms: Alarms::default(),

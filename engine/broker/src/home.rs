@@ -10,7 +10,7 @@ use crate::core::{Core, Exits, ShardLatency};
 use crate::durable::{Leave, Rested};
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Instant, QueueId, ShardId};
-use crate::log::Ticket;
+use crate::log::{QueueRef, Ticket};
 use crate::mail::{
     Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
@@ -52,21 +52,33 @@ impl Core {
         queues: impl Iterator<Item = QueueId> + Clone,
         messages: &impl Upcoming,
     ) -> Option<Ticket> {
-        let mut passed = mem::take(&mut self.passed);
-        passed.clear();
-        passed.extend(queues.clone().map(|queue| self.pass_through(queue, &mut messages.clone())));
+        let is_lone = queues.clone().nth(1).is_none();
         let mut through = None;
-        if passed.iter().any(|passed| *passed < messages.count()) {
+        let mut given = mem::take(&mut self.given);
+        given.clear();
+        for queue in queues.clone() {
+            let mut rest = messages.clone();
+            let mut count = self.give_at_once(queue, false, &mut rest);
+            if is_lone && rest.count() > 0 {
+                // Nobody else has to find these where they rest.
+                let mut handed = rest.clone();
+                count += self.give_at_once(queue, true, &mut rest);
+                through = self.log_handed(queue, &mut handed);
+            }
+            given.push(count);
+        }
+        if given.iter().any(|given| *given < messages.count()) {
             // What only some could take rests once for all others.
-            let mut at = 0;
+            let mut nth = 0;
             messages.clone().lend(|message| {
-                let others = queues.clone().zip(&passed).filter(|(_, passed)| **passed <= at);
-                through = self.publish_one(others.map(|(queue, _)| queue), message).or(through);
-                at += 1;
+                let others = queues.clone().zip(&given).filter(|(_, given)| **given <= nth);
+                let ticket = self.publish_one(others.map(|(queue, _)| queue), message);
+                through = ticket.or(through);
+                nth += 1;
                 true
             });
         }
-        self.passed = passed;
+        self.given = given;
         through
     }
 
@@ -103,12 +115,10 @@ impl Core {
         } else {
             let rested = self.log.is_some().then_some(&mut self.rested);
             let resting = rest(&mut self.store, rested, queue, message, resting);
-            let change = match taker {
-                Some((taker, _)) => Change::HandOver(resting, taker.holder),
-                None => Change::Enqueue(resting, self.now),
-            };
-            if let Effect::HandedOver(delivery) = queue.state.apply(change) {
-                number = Some(delivery);
+            if let Some((taker, _)) = taker {
+                number = Some(queue.state.hand_over(taker.holder, &[resting]));
+            } else {
+                queue.state.apply(Change::Enqueue(resting, self.now));
             }
         }
         let Some((taker, way)) = taker else {
@@ -124,33 +134,69 @@ impl Core {
         self.exits.deliver(way, || delivery_of(queue, home, &taker, number, false), message);
     }
 
-    /// Gives messages that came together to consumers that acknowledge nothing, while nothing waits
-    /// and one of them can take more; returns how many.
-    #[inline]
-    fn pass_through(&mut self, id: QueueId, messages: &mut impl Upcoming) -> usize {
-        let mut passed = 0;
+    /// Gives messages that came together to consumers while nothing waits and one of them can take
+    /// more: to those that acknowledge, or to the others. Returns how many; what is to be
+    /// acknowledged rests where [`Core::handed`] says.
+    #[inline(always)]
+    fn give_at_once(&mut self, id: QueueId, acks: bool, messages: &mut impl Upcoming) -> usize {
+        self.handed.clear();
+        let mut given = 0;
         let Some(queue) = open_queue(&mut self.queues, id) else {
-            return passed;
+            return given;
         };
         while messages.count() > 0
             && queue.state.is_empty()
             && let Some((taker, way)) = next_taker(queue, &mut self.exits)
-            && taker.no_ack
+            && taker.no_ack != acks
         {
-            let first = delivery_of(queue, self.id, &taker, None, false);
+            let number = acks.then(|| queue.state.next_delivery(taker.holder));
+            let first = delivery_of(queue, self.id, &taker, number, false);
             let next = First { most: queue.consumers.in_a_row(&taker), of: &mut *messages };
             let times = (self.now, self.now);
             let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
-            let count = self.exits.deliver_many(way, first, &mut leaving);
+            let count = if acks {
+                let (store, ids) = (&mut self.store, &mut self.handed);
+                let rested = ids.len();
+                let mut handed = Handed { messages: &mut leaving, store, ids };
+                let count = self.exits.deliver_many(way, first, &mut handed);
+                queue.state.hand_over(taker.holder, &self.handed[rested..]);
+                count
+            } else {
+                let count = self.exits.deliver_many(way, first, &mut leaving);
+                queue.state.apply(Change::PassThrough(count));
+                count
+            };
             leaving.tell();
-            queue.state.apply(Change::PassThrough(count));
             queue.consumers.took_many(&taker, count as u32);
             queue.counts.published += count;
             queue.counts.delivered += count;
-            self.counts.count_deliveries(true, count);
-            passed += count as usize;
+            self.counts.count_deliveries(taker.no_ack, count);
+            given += count as usize;
         }
-        passed
+        given
+    }
+
+    /// Adds what a queue has just handed over to the log: the first of these messages.
+    #[inline]
+    fn log_handed(&mut self, id: QueueId, messages: &mut impl Messages) -> Option<Ticket> {
+        let handed = mem::take(&mut self.handed);
+        let mut through = None;
+        if let Some(queue) = open_queue(&mut self.queues, id).filter(|_| self.log.is_some()) {
+            let is_durable = queue.log_id.is_some();
+            let first = queue.state.next_position() - handed.len() as u64;
+            let held = [false, true].map(|persistent| queue_ref(queue, persistent, first));
+            let mut ids = handed.iter().zip(first..);
+            First { of: messages, most: handed.len() }.lend(|message| {
+                let Some((id, sequence)) = ids.next() else { return false };
+                let persistent = is_durable && message.is_persistent();
+                self.rested.durable = persistent;
+                self.rested.queues.push(QueueRef { sequence, ..held[usize::from(persistent)] });
+                through = self.log_rested(*id, message).or(through);
+                true
+            });
+        }
+        self.handed = handed;
+        through
     }
 
     /// Gives ready messages to consumers that can take them.
@@ -558,10 +604,28 @@ struct Leaving<'a, M> {
     of_shard: &'a mut ShardLatency,
 }
 
+/// Messages that come to rest while they are lent.
+struct Handed<'a, M> {
+    messages: &'a mut M,
+    store: &'a mut Store,
+    /// Where they rest.
+    ids: &'a mut Vec<MessageId>,
+}
+
 /// Messages at rest, as far as they are resident.
 struct Resting<'a> {
     ids: slice::Iter<'a, MessageId>,
     reader: Reader<'a>,
+}
+
+impl<M: Messages> Messages for Handed<'_, M> {
+    #[inline(always)]
+    fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
+        self.messages.lend(|message| {
+            self.ids.push(self.store.put(message, 1));
+            take(message)
+        });
+    }
 }
 
 impl Messages for Resting<'_> {

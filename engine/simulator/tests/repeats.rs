@@ -2,7 +2,7 @@
 //! what it sees of any.
 
 use leveret_amqp::Method;
-use leveret_amqp::method::{BasicCancel, BasicConsume, ConfirmSelect};
+use leveret_amqp::method::{BasicCancel, BasicConsume, BasicQos, ConfirmSelect};
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
 use leveret_simulator::fault::Faults;
@@ -125,6 +125,37 @@ fn what_a_consumer_leaves_behind_rests_for_the_next_one() {
         assert!(!rest.is_empty(), "seed {seed}: nothing was left");
         got.extend(rest);
         assert!(got.into_iter().eq((0..MESSAGES).map(body)), "seed {seed}");
+        assert_eq!(world.lent_buffers(), 0);
+    }
+}
+
+#[test]
+fn what_is_to_be_acknowledged_rests_until_then_and_returns_in_its_order() {
+    for (shards, wide, prefetch) in [(1, true, 0), (1, false, 0), (1, true, 50), (2, false, 0)] {
+        let mut world = if wide { World::calm(shards) } else { narrow(7, shards) };
+        let mut publisher = Client::open(&mut world, 0);
+        publisher.ask(&mut world, 1, &declare_queue("q"));
+        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        let mut first = Client::open(&mut world, shards - 1);
+        let limit = BasicQos { prefetch_size: 0, prefetch_count: prefetch, global: false };
+        first.ask(&mut world, 1, &limit);
+        first.ask(&mut world, 1, &consume("q", "first"));
+        for number in 0..MESSAGES {
+            publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
+        }
+        publisher.settle(&mut world);
+        let got = bodies(&mut first, &mut world);
+        let most = if prefetch == 0 { MESSAGES } else { prefetch.into() };
+        assert!(got.into_iter().eq((0..most).map(body)), "{shards} {wide} {prefetch}");
+        let held = world.shards().iter().map(|shard| shard.core().store.messages());
+        assert_eq!(held.sum::<usize>(), MESSAGES as usize, "{shards} {wide} {prefetch}");
+        first.leave(&mut world);
+        let mut second = consumer(&mut world, 0, "second");
+        let again = second.deliveries(&mut world);
+        let flags = again.iter().map(|delivery| delivery.redelivered);
+        assert!(flags.eq((0..MESSAGES).map(|number| number < most)), "{shards} {wide} {prefetch}");
+        assert!(again.into_iter().map(|again| again.body).eq((0..MESSAGES).map(body)));
+        assert_eq!(acked(&mut publisher), MESSAGES.into(), "{shards} {wide} {prefetch}");
         assert_eq!(world.lent_buffers(), 0);
     }
 }

@@ -40,8 +40,6 @@ pub enum Change {
     Enqueue(MessageId, Instant),
     /// So many messages arrive and leave at once to somebody who acknowledges nothing.
     PassThrough(u64),
-    /// A message arrives and leaves at once to somebody who has to settle it.
-    HandOver(MessageId, Holder),
     /// The next messages leave, so many of those of [`State::front_run`]; without a holder they
     /// are settled by leaving.
     CheckOut(Option<Holder>, usize),
@@ -63,8 +61,6 @@ pub enum Effect {
         /// The holder's number to settle it by.
         delivery: Option<u64>,
     },
-    /// A message passed, and this is the holder's number to settle it by.
-    HandedOver(u64),
     /// The queue holds this checked-out message again.
     Returned(Checkout),
 }
@@ -95,12 +91,6 @@ impl State {
                 self.next_position += count;
                 Effect::None
             }
-            Change::HandOver(message, holder) => {
-                let position = self.next_position;
-                self.next_position += 1;
-                self.delivered_through = self.next_position;
-                Effect::HandedOver(self.hold(holder, Checkout { message, position }))
-            }
             Change::CheckOut(holder, count) => self.check_out(holder, count),
             Change::Requeue(holder, delivery, ready_at) => self.requeue(holder, delivery, ready_at),
             Change::Drop => match self.ready.pop() {
@@ -108,6 +98,16 @@ impl State {
                 None => Effect::None,
             },
         }
+    }
+
+    /// Makes another step: messages arrive and leave at once to somebody who has to settle them.
+    /// Returns the holder's number of the first.
+    #[inline]
+    pub fn hand_over(&mut self, holder: Holder, messages: &[MessageId]) -> u64 {
+        let first = self.next_position;
+        self.next_position += messages.len() as u64;
+        self.delivered_through = self.next_position;
+        check_out(&mut self.held, holder, messages, first)
     }
 
     /// Makes another step: a holder's deliveries are done with, acknowledged or rejected. Those
@@ -234,22 +234,10 @@ impl State {
         };
         let through = position + messages.len() as u64;
         self.delivered_through = self.delivered_through.max(through);
-        let delivery = holder.map(|holder| {
-            let checkouts = messages.iter().enumerate().map(|(nth, &message)| {
-                let position = position + nth as u64;
-                Checkout { message, position }
-            });
-            held_by(&mut self.held, holder).push_many(checkouts)
-        });
+        let delivery = holder.map(|holder| check_out(&mut self.held, holder, messages, position));
         self.ready.pop_many(count);
         let entry = Entry { rests: Where::Store(message), redelivered, position, ready_at };
         Effect::Left { entry, delivery }
-    }
-
-    /// Notes what a holder was given; returns its number.
-    #[inline]
-    fn hold(&mut self, holder: Holder, checkout: Checkout) -> u64 {
-        held_by(&mut self.held, holder).push(checkout)
     }
 
     #[inline]
@@ -268,16 +256,23 @@ impl State {
     }
 }
 
+/// Notes what a holder was given, from `position` on; returns its number of the first.
 #[inline]
-fn held_by(
+fn check_out(
     held: &mut Vec<Outstanding<Checkout>>,
     Holder(place): Holder,
-) -> &mut Outstanding<Checkout> {
+    messages: &[MessageId],
+    position: u64,
+) -> u64 {
     let place = place as usize;
     if held.len() <= place {
         held.resize_with(place + 1, Outstanding::default);
     }
-    &mut held[place]
+    let given = messages.iter().enumerate();
+    held[place].push_many(given.map(|(nth, &message)| {
+        let position = position + nth as u64;
+        Checkout { message, position }
+    }))
 }
 
 #[cfg(test)]
@@ -358,12 +353,9 @@ mod tests {
     #[test]
     fn each_holder_numbers_its_own_deliveries() {
         let mut state = State::default();
-        let handed = |state: &mut State, message, holder| {
-            state.apply(Change::HandOver(MessageId(message), Holder(holder)))
-        };
-        assert_eq!(handed(&mut state, 0, 1), Effect::HandedOver(0));
-        assert_eq!(handed(&mut state, 1, 0), Effect::HandedOver(0));
-        assert_eq!(handed(&mut state, 2, 1), Effect::HandedOver(1));
+        assert_eq!(state.hand_over(Holder(1), &[MessageId(0)]), 0);
+        assert_eq!(state.hand_over(Holder(0), &[MessageId(1)]), 0);
+        assert_eq!(state.hand_over(Holder(1), &[MessageId(2)]), 1);
         assert_eq!((state.unacked_count(), state.delivered_through()), (3, 3));
         assert_eq!(state.held_by(Holder(1)), [0, 1]);
         state.apply(Change::Requeue(Holder(1), 1, Instant(1)));

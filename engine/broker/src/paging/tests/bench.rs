@@ -12,9 +12,9 @@ use crate::log::blocks::Blocks;
 use crate::log::operation::{DiskError, DiskEvent, DiskOperation};
 use crate::log::record::PublishRecord;
 use crate::log::segment::{Identity, Segments};
-use crate::log::{Log, LogId, PROCESS_QUEUE, Place};
+use crate::log::{Log, LogId, PROCESS_QUEUE, Place, QueueRef};
 use crate::mail::{
-    Deliveries, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
+    Batch, Deliveries, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
 };
 use crate::message::{Body, Likeness, Message, Messages};
 use crate::paging::record_in;
@@ -138,25 +138,33 @@ impl Bench {
     }
 
     pub(super) fn publish(&mut self, slots: &[usize], size: u32, persistent: bool) {
-        let number = self.next_number;
-        self.next_number += 1;
+        self.publish_run(slots, size, 1, persistent);
+    }
+
+    /// Messages that come in one mail.
+    pub(super) fn publish_run(&mut self, slots: &[usize], size: u32, count: u64, persistent: bool) {
         let queues: Vec<_> = slots.iter().map(|slot| self.id(*slot)).collect();
-        for queue in &queues {
-            let model = self.model.get_mut(queue).unwrap();
-            model.ready.insert(model.next, (number, size, false));
-            model.next += 1;
-        }
-        let body = body_of(number, size);
         let properties: &[u8] = if persistent { &[0x10, 0, 2] } else { &[0, 0] };
-        let message = Message {
-            exchange: b"x",
-            routing_key: b"key",
-            properties,
-            body: Body::Inline(&body),
-            published_at: self.core.now,
-            likeness: Likeness::UNKNOWN,
-        };
-        self.core.publish_home(queues.into_iter(), &Some(&message));
+        let mut batch = Batch::default();
+        for number in self.next_number..self.next_number + count {
+            for queue in &queues {
+                let model = self.model.get_mut(queue).unwrap();
+                model.ready.insert(model.next, (number, size, false));
+                model.next += 1;
+            }
+            let message = Message {
+                exchange: b"x",
+                routing_key: b"key",
+                properties,
+                body: Body::Inline(&body_of(number, size)),
+                published_at: self.core.now,
+                likeness: Likeness::UNKNOWN,
+            };
+            batch.publish(queues.iter().copied(), &mut Some(&message), None);
+        }
+        self.next_number += count;
+        let [Mail::Publish { parcels, .. }] = batch.mails[..] else { panic!("{batch:?}") };
+        self.core.publish_home(queues.into_iter(), &batch.messages(parcels));
         self.read_mail();
     }
 
@@ -323,11 +331,22 @@ impl Bench {
         file[place.offset as usize + 50] ^= 4;
     }
 
-    pub(super) fn refs_at(&self, place: Place) -> Vec<LogId> {
+    pub(super) fn refs_at(&self, place: Place) -> Vec<QueueRef> {
         let mut blocks = Blocks::default();
         blocks.extend(&self.files[&place.segment]);
         let record: PublishRecord<'_> = record_in(&blocks, 0, place, 4).unwrap();
-        record.queues.iter().map(|queue| queue.log_id).collect()
+        record.queues.iter().collect()
+    }
+
+    /// What a queue gave out, as the queue knows it and as the log does.
+    pub(super) fn given_out(&self, slot: usize) -> Vec<(u64, QueueRef)> {
+        let checked_out = self.core.queues[slot].as_ref().unwrap().state.checked_out();
+        let known = checked_out.map(|out| {
+            let place = self.core.store.log_place(out.message).unwrap();
+            let [known] = self.refs_at(place)[..] else { panic!("several queues at {place:?}") };
+            (out.position, known)
+        });
+        known.collect()
     }
 
     fn took(
