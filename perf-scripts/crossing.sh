@@ -3,11 +3,13 @@
 # Leveret with one shard and with two or more, interleaved run by run. The ratio to read is
 # *messages per broker CPU second*: it counts all threads of a broker.
 #
-#   perf-scripts/crossing.sh [--bytes 'N …'] [--acks] [--shards N] [--runs N] [--seconds N]
-#                            [--broker BINARY] [--polling] [--no-build] [--output DIR]
+#   perf-scripts/crossing.sh [--bytes 'N …'] [--acks] [--rate N] [--shards N] [--runs N]
+#                            [--seconds N] [--broker BINARY] [--polling] [--no-build]
+#                            [--output DIR]
 #
 #   --bytes     octets of a body ('16 1024 65536')
 #   --acks      with confirms and manual acks instead of neither
+#   --rate      messages per second instead of all that go: what does a hop add to the latency?
 #   --shards    of the broker in which messages cross (2)
 #   --runs      runs per flow and broker (5)
 #   --seconds   measured seconds of a run (2)
@@ -28,7 +30,7 @@ set -euo pipefail
 # shellcheck source=perf-scripts/brokers.sh
 source "$(dirname "${BASH_SOURCE[0]}")/brokers.sh"
 
-bytes='16 1024 65536' acks=no shards=2 runs=5 seconds=2 broker='' build=yes polling=no options=()
+bytes='16 1024 65536' acks=no rate='' shards=2 runs=5 seconds=2 broker='' build=yes polling=no options=()
 output=$target/crossing
 
 main() {
@@ -57,7 +59,7 @@ main() {
 read_arguments() {
     while (($#)); do
         case $1 in
-            --shards | --runs | --seconds)
+            --rate | --shards | --runs | --seconds)
                 want_number "$@"
                 printf -v "${1#--}" %s "$2"
                 shift
@@ -108,6 +110,7 @@ transport = "io-uring"
 body_bytes = $2
 bystanders = $([[ $1 == publish-hop ]] && echo 1 || echo 0)
 TOML
+    [[ -z $rate ]] || echo "rate_per_s = $rate.0"
     if [[ $acks == yes ]]; then
         printf 'confirm_window = 1000\nprefetch = 1000\nack_every = 100\n'
     fi
