@@ -27,17 +27,7 @@ impl<T> Default for Outstanding<T> {
 }
 
 impl<T> Outstanding<T> {
-    /// Adds a value; returns its number, one above the last.
-    #[inline]
-    pub fn push(&mut self, value: T) -> u64 {
-        let number = self.next;
-        self.next += 1;
-        self.entries.push_back((number, Some(value)));
-        self.live += 1;
-        number
-    }
-
-    /// Adds values; returns the number of the first.
+    /// Adds values; returns the number of the first, one above the last one before.
     #[inline]
     pub fn push_many(&mut self, values: impl ExactSizeIterator<Item = T>) -> u64 {
         let first = self.next;
@@ -152,7 +142,7 @@ mod tests {
             for (step, pick) in steps {
                 match step {
                     0 | 1 => {
-                        let number = real.push(pick);
+                        let number = real.push_many([pick].into_iter());
                         prop_assert!(model.keys().next_back().is_none_or(|last| *last < number));
                         model.insert(number, pick);
                     }

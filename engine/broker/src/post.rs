@@ -65,7 +65,7 @@ impl Post {
         self.open(to, lane).push(mail);
     }
 
-    /// The batch that the next mail of this lane goes into. One mail is to be added.
+    /// The batch that the next mail of this lane goes into. At most one is to be added.
     #[inline(always)]
     pub fn open(&mut self, to: ShardId, lane: Lane) -> &mut Batch {
         let queue = &mut self.members[usize::from(to.0)].lanes[lane as usize];

@@ -1,4 +1,5 @@
-//! Messages that wait leave the queues of this shard: the hot way out.
+//! Messages leave the queues of this shard: who takes the next ones, and how long they took. What
+//! leaves as it comes in is in `publish.rs`, what has waited is given out here.
 
 use std::{mem, slice};
 

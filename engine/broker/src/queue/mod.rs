@@ -1,9 +1,9 @@
 //! One queue, at its home shard.
 //!
 //! [`state::State`] holds what a replica would have to hold too: which messages are ready, in
-//! which order, and which are checked out by whom. It changes only through `State::apply`.
-//! [`consumers::Consumers`] holds who can take a message right now, which is nobody's business
-//! but this shard's. [`Queue`] ties the two together.
+//! which order, and which are checked out by whom. It changes only by steps that carry all they
+//! depend on. [`consumers::Consumers`] holds who can take a message right now, which is nobody's
+//! business but this shard's. [`Queue`] ties the two together.
 
 pub mod consumers;
 pub mod fifo;
