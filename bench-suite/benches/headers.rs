@@ -16,10 +16,11 @@ use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_amqp::{PropertiesBuilder, TableBuilder};
+use leveret_broker::catalog::object::{Binding, Destination, Target};
 use leveret_broker::id::{ExchangeId, QueueId, ShardId, VhostId};
-use leveret_broker::topology::{
-    Binding, Change, Delta, Destination, RouteScratch, Target, Topology,
-};
+use leveret_broker::routing::change::{Change, Delta};
+use leveret_broker::routing::route::RouteScratch;
+use leveret_broker::routing::topology::Topology;
 
 /// Messages of one bench, which reach different queues: more than a branch predictor learns.
 const MESSAGES: u32 = 256;

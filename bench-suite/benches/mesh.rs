@@ -22,7 +22,8 @@ use std::thread::{self, JoinHandle, yield_now};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leveret_broker::id::ChannelKey;
-use leveret_broker::mail::{Batch, Mail};
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::mesh::mail::Mail;
 use leveret_ring::{Endpoint, Lane, Mesh};
 
 /// Batches under way at once: what the server's lanes hold is of this order.

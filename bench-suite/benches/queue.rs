@@ -16,11 +16,11 @@ use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use leveret_broker::id::Instant;
-use leveret_broker::mail::Deliveries;
+use leveret_broker::mesh::mail::Deliveries;
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::queue::ready::Entry;
 use leveret_broker::queue::state::{Change, Effect, Holder, State};
-use leveret_broker::store::{MessageId, Store, Where};
+use leveret_broker::storage::store::{MessageId, Store, Where};
 
 /// The consumer that takes messages, and one that holds none.
 const HOLDER: Holder = Holder(0);

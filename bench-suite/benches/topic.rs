@@ -19,7 +19,7 @@ use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main,
 };
-use leveret_broker::topic::{Matcher, TopicBuilder, TopicTable};
+use leveret_broker::routing::topic::{Matcher, TopicBuilder, TopicTable};
 
 /// Keys of one bench: more than a branch predictor learns, few enough for the second cache.
 const KEYS: u32 = 1_024;

@@ -15,16 +15,17 @@ use leveret_amqp::method::{
     Encode, QueueDeclare, encode_frame,
 };
 use leveret_amqp::{TableBuilder, TableRef};
-use leveret_broker::control::ControlMember;
-use leveret_broker::durable::Recovered;
-use leveret_broker::event::{Event, Operation};
+use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
-use leveret_broker::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::log::segment::{Identity, Segments};
-use leveret_broker::mail::{Batch, Lane};
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::mesh::mail::Lane;
+use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
-use leveret_broker::topology::Topology;
+use leveret_broker::shard::control_member::ControlMember;
+use leveret_broker::shard::event::{Event, Operation};
+use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
+use leveret_broker::storage::log::segment::{Identity, Segments};
 
 /// Bytes of one receive buffer.
 pub(crate) const RECEIVE_BUFFER_BYTES: usize = 64 << 10;

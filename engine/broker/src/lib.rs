@@ -5,47 +5,36 @@
 //! argument. There are no threads, clocks, sockets or files in this crate; the server drives it
 //! with io_uring, the simulator with a fake world.
 //!
-//! Layers, each using only what stands to its left:
-//! `topic, store, outstanding` ← `exchange, queue` ← `topology, control` ← `connection` ← `shard`.
+//! The folders are rooms. Each uses only the rooms above it in this list, and the files beside the
+//! folders, which every room may use (`engine/server/tests/tidy` holds that):
+//!
+//! | room | job |
+//! |---|---|
+//! | [`storage`] | Messages in memory and on disk, without an idea of the order of queues. |
+//! | [`catalog`] | What can exist, as values: names, exchanges, queues, users, permissions. |
+//! | [`routing`] | Which queues a message reaches. |
+//! | [`queue`] | One queue as a value: its messages, and who has which of them. |
+//! | [`control`] | The one writer of the catalog. |
+//! | [`mesh`] | What shards say to each other. |
+//! | [`delivery`] | From a delivery to bytes in an outbox: the writing halves of connections. |
+//! | [`home`] | The queues that live on this shard. |
+//! | [`client`] | The reading halves: handshake, connection, channel. |
+//! | [`shard`] | The engine of one core, as a value that the driver holds. |
 #![forbid(unsafe_code)]
 
-pub mod arguments;
-pub mod backlog;
-pub mod body_bytes;
-pub mod channel;
-pub mod confirm;
-pub mod connection;
+pub mod catalog;
+pub mod client;
 pub mod control;
-pub mod core;
-pub mod durable;
-pub mod equivalence;
+pub mod delivery;
 pub mod error;
-pub mod event;
-mod exchange;
-pub mod frame_text;
-pub mod handshake;
 pub mod histogram;
-mod home;
+pub mod home;
 pub mod id;
-pub mod log;
-pub mod mail;
-mod memory;
+pub mod mesh;
 pub mod message;
-pub mod outbound;
-pub mod outbox;
-pub mod outstanding;
-pub mod paging;
-pub mod permission;
-pub mod post;
 pub mod queue;
-pub mod reclaim;
-pub mod report;
+pub mod routing;
 pub mod settings;
 pub mod shard;
-pub mod store;
-mod term;
+pub mod storage;
 pub mod timer;
-pub mod topic;
-pub mod topology;
-pub mod unacked;
-pub mod writer;

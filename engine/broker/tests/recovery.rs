@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use leveret_broker::catalog::name::Name;
+use leveret_broker::catalog::object::BindingTarget;
 use leveret_broker::control::{BindingDefinition, Control, Definitions, QueueDefinition};
-use leveret_broker::topology::{BindingTarget, Name, Topology};
+use leveret_broker::routing::topology::Topology;
 
 /// Queues, each with a literal and a wildcard binding.
 fn definitions(queues: u64) -> Definitions {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::log::record::{self, Record, Stamp};
-use leveret_broker::log::recovery::{RecoveredLog, Recovery, Refusal};
-use leveret_broker::log::segment::{Identity, Segments};
-use leveret_broker::log::{Log, Position, QueueRef};
+use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
+use leveret_broker::storage::log::record::{self, Record, Stamp};
+use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery, Refusal};
+use leveret_broker::storage::log::segment::{Identity, Segments};
+use leveret_broker::storage::log::{Log, Position, QueueRef};
 use leveret_broker::message::{Body, Likeness, Message};
 
 const IDENTITY: Identity = Identity { store_id: [1; 16], shard: 0, epoch: 1 };

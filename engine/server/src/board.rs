@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use leveret_broker::report::Report;
+use leveret_broker::shard::report::Report;
 use leveret_ring::{RingCounters, Waker};
 
 /// How long an asker waits. A shard's turn is far shorter unless it is starved of its core.
@@ -150,9 +150,9 @@ mod tests {
     use std::sync::Arc;
 
     use leveret_broker::id::ShardId;
+    use leveret_broker::routing::topology::Topology;
     use leveret_broker::settings::Settings;
     use leveret_broker::shard::Shard;
-    use leveret_broker::topology::Topology;
     use tokio::runtime::Builder;
 
     use super::*;

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use leveret_broker::control::{Control, ControlMember};
-use leveret_broker::durable::Recovered;
-use leveret_broker::mail::Batch;
+use leveret_broker::control::Control;
+use leveret_broker::home::durability::Recovered;
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
-use leveret_broker::topology::Topology;
+use leveret_broker::shard::control_member::ControlMember;
 use leveret_ring::{Endpoint, Features, Mesh, WakeTarget, Waker};
 use tracing::{debug, info, warn};
 

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leveret_broker::control::ControlMember;
 use leveret_broker::id::ShardId;
-use leveret_broker::mail::Batch;
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::shard::control_member::ControlMember;
 use leveret_ring::{Completion, Endpoint, Ring, RingConfig, RingError, Wait, WakeTarget};
 
 use crate::driver::LANES;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use leveret_broker::report::{QueueReport, Report};
-use leveret_broker::topology::Name;
+use leveret_broker::catalog::name::Name;
+use leveret_broker::shard::report::{QueueReport, Report};
 
 use crate::board::{Look, ShardReport};
 use crate::clock::Clock;
@@ -235,10 +235,10 @@ fn latency_of_queue(histogram: &leveret_broker::histogram::Histogram) -> Latency
 pub(crate) mod tests {
     use leveret_broker::id::ShardId;
     use leveret_broker::queue::Counts;
-    use leveret_broker::report::LogReport;
+    use leveret_broker::routing::topology::Topology;
     use leveret_broker::settings::Settings;
     use leveret_broker::shard::Shard;
-    use leveret_broker::topology::Topology;
+    use leveret_broker::shard::report::LogReport;
     use leveret_ring::RingCounters;
 
     use super::*;

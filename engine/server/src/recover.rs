@@ -12,13 +12,13 @@ use std::mem;
 use std::path::Path;
 
 use leveret_broker::control::{Control, Definitions, DurableChange, home_of};
-use leveret_broker::durable::Recovered;
+use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::Instant;
-use leveret_broker::log::operation::DiskOperation;
-use leveret_broker::log::recovery::RecoveredLog;
-use leveret_broker::log::segment::Segments;
-use leveret_broker::log::{Log, LogEvent, LogId};
-use leveret_broker::topology::Topology;
+use leveret_broker::routing::topology::Topology;
+use leveret_broker::storage::log::operation::DiskOperation;
+use leveret_broker::storage::log::recovery::RecoveredLog;
+use leveret_broker::storage::log::segment::Segments;
+use leveret_broker::storage::log::{Log, LogEvent, LogId};
 use tracing::{error, info};
 
 use crate::disk::Storage;

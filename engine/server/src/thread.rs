@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::thread::Builder;
 
-use leveret_broker::control::ControlMember;
-use leveret_broker::durable::Recovered;
+use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::ShardId;
-use leveret_broker::mail::Batch;
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
-use leveret_broker::topology::Topology;
+use leveret_broker::shard::control_member::ControlMember;
 use leveret_ring::{Endpoint, Ring, RingConfig, RingError, WakeTarget, Waker, pin_current_thread};
 
 use crate::acceptor::Acceptor;

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 
 use leveret_broker::id::{Instant, ShardId};
-use leveret_broker::mail::{Batch, Lane};
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::mesh::mail::Lane;
 
 /// Both lanes of every ordered pair of members.
 #[derive(Debug)]

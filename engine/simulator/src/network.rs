@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use leveret_broker::delivery::outbox::Outbox;
 use leveret_broker::id::{ConnectionId, ShardId};
-use leveret_broker::outbox::Outbox;
 
 /// A connection as the client sees it; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

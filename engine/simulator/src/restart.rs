@@ -3,16 +3,17 @@
 use std::mem;
 use std::sync::Arc;
 
-use leveret_broker::control::{Control, ControlMember, DurableChange};
-use leveret_broker::durable::Recovered;
+use leveret_broker::control::{Control, DurableChange};
+use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{Instant, ShardId};
-use leveret_broker::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::log::recovery::RecoveredLog;
-use leveret_broker::log::segment::Segments;
-use leveret_broker::log::{Log, LogEvent};
+use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
-use leveret_broker::topology::Topology;
+use leveret_broker::shard::control_member::ControlMember;
+use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
+use leveret_broker::storage::log::recovery::RecoveredLog;
+use leveret_broker::storage::log::segment::Segments;
+use leveret_broker::storage::log::{Log, LogEvent};
 
 use crate::disk::Disk;
 use crate::ledger::definitions;

@@ -6,7 +6,8 @@
 use bytes::Bytes;
 use leveret_amqp::method::QueueDeclare;
 use leveret_broker::control::DurableChange;
-use leveret_broker::mail::{Batch, Lane, Mail, QueueRequest, Settlement, Signal};
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::mesh::mail::{Lane, Mail, QueueRequest, Settlement, Signal};
 use leveret_broker::settings::Settings;
 
 use crate::client::Client;

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use leveret_broker::control::{ControlMember, DurableChange};
-use leveret_broker::event::{Alarms, Event, Operation};
+use leveret_broker::control::DurableChange;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
-use leveret_broker::log::Log;
-use leveret_broker::mail::Batch;
+use leveret_broker::mesh::batch::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
+use leveret_broker::shard::control_member::ControlMember;
+use leveret_broker::shard::event::{Alarms, Event, Operation};
+use leveret_broker::storage::log::Log;
 
 use crate::disk::Disk;
 use crate::fault::Faults;

@@ -1,8 +1,8 @@
 //! A slow mesh: whoever feeds it waits, nothing is lost, and what waits is bounded.
 
 use leveret_amqp::method::BasicCancel;
-use leveret_broker::backlog::PATIENCE_NS;
-use leveret_broker::post::BACKED_UP_BYTES;
+use leveret_broker::home::backlog::PATIENCE_NS;
+use leveret_broker::mesh::outgoing::BACKED_UP_BYTES;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
 use leveret_simulator::fault::Faults;

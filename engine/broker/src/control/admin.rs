@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use crate::catalog::name::Name;
+use crate::catalog::object::Exchange;
+use crate::catalog::permission::Permissions;
+use crate::catalog::user::User;
 use crate::id::VhostId;
-use crate::permission::Permissions;
-use crate::topology::{Change, Exchange, Name, User, preset_exchanges};
+use crate::routing::change::Change;
+use crate::routing::presets::preset_exchanges;
 
 use super::{Control, DurableChange, VhostDefinition};
 

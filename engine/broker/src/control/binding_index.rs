@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::catalog::object::{Binding, Target};
 use crate::id::{ExchangeId, Map, seeded_map};
-use crate::topology::{Binding, Target};
 
 /// Finds the bindings of an object without looking at any other.
 #[derive(Debug)]

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use leveret_amqp::{OwnedTable, TableRef};
 
-use crate::arguments::{self, QueueProperties};
-use crate::equivalence::{self, ExchangeRedeclaration, QueueRedeclaration};
+use crate::catalog::arguments::{self, QueueProperties};
+use crate::catalog::equivalence::{self, ExchangeRedeclaration, QueueRedeclaration};
+use crate::catalog::name::Name;
+use crate::catalog::object::{Binding, BindingTarget, Exchange, ExchangeKind, QueueMeta, Target};
 use crate::error::Exception;
 use crate::id::{QueueId, ShardId, VhostId};
-use crate::topic::is_literal;
-use crate::topology::{
-    Binding, BindingTarget, Change, Exchange, ExchangeKind, Name, QueueMeta, Target,
-    canonical_arguments,
-};
+use crate::routing::change::Change;
+use crate::routing::topic::is_literal;
+use crate::routing::topology::canonical_arguments;
 
 use super::placement::home_of;
 use super::{

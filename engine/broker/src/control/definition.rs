@@ -6,7 +6,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::topology::{BindingTarget, ExchangeKind, Name};
+use crate::catalog::name::Name;
+use crate::catalog::object::{BindingTarget, ExchangeKind};
 
 /// A virtual host.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::catalog::name::Name;
+use crate::catalog::object::{Binding, Target};
 use crate::error::Exception;
 use crate::id::{ExchangeId, Owner, QueueId, VhostId};
-use crate::topology::{Binding, Change, Name, Target};
+use crate::routing::change::Change;
 
 use super::{Control, DurableChange, Outcome};
 
@@ -17,8 +19,8 @@ impl Control {
         if_unused: bool,
     ) -> Result<Outcome, Exception> {
         let vhost_name = self.vhost_name(vhost)?;
-        crate::arguments::check_not_default_exchange(name)?;
-        crate::arguments::check_exchange_deletion(&vhost_name, name)?;
+        crate::catalog::arguments::check_not_default_exchange(name)?;
+        crate::catalog::arguments::check_exchange_deletion(&vhost_name, name)?;
         let Some(exchange) = self.topology.exchange(vhost, name.as_bytes()) else {
             return Ok(Outcome::Done);
         };
@@ -86,7 +88,7 @@ impl Control {
     /// Takes the pattern of a binding out of its exchange. Must come before the binding's delta,
     /// which takes the token back.
     pub(super) fn remove_pattern(&mut self, binding: &Binding) {
-        if crate::topic::is_literal(&binding.key) {
+        if crate::routing::topic::is_literal(&binding.key) {
             return;
         }
         if let Some(token) = self.topology.topic_token(binding.source, binding.target) {

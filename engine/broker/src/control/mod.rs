@@ -1,4 +1,4 @@
-//! The control state: the one writer of the topology.
+//! The one writer of the catalog.
 //!
 //! Shards ask, the control state decides in one order and sends every shard the same deltas.
 //! `*-ok` goes out when all shards have applied what it promises, so that a client that has read
@@ -27,7 +27,6 @@ mod binding_index;
 mod declare;
 mod definition;
 mod delete;
-mod member;
 mod patterns;
 mod placement;
 mod progress;
@@ -43,15 +42,16 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use crate::catalog::name::Name;
 use crate::id::{ChannelKey, ExchangeId, Map, Owner, QueueId, ShardId, seeded_map};
-use crate::topology::{Change, Delta, Name, Topology};
+use crate::routing::change::{Change, Delta};
+use crate::routing::topology::Topology;
 
 use self::binding_index::BindingIndex;
 pub use self::definition::{
     BindingDefinition, Definitions, DurableChange, ExchangeDefinition, QueueDefinition, Rejected,
     VhostDefinition,
 };
-pub use self::member::ControlMember;
 use self::patterns::Patterns;
 pub use self::placement::home_of;
 use self::progress::Progress;

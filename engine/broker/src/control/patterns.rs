@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::id::{ExchangeId, Map, seeded_map};
-use crate::topic::{BINDINGS_MAX, TopicBuilder, TopicTable};
+use crate::routing::topic::{BINDINGS_MAX, TopicBuilder, TopicTable};
 
 /// The patterns of each exchange that has or had some.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Exception;
 use crate::id::{ChannelKey, ShardId};
-use crate::topic::TopicTable;
+use crate::routing::topic::TopicTable;
 
 use super::{Answer, Outcome};
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use leveret_amqp::TableRef;
 
-use crate::arguments::{self, QueueArguments};
+use crate::catalog::arguments::{self, QueueArguments};
+use crate::catalog::name::{NAME_SIZE_MAX, Name};
+use crate::catalog::object::{BindingTarget, Exchange, QueueMeta};
 use crate::id::{Owner, ShardId, VhostId};
-use crate::topology::{BindingTarget, Change, Exchange, NAME_SIZE_MAX, Name, QueueMeta};
+use crate::routing::change::Change;
 
 use super::definition::{
     BindingDefinition, Definitions, ExchangeDefinition, QueueDefinition, Rejected,

@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 
+use crate::catalog::name::Name;
+use crate::catalog::object::{BindingTarget, ExchangeKind};
 use crate::error::Exception;
 use crate::id::{ChannelKey, Owner, QueueId, ShardId, VhostId};
-use crate::topology::{BindingTarget, ExchangeKind, Name};
 
 /// A question from one shard, with the channel that waits for the answer.
 #[derive(Clone, Debug)]

@@ -2,7 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::topology::{Name, encode_url_safe};
+use crate::catalog::base64::encode_url_safe;
+use crate::catalog::name::Name;
 
 /// Octets of randomness in a name; 22 characters of base64.
 const RANDOM_SIZE: usize = 16;

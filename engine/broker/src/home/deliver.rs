@@ -3,15 +3,15 @@
 
 use std::{mem, slice};
 
-use crate::core::{Core, Exits, ShardLatency};
-use crate::durable::Leave;
+use crate::delivery::writers::{Delivery, Room, Way};
+use crate::home::durability::Leave;
 use crate::id::{Instant, QueueId, ShardId};
 use crate::message::{Message, Messages};
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::Change;
 use crate::queue::{Queue, Waits};
-use crate::store::{MessageId, Reader};
-use crate::writer::{Delivery, Room, Way};
+use crate::shard::core::{Core, Exits, ShardLatency};
+use crate::storage::store::{MessageId, Reader};
 
 use super::open_queue;
 

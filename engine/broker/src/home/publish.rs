@@ -2,15 +2,15 @@
 
 use std::mem;
 
-use crate::core::Core;
-use crate::durable::Rested;
+use crate::home::durability::Rested;
+use crate::home::paging::queue_ref;
 use crate::id::QueueId;
-use crate::log::{QueueRef, Ticket};
 use crate::message::{First, Message, Messages, Upcoming};
-use crate::paging::queue_ref;
 use crate::queue::Queue;
 use crate::queue::state::Change;
-use crate::store::{MessageId, Store};
+use crate::shard::core::Core;
+use crate::storage::log::{QueueRef, Ticket};
+use crate::storage::store::{MessageId, Store};
 
 use super::deliver::{Leaving, delivery_of, next_taker};
 use super::open_queue;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Map, seeded_map};
-use crate::mail::{Signal, Subscription};
+use crate::mesh::mail::{Signal, Subscription};
 
 use super::state::Holder;
 

@@ -13,8 +13,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use crate::id::Instant;
-use crate::log::Place;
-use crate::store::{MessageId, Where};
+use crate::storage::log::Place;
+use crate::storage::store::{MessageId, Where};
 
 use super::ready::Entry;
 use super::records::{Records, WORD_BYTES};

@@ -1,4 +1,4 @@
-//! One queue, at its home shard.
+//! One queue as a value: its messages, and who has which of them.
 //!
 //! [`state::State`] holds what a replica would have to hold too: which messages are ready, in
 //! which order, and which are checked out by whom. It changes only by steps that carry all they
@@ -7,6 +7,7 @@
 
 pub mod consumers;
 pub mod fifo;
+pub mod outstanding;
 pub mod pages;
 pub mod ready;
 pub mod records;
@@ -14,11 +15,11 @@ pub mod state;
 
 use std::sync::Arc;
 
-use crate::backlog::Backlog;
+use crate::catalog::object::QueueMeta;
 use crate::histogram::Histogram;
+use crate::home::backlog::Backlog;
 use crate::id::{Instant, QueueId};
-use crate::log::LogId;
-use crate::topology::QueueMeta;
+use crate::storage::log::LogId;
 
 use consumers::Consumers;
 use pages::Pages;
@@ -104,7 +105,7 @@ impl Queue {
     }
 
     /// The latencies with everything in them, if a message has left yet; see
-    /// [`ShardLatency::passed_through`](crate::core::ShardLatency::passed_through).
+    /// [`ShardLatency::passed_through`](crate::shard::core::ShardLatency::passed_through).
     pub fn latency(&self) -> Option<QueueLatency> {
         let Waits { latency, passed_through } = &self.waits;
         let mut told = match latency {

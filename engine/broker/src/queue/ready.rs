@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::Instant;
-use crate::store::Where;
+use crate::storage::store::Where;
 
 use super::fifo::{Fifo, FrontRun};
 

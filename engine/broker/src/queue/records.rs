@@ -11,8 +11,8 @@
 
 use std::collections::VecDeque;
 
-use crate::log::Place;
-use crate::store::{MessageId, Where};
+use crate::storage::log::Place;
+use crate::storage::store::{MessageId, Where};
 
 /// Bytes that a message costs, beside [`CHUNK_BYTES`] for all those of [`CHUNK_WORDS`].
 pub const WORD_BYTES: usize = 7;

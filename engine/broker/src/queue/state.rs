@@ -1,9 +1,9 @@
 //! The replicable part of a queue: its messages, and who has which of them.
 
 use crate::id::Instant;
-use crate::mail::Deliveries;
-use crate::outstanding::Outstanding;
-use crate::store::{MessageId, Where};
+use crate::mesh::mail::Deliveries;
+use crate::queue::outstanding::Outstanding;
+use crate::storage::store::{MessageId, Where};
 
 use super::fifo::FrontRun;
 use super::ready::{Entry, Ready};

@@ -5,7 +5,7 @@ mod world;
 
 use leveret_amqp::TableRef;
 use leveret_amqp::method::{BasicGet, BasicRecover, QueueBind, TxCommit, TxSelect};
-use leveret_broker::body_bytes::Copies;
+use leveret_broker::delivery::body_bytes::Copies;
 use leveret_broker::message::BODY_COPY_MAX_BYTES;
 use leveret_broker::settings::Settings;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::{DiskError, DiskEvent, DiskOperation};
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::{DiskError, DiskEvent, DiskOperation};
 
 use super::segment::{self, SegmentId, disk_error};
 use super::{Storage, whole};

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use crossbeam_queue::ArrayQueue;
-use leveret_broker::log::operation::DiskError;
+use leveret_broker::storage::log::operation::DiskError;
 use leveret_ring::Waker;
 use tracing::warn;
 

@@ -1,4 +1,5 @@
-//! The disk under a shard's log: carries out what `leveret_broker::log::operation` asks for.
+//! The disk under a shard's log: carries out what `leveret_broker::storage::log::operation` asks
+//! for.
 //!
 //! ```text
 //!   DiskOperation ─► Commit, Read ───────────► ring ──┐
@@ -26,9 +27,9 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::BLOCK_BYTES;
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
+use leveret_broker::storage::log::BLOCK_BYTES;
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
 use leveret_ring::{Ring, Waker, WriteUntil};
 
 pub(crate) use self::segment::Access;

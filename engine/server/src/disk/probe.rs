@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use leveret_broker::log::BLOCK_BYTES;
-use leveret_broker::log::blocks::Blocks;
+use leveret_broker::storage::log::BLOCK_BYTES;
+use leveret_broker::storage::log::blocks::Blocks;
 use leveret_ring::{Completion, Ring, RingConfig, Wait, WriteUntil};
 use nix::libc;
 use nix::sys::statfs;

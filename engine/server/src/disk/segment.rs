@@ -5,9 +5,9 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use leveret_broker::log::BLOCK_BYTES;
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::DiskError;
+use leveret_broker::storage::log::BLOCK_BYTES;
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::DiskError;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;

@@ -9,8 +9,9 @@
 //! The checksum is of the key and the row.
 
 use bytes::Bytes;
+use leveret_broker::catalog::name::Name;
+use leveret_broker::catalog::object::{BindingTarget, ExchangeKind};
 use leveret_broker::control::{BindingDefinition, ExchangeDefinition, QueueDefinition};
-use leveret_broker::topology::{BindingTarget, ExchangeKind, Name};
 use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

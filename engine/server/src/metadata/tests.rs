@@ -4,10 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
+use leveret_broker::catalog::name::Name;
+use leveret_broker::catalog::object::{BindingTarget, ExchangeKind};
 use leveret_broker::control::{
     BindingDefinition, DurableChange, ExchangeDefinition, QueueDefinition, VhostDefinition,
 };
-use leveret_broker::topology::{BindingTarget, ExchangeKind, Name};
 use tempfile::TempDir;
 
 use super::row::{self, BINDINGS, EXCHANGES, FORMAT, QUEUES, STORE, STORE_ID};

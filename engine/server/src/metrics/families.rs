@@ -1,10 +1,10 @@
 //! The tables of what is shown: name, help, and where the value comes from.
 
-use leveret_broker::body_bytes::Copies;
-use leveret_broker::core::ShardCounts;
-use leveret_broker::event::Alarms;
-use leveret_broker::log::LogCounts;
-use leveret_broker::report::{BlockedCounts, LogReport, QueueReport, Report};
+use leveret_broker::delivery::body_bytes::Copies;
+use leveret_broker::shard::core::ShardCounts;
+use leveret_broker::shard::event::Alarms;
+use leveret_broker::shard::report::{BlockedCounts, LogReport, QueueReport, Report};
+use leveret_broker::storage::log::LogCounts;
 use leveret_ring::RingCounters;
 
 use super::text::Kind;

@@ -6,8 +6,8 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
-use leveret_broker::log::LogId;
-use leveret_broker::log::recovery::RecoveredLog;
+use leveret_broker::storage::log::LogId;
+use leveret_broker::storage::log::recovery::RecoveredLog;
 
 use crate::failure::{EXIT_USAGE, Failure};
 use crate::metadata::{FILE_NAME, Loaded, Metadata};

@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
 
-use leveret_broker::log::LogId;
-use leveret_broker::log::record::{PublishRecord, Record};
-use leveret_broker::log::recovery::{Gap, Item, SegmentReader};
 use leveret_broker::message::Body;
+use leveret_broker::storage::log::LogId;
+use leveret_broker::storage::log::record::{PublishRecord, Record};
+use leveret_broker::storage::log::recovery::{Gap, Item, SegmentReader};
 
 use crate::cli::DumpArguments;
 use crate::failure::Failure;

@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use leveret_broker::log::BLOCK_BYTES;
-use leveret_broker::log::recovery::{RecoveredLog, Recovery};
-use leveret_broker::log::segment::Header;
+use leveret_broker::storage::log::BLOCK_BYTES;
+use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery};
+use leveret_broker::storage::log::segment::Header;
 use tracing::error;
 
 use crate::fail_point;
@@ -37,7 +37,7 @@ pub(super) fn read_log(
     for (number, path) in &files {
         let end = ends.get(number).map_or(u64::MAX, |end| u64::from(*end));
         let mut at = 0;
-        let refused = |refusal: leveret_broker::log::recovery::Refusal| Failure::Store {
+        let refused = |refusal: leveret_broker::storage::log::recovery::Refusal| Failure::Store {
             path: path.clone(),
             reason: format!(
                 "{refusal}. Nothing was changed. Move the file to where it belongs, or start \

@@ -14,12 +14,12 @@ use std::io;
 use std::path::Path;
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::log::record::{self, MarkRecord, Record, Stamp};
-use leveret_broker::log::recovery::RecoveredLog;
-use leveret_broker::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
 use leveret_broker::message::Message;
 use leveret_broker::message::{Body, Likeness};
+use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
+use leveret_broker::storage::log::record::{self, MarkRecord, Record, Stamp};
+use leveret_broker::storage::log::recovery::RecoveredLog;
+use leveret_broker::storage::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
 
 use crate::fail_point;
 use crate::failure::Failure;

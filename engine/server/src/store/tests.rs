@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::log::record::{self, MarkRecord, Stamp};
-use leveret_broker::log::segment::{Identity, Segments};
-use leveret_broker::log::{Log, LogId, Position, QueueRef};
 use leveret_broker::message::{Body, Likeness, Message};
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
+use leveret_broker::storage::log::record::{self, MarkRecord, Stamp};
+use leveret_broker::storage::log::segment::{Identity, Segments};
+use leveret_broker::storage::log::{Log, LogId, Position, QueueRef};
 
 use super::*;
 

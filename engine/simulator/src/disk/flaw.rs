@@ -1,7 +1,7 @@
 //! What can be wrong with a disk: faults that a broker has to bear, and lies that tests have to
 //! notice.
 
-use leveret_broker::log::operation::DiskError;
+use leveret_broker::storage::log::operation::DiskError;
 
 use crate::random::Random;
 

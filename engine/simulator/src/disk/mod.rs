@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::BLOCK_BYTES;
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::{DiskError, DiskEvent, DiskOperation};
+use leveret_broker::storage::log::BLOCK_BYTES;
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::{DiskError, DiskEvent, DiskOperation};
 
 use crate::random::Random;
 

@@ -1,6 +1,6 @@
 //! Damage done to an image, as disks do it over the years.
 
-use leveret_broker::log::BLOCK_BYTES;
+use leveret_broker::storage::log::BLOCK_BYTES;
 
 use crate::random::Random;
 

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leveret_broker::log::recovery::{RecoveredLog, Recovery};
-use leveret_broker::log::{Place, QueueRef};
+use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery};
+use leveret_broker::storage::log::{Place, QueueRef};
 
 use crate::disk::volume::Image;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leveret_broker::log::QueueRef;
+use leveret_broker::storage::log::QueueRef;
 
 use super::reader::Reading;
 

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leveret_broker::log::{LogId, Place, Position, QueueRef};
+use leveret_broker::storage::log::{LogId, Place, Position, QueueRef};
 
 use crate::disk::volume::Image;
 

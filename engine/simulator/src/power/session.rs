@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use leveret_broker::id::Instant;
-use leveret_broker::log::blocks::Blocks;
-use leveret_broker::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
-use leveret_broker::log::record::{self, MarkRecord, PublishRecord, Queues, Record, Stamp};
-use leveret_broker::log::segment::{Identity, Segment, Segments};
-use leveret_broker::log::{BLOCK_BYTES, Log, LogEvent, LogId, Place, Position, QueueRef};
 use leveret_broker::message::{Body, Likeness, Message};
+use leveret_broker::storage::log::blocks::Blocks;
+use leveret_broker::storage::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
+use leveret_broker::storage::log::record::{
+    self, MarkRecord, PublishRecord, Queues, Record, Stamp,
+};
+use leveret_broker::storage::log::segment::{Identity, Segment, Segments};
+use leveret_broker::storage::log::{BLOCK_BYTES, Log, LogEvent, LogId, Place, Position, QueueRef};
 
 use crate::disk::flaw::is_injected;
 use crate::disk::volume::Image;

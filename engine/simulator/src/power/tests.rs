@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use leveret_broker::log::QueueRef;
-use leveret_broker::log::bug::Bug;
+use leveret_broker::storage::log::QueueRef;
+use leveret_broker::storage::log::bug::Bug;
 
 use super::expected::Note;
 use super::images::Traced;

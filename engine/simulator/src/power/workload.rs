@@ -29,7 +29,7 @@ pub(super) struct Workload {
     session: Session,
     trace: Vec<Traced>,
     #[cfg(test)]
-    pub(super) bug: Option<leveret_broker::log::bug::Bug>,
+    pub(super) bug: Option<leveret_broker::storage::log::bug::Bug>,
 }
 
 impl Workload {

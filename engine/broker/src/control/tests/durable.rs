@@ -3,7 +3,8 @@
 use leveret_amqp::PropertiesBuilder;
 
 use super::*;
-use crate::topology::{Destination, Exchange, QueueMeta, RouteScratch};
+use crate::catalog::object::{Destination, Exchange, QueueMeta};
+use crate::routing::route::RouteScratch;
 
 fn persistent() -> Control {
     Control::persistent(Topology::with_presets(3, SHARDS), SHARDS, 3)

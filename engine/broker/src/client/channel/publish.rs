@@ -1,0 +1,419 @@
+//! `basic.publish`, from its first frame to the queues: the hot path of a shard.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use leveret_amqp::decoder::Decoder;
+use leveret_amqp::encoder::Return;
+use leveret_amqp::method::BasicPublish;
+use leveret_amqp::{Properties, PropertiesBuilder, ReplyCode, TableBuilder};
+
+use crate::catalog::equivalence::no_exchange;
+use crate::catalog::object::Destination;
+use crate::catalog::permission::{Access, ResourceKind};
+use crate::error::Exception;
+use crate::id::{ChannelKey, ExchangeId, ShardId};
+use crate::mesh::mail::Lane;
+use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message, Upcoming};
+use crate::routing::route::has_extra_keys;
+use crate::shard::core::Core;
+
+use super::Channel;
+use super::call::Call;
+use super::repeats::Form;
+
+/// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
+const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
+
+/// The flag of the `headers` property, in the first octet.
+const HEADERS_FLAG: u8 = 0x20;
+
+/// The flags of `expiration` and `user-id`, whose values are judged.
+const JUDGED_FLAGS: [u8; 2] = [0x01, 0x10];
+
+impl Call<'_> {
+    /// The first frame of a publish.
+    #[inline(always)]
+    pub fn publish_begin(&mut self, publish: &BasicPublish<'_>) -> Result<(), Exception> {
+        if publish.immediate {
+            return Err(Exception::not_implemented("immediate=true").of(BasicPublish::IDS));
+        }
+        self.channel.content.begin(publish);
+        self.channel.prelude.forget();
+        if self.channel.route.aim(publish.exchange, publish.routing_key) {
+            self.channel.likeness = Likeness::UNKNOWN;
+        }
+        Ok(())
+    }
+
+    /// Its content header.
+    #[inline(always)]
+    pub fn publish_header(&mut self, payload: &[u8]) -> Result<(), Exception> {
+        let Channel { content, likeness, .. } = &mut *self.channel;
+        if content.header(payload, &self.core.settings, likeness)? {
+            return self.publish_empty();
+        }
+        Ok(())
+    }
+
+    /// Keeps how a message begins that is like the one before it: so may be the next. `frames` are
+    /// its first two.
+    #[inline(always)]
+    pub fn keep_prelude(&mut self, frames: Option<&[u8]>) {
+        if let Some(frames) = frames
+            && self.channel.likeness != Likeness::UNKNOWN
+        {
+            self.channel.prelude.keep(frames);
+        }
+    }
+
+    /// Reads over the first two frames of a message if they are those of the last one, or over
+    /// whole messages. Returns where to read on.
+    #[inline(always)]
+    pub fn publish_again(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
+        let (body_size, body_at) = self.channel.prelude.ahead(chunk, at)?;
+        if !self.channel.content.is_idle() {
+            return None;
+        }
+        let repeats_end = self.publish_repeats(decoder, chunk, at);
+        repeats_end.or_else(|| {
+            let whole = self.channel.content.again(body_size, &self.core.settings);
+            whole.then_some(body_at)
+        })
+    }
+
+    /// Publishes messages that repeat the last one and go the same way: what they have in common is
+    /// looked up once. Returns where the last of them ends.
+    #[inline(never)]
+    fn publish_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
+        let Channel { key, content, route, confirm, transaction, likeness, prelude, .. } =
+            &mut *self.channel;
+        let topology = &self.core.topology;
+        let versions = (topology.version(), topology.permission_version());
+        let known = route.is_current(versions) && !are_judged(&content.properties);
+        if !known || transaction.is_some() || self.core.alarms.any() {
+            return None;
+        }
+        let body_size_max = self.core.settings.message_size_max_bytes;
+        let form = Form { decoder, prelude, channel: key.channel, body_size_max };
+        let message = Message {
+            exchange: &route.exchange,
+            routing_key: &route.routing_key,
+            properties: &content.properties,
+            body: Body::Inline(&[]),
+            published_at: self.core.now,
+            likeness: *likeness,
+        };
+        let found = form.find(chunk, at);
+        let repeats = found.of(chunk, message);
+        if repeats.count() == 0 {
+            return None;
+        }
+        self.core.counts.published += repeats.count() as u64;
+        self.core.counts.published_bytes += found.body_bytes;
+        let (destinations, mandatory) = (&route.destinations, content.mandatory);
+        let backed_up = self.core.send_to_queues(*key, destinations, &repeats, mandatory, *confirm);
+        self.session.published(self.core, backed_up);
+        Some(found.end)
+    }
+
+    #[inline(never)]
+    fn publish_empty(&mut self) -> Result<(), Exception> {
+        self.publish(Body::Inline(&[]))
+    }
+
+    /// A part of its body.
+    #[inline(always)]
+    pub fn publish_body(
+        &mut self,
+        chunk: &Bytes,
+        data: Range<usize>,
+        whole: bool,
+        last: bool,
+    ) -> Result<(), Exception> {
+        if whole && self.channel.content.whole_body(data.len()) {
+            if data.len() <= BODY_COPY_MAX_BYTES {
+                return self.publish(Body::Inline(&chunk[data]));
+            }
+            return self.publish(Body::Pieces(&[chunk.slice(data)]));
+        }
+        self.publish_in_parts(chunk, data, last)
+    }
+
+    #[inline(never)]
+    fn publish_in_parts(
+        &mut self,
+        chunk: &Bytes,
+        data: Range<usize>,
+        last: bool,
+    ) -> Result<(), Exception> {
+        let complete = self.channel.content.body(chunk, data, last)?;
+        let copied = std::mem::take(&mut self.channel.content.copied_bytes);
+        self.core.exits.body_bytes.copied.assembly += copied;
+        if !complete {
+            return Ok(());
+        }
+        // The body is taken out so that the channel can be borrowed beside it.
+        let content = std::mem::take(&mut self.channel.content);
+        self.channel.content.properties.extend_from_slice(&content.properties);
+        self.channel.content.mandatory = content.mandatory;
+        self.publish(content.assembled())
+    }
+
+    /// A whole message.
+    #[inline(always)]
+    fn publish(&mut self, body: Body<'_>) -> Result<(), Exception> {
+        self.core.counts.published += 1;
+        self.core.counts.published_bytes += body.len() as u64;
+        let properties = &self.channel.content.properties;
+        let judged = are_judged(properties);
+        let topology = &self.core.topology;
+        let versions = (topology.version(), topology.permission_version());
+        let own_way = properties[0] & HEADERS_FLAG != 0 && has_extra_keys(properties);
+        let known_way = !own_way && self.channel.route.is_current(versions);
+        if judged || !known_way {
+            // RabbitMQ's order: the exchange, then the properties, then the way.
+            let exchange = if known_way { None } else { Some(self.published_exchange(versions)?) };
+            if judged {
+                self.check_properties()?;
+            }
+            if let Some(exchange) = exchange {
+                self.find_route(exchange, versions, own_way)?;
+            }
+        }
+        if self.channel.route.strip_bcc {
+            self.channel.likeness = Likeness::UNKNOWN;
+            self.channel.content.properties = without_bcc(&self.channel.content.properties);
+        }
+        let Channel { key, content, route, confirm, transaction, likeness, .. } =
+            &mut *self.channel;
+        if *likeness == Likeness::UNKNOWN {
+            self.core.last_likeness = self.core.last_likeness.next();
+            *likeness = self.core.last_likeness;
+        }
+        let message = Message {
+            exchange: &route.exchange,
+            routing_key: &route.routing_key,
+            properties: &content.properties,
+            body,
+            published_at: self.core.now,
+            likeness: *likeness,
+        };
+        if let Some(transaction) = transaction {
+            self.core.exits.body_bytes.copied.mail += message.body.copied_bytes();
+            return transaction.publish(&message, &route.destinations, content.mandatory);
+        }
+        let (destinations, mandatory) = (&route.destinations, content.mandatory);
+        let backed_up =
+            self.core.send_to_queues(*key, destinations, &Some(&message), mandatory, *confirm);
+        self.session.published(self.core, backed_up);
+        Ok(())
+    }
+
+    /// The exchange, if the user may publish to it.
+    #[inline]
+    fn published_exchange(&mut self, versions: (u64, u64)) -> Result<ExchangeId, Exception> {
+        if let Some(exchange) = self.channel.route.target(versions) {
+            return Ok(exchange);
+        }
+        let exchange = self.find_exchange().map_err(|failed| failed.of(BasicPublish::IDS))?;
+        self.channel.route.found(exchange, versions);
+        Ok(exchange)
+    }
+
+    #[inline(never)]
+    fn find_exchange(&self) -> Result<ExchangeId, Exception> {
+        let opened = &self.session.opened;
+        let sent_name = &self.channel.route.exchange;
+        let exchange = self.core.topology.exchange(opened.vhost, sent_name);
+        let cleaned;
+        // A name that exists as it was sent is well-formed.
+        let (exchange, name) = match exchange {
+            Some(exchange) => (Some(exchange), &exchange.name),
+            None => {
+                let Ok(name) = str::from_utf8(sent_name) else {
+                    let text = "Malformed UTF-8 in shortstr";
+                    return Err(Exception::new(ReplyCode::FrameError, text));
+                };
+                cleaned = crate::catalog::arguments::strip_cr_lf(name);
+                (self.core.topology.exchange(opened.vhost, cleaned.as_bytes()), &cleaned)
+            }
+        };
+        self.permit(Access::Write, ResourceKind::Exchange, name)?;
+        let Some(exchange) = exchange else {
+            return Err(no_exchange(name, &opened.vhost_name));
+        };
+        if exchange.internal {
+            let vhost = &opened.vhost_name;
+            let text = format!("cannot publish to internal exchange '{name}' in vhost '{vhost}'");
+            return Err(Exception::access_refused(text));
+        }
+        Ok(exchange.id)
+    }
+
+    /// Finds the queues.
+    #[inline(never)]
+    fn find_route(
+        &mut self,
+        exchange: ExchangeId,
+        versions: (u64, u64),
+        own_way: bool,
+    ) -> Result<(), Exception> {
+        let route = &mut self.channel.route;
+        let routed = self.core.topology.route(
+            &mut self.core.route,
+            exchange,
+            &route.routing_key,
+            &self.channel.content.properties,
+            &mut route.destinations,
+        );
+        let routed = routed.map_err(|exception| exception.of(BasicPublish::IDS))?;
+        route.destinations.sort_unstable_by_key(|destination| destination.home);
+        route.strip_bcc = routed.strip_bcc;
+        let reusable = routed.cacheable && !own_way;
+        route.computed(if reusable { versions } else { (0, 0) });
+        Ok(())
+    }
+
+    /// The properties whose values RabbitMQ judges.
+    #[inline(never)]
+    fn check_properties(&self) -> Result<(), Exception> {
+        let blame = |text: String| Err(Exception::precondition_failed(text).of(BasicPublish::IDS));
+        let properties = Properties::trusted(&self.channel.content.properties);
+        let user = self.session.opened.user.as_bytes();
+        if let Some(claimed) = properties.user_id()
+            && claimed != user
+            && !self.session.may_impersonate(&self.core.topology)
+        {
+            return blame(format!(
+                "user_id property set to '{}' but authenticated user was '{}'",
+                String::from_utf8_lossy(claimed),
+                self.session.opened.user,
+            ));
+        }
+        if let Some(expiration) = properties.expiration() {
+            check_expiration(expiration)?;
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Messages for no queue: back to their publisher, or nowhere.
+    #[cold]
+    fn unroutable(&mut self, channel: ChannelKey, messages: &impl Upcoming, mandatory: bool) {
+        if !mandatory {
+            self.counts.unroutable_dropped += messages.count() as u64;
+            return;
+        }
+        self.counts.unroutable_returned += messages.count() as u64;
+        let Some((writer, _)) = self.exits.writers.channel(channel) else {
+            return;
+        };
+        messages.clone().lend(|message| {
+            let method = Return {
+                channel: channel.channel,
+                reply_code: ReplyCode::NoRoute.code(),
+                reply_text: ReplyCode::NoRoute.name().as_bytes(),
+                exchange: message.exchange,
+                routing_key: message.routing_key,
+            };
+            writer.write_content(method, message);
+            true
+        });
+    }
+
+    /// Sends messages to the homes of their queues, once to each. Returns a home whose lane or log
+    /// is backed up, for the publisher to wait for. `destinations` are sorted by home.
+    #[inline(always)]
+    pub(super) fn send_to_queues(
+        &mut self,
+        channel: ChannelKey,
+        destinations: &[Destination],
+        messages: &impl Upcoming,
+        mandatory: bool,
+        confirm: bool,
+    ) -> Option<ShardId> {
+        if destinations.is_empty() {
+            self.unroutable(channel, messages, mandatory);
+        }
+        let count = messages.count() as u32;
+        let mut backed_up = None;
+        for group in destinations.chunk_by(|left, right| left.home == right.home) {
+            let home = group[0].home;
+            let queues = group.iter().map(|destination| destination.queue);
+            if home == self.id {
+                let through = self.publish_home(queues, messages);
+                if confirm && self.awaits_log(home, channel, through, count) {
+                    self.away.push(home);
+                }
+                if through.is_some() && self.told_backed_up {
+                    backed_up = Some(home);
+                }
+                continue;
+            }
+            if !self.backlogs_elsewhere.is_empty() {
+                let backlogged = |queue: &_| self.backlogs_elsewhere.contains_key(queue);
+                self.backlogged = queues.clone().find(backlogged).or(self.backlogged);
+            }
+            self.exits.mail_publishes(home, queues, messages, confirm.then_some(channel));
+            if confirm {
+                self.away.push(home);
+            }
+            if self.exits.post.is_backed_up(home, Lane::Work) {
+                backed_up = Some(home);
+            }
+        }
+        if confirm && self.away.is_empty() {
+            self.confirm_at_once(channel, count);
+        } else if confirm {
+            let mut away = std::mem::take(&mut self.away);
+            self.confirm_later(channel, &away, count);
+            away.clear();
+            self.away = away;
+        }
+        backed_up
+    }
+}
+
+/// Whether properties have values that `RabbitMQ` judges.
+#[inline(always)]
+fn are_judged(properties: &[u8]) -> bool {
+    [properties[0] & JUDGED_FLAGS[0], properties[1] & JUDGED_FLAGS[1]] != [0, 0]
+}
+
+/// `expiration` is a decimal number of milliseconds as text.
+fn check_expiration(expiration: &[u8]) -> Result<(), Exception> {
+    let shown = String::from_utf8_lossy(expiration);
+    let digits = shown.strip_prefix(['-', '+']).unwrap_or(&shown);
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    let reason = if end == 0 {
+        "no_integer".to_owned()
+    } else if end < digits.len() {
+        format!("{{leftover_string,\"{}\"}}", &digits[end..])
+    } else if shown.starts_with('-') && digits.bytes().any(|digit| digit != b'0') {
+        format!("{{value_negative,{shown}}}")
+    } else if digits.parse::<u64>().is_ok_and(|milliseconds| milliseconds <= EXPIRATION_MAX_MS) {
+        return Ok(());
+    } else {
+        format!("{{value_too_big,{digits}}}")
+    };
+    let text = format!("invalid expiration '{shown}': {reason}");
+    Err(Exception::precondition_failed(text).of(BasicPublish::IDS))
+}
+
+/// The properties without the header `BCC`, which only the broker may see.
+fn without_bcc(properties: &[u8]) -> Vec<u8> {
+    let properties = Properties::trusted(properties);
+    let Some(headers) = properties.headers() else {
+        return properties.as_bytes().to_vec();
+    };
+    let mut kept = TableBuilder::new();
+    for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
+        kept = kept.value(name, value);
+    }
+    let kept = kept.finish();
+    let mut builder = PropertiesBuilder::from(properties);
+    builder.headers = Some(kept.as_ref());
+    builder.finish()
+}

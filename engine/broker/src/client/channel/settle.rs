@@ -1,0 +1,137 @@
+//! Acknowledging, rejecting and asking again.
+
+use std::collections::BTreeSet;
+
+use leveret_amqp::method::{BasicAck, BasicNack, BasicRecoverOk, BasicReject};
+
+use crate::delivery::unacked::{Run, Source};
+use crate::error::Exception;
+use crate::id::ChannelKey;
+use crate::mesh::mail::{Lane, Settlement};
+use crate::shard::core::Core;
+
+use super::call::{Call, Flow, Outcome};
+
+impl Call<'_> {
+    #[inline]
+    pub(crate) fn ack(&mut self, ack: BasicAck) -> Outcome {
+        self.settle(ack.delivery_tag, ack.multiple, Settlement::Ack)
+    }
+
+    pub(super) fn nack(&mut self, nack: &BasicNack) -> Outcome {
+        let settlement = if nack.requeue { Settlement::Requeue } else { Settlement::Reject };
+        self.settle(nack.delivery_tag, nack.multiple, settlement)
+    }
+
+    pub(super) fn reject(&mut self, reject: &BasicReject) -> Outcome {
+        let settlement = if reject.requeue { Settlement::Requeue } else { Settlement::Reject };
+        self.settle(reject.delivery_tag, false, settlement)
+    }
+
+    #[inline]
+    fn settle(&mut self, tag: u64, multiple: bool, settlement: Settlement) -> Outcome {
+        if self.channel.transaction.is_some() {
+            self.settle_in_transaction(tag, multiple, settlement)?;
+        } else {
+            self.core.settle_tags(self.channel.key, tag, multiple, settlement)?;
+        }
+        Ok(Flow::Done)
+    }
+
+    pub(super) fn recover(&mut self, requeue: bool, answered: bool) -> Outcome {
+        if !requeue {
+            return Err(Exception::not_implemented("requeue=false"));
+        }
+        // Nothing unacked is fine here, so the error of an unknown tag cannot come up.
+        self.core.settle_tags(self.channel.key, 0, true, Settlement::Requeue)?;
+        if answered {
+            self.write(&BasicRecoverOk {});
+        }
+        Ok(Flow::Done)
+    }
+}
+
+impl Core {
+    /// Settles one delivery, or all up to a tag; tag 0 with `multiple` means all there are.
+    ///
+    /// # Errors
+    /// 406 unless the tag itself is unacked, also for `multiple`, as in RabbitMQ.
+    #[inline]
+    pub fn settle_tags(
+        &mut self,
+        channel: ChannelKey,
+        tag: u64,
+        multiple: bool,
+        settlement: Settlement,
+    ) -> Result<(), Exception> {
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return Ok(());
+        };
+        let outbound = writer.channel_at(index);
+        let limited = outbound.limit.prefetch > 0;
+        if multiple {
+            let all = tag == 0;
+            if !all && !outbound.unacked.contains(tag) {
+                return Err(unknown(tag));
+            }
+            // A settled message may come back at once under a higher tag: that one is not meant.
+            let through = if all { outbound.last_delivery_tag() } else { tag };
+            self.settle_through(channel, through, settlement);
+        } else {
+            let run = outbound.settle(tag).ok_or_else(|| unknown(tag))?;
+            self.settle_run(&run, settlement, true);
+        }
+        if limited {
+            self.grant(channel);
+        }
+        Ok(())
+    }
+
+    fn settle_through(&mut self, channel: ChannelKey, tag: u64, settlement: Settlement) {
+        if settlement == Settlement::Requeue {
+            return self.requeue_through(channel, tag);
+        }
+        while let Some((writer, index)) = self.exits.writers.channel(channel)
+            && let Some(run) = writer.channel_at(index).settle_through(tag)
+        {
+            self.settle_run(&run, settlement, true);
+        }
+    }
+
+    /// Returns all deliveries up to a tag, each queue's together.
+    fn requeue_through(&mut self, channel: ChannelKey, tag: u64) {
+        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let outbound = writer.channel_at(index);
+        let mut returned = Vec::new();
+        while let Some(run) = outbound.settle_through(tag) {
+            returned.push((run, false));
+        }
+        let mut seen = BTreeSet::new();
+        for (run, last_of_queue) in returned.iter_mut().rev() {
+            *last_of_queue = seen.insert(run.source.queue);
+        }
+        for (run, last_of_queue) in returned {
+            self.settle_run(&run, Settlement::Requeue, last_of_queue);
+        }
+    }
+
+    /// Has the home of their queue settle deliveries that the channel no longer has.
+    pub(super) fn settle_run(&mut self, run: &Run, settlement: Settlement, serve: bool) {
+        let Source { queue, home, .. } = run.source;
+        if settlement == Settlement::Ack {
+            self.counts.acknowledged += run.count();
+        }
+        let deliveries = run.deliveries();
+        if home == self.id {
+            self.settle(queue, deliveries, settlement, serve);
+        } else {
+            let batch = self.exits.post.open(home, Lane::Work);
+            batch.settle(queue, deliveries, settlement, serve);
+        }
+    }
+}
+
+#[cold]
+pub(super) fn unknown(tag: u64) -> Exception {
+    Exception::precondition_failed(format!("unknown delivery tag {tag}"))
+}

@@ -1,0 +1,172 @@
+//! The reading half of a connection: bytes in, methods and messages out.
+//!
+//! ```text
+//!   Header ──► Handshake ──► Running ──► Closing ──► Ended
+//!                  │                        ▲
+//!                  └──► Silent ─────────────┘
+//! ```
+
+mod block;
+mod close;
+mod heartbeat;
+mod method;
+mod read;
+mod session;
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use leveret_amqp::decoder::Decoder;
+
+use crate::client::channel::Channel;
+use crate::client::handshake::{HANDSHAKE_FRAME_SIZE_MAX, Handshake};
+use crate::error::Exception;
+use crate::id::{ConnectionId, Owner};
+use crate::shard::core::Core;
+
+pub use block::{Block, Blocks};
+pub use close::Ending;
+pub use heartbeat::Heartbeat;
+pub use session::Session;
+
+/// Bytes of the protocol header.
+const PROTOCOL_HEADER_BYTES: usize = 8;
+
+/// Received buffers that a blocked connection may hold before it is paused: the one being read.
+const PENDING_BUFFERS_MAX: usize = 1;
+
+/// The reading half of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Which connection of this shard.
+    pub id: ConnectionId,
+    /// The client's address.
+    pub peer: SocketAddr,
+    stage: Stage,
+    decoder: Decoder,
+    /// Sorted by number.
+    channels: Vec<Box<Channel>>,
+    last_channel: usize,
+    /// Counts opened channels, so that each use of a number is told apart.
+    incarnations: u32,
+    /// Received and not read, because the connection is blocked.
+    pending: VecDeque<Bytes>,
+    /// The driver was told to stop receiving.
+    paused: bool,
+    heartbeat: Heartbeat,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Up to eight bytes of protocol header.
+    Header(Box<Handshake>, Vec<u8>),
+    /// Before `connection.open-ok`. Boxed: it is larger than a session and soon over.
+    Handshake(Box<Handshake>),
+    /// Open.
+    Running(Session),
+    /// Nothing is read any more but `connection.close` and `close-ok`.
+    Closing(Ending),
+    /// The socket is to be closed or is closed; bytes are dropped.
+    Ended,
+}
+
+/// What a deadline of a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// The handshake has to be over.
+    Handshake,
+    /// The time of silence is over.
+    Silence,
+    /// `close-ok`, or the end of writing, was awaited long enough.
+    Close,
+    /// Time to look at traffic.
+    Heartbeat,
+    /// The consumers of a queue were waited for long enough.
+    Backlog,
+}
+
+impl Connection {
+    /// A connection that has just been accepted.
+    pub fn new(id: ConnectionId, peer: SocketAddr) -> Self {
+        Self {
+            id,
+            peer,
+            stage: Stage::Header(Box::new(Handshake::new(peer)), Vec::new()),
+            decoder: Decoder::new(HANDSHAKE_FRAME_SIZE_MAX),
+            channels: Vec::new(),
+            last_channel: 0,
+            incarnations: 0,
+            pending: VecDeque::new(),
+            paused: false,
+            heartbeat: Heartbeat::default(),
+        }
+    }
+
+    /// The connection, seen from anywhere in the broker.
+    fn owner(&self, core: &Core) -> Owner {
+        Owner { shard: core.id, connection: self.id }
+    }
+
+    /// What the handshake agreed on, while the connection is open.
+    pub fn session(&self) -> Option<&Session> {
+        match &self.stage {
+            Stage::Running(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Running(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// Channels that are open.
+    pub fn channel_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    fn channel_index(&mut self, number: u16) -> Option<usize> {
+        let last = self.channels.get(self.last_channel);
+        if last.is_some_and(|channel| channel.key.channel == number) {
+            return Some(self.last_channel);
+        }
+        let found = self.channels.binary_search_by_key(&number, |channel| channel.key.channel);
+        self.last_channel = found.ok()?;
+        Some(self.last_channel)
+    }
+
+    /// Ends the channel or the connection, as the exception's code says.
+    #[cold]
+    fn fail(&mut self, core: &mut Core, number: u16, exception: &Exception) {
+        if number == 0 || exception.code.is_hard() {
+            self.close_connection(core, exception);
+        } else {
+            self.close_channel(core, number, exception);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::handshake::Opened;
+    use crate::delivery::writers::Writer;
+    use crate::timer::Timers;
+
+    /// What a connection that does nothing keeps in memory, its client's properties and the
+    /// allocator's rounding apart: 2 KiB are the limit of all of it, most of which this must leave
+    /// to the properties, which clients fill with up to 1 KiB.
+    #[test]
+    fn an_idle_connection_is_small() {
+        // Both tables double as they grow, so that each may have a place to spare for each in use.
+        let places = 2 * (size_of::<Option<Box<Connection>>>() + size_of::<Option<Box<Writer>>>());
+        // The heartbeat, and for its first ten seconds the deadline of the handshake.
+        let timers = 2 * Timers::<(ConnectionId, Deadline)>::ENTRY_BYTES;
+        let halves = size_of::<Connection>() + size_of::<Opened>() + size_of::<Writer>();
+        assert!(halves + places + timers <= 672, "{halves} + {places} + {timers} B");
+        assert!(size_of::<Handshake>() > size_of::<Session>(), "then it needs no box");
+    }
+}

@@ -1,0 +1,331 @@
+//! Reading: from received buffers to frames, and from frames to the channel they are for.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use leveret_amqp::decoder::{Decoder, Frame, FrameError};
+use leveret_amqp::frame::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
+
+use crate::client::channel::{Answered, Awaited, Awaiting, Call, Channel};
+use crate::client::frame_text::unexpected_frame;
+use crate::error::Exception;
+use crate::id::ChannelKey;
+use crate::shard::core::Core;
+use crate::shard::event::Operation;
+
+use super::close::Ending;
+use super::{Connection, PENDING_BUFFERS_MAX, Stage};
+
+/// Whether to go on with the next frame of a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Go on.
+    Frame,
+    /// Something changed: look at the stage first.
+    Look,
+}
+
+impl Connection {
+    /// Takes a received buffer.
+    pub fn receive(&mut self, core: &mut Core, bytes: Bytes) {
+        self.heartbeat.received = true;
+        if self.is_blocked() || !self.pending.is_empty() {
+            self.pending.push_back(bytes);
+            if self.pending.len() > PENDING_BUFFERS_MAX && !self.paused {
+                self.paused = true;
+                core.operations.push_back(Operation::Pause { connection: self.id });
+            }
+            return;
+        }
+        self.read_received(core, bytes);
+    }
+
+    /// Goes on with the method whose answer has come.
+    pub fn answered(&mut self, core: &mut Core, channel: ChannelKey, answer: Answered) {
+        if channel.channel == 0 {
+            return self.released(core);
+        }
+        let Stage::Running(session) = &mut self.stage else {
+            return;
+        };
+        let asked = session.awaiting.take_if(|awaiting| awaiting.channel == channel);
+        let Some(Awaiting { method, what, .. }) = asked else {
+            return;
+        };
+        match what {
+            Awaited::Leave { homes, close } => self.home_left(core, channel, homes, close),
+            what => {
+                self.call(core, channel.channel, method, |call| call.answered(what, answer));
+            }
+        }
+        self.resume(core);
+    }
+
+    /// The awaited `basic.get` has been answered with a message.
+    pub fn got(&mut self, core: &mut Core, channel: ChannelKey) {
+        let Stage::Running(session) = &mut self.stage else {
+            return;
+        };
+        if session.awaiting.take_if(|awaiting| awaiting.channel == channel).is_some() {
+            self.resume(core);
+        }
+    }
+
+    /// Reads on after what blocked the connection is over.
+    pub(super) fn resume(&mut self, core: &mut Core) {
+        while !self.is_blocked()
+            && let Some(bytes) = self.pending.pop_front()
+        {
+            self.read_received(core, bytes);
+        }
+        if self.paused && self.pending.is_empty() && !self.is_blocked() {
+            self.paused = false;
+            core.operations.push_back(Operation::Resume { connection: self.id });
+        }
+    }
+
+    fn is_blocked(&self) -> bool {
+        match &self.stage {
+            Stage::Running(session) => session.is_blocked(),
+            Stage::Closing(ending) => matches!(ending, Ending::AwaitRelease { .. }),
+            Stage::Header(..) | Stage::Handshake(_) | Stage::Ended => false,
+        }
+    }
+
+    fn read_received(&mut self, core: &mut Core, bytes: Bytes) {
+        core.store.begin_received(&bytes);
+        self.read(core, bytes);
+        core.store.end_received();
+    }
+
+    fn read(&mut self, core: &mut Core, mut bytes: Bytes) {
+        if let Stage::Header(..) = self.stage {
+            bytes = self.read_protocol_header(core, bytes);
+        }
+        // Taken out so that frames can borrow from it beside the connection.
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
+        let mut cursor = 0;
+        while self.reads_on() {
+            let mut next = self.read_messages(core, &decoder, &bytes, &mut cursor);
+            if next == Next::Frame {
+                next = match decoder.next(&bytes, &mut cursor) {
+                    Ok(Some(frame)) => self.frame(core, &frame, &bytes),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.broken(core, error);
+                        break;
+                    }
+                };
+            }
+            if next == Next::Look {
+                if let Stage::Running(session) = &self.stage {
+                    // After the handshake larger frames may follow in the same buffer.
+                    decoder.set_frame_size_max(session.opened.frame_size_max);
+                }
+                if self.is_blocked() {
+                    if cursor < bytes.len() {
+                        self.pending.push_front(bytes.slice(cursor..));
+                    }
+                    break;
+                }
+            }
+        }
+        self.decoder = decoder;
+    }
+
+    /// Whether frames mean anything in this stage.
+    #[inline]
+    fn reads_on(&self) -> bool {
+        !matches!(self.stage, Stage::Header(..) | Stage::Closing(Ending::Silent(_)) | Stage::Ended)
+    }
+
+    /// Reads the frames of the channel that the last one was for, as long as they lie whole in the
+    /// chunk. Stops in front of any other frame.
+    #[inline]
+    fn read_messages(
+        &mut self,
+        core: &mut Core,
+        decoder: &Decoder,
+        chunk: &Bytes,
+        cursor: &mut usize,
+    ) -> Next {
+        let Stage::Running(session) = &mut self.stage else { return Next::Frame };
+        let channel = self.channels.get_mut(self.last_channel).filter(|channel| !channel.closing);
+        let Some(channel) = channel.map(|channel| &mut **channel) else { return Next::Frame };
+        let number = channel.key.channel;
+        let alarmed = core.alarms.any();
+        if !decoder.between_frames() {
+            return Next::Frame;
+        }
+        let mut call = Call { core: &mut *core, session, channel };
+        let mut method_at = None;
+        let (failed, exception) = loop {
+            while let Some(on) = call.publish_again(decoder, chunk, *cursor) {
+                *cursor = on;
+                if call.session.blocks.any() {
+                    return Next::Look;
+                }
+            }
+            let whole = decoder.whole(chunk, *cursor).filter(|frame| frame.channel == number);
+            let Some(frame) = whole else { return Next::Frame };
+            let at = std::mem::replace(cursor, frame.end);
+            let done = match frame.kind {
+                FRAME_BODY => call.publish_body(chunk, frame.data(), true, true),
+                FRAME_HEADER => {
+                    let done = call.publish_header(&chunk[frame.data()]);
+                    call.keep_prelude(method_at.map(|method_at| &chunk[method_at..frame.end]));
+                    done
+                }
+                _ => match call.hot_method(&chunk[frame.data()]) {
+                    Some(done) => {
+                        method_at = Some(at);
+                        done
+                    }
+                    None => {
+                        let payload = &chunk[frame.data()];
+                        return self.method(core, number, payload);
+                    }
+                },
+            };
+            match done {
+                Ok(()) if frame.kind == FRAME_METHOD => {}
+                Ok(()) if alarmed || call.session.blocks.any() => return self.published(core),
+                Ok(()) => {}
+                Err(exception) => break (frame.kind, exception),
+            }
+        };
+        if failed == FRAME_METHOD {
+            self.failed(core, number, exception)
+        } else {
+            self.unpublished(core, number, exception)
+        }
+    }
+
+    /// Any frame, whole or in parts.
+    #[inline(never)]
+    fn frame(&mut self, core: &mut Core, frame: &Frame<'_>, chunk: &Bytes) -> Next {
+        if !matches!(self.stage, Stage::Running(_)) {
+            return self.frame_before_or_after(core, frame, chunk);
+        }
+        match frame {
+            Frame::Method { channel, payload } => self.method(core, *channel, payload),
+            Frame::Header { channel, payload } => self.header_frame(core, *channel, payload),
+            Frame::Body { channel, data, first, last } => {
+                self.body_frame(core, *channel, chunk, data.clone(), *first, *last)
+            }
+            Frame::Heartbeat { channel: 0 } => Next::Frame,
+            Frame::Heartbeat { .. } => {
+                self.fail(core, 0, &unexpected_frame(FRAME_HEARTBEAT, &[]));
+                Next::Look
+            }
+        }
+    }
+
+    fn header_frame(&mut self, core: &mut Core, number: u16, payload: &[u8]) -> Next {
+        let Some((session, channel)) = self.open_channel(number) else {
+            return self.stray_content(core, number, FRAME_HEADER, payload);
+        };
+        match (Call { core, session, channel }).publish_header(payload) {
+            Ok(()) => self.published(core),
+            Err(exception) => self.unpublished(core, number, exception),
+        }
+    }
+
+    fn body_frame(
+        &mut self,
+        core: &mut Core,
+        number: u16,
+        chunk: &Bytes,
+        data: Range<usize>,
+        first: bool,
+        last: bool,
+    ) -> Next {
+        let Some((session, channel)) = self.open_channel(number) else {
+            return self.stray_content(core, number, FRAME_BODY, &chunk[data]);
+        };
+        match (Call { core, session, channel }).publish_body(chunk, data, first && last, last) {
+            Ok(()) => self.published(core),
+            Err(exception) => self.unpublished(core, number, exception),
+        }
+    }
+
+    /// The session and the open channel of a number.
+    fn open_channel(&mut self, number: u16) -> Option<(&mut super::Session, &mut Channel)> {
+        let index = self.channel_index(number)?;
+        let channel = &mut *self.channels[index];
+        match &mut self.stage {
+            Stage::Running(session) if !channel.closing => Some((session, channel)),
+            _ => None,
+        }
+    }
+
+    /// A publish that fails may end its channel only: then it was one all the same.
+    #[cold]
+    fn unpublished(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
+        self.failed(core, number, exception);
+        self.published(core);
+        Next::Look
+    }
+
+    /// After a header or body frame of a publish: what it met may make its publisher wait.
+    #[inline]
+    fn published(&mut self, core: &mut Core) -> Next {
+        if core.alarms.any() {
+            self.block_by_alarm(core);
+        }
+        match &self.stage {
+            Stage::Running(session) if !session.blocks.any() => Next::Frame,
+            _ => Next::Look,
+        }
+    }
+
+    #[cold]
+    pub(super) fn failed(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
+        self.fail(core, number, &exception);
+        Next::Look
+    }
+
+    /// Content for a channel that is not open.
+    #[cold]
+    fn stray_content(&mut self, core: &mut Core, number: u16, kind: u8, payload: &[u8]) -> Next {
+        if self.channel_index(number).is_some() {
+            // It is closing: whatever still comes is swallowed.
+            return Next::Frame;
+        }
+        let exception = if number == 0 {
+            unexpected_frame(kind, payload)
+        } else {
+            crate::client::channel::Content::default().unexpected()
+        };
+        self.failed(core, 0, exception)
+    }
+
+    /// Bytes that are no frame: nothing after them is read.
+    #[cold]
+    fn broken(&mut self, core: &mut Core, error: FrameError) {
+        let exception = Exception::new(leveret_amqp::ReplyCode::FrameError, error.to_string());
+        match &mut self.stage {
+            Stage::Handshake(handshake) => {
+                let step = handshake.refuse(exception);
+                self.step(core, step);
+            }
+            Stage::Running(_) => {
+                self.close_connection(core, &exception);
+                // Nothing that follows can be told from garbage, close-ok included.
+                let delay_ns = core.settings.silent_close_delay_ns;
+                self.arm(core, delay_ns, super::Deadline::Close);
+            }
+            Stage::Header(..) | Stage::Closing(_) | Stage::Ended => {}
+        }
+    }
+}
+
+/// The kind octet and payload of a frame, for the text of a refusal.
+pub(super) fn shown<'a>(frame: &'a Frame<'a>, chunk: &'a [u8]) -> (u8, &'a [u8]) {
+    match frame {
+        Frame::Method { payload, .. } => (FRAME_METHOD, payload),
+        Frame::Header { payload, .. } => (FRAME_HEADER, payload),
+        Frame::Body { data, .. } => (FRAME_BODY, &chunk[data.clone()]),
+        Frame::Heartbeat { .. } => (FRAME_HEARTBEAT, &[]),
+    }
+}

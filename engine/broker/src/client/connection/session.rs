@@ -1,0 +1,92 @@
+//! What a connection is beside its channels.
+
+use crate::client::channel::Awaiting;
+use crate::client::handshake::Opened;
+use crate::id::{ConnectionId, Instant, Owner, ShardId};
+use crate::routing::topology::Topology;
+use crate::shard::core::Core;
+
+use super::block::{Block, Blocks};
+
+/// An open connection without its channels.
+#[derive(Debug)]
+pub struct Session {
+    /// Which connection.
+    pub id: ConnectionId,
+    /// The same, seen from anywhere in the broker.
+    pub owner: Owner,
+    /// What the handshake agreed on.
+    pub opened: Box<Opened>,
+    /// It has declared an exclusive queue, which goes with it.
+    pub owns_exclusive: bool,
+    /// The question that keeps the connection from reading on.
+    pub awaiting: Option<Awaiting>,
+    /// What else keeps it from reading on.
+    pub blocks: Blocks,
+    /// The client was told `connection.blocked` and not yet `unblocked`.
+    pub told_blocked: bool,
+    /// Before this moment its publishes do not wait for consumers.
+    pub hurries_until: Instant,
+    consumer_tags: u64,
+}
+
+impl Session {
+    /// A connection that has just been opened.
+    pub fn new(owner: Owner, opened: Box<Opened>) -> Self {
+        Self {
+            id: owner.connection,
+            owner,
+            opened,
+            owns_exclusive: false,
+            awaiting: None,
+            blocks: Blocks::default(),
+            told_blocked: false,
+            hurries_until: Instant::default(),
+            consumer_tags: 0,
+        }
+    }
+
+    /// A consumer tag for a client that wants us to choose; unique in this broker's life.
+    pub fn next_consumer_tag(&mut self) -> String {
+        self.consumer_tags += 1;
+        let Owner { shard, connection } = self.owner;
+        let (slot, generation) = (connection.slot, connection.generation);
+        format!("amq.ctag-{shard}.{slot}.{generation}.{}", self.consumer_tags)
+    }
+
+    /// After messages were sent to their queues: has the connection wait for what is `backed_up`,
+    /// which is the log of this shard, or another home's log or the mesh lane to it; and for the
+    /// consumers of a queue with a backlog.
+    #[inline]
+    pub fn published(&mut self, core: &mut Core, backed_up: Option<ShardId>) {
+        if let Some(home) = backed_up {
+            self.wait_to_publish(core, home);
+        }
+        if let Some(queue) = core.backlogged.take() {
+            self.wait_for_consumers(core, queue);
+        }
+    }
+
+    fn wait_to_publish(&mut self, core: &mut Core, home: ShardId) {
+        if home != core.id {
+            if self.blocks.add(Block::Mesh, core.now) {
+                core.exits.post.wait_to_publish(home, self.id);
+            }
+        } else if self.blocks.add(Block::Log, core.now) {
+            // See [`Core::log_relieved`].
+            core.log_waiters.insert(self.id);
+        }
+    }
+
+    /// Whether the user may publish under another user's name.
+    pub fn may_impersonate(&self, topology: &Topology) -> bool {
+        let user = topology.user(&self.opened.user);
+        user.is_some_and(|user| user.tags.iter().any(|tag| *tag == "impersonator"))
+    }
+
+    /// Whether the connection reads no further for now.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.awaiting.is_some() || self.blocks.any()
+    }
+}

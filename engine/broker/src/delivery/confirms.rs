@@ -1,0 +1,401 @@
+//! Publisher confirms of one channel: which publishes are done, and how to say so in few acks.
+
+use std::collections::VecDeque;
+
+use leveret_amqp::method::{BasicAck, BasicNack, Method, encode_frame};
+
+use crate::id::{ChannelKey, ShardId};
+use crate::shard::core::Core;
+
+/// The publishes of a channel in confirm mode, numbered from 1.
+///
+/// A publish is done when every home shard it went to has it. Homes answer in the order they
+/// were sent to, so an answer is just a count, and what no home has to answer any more is done.
+#[derive(Debug, Default)]
+pub struct Confirms {
+    last: u64,
+    /// The client was told of everything up to here.
+    acknowledged: u64,
+    /// Publishes each home has not answered.
+    sent: Vec<(ShardId, Rows)>,
+    /// Done while others waited, and not yet told; first and last, in no order.
+    done: Vec<(u64, u64)>,
+    /// Refused by a home and not yet told.
+    refused: Vec<u64>,
+    /// Told one by one above `acknowledged`. No ack may name them again: clients take that for an
+    /// error (lapin) or count it twice.
+    singles: Rows,
+}
+
+/// Numbers in ascending order: first and last of each row without a gap.
+#[derive(Debug, Default)]
+struct Rows(VecDeque<(u64, u64)>);
+
+/// Publishes of one channel in a row that need no answer. The channel hears of them together.
+#[derive(Debug, Default)]
+pub(crate) struct AtOnce {
+    channel: ChannelKey,
+    count: u64,
+}
+
+impl Core {
+    /// Confirms `count` publishes that nothing keeps.
+    #[inline]
+    pub(crate) fn confirm_at_once(&mut self, channel: ChannelKey, count: u32) {
+        if self.confirmed_at_once.channel != channel {
+            self.note_confirmed();
+            self.confirmed_at_once.channel = channel;
+        }
+        self.confirmed_at_once.count += u64::from(count);
+    }
+
+    /// Confirms `count` publishes when these homes have answered.
+    #[inline]
+    pub(crate) fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId], count: u32) {
+        self.note_confirmed();
+        self.counts.published_confirm += u64::from(count);
+        if let Some((writer, index)) = self.exits.writers.channel(channel)
+            && let Some(confirms) = &mut writer.channel_at(index).confirms
+        {
+            confirms.wait_for(homes, count.into());
+        }
+    }
+
+    /// Tells a channel of its publishes that were confirmed at once: before it is told of others,
+    /// before it ends and at the end of a turn.
+    #[inline]
+    pub(crate) fn note_confirmed(&mut self) {
+        if self.confirmed_at_once.count > 0 {
+            self.resolve_confirmed();
+        }
+    }
+
+    fn resolve_confirmed(&mut self) {
+        let AtOnce { channel, count } = std::mem::take(&mut self.confirmed_at_once);
+        self.counts.published_confirm += count;
+        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+            return;
+        };
+        let outbound = writer.channel_at(index);
+        outbound.confirms_due = true;
+        if let Some(confirms) = &mut outbound.confirms {
+            confirms.resolve(count);
+        }
+    }
+}
+
+impl Confirms {
+    /// The next `count` publishes need no answer.
+    pub fn resolve(&mut self, count: u64) {
+        let first = self.last + 1;
+        self.last += count;
+        // While nothing waits, `acknowledge` covers everything up to `last` by itself.
+        if self.first_waiting().is_some() {
+            self.done.push((first, self.last));
+        }
+    }
+
+    /// The next `count` publishes have been sent to these homes.
+    #[inline]
+    pub fn wait_for(&mut self, homes: &[ShardId], count: u64) {
+        let row = (self.last + 1, self.last + count);
+        self.last += count;
+        for home in homes {
+            match self.sent.iter_mut().find(|(shard, _)| shard == home) {
+                Some((_, sent)) => sent.push(row),
+                None => self.sent.push((*home, Rows(VecDeque::from([row])))),
+            }
+        }
+    }
+
+    /// Whether a home still has publishes to answer.
+    #[inline]
+    pub fn awaits(&self, home: ShardId) -> bool {
+        self.sent.iter().any(|(shard, sent)| *shard == home && sent.first().is_some())
+    }
+
+    /// A home could not keep its next `count` publishes: they are refused, whatever other homes
+    /// say.
+    pub fn refuse(&mut self, home: ShardId, count: u32) {
+        for (first, last) in self.answered(home, count) {
+            for sequence in first..=last {
+                if !self.refused.contains(&sequence) && !self.singles.contains(sequence) {
+                    self.refused.push(sequence);
+                }
+            }
+        }
+    }
+
+    /// A home is done with its next `count` publishes.
+    pub fn confirmed(&mut self, home: ShardId, count: u32) {
+        for (first, last) in self.answered(home, count) {
+            if self.first_waiting().is_none_or(|waiting| last < waiting) {
+                // `acknowledge` covers them by itself.
+                continue;
+            }
+            for sequence in first..=last {
+                if !self.sent.iter().any(|(_, sent)| sent.contains(sequence)) {
+                    self.done.push((sequence, sequence));
+                }
+            }
+        }
+    }
+
+    /// Writes the acks that are due: one `multiple` for everything before the first publish
+    /// that still waits, single ones behind it. RabbitMQ folds the same way.
+    pub fn acknowledge(&mut self, channel: u16, out: &mut Vec<u8>) {
+        if !self.refused.is_empty() {
+            self.refuse_singly(channel, out);
+        }
+        let before = self.first_waiting().map_or(self.last, |waiting| waiting - 1);
+        if before > self.acknowledged {
+            let through = self.singles.last_without(before);
+            if through > self.acknowledged {
+                ack(through, through - self.acknowledged > 1, channel, out);
+            }
+            self.acknowledged = before;
+            self.singles.remove_through(before);
+        }
+        for (first, last) in self.done.drain(..) {
+            for sequence in first.max(before + 1)..=last {
+                if self.singles.insert(sequence) {
+                    ack(sequence, false, channel, out);
+                }
+            }
+        }
+    }
+
+    /// A nack for each refused publish; from then on it counts as told, like a single ack.
+    #[cold]
+    fn refuse_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
+        self.refused.sort_unstable();
+        for delivery_tag in self.refused.drain(..) {
+            let nack = BasicNack { delivery_tag, multiple: false, requeue: false };
+            encode_frame(channel, &Method::BasicNack(nack), out);
+            self.singles.insert(delivery_tag);
+        }
+    }
+
+    /// The first publish that some home has not answered.
+    fn first_waiting(&self) -> Option<u64> {
+        self.sent.iter().filter_map(|(_, sent)| sent.first()).min()
+    }
+
+    /// Takes the next `count` publishes of a home.
+    fn answered(&mut self, home: ShardId, count: u32) -> Vec<(u64, u64)> {
+        let sent = self.sent.iter_mut().find(|(shard, _)| *shard == home);
+        sent.map_or(Vec::new(), |(_, sent)| sent.take(u64::from(count)))
+    }
+}
+
+impl Rows {
+    fn first(&self) -> Option<u64> {
+        self.0.front().map(|(first, _)| *first)
+    }
+
+    /// Adds a row above all others.
+    #[inline]
+    fn push(&mut self, (first, last): (u64, u64)) {
+        match self.0.back_mut() {
+            Some((_, before)) if *before + 1 == first => *before = last,
+            _ => self.0.push_back((first, last)),
+        }
+    }
+
+    /// The row that has the number, or else the place where one that has it would stand.
+    fn find(&self, number: u64) -> Result<usize, usize> {
+        let index = self.0.partition_point(|(_, last)| *last < number);
+        match self.0.get(index) {
+            Some((first, _)) if *first <= number => Ok(index),
+            _ => Err(index),
+        }
+    }
+
+    fn contains(&self, number: u64) -> bool {
+        self.find(number).is_ok()
+    }
+
+    /// Adds a number; false if it was there.
+    fn insert(&mut self, number: u64) -> bool {
+        let Err(index) = self.find(number) else { return false };
+        let joins_before = index > 0 && self.0[index - 1].1 + 1 == number;
+        let joins_behind = self.0.get(index).is_some_and(|(first, _)| *first == number + 1);
+        match (joins_before, joins_behind) {
+            (true, true) => {
+                self.0[index - 1].1 = self.0[index].1;
+                self.0.remove(index);
+            }
+            (true, false) => self.0[index - 1].1 = number,
+            (false, true) => self.0[index].0 = number,
+            (false, false) => self.0.insert(index, (number, number)),
+        }
+        true
+    }
+
+    /// Takes the lowest `count` numbers, or as many as there are.
+    fn take(&mut self, mut count: u64) -> Vec<(u64, u64)> {
+        let mut taken = Vec::new();
+        while count > 0
+            && let Some((first, last)) = self.0.front_mut()
+        {
+            let end = (*first + (count - 1)).min(*last);
+            taken.push((*first, end));
+            count -= end - *first + 1;
+            if end == *last {
+                self.0.pop_front();
+            } else {
+                *first = end + 1;
+            }
+        }
+        taken
+    }
+
+    /// The highest number up to `number` that is not here.
+    fn last_without(&self, number: u64) -> u64 {
+        self.find(number).map_or(number, |index| self.0[index].0 - 1)
+    }
+
+    fn remove_through(&mut self, number: u64) {
+        while let Some((first, last)) = self.0.front_mut()
+            && *first <= number
+        {
+            if *last > number {
+                *first = number + 1;
+                return;
+            }
+            self.0.pop_front();
+        }
+    }
+}
+
+fn ack(delivery_tag: u64, multiple: bool, channel: u16, out: &mut Vec<u8>) {
+    encode_frame(channel, &Method::BasicAck(BasicAck { delivery_tag, multiple }), out);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use leveret_amqp::decoder::{Decoder, Frame};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Applies written acks to the set of publishes the client waits for.
+    fn settle(wire: &[u8], open: &mut BTreeSet<u64>) -> Vec<(u64, bool)> {
+        let mut decoder = Decoder::new(4096);
+        let mut cursor = 0;
+        let mut acks = Vec::new();
+        while let Some(frame) = decoder.next(wire, &mut cursor).unwrap() {
+            let Frame::Method { payload, .. } = frame else { panic!("{frame:?}") };
+            let Method::BasicAck(ack) = Method::decode(payload).unwrap() else { panic!() };
+            acks.push((ack.delivery_tag, ack.multiple));
+            assert!(
+                open.contains(&ack.delivery_tag),
+                "{} was acknowledged before",
+                ack.delivery_tag
+            );
+            if ack.multiple {
+                open.retain(|sequence| *sequence > ack.delivery_tag);
+            } else {
+                open.remove(&ack.delivery_tag);
+            }
+        }
+        acks
+    }
+
+    #[test]
+    fn local_publishes_fold_into_one_ack() {
+        let mut confirms = Confirms::default();
+        confirms.resolve(100);
+        let mut out = Vec::new();
+        confirms.acknowledge(1, &mut out);
+        assert_eq!(settle(&out, &mut (1..=100).collect()), [(100, true)]);
+        out.clear();
+        confirms.acknowledge(1, &mut out);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_one_home_refuses_another_cannot_confirm() {
+        let mut confirms = Confirms::default();
+        confirms.wait_for(&[ShardId(0), ShardId(1)], 1);
+        confirms.wait_for(&[ShardId(0)], 1);
+        confirms.refuse(ShardId(0), 1);
+        confirms.confirmed(ShardId(0), 1);
+        let mut out = Vec::new();
+        confirms.acknowledge(1, &mut out);
+        let mut decoder = Decoder::new(4096);
+        let mut cursor = 0;
+        let mut told = Vec::new();
+        while let Some(frame) = decoder.next(&out, &mut cursor).unwrap() {
+            let Frame::Method { payload, .. } = frame else { panic!("{frame:?}") };
+            told.push(format!("{:?}", Method::decode(payload).unwrap()));
+        }
+        let nack = BasicNack { delivery_tag: 1, multiple: false, requeue: false };
+        let ack = BasicAck { delivery_tag: 2, multiple: false };
+        let expected = [Method::BasicNack(nack), Method::BasicAck(ack)];
+        assert_eq!(told, expected.map(|method| format!("{method:?}")));
+        out.clear();
+        confirms.confirmed(ShardId(1), 1);
+        confirms.acknowledge(1, &mut out);
+        assert!(out.is_empty());
+        confirms.resolve(1);
+        confirms.acknowledge(1, &mut out);
+        assert_eq!(settle(&out, &mut [3].into()), [(3, false)]);
+    }
+
+    proptest! {
+        #[test]
+        fn each_publish_is_confirmed_when_its_homes_are_done_and_not_before(
+            steps in prop::collection::vec((0u8..6, 1u32..4), 1..200),
+        ) {
+            let mut confirms = Confirms::default();
+            let mut open = BTreeSet::new();
+            let mut waiting: Vec<(u64, BTreeSet<u16>)> = Vec::new();
+            let mut queues = [VecDeque::new(), VecDeque::new()];
+            let mut last = 0;
+            for (step, count) in steps {
+                let mut out = Vec::new();
+                match step {
+                    0 | 1 => {
+                        confirms.resolve(u64::from(count));
+                        open.extend(last + 1..=last + u64::from(count));
+                        last += u64::from(count);
+                    }
+                    2 | 3 => {
+                        let first = last + 1;
+                        last += u64::from(count);
+                        open.extend(first..=last);
+                        let homes = if step == 2 { vec![0u16] } else { vec![0, 1] };
+                        let ids: Vec<_> = homes.iter().map(|home| ShardId(*home)).collect();
+                        confirms.wait_for(&ids, count.into());
+                        for home in &homes {
+                            queues[usize::from(*home)].extend(first..=last);
+                        }
+                        let homes: BTreeSet<_> = homes.into_iter().collect();
+                        waiting.extend((first..=last).map(|sequence| (sequence, homes.clone())));
+                    }
+                    home => {
+                        let home = u16::from(home - 4);
+                        confirms.confirmed(ShardId(home), count);
+                        for _ in 0..count {
+                            if let Some(done) = queues[usize::from(home)].pop_front() {
+                                for (sequence, homes) in &mut waiting {
+                                    if *sequence == done {
+                                        homes.remove(&home);
+                                    }
+                                }
+                            }
+                        }
+                        waiting.retain(|(_, homes)| !homes.is_empty());
+                    }
+                }
+                confirms.acknowledge(1, &mut out);
+                settle(&out, &mut open);
+                let expected: BTreeSet<_> = waiting.iter().map(|(sequence, _)| *sequence).collect();
+                prop_assert_eq!(&open, &expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! The writing half of the connections of a shard.
+//!
+//! What the shard decides is rendered into a connection's outbox at once; the driver collects
+//! full outboxes once per turn, at most one per socket at a time.
+
+use bytes::Bytes;
+use leveret_amqp::encoder::{self, ContentMethod};
+use leveret_amqp::frame::FRAME_END;
+
+use crate::delivery::channel::{Consumer, Outbound};
+use crate::delivery::outbox::Outbox;
+use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
+use crate::mesh::batch::Run;
+use crate::message::{Body, Message, Messages, Upcoming};
+use crate::queue::state::Holder;
+
+/// Emptied outboxes kept for the next writer, hottest first.
+const SPARE_OUTBOXES_MAX: usize = 32;
+
+/// A recycled outbox keeps at most this much memory: twice the high watermark.
+const SPARE_OUTBOX_BYTES_MAX: usize = 2 << 20;
+
+/// The writing half of one connection.
+#[derive(Debug)]
+pub struct Writer {
+    /// Whose.
+    pub id: ConnectionId,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// The driver has an outbox of this connection.
+    pub sending: bool,
+    /// Bytes of that outbox.
+    pub sending_bytes: usize,
+    /// Close the socket when everything is written.
+    pub ending: bool,
+    /// The driver was told to close the socket.
+    pub cut: bool,
+    /// The negotiated frame size in bytes, for cutting bodies.
+    pub frame_size_max: u32,
+    /// The client understands `basic.cancel` from us.
+    pub cancel_notify: bool,
+    /// Something was written since the heartbeat timer last looked.
+    pub wrote: bool,
+    /// Sorted by number.
+    channels: Vec<Box<Outbound>>,
+    last_channel: usize,
+    /// Consumers of local queues that were passed over because the outbox was full.
+    passed_over: Vec<(QueueId, ConsumerKey)>,
+    /// Remote homes were told to stop.
+    pub remote_stopped: bool,
+    queued: bool,
+    /// What [`Writers::waiting_bytes`] has of this connection.
+    counted_bytes: usize,
+    high_watermark_bytes: usize,
+}
+
+/// A consumer's way out of this shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Its channel is here. The place holds until something else happens to the connection.
+    Socket(Place),
+    /// Its channel is on another shard.
+    Mesh(ShardId),
+}
+
+/// Where a channel's writing half is: the slot of its connection and its index there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    slot: u32,
+    channel: u32,
+}
+
+/// Whether a consumer's way out has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// It has.
+    Yes(Way),
+    /// Not now.
+    Full,
+    /// The channel or connection is gone; its homes are about to hear of it.
+    Gone,
+}
+
+/// A delivery to a consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// To whom.
+    pub consumer: ConsumerKey,
+    /// The queue it comes from.
+    pub queue: QueueId,
+    /// That queue's home.
+    pub home: ShardId,
+    /// Who the consumer is to the queue.
+    pub holder: Holder,
+    /// The holder's number for it; `None` where nothing is to be acknowledged.
+    pub number: Option<u64>,
+    /// Delivered before.
+    pub redelivered: bool,
+    /// It used up a grant of the channel-wide limit.
+    pub granted: bool,
+}
+
+impl Delivery {
+    /// Whether this is what comes `count` deliveries of this shard behind `first` and says
+    /// the same, where both are in one batch. Nobody else is the same holder there: who takes the
+    /// place of another one has its consume-ok in between.
+    #[inline(always)]
+    pub fn continues(&self, first: &Self, count: u64) -> bool {
+        let continues = (self.queue, self.holder) == (first.queue, first.holder)
+            && (self.redelivered, self.granted) == (first.redelivered, first.granted)
+            && self.number == first.number.map(|number| number + count);
+        debug_assert!(!continues || (self.consumer, self.home) == (first.consumer, first.home));
+        continues
+    }
+
+    /// This one and those that continue it, without end.
+    #[inline]
+    pub fn run(self) -> impl Iterator<Item = Self> {
+        (0..).map(move |behind| Self { number: self.number.map(|first| first + behind), ..self })
+    }
+}
+
+/// The writing halves of all connections of a shard.
+#[derive(Debug, Default)]
+pub struct Writers {
+    slots: Vec<Option<Box<Writer>>>,
+    /// Connections with something to send or to end.
+    queue: Vec<u32>,
+    spare: Vec<Outbox>,
+    waiting_bytes: usize,
+}
+
+impl Writers {
+    /// Adds the writing half of a new connection.
+    pub fn insert(&mut self, id: ConnectionId, high_watermark_bytes: usize) {
+        let slot = id.slot as usize;
+        if self.slots.len() <= slot {
+            self.slots.resize_with(slot + 1, || None);
+        }
+        self.slots[slot] = Some(Box::new(Writer {
+            id,
+            outbox: Outbox::default(),
+            sending: false,
+            sending_bytes: 0,
+            ending: false,
+            cut: false,
+            frame_size_max: 0,
+            cancel_notify: false,
+            wrote: false,
+            channels: Vec::new(),
+            last_channel: 0,
+            passed_over: Vec::new(),
+            remote_stopped: false,
+            queued: false,
+            counted_bytes: 0,
+            high_watermark_bytes,
+        }));
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Writer>> {
+        self.get(id)?;
+        let removed = self.slots[id.slot as usize].take()?;
+        self.waiting_bytes -= removed.counted_bytes;
+        Some(removed)
+    }
+
+    /// Bytes that wait for sockets, those that the driver has included. Whatever changes them
+    /// queues the connection, so they are counted once a turn, before confirms are written.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    /// The writing half of a connection.
+    #[inline]
+    pub fn get(&self, id: ConnectionId) -> Option<&Writer> {
+        let writer = self.slots.get(id.slot as usize)?.as_deref()?;
+        (writer.id == id).then_some(writer)
+    }
+
+    /// The same, to be written to; it is queued for sending.
+    #[inline(always)]
+    pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Writer> {
+        let writer = self.slots.get_mut(id.slot as usize)?.as_deref_mut()?;
+        if writer.id != id {
+            return None;
+        }
+        if !writer.queued {
+            enlist(&mut self.queue, &mut self.spare, writer);
+        }
+        Some(writer)
+    }
+
+    /// The writing half of a channel.
+    #[inline(always)]
+    pub fn channel(&mut self, key: ChannelKey) -> Option<(&mut Writer, usize)> {
+        let writer = self.get_mut(key.owner.connection)?;
+        let index = writer.channel_index(key.channel)?;
+        (writer.channels[index].key.incarnation == key.incarnation).then_some((writer, index))
+    }
+
+    /// Whether a delivery to the consumer would find room, and where.
+    #[inline(always)]
+    pub fn room(&mut self, consumer: &ConsumerKey) -> Room {
+        let key = &consumer.channel;
+        let slot = key.owner.connection.slot;
+        let writer = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut);
+        let Some(writer) = writer.filter(|writer| writer.id == key.owner.connection) else {
+            return Room::Gone;
+        };
+        match writer.channel_index(key.channel) {
+            Some(index) if writer.channels[index].key.incarnation == key.incarnation => {
+                if writer.is_full() {
+                    return Room::Full;
+                }
+                Room::Yes(Way::Socket(Place { slot, channel: index as u32 }))
+            }
+            _ => Room::Gone,
+        }
+    }
+
+    /// Remembers a consumer of a local queue that found no room.
+    pub fn pass_over(&mut self, queue: QueueId, consumer: ConsumerKey) {
+        if let Some(writer) = self.get_mut(consumer.channel.owner.connection) {
+            writer.passed_over.push((queue, consumer));
+        }
+    }
+
+    /// Where deliveries that came by mail go, until something else happens to the connection. A
+    /// consumer that is gone gets none; one that was to be settled then returns to its queue with
+    /// the channel's leave, or with the cancel under way.
+    pub fn place(&mut self, channel: ChannelKey) -> Option<Place> {
+        let (writer, index) = self.channel(channel)?;
+        Some(Place { slot: writer.id.slot, channel: index as u32 })
+    }
+
+    /// Writes a delivery to the channel at a place that [`Self::room`] or [`Self::place`] has just
+    /// found.
+    #[inline(always)]
+    pub fn deliver_at(&mut self, place: Place, delivery: &Delivery, message: &Message<'_>) {
+        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+            return;
+        };
+        if !writer.queued {
+            enlist(&mut self.queue, &mut self.spare, writer);
+        }
+        let Writer { channels, outbox, frame_size_max, .. } = writer;
+        let delivered = channels[place.channel as usize].deliver(delivery);
+        if let Some((delivery_tag, consumer)) = delivered {
+            write_delivery(outbox, consumer, *frame_size_max, delivery, delivery_tag, message);
+        }
+    }
+
+    /// Writes deliveries of one source to the channel at a place that [`Self::room`] has just
+    /// found, until there are no more or no room: one at least, if there is one. Returns how many
+    /// it took from `messages`.
+    #[inline]
+    pub fn deliver_many_at(
+        &mut self,
+        place: Place,
+        first: &Delivery,
+        messages: &mut impl Messages,
+    ) -> u64 {
+        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+            return 0;
+        };
+        if !writer.queued {
+            enlist(&mut self.queue, &mut self.spare, writer);
+        }
+        let Writer { channels, outbox, frame_size_max, high_watermark_bytes, .. } = writer;
+        let outbound = &mut channels[place.channel as usize];
+        let taken = outbound.deliver_many(first, |first_tag, consumer| {
+            let mut count = 0;
+            messages.lend(|message| {
+                let tag = first_tag + count;
+                write_delivery(outbox, consumer, *frame_size_max, first, tag, message);
+                count += 1;
+                outbox.len() < *high_watermark_bytes
+            });
+            count
+        });
+        taken.unwrap_or_else(|| {
+            let mut dropped = 0;
+            messages.lend(|_| {
+                dropped += 1;
+                false
+            });
+            dropped
+        })
+    }
+
+    /// Writes the deliveries of a mail to the channel at a place that [`Self::place`] has just
+    /// found. They have left their queue, so there has to be room for them.
+    pub fn deliver_all_at(&mut self, place: Place, first: Delivery, messages: &mut Run<'_>) {
+        let mut next = first;
+        while messages.count() > 0 {
+            let taken = self.deliver_many_at(place, &next, messages);
+            if taken == 0 {
+                return;
+            }
+            next.number = next.number.map(|number| number + taken);
+        }
+    }
+
+    /// Takes the next connection that has something to send or to end.
+    pub fn next_queued(&mut self) -> Option<&mut Writer> {
+        loop {
+            let slot = self.queue.pop()? as usize;
+            if self.slots[slot].as_ref().is_some_and(|writer| writer.queued) {
+                let writer = self.slots[slot].as_deref_mut()?;
+                writer.queued = false;
+                let bytes = writer.outbox.len() + writer.sending_bytes;
+                self.waiting_bytes += bytes;
+                self.waiting_bytes -= std::mem::replace(&mut writer.counted_bytes, bytes);
+                return Some(writer);
+            }
+        }
+    }
+
+    /// Keeps a sent outbox for reuse.
+    pub fn recycle(&mut self, mut outbox: Outbox) {
+        outbox.clear();
+        let fits = outbox.scratch.capacity() <= SPARE_OUTBOX_BYTES_MAX;
+        if fits && self.spare.len() < SPARE_OUTBOXES_MAX {
+            self.spare.push(outbox);
+        }
+    }
+
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = &Writer> {
+        self.slots.iter().flatten().map(|writer| &**writer)
+    }
+}
+
+impl Writer {
+    /// Whether deliveries have to wait.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.outbox.len() >= self.high_watermark_bytes
+    }
+
+    /// Adds a channel.
+    pub fn open_channel(&mut self, key: ChannelKey) {
+        let at = self.channels.partition_point(|channel| channel.key.channel < key.channel);
+        self.channels.insert(at, Box::new(Outbound::new(key)));
+    }
+
+    /// Forgets a channel.
+    pub fn close_channel(&mut self, number: u16) -> Option<Box<Outbound>> {
+        let index = self.channel_index(number)?;
+        Some(self.channels.remove(index))
+    }
+
+    /// The writing half of a channel by its number.
+    #[inline]
+    pub fn channel_mut(&mut self, number: u16) -> Option<&mut Outbound> {
+        let index = self.channel_index(number)?;
+        Some(&mut self.channels[index])
+    }
+
+    /// The writing half of a channel by the index that [`Writers::channel`] found.
+    #[inline]
+    pub fn channel_at(&mut self, index: usize) -> &mut Outbound {
+        &mut self.channels[index]
+    }
+
+    /// Whether there is any channel.
+    pub fn has_channels(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
+    /// All channels.
+    pub fn channels(&self) -> impl Iterator<Item = &Outbound> {
+        self.channels.iter().map(|channel| &**channel)
+    }
+
+    /// All channels, to be changed.
+    pub fn channels_mut(&mut self) -> impl Iterator<Item = &mut Outbound> {
+        self.channels.iter_mut().map(|channel| &mut **channel)
+    }
+
+    /// Writes the confirms that are due on all channels.
+    pub fn write_confirms(&mut self) {
+        for channel in &mut self.channels {
+            if std::mem::take(&mut channel.confirms_due)
+                && let Some(confirms) = &mut channel.confirms
+            {
+                confirms.acknowledge(channel.key.channel, &mut self.outbox.scratch);
+            }
+        }
+    }
+
+    /// Writes a content-bearing method with its message.
+    pub fn write_content<'a>(
+        &mut self,
+        method: impl Into<ContentMethod<'a>>,
+        message: &Message<'_>,
+    ) {
+        write_content(&mut self.outbox, self.frame_size_max, method, message);
+    }
+
+    /// The consumers that were passed over, if there is room again.
+    pub fn relieved(&mut self, low_watermark_bytes: usize) -> Vec<(QueueId, ConsumerKey)> {
+        if self.outbox.len() > low_watermark_bytes {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.passed_over)
+    }
+
+    #[inline(always)]
+    fn channel_index(&mut self, number: u16) -> Option<usize> {
+        let last = self.channels.get(self.last_channel);
+        if last.is_some_and(|channel| channel.key.channel == number) {
+            return Some(self.last_channel);
+        }
+        let found = self.channels.binary_search_by_key(&number, |channel| channel.key.channel);
+        self.last_channel = found.ok()?;
+        Some(self.last_channel)
+    }
+}
+
+/// Writes a delivery into the envelope of the one before it, where that suits.
+#[inline(always)]
+fn write_delivery(
+    outbox: &mut Outbox,
+    consumer: &mut Consumer,
+    frame_size_max: u32,
+    delivery: &Delivery,
+    delivery_tag: u64,
+    message: &Message<'_>,
+) {
+    let body_size = message.body.len();
+    // A body of no bytes has no envelope.
+    let again = body_size > 0
+        && consumer.envelope.body_size() == body_size
+        && consumer.last_likeness.is(message.likeness);
+    if !again && !consumer.address(message, delivery, delivery_tag, frame_size_max) {
+        let deliver = consumer.method(message, delivery, delivery_tag);
+        return write_content(outbox, frame_size_max, deliver, message);
+    }
+    consumer.envelope.write(&mut outbox.scratch, delivery_tag, delivery.redelivered);
+    outbox.write_body(&message.body);
+    outbox.scratch.push(FRAME_END);
+}
+
+/// Queues a connection for sending.
+#[inline(never)]
+fn enlist(queue: &mut Vec<u32>, spare: &mut Vec<Outbox>, writer: &mut Writer) {
+    writer.queued = true;
+    queue.push(writer.id.slot);
+    if writer.outbox.scratch.capacity() == 0
+        && let Some(spare) = spare.pop()
+    {
+        writer.outbox = spare;
+    }
+}
+
+#[inline(never)]
+fn write_content<'a>(
+    outbox: &mut Outbox,
+    frame_size_max: u32,
+    method: impl Into<ContentMethod<'a>>,
+    message: &Message<'_>,
+) {
+    match message.body {
+        Body::Inline(body) => {
+            outbox.copied_body_bytes += body.len();
+            let scratch = &mut outbox.scratch;
+            encoder::encode_content(scratch, method, message.properties, body, frame_size_max);
+        }
+        Body::Pieces(pieces) => {
+            write_shared(outbox, frame_size_max, method.into(), message.properties, pieces);
+        }
+    }
+}
+
+#[inline(never)]
+fn write_shared(
+    outbox: &mut Outbox,
+    frame_size_max: u32,
+    method: ContentMethod<'_>,
+    properties: &[u8],
+    pieces: &[Bytes],
+) {
+    let size = pieces.iter().map(|piece| piece.len() as u64).sum();
+    let mut parts = Vec::new();
+    let scratch = &mut outbox.scratch;
+    encoder::encode_content_parts(
+        scratch,
+        method,
+        properties,
+        size,
+        frame_size_max,
+        |at, range| {
+            parts.push((at, range.end - range.start));
+        },
+    );
+    let mut pieces = pieces.iter();
+    let mut piece = Bytes::new();
+    for (at, mut size) in parts {
+        while size > 0 {
+            if piece.is_empty() {
+                let Some(next) = pieces.next() else { return };
+                piece = next.clone();
+                continue;
+            }
+            let cut = piece.split_to(piece.len().min(size as usize));
+            size -= cut.len() as u64;
+            outbox.insert_shared(at, cut);
+        }
+    }
+}

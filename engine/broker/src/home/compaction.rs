@@ -1,0 +1,315 @@
+//! Emptying segments: where most of the log is dead, what is held of the oldest segment is copied
+//! to the end, so that its file can be used again. So the disk holds little more than twice what
+//! the queues hold, however long one of them keeps a message.
+//!
+//! ```text
+//!   to_be_emptied ──► list what is held ──► read ──► copy ──► read ──► copy ──► … ──► next segment
+//! ```
+//! One read is under way at a time and its messages are copied when it ends. None begins while
+//! copies and publishes together wait for the disk: publishers are stopped later than this is.
+
+use std::collections::BTreeMap;
+
+use crate::home::paging::{Damage, record_in};
+use crate::id::QueueId;
+use crate::queue::Queue;
+use crate::shard::core::Core;
+use crate::storage::log::blocks::Blocks;
+use crate::storage::log::operation::{DiskError, ReadId};
+use crate::storage::log::record::{PublishRecord, Queues};
+use crate::storage::log::{
+    BLOCK_BYTES, Log, LogId, Place, Position, QueueRef, process_queue, process_queue_slot,
+};
+use crate::storage::store::{MessageId, Store, Where};
+
+/// Bytes of one read, unless a record is larger.
+const STEP_BYTES_MAX: u32 = 256 << 10;
+
+/// Entries of the store that one turn looks at to list what a segment holds: some milliseconds, for
+/// each of as many messages, once in 16 MiB.
+const LIST_ENTRIES: usize = 4 << 20;
+
+/// What is being emptied.
+#[derive(Debug, Default)]
+pub struct Reclaim {
+    job: Option<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    segment: u32,
+    /// Up to here the store was looked through.
+    listed: usize,
+    is_listed: bool,
+    /// What the segment held then, in the order of the segment once all is listed.
+    held: Vec<(Place, Keeper)>,
+    /// How much of that is done with.
+    done: usize,
+    read: Option<(ReadId, u32)>,
+    read_through: usize,
+}
+
+/// Who knew where a message is when its segment was looked through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Keeper {
+    Store(MessageId),
+    /// The queue, which has it at this position.
+    Queue(QueueId, u64),
+}
+
+impl Reclaim {
+    /// Whether this read is for emptying a segment.
+    pub(crate) fn is_reading(&self, read: ReadId) -> bool {
+        let job = self.job.as_ref().and_then(|job| job.read);
+        job.is_some_and(|(under_way, _)| under_way == read)
+    }
+}
+
+impl Core {
+    /// Makes the next step in emptying a segment, if one is to be emptied and may be now.
+    pub(crate) fn reclaim(&mut self) {
+        let Some(log) = &mut self.log else {
+            return;
+        };
+        if log.has_no_room_for_copies() {
+            return;
+        }
+        let mut job = match self.reclaim.job.take() {
+            Some(job) if job.read.is_some() => {
+                self.reclaim.job = Some(job);
+                return;
+            }
+            Some(job) => job,
+            None => {
+                let Some((segment, oldest)) = log.segments().to_be_emptied() else { return };
+                if Position::new(segment, oldest.end) > log.durable() {
+                    return;
+                }
+                Job::new(segment)
+            }
+        };
+        job.list(&self.queues, &self.store);
+        while let Some((place, keeper)) = job.held.get(job.done)
+            && job.is_listed
+            && self.kept_by(*keeper, *place).is_none()
+        {
+            job.done += 1;
+        }
+        if job.is_listed && job.done == job.held.len() {
+            // Emptied: it goes when the copies are durable, and then the next one is looked for.
+            // Should something have gone from the store to its queue or back while the list was
+            // made, the same segment is looked through again.
+            return;
+        }
+        if let Some(log) = self.log.as_mut().filter(|_| job.is_listed) {
+            let (start, end) = job.span();
+            job.read = Some((log.read(job.segment, start, end - start), start));
+        }
+        self.reclaim.job = Some(job);
+    }
+
+    /// The read of a step ended.
+    pub(crate) fn reclaim_arrived(&mut self, result: &Result<Blocks, DiskError>) {
+        let Some(mut job) = self.reclaim.job.take() else {
+            return;
+        };
+        let Some((_, start)) = job.read.take() else {
+            return;
+        };
+        if self.log.as_ref().is_none_or(Log::is_closed) {
+            return;
+        }
+        let epoch = self.epoch_of(job.segment);
+        let mut holders = Holders::default();
+        for (place, keeper) in &job.held[job.done..job.read_through] {
+            let Some(rests) = self.kept_by(*keeper, *place) else {
+                continue;
+            };
+            let found = match result {
+                Ok(blocks) => record_in(blocks, start, *place, epoch).ok_or(None),
+                Err(error) => Err(Some(error.clone())),
+            };
+            match found {
+                Ok(record) => self.copy_forward(rests, *keeper, *place, &record, &mut holders),
+                Err(error) => self.unreadable(rests, *keeper, *place, error),
+            }
+        }
+        job.done = job.read_through;
+        self.reclaim.job = Some(job);
+        self.reclaim();
+    }
+
+    /// Where a message rests that was at this place, if it still is.
+    fn kept_by(&self, keeper: Keeper, place: Place) -> Option<Where> {
+        let rests = match keeper {
+            Keeper::Store(id) => Where::Store(id),
+            Keeper::Queue(id, position) => {
+                let queue = self.queues.get(id.slot as usize)?.as_deref();
+                queue.filter(|queue| queue.id == id)?.state.find(position)?
+            }
+        };
+        (self.store.place_of(rests) == Some(place)).then_some(rests)
+    }
+
+    fn copy_forward(
+        &mut self,
+        rests: Where,
+        keeper: Keeper,
+        from: Place,
+        record: &PublishRecord<'_>,
+        holders: &mut Holders,
+    ) {
+        let mut held: Vec<QueueRef> = record.queues.iter().collect();
+        let references = match rests {
+            Where::Store(id) => self.store.references(id),
+            Where::Log(_) => 1,
+        };
+        // A copy that named a queue which is done with the message would bring it back.
+        if held.len() != references as usize {
+            held.retain(|queue| self.holds(*queue, rests, holders));
+        }
+        let Some(log) = &mut self.log else { return };
+        let copy = PublishRecord { queues: Queues::Values(&held), ..*record };
+        let to = log.copy_forward(&copy, from.segment);
+        log.release(from);
+        match (rests, keeper) {
+            (Where::Store(id), _) => self.store.moved(id, to),
+            (Where::Log(_), Keeper::Queue(id, position)) => {
+                if let Some(queue) = self.queues.get_mut(id.slot as usize).and_then(Option::as_mut)
+                {
+                    queue.state.moved_at(position, Where::Log(to));
+                }
+            }
+            (Where::Log(_), Keeper::Store(_)) => {}
+        }
+    }
+
+    fn unreadable(&mut self, rests: Where, keeper: Keeper, place: Place, error: Option<DiskError>) {
+        let known = match (rests, keeper) {
+            (Where::Store(id), _) => Some(id),
+            (Where::Log(_), Keeper::Queue(queue, at)) => self.take_back(queue, at, place),
+            (Where::Log(_), Keeper::Store(_)) => None,
+        };
+        match known {
+            Some(id) if self.store.is_resident(id) => self.rescue(id, place, error),
+            Some(id) => self.damaged(id, error),
+            None => {}
+        }
+    }
+
+    /// Writes a message anew whose record was damaged while it was in memory.
+    fn rescue(&mut self, id: MessageId, from: Place, error: Option<DiskError>) {
+        self.note_damage(Damage { place: from, is_rescued: true, error });
+        let mut held = Vec::new();
+        for queue in self.queues.iter().flatten() {
+            let ready = queue.state.ready();
+            let waiting = ready.fifo().iter().chain(ready.returned());
+            let waiting = waiting.map(|entry| (entry.rests, entry.position));
+            let given = queue.state.checked_out();
+            let given = given.map(|out| (Where::Store(out.message), out.position));
+            let found = waiting.chain(given).filter(|(rests, _)| *rests == Where::Store(id));
+            // Whether it was persistent only its record said, and its properties say.
+            let persistent = self.store.message(id).is_persistent();
+            held.extend(found.map(|(_, at)| crate::home::paging::queue_ref(queue, persistent, at)));
+        }
+        let Some(log) = &mut self.log else { return };
+        let record = PublishRecord::of(&self.store.message(id), &held);
+        let to = log.copy_forward(&record, from.segment);
+        self.store.moved(id, to);
+        log.release(from);
+    }
+
+    fn holds(&self, at: QueueRef, rests: Where, holders: &mut Holders) -> bool {
+        let Some(queue) = self.queue_of(at.log_id) else {
+            return false;
+        };
+        queue.state.find(at.sequence) == Some(rests)
+            || holders.given(queue).get(&at.sequence).map(|id| Where::Store(*id)) == Some(rests)
+    }
+
+    /// The queue of this shard that a record names.
+    pub fn queue_of(&self, log_id: LogId) -> Option<&Queue> {
+        let (slot, durable) = match process_queue_slot(log_id) {
+            Some(slot) => (slot, None),
+            None => self.by_log_id.get(&log_id).map(|queue| (queue.slot, Some(*queue)))?,
+        };
+        let queue = self.queues.get(slot as usize)?.as_deref()?;
+        let is_it = match durable {
+            Some(durable) => queue.meta.id == durable,
+            None => process_queue(queue.meta.id) == log_id,
+        };
+        is_it.then_some(queue)
+    }
+}
+
+/// What was given out of queues, by position: made once a step for each queue that needs it.
+#[derive(Default)]
+struct Holders(BTreeMap<QueueId, BTreeMap<u64, MessageId>>);
+
+impl Holders {
+    fn given(&mut self, queue: &Queue) -> &BTreeMap<u64, MessageId> {
+        self.0.entry(queue.meta.id).or_insert_with(|| {
+            queue.state.checked_out().map(|out| (out.position, out.message)).collect()
+        })
+    }
+}
+
+impl Job {
+    fn new(segment: u32) -> Self {
+        Self {
+            segment,
+            listed: 0,
+            is_listed: false,
+            held: Vec::new(),
+            done: 0,
+            read: None,
+            read_through: 0,
+        }
+    }
+
+    /// Lists what the segment holds. Nothing is added to a segment that is not the last one, so it
+    /// may take several turns.
+    fn list(&mut self, queues: &[Option<Box<Queue>>], store: &Store) {
+        if self.is_listed {
+            return;
+        }
+        if self.listed == 0 {
+            for queue in queues.iter().flatten() {
+                let found = queue.state.ready().fifo().in_segment(self.segment);
+                let found = found.map(|(at, place)| (place, Keeper::Queue(queue.id, at)));
+                self.held.extend(found);
+            }
+        }
+        match store.logged_in(self.segment, self.listed, LIST_ENTRIES) {
+            Some(found) => {
+                self.held.extend(found.map(|(place, id)| (place, Keeper::Store(id))));
+                self.listed += LIST_ENTRIES;
+                if self.listed < store.logged_entries() {
+                    return;
+                }
+            }
+            None => self.listed = usize::MAX,
+        }
+        self.held.sort_unstable();
+        self.is_listed = true;
+    }
+
+    /// The next blocks to read.
+    fn span(&mut self) -> (u32, u32) {
+        let mut places = self.held[self.done..].iter().map(|(place, _)| *place);
+        let first = places.next().unwrap_or(Place { segment: self.segment, offset: 0, length: 0 });
+        let end_of =
+            |place: Place| (place.offset + place.length).next_multiple_of(BLOCK_BYTES as u32);
+        let start = first.offset - first.offset % BLOCK_BYTES as u32;
+        let mut end = end_of(first);
+        self.read_through = self.done + 1;
+        for place in places {
+            if end_of(place) - start > STEP_BYTES_MAX {
+                break;
+            }
+            end = end_of(place);
+            self.read_through += 1;
+        }
+        (start, end)
+    }
+}

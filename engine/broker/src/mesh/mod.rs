@@ -1,0 +1,5 @@
+//! What shards say to each other.
+
+pub mod batch;
+pub mod mail;
+pub mod outgoing;

@@ -1,0 +1,191 @@
+//! Mail that waits for the driver to carry it to another member of the mesh.
+//!
+//! Nothing here blocks or drops. A lane that is backed up stops what feeds it instead: publishers
+//! towards a home are paused, consumers behind a shard are passed over.
+
+use std::collections::VecDeque;
+
+use crate::id::{ConnectionId, ConsumerKey, QueueId, ShardId};
+use crate::mesh::batch::Batch;
+use crate::mesh::mail::{Lane, Mail};
+
+/// Bytes towards one member at which its feeders are stopped: half of what stays in a core's
+/// level 2 cache, and more than a turn's worth of mail.
+pub const BACKED_UP_BYTES: usize = 512 << 10;
+
+/// Bytes at which they may go on.
+const RELIEVED_BYTES: usize = BACKED_UP_BYTES / 4;
+
+/// Emptied batches kept for reuse; more would only be cold memory.
+const SPARE_BATCHES_MAX: usize = 64;
+
+/// The outgoing mail of one shard.
+#[derive(Debug)]
+pub struct Post {
+    /// Indexed by member; the last one is the control state.
+    members: Vec<Outgoing>,
+    spare: Vec<Batch>,
+}
+
+#[derive(Debug, Default)]
+struct Outgoing {
+    lanes: [Queue; 2],
+    /// Connections whose publishes wait for room in the work lane.
+    publishers: Vec<ConnectionId>,
+    /// Consumers that were passed over because the reply lane was backed up.
+    passed_over: Vec<(QueueId, ConsumerKey)>,
+    /// The member's log is backed up.
+    log_backed_up: bool,
+}
+
+/// Who may go on after a lane was relieved.
+#[derive(Debug, Default)]
+pub struct Relieved {
+    /// Connections that publish.
+    pub publishers: Vec<ConnectionId>,
+    /// Consumers of queues that live here.
+    pub consumers: Vec<(QueueId, ConsumerKey)>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    closed: VecDeque<Batch>,
+    closed_bytes: usize,
+    open: Batch,
+}
+
+impl Post {
+    /// Room for `members` shards, the control state included.
+    pub fn new(members: u16) -> Self {
+        let members = (0..members).map(|_| Outgoing::default()).collect();
+        Self { members, spare: Vec::new() }
+    }
+
+    /// Adds a mail that points into no batch.
+    pub fn send(&mut self, to: ShardId, lane: Lane, mail: Mail) {
+        self.open(to, lane).push(mail);
+    }
+
+    /// The batch that the next mail of this lane goes into. At most one is to be added.
+    #[inline(always)]
+    pub fn open(&mut self, to: ShardId, lane: Lane) -> &mut Batch {
+        let queue = &mut self.members[usize::from(to.0)].lanes[lane as usize];
+        if queue.open.is_full() {
+            queue.close(&mut self.spare);
+        }
+        &mut queue.open
+    }
+
+    /// Takes the oldest batch of a lane, if it has mail.
+    pub fn take(&mut self, to: ShardId, lane: Lane) -> Option<Batch> {
+        let queue = &mut self.members[usize::from(to.0)].lanes[lane as usize];
+        if let Some(batch) = queue.closed.pop_front() {
+            queue.closed_bytes -= batch.weight_bytes();
+            return Some(batch);
+        }
+        if queue.open.mails.is_empty() {
+            return None;
+        }
+        let fresh = self.spare.pop().unwrap_or_default();
+        Some(std::mem::replace(&mut queue.open, fresh))
+    }
+
+    /// Whether a lane has mail.
+    pub fn has_mail(&self, to: ShardId, lane: Lane) -> bool {
+        let queue = &self.members[usize::from(to.0)].lanes[lane as usize];
+        !queue.closed.is_empty() || !queue.open.mails.is_empty()
+    }
+
+    /// Keeps an emptied batch for reuse: its memory is laid out and, if it was emptied a moment
+    /// ago, warm.
+    pub fn recycle(&mut self, mut batch: Batch) {
+        batch.clear();
+        if self.spare.len() < SPARE_BATCHES_MAX {
+            self.spare.push(batch);
+        }
+    }
+
+    /// Whether what feeds this lane has to stop.
+    #[inline]
+    pub fn is_backed_up(&self, to: ShardId, lane: Lane) -> bool {
+        let member = &self.members[usize::from(to.0)];
+        member.lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
+            || lane == Lane::Work && member.log_backed_up
+    }
+
+    /// A member says that its log is backed up, or no longer is.
+    pub fn set_log_backed_up(&mut self, member: ShardId, backed_up: bool) {
+        self.members[usize::from(member.0)].log_backed_up = backed_up;
+    }
+
+    /// Has the publisher told when the work lane has room again.
+    pub fn wait_to_publish(&mut self, to: ShardId, connection: ConnectionId) {
+        self.members[usize::from(to.0)].publishers.push(connection);
+    }
+
+    /// Has the queue told when the reply lane has room again.
+    pub fn pass_over(&mut self, to: ShardId, queue: QueueId, consumer: ConsumerKey) {
+        self.members[usize::from(to.0)].passed_over.push((queue, consumer));
+    }
+
+    /// Who may go on, now that the driver has taken batches to this member.
+    pub fn relieved(&mut self, to: ShardId) -> Relieved {
+        let member = &mut self.members[usize::from(to.0)];
+        let mut relieved = Relieved::default();
+        let work_bytes = member.lanes[Lane::Work as usize].closed_bytes;
+        if work_bytes < RELIEVED_BYTES && !member.log_backed_up {
+            relieved.publishers = std::mem::take(&mut member.publishers);
+        }
+        if member.lanes[Lane::Reply as usize].closed_bytes < RELIEVED_BYTES {
+            relieved.consumers = std::mem::take(&mut member.passed_over);
+        }
+        relieved
+    }
+
+    /// Bytes waiting for all other members, for the metrics.
+    pub fn waiting_bytes(&self) -> usize {
+        let lanes = self.members.iter().flat_map(|member| &member.lanes);
+        lanes.map(|queue| queue.closed_bytes + queue.open.weight_bytes()).sum()
+    }
+}
+
+impl Queue {
+    #[inline(never)]
+    fn close(&mut self, spare: &mut Vec<Batch>) {
+        let fresh = spare.pop().unwrap_or_default();
+        let full = std::mem::replace(&mut self.open, fresh);
+        self.closed_bytes += full.weight_bytes();
+        self.closed.push_back(full);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_leave_in_order_and_relieve_their_feeders() {
+        let mut post = Post::new(2);
+        let (to, lane) = (ShardId(1), Lane::Reply);
+        let consumer = ConsumerKey::default();
+        let mut sent = 0u32;
+        while !post.is_backed_up(to, lane) {
+            let channel = consumer.channel;
+            post.send(to, lane, Mail::Confirmed { channel, count: sent });
+            sent += 1;
+        }
+        post.pass_over(to, QueueId::default(), consumer);
+        assert!(post.relieved(to).consumers.is_empty());
+        let mut seen = 0;
+        while let Some(batch) = post.take(to, lane) {
+            for mail in &batch.mails {
+                assert!(matches!(mail, Mail::Confirmed { count, .. } if *count == seen));
+                seen += 1;
+            }
+            post.recycle(batch);
+        }
+        assert_eq!(seen, sent);
+        assert_eq!(post.relieved(to).consumers, [(QueueId::default(), consumer)]);
+        assert!(!post.has_mail(to, lane));
+    }
+}

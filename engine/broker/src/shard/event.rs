@@ -1,0 +1,105 @@
+//! What a driver tells a shard, and what a shard asks of its driver.
+
+use core::net::SocketAddr;
+
+use bytes::Bytes;
+
+use crate::delivery::outbox::Outbox;
+use crate::id::ConnectionId;
+use crate::storage::log::operation::{DiskEvent, DiskOperation};
+
+/// Something that happened outside the shard.
+#[derive(Debug)]
+pub enum Event {
+    /// A client connected. The driver chose the id; the slot is free again after
+    /// [`Event::Closed`].
+    Accepted {
+        /// The new connection.
+        connection: ConnectionId,
+        /// The client's address.
+        peer: SocketAddr,
+    },
+    /// Bytes arrived: one whole receive buffer, lent until the last slice is dropped.
+    Received {
+        /// From whom.
+        connection: ConnectionId,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// The connection's send ended; the outbox comes back for reuse.
+    Sent {
+        /// Whose send.
+        connection: ConnectionId,
+        /// The buffer of [`Operation::Send`].
+        outbox: Outbox,
+    },
+    /// The client stopped sending, or the socket failed. The shard answers with
+    /// [`Operation::Close`].
+    Ended {
+        /// Which connection.
+        connection: ConnectionId,
+    },
+    /// The socket is closed and nothing of it is under way any more.
+    Closed {
+        /// Which connection.
+        connection: ConnectionId,
+    },
+    /// The disk answers an [`Operation::Disk`].
+    Disk(DiskEvent),
+    /// Memory or disk space runs out, or no longer does: publishers wait while any alarm is on.
+    Alarms(Alarms),
+    /// The broker stops: clients are told 320 `CONNECTION_FORCED`.
+    Stop,
+    /// All connections of all shards are gone: the log is ended in order.
+    CloseLog,
+}
+
+/// What runs out, broker-wide.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Alarms {
+    /// Memory is above its limit.
+    pub memory: bool,
+    /// Free space on the data directory's file system is below its limit.
+    pub disk: bool,
+}
+
+impl Alarms {
+    /// Whether publishers have to wait.
+    pub fn any(self) -> bool {
+        self.memory || self.disk
+    }
+}
+
+/// Something the driver has to do.
+#[derive(Debug)]
+pub enum Operation {
+    /// Write the outbox to the socket, wholly; at most one at a time per connection.
+    Send {
+        /// To whom.
+        connection: ConnectionId,
+        /// What; comes back with [`Event::Sent`].
+        outbox: Outbox,
+    },
+    /// Stop receiving. Bytes that had already arrived may still be reported.
+    Pause {
+        /// From whom.
+        connection: ConnectionId,
+    },
+    /// Receive again.
+    Resume {
+        /// From whom.
+        connection: ConnectionId,
+    },
+    /// Close the socket once nothing is under way, then report [`Event::Closed`].
+    Close {
+        /// Which connection.
+        connection: ConnectionId,
+    },
+    /// Do something with the files of this shard's log, then report [`Event::Disk`].
+    Disk(DiskOperation),
+    /// End the process, after what was sent before this has had a moment to leave.
+    Fail {
+        /// Why, for the log.
+        reason: String,
+    },
+}

@@ -1,0 +1,173 @@
+//! The rooms of a crate: which there are, what each is for, and that each uses only those above it.
+//!
+//! A room is a folder of `src`. The files beside the folders are ground nouns, which every room
+//! may use and which use no room. `cargo rooms` prints the tables below.
+
+use std::fs;
+
+use crate::{root, sources};
+
+/// The rooms of one crate, from the ground up.
+struct Crate {
+    folder: &'static str,
+    /// Name and job; the job is also the first line of the room's `mod.rs`.
+    rooms: &'static [(&'static str, &'static str)],
+}
+
+const CRATES: [Crate; 1] = [Crate {
+    folder: "engine/broker/src",
+    rooms: &[
+        ("storage", "Messages in memory and on disk, without an idea of the order of queues."),
+        ("catalog", "What can exist, as values: names, exchanges, queues, users, permissions."),
+        ("routing", "Which queues a message reaches."),
+        ("queue", "One queue as a value: its messages, and who has which of them."),
+        ("control", "The one writer of the catalog."),
+        ("mesh", "What shards say to each other."),
+        ("delivery", "From a delivery to bytes in an outbox: the writing halves of connections."),
+        ("home", "The queues that live on this shard."),
+        ("client", "The reading halves: handshake, connection, channel."),
+        ("shard", "The engine of one core, as a value that the driver holds."),
+    ],
+}];
+
+/// Uses of a higher room that stand from before the rooms. The list only shrinks.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("client/channel/call.rs", "shard"),
+    ("client/channel/consume.rs", "shard"),
+    ("client/channel/publish.rs", "shard"),
+    ("client/channel/settle.rs", "shard"),
+    ("client/connection/block.rs", "shard"),
+    ("client/connection/close.rs", "shard"),
+    ("client/connection/heartbeat.rs", "shard"),
+    ("client/connection/method.rs", "shard"),
+    ("client/connection/mod.rs", "shard"),
+    ("client/connection/read.rs", "shard"),
+    ("client/connection/session.rs", "shard"),
+    ("delivery/confirms.rs", "shard"),
+    ("home/backlog.rs", "client"),
+    ("home/backlog.rs", "shard"),
+    ("home/compaction.rs", "shard"),
+    ("home/deliver.rs", "shard"),
+    ("home/durability.rs", "client"),
+    ("home/durability.rs", "shard"),
+    ("home/memory.rs", "shard"),
+    ("home/mod.rs", "shard"),
+    ("home/paging/mod.rs", "shard"),
+    ("home/publish.rs", "shard"),
+    ("mesh/batch/mod.rs", "delivery"),
+    ("mesh/mail.rs", "delivery"),
+    ("queue/consumers.rs", "mesh"),
+    ("queue/mod.rs", "home"),
+    ("queue/state.rs", "mesh"),
+];
+
+#[test]
+fn each_room_uses_only_those_above_it() {
+    let mut wrong = Vec::new();
+    let mut excepted = Vec::new();
+    for Crate { folder, rooms } in &CRATES {
+        let level_of = |name: &str| rooms.iter().position(|(room, _)| *room == name);
+        for (path, text) in sources() {
+            let Ok(inside) = path.strip_prefix(folder) else { continue };
+            let file = inside.to_string_lossy().into_owned();
+            let room = file.split('/').next().unwrap_or_default();
+            if file == "lib.rs" || is_test(&file) {
+                continue;
+            }
+            let level = level_of(room);
+            for (number, used) in uses(&file, &text) {
+                // A ground noun is on no level: nothing may be above it, and it uses no room.
+                let Some(above) = level_of(&used).filter(|other| level.is_none_or(|l| *other > l))
+                else {
+                    continue;
+                };
+                let used = rooms[above].0;
+                if EXCEPTIONS.contains(&(file.as_str(), used)) {
+                    excepted.push((file.clone(), used));
+                } else {
+                    wrong.push(format!("{folder}/{file}:{number} uses {used}"));
+                }
+            }
+        }
+    }
+    for (file, room) in EXCEPTIONS {
+        let still = excepted.iter().any(|(f, r)| f == file && r == room);
+        if !still {
+            wrong.push(format!("{file} no longer uses {room}: strike the exception"));
+        }
+    }
+    assert!(wrong.is_empty(), "rooms are used against their order:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_room_says_its_job() {
+    for Crate { folder, rooms } in &CRATES {
+        println!("{folder}");
+        for (room, job) in *rooms {
+            println!("  {room:10} {job}");
+            let file = format!("{folder}/{room}/mod.rs");
+            let text = fs::read_to_string(root().join(&file)).unwrap();
+            let first = text.lines().next().unwrap_or_default();
+            assert_eq!(first, format!("//! {job}"), "the first line of {file}");
+        }
+        let mut folders: Vec<String> = fs::read_dir(root().join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir())
+            .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
+            .collect();
+        folders.sort_unstable();
+        let mut named: Vec<&str> = rooms.iter().map(|(room, _)| *room).collect();
+        named.sort_unstable();
+        assert_eq!(folders, named, "the folders of {folder}");
+    }
+}
+
+/// A module with children is a folder with a `mod.rs`, never a file beside a folder: then `ls`
+/// shows each thing once.
+#[test]
+fn modules_have_one_style() {
+    for (path, _) in sources() {
+        let beside = path.with_extension("");
+        // A test target or a binary is a file that no module contains.
+        let is_target = ["tests", "benches", "examples", "bin"].iter().any(|kind| {
+            path.parent().and_then(|parent| parent.file_name()).is_some_and(|name| name == *kind)
+        });
+        let is_module = !is_target || path.components().any(|part| part.as_os_str() == "src");
+        assert!(
+            !is_module || !root().join(&beside).is_dir(),
+            "{} stands beside {}/",
+            path.display(),
+            beside.display()
+        );
+    }
+}
+
+/// Whether a file holds tests only: those may look at everything.
+fn is_test(file: &str) -> bool {
+    file.split(['/', '.']).any(|part| part == "tests" || part.ends_with("_tests"))
+}
+
+/// Rooms and files of its own crate that a file names outside of its tests, with the line.
+fn uses(file: &str, text: &str) -> Vec<(usize, String)> {
+    // The modules that contain what the file defines: so many `super::` lead to the crate's root.
+    let depth = file.split('/').count() - usize::from(file.ends_with("/mod.rs"));
+    let to_root = "super::".repeat(depth);
+    let mut found = Vec::new();
+    let lines: Vec<&str> = text.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        let next = lines.get(index + 1).unwrap_or(&"");
+        if *line == "#[cfg(test)]" && next.ends_with('{') {
+            break;
+        }
+        let code = line.split("//").next().unwrap_or_default();
+        for root in ["crate::", to_root.as_str()] {
+            for (at, _) in code.match_indices(root) {
+                let rest = &code[at + root.len()..];
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
+                found.push((index + 1, rest[..end.unwrap_or(rest.len())].to_owned()));
+            }
+        }
+    }
+    found
+}
