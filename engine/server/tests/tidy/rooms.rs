@@ -123,19 +123,15 @@ fn each_room_says_its_job() {
     }
 }
 
-/// A module with children is a folder with a `mod.rs`, never a file beside a folder: then `ls`
-/// shows each thing once.
+/// A module with children is a folder with a `mod.rs` (a target: a `main.rs`), never a file beside a
+/// folder: then `ls` shows each thing once.
 #[test]
 fn modules_have_one_style() {
-    for (path, _) in sources() {
+    let files = sources();
+    for (path, _) in &files {
         let beside = path.with_extension("");
-        // A test target or a binary is a file that no module contains.
-        let is_target = ["tests", "benches", "examples", "bin"].iter().any(|kind| {
-            path.parent().and_then(|parent| parent.file_name()).is_some_and(|name| name == *kind)
-        });
-        let is_module = !is_target || path.components().any(|part| part.as_os_str() == "src");
         assert!(
-            !is_module || !root().join(&beside).is_dir(),
+            !files.iter().any(|(other, _)| other.parent() == Some(beside.as_path())),
             "{} stands beside {}/",
             path.display(),
             beside.display()
