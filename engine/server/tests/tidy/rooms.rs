@@ -4,6 +4,7 @@
 //! may use and which use no room. `cargo rooms` prints the tables below.
 
 use std::fs;
+use std::path::Path;
 
 use crate::{root, sources};
 
@@ -128,14 +129,10 @@ fn each_room_says_its_job() {
 #[test]
 fn modules_have_one_style() {
     let files = sources();
+    let is_folder = |folder: &Path| files.iter().any(|(file, _)| file.parent() == Some(folder));
     for (path, _) in &files {
         let beside = path.with_extension("");
-        assert!(
-            !files.iter().any(|(other, _)| other.parent() == Some(beside.as_path())),
-            "{} stands beside {}/",
-            path.display(),
-            beside.display()
-        );
+        assert!(!is_folder(&beside), "{} stands beside {}/", path.display(), beside.display());
     }
 }
 
