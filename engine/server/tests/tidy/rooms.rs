@@ -129,7 +129,7 @@ fn each_room_says_its_job() {
 #[test]
 fn modules_have_one_style() {
     let files = sources();
-    let is_folder = |folder: &Path| files.iter().any(|(file, _)| file.parent() == Some(folder));
+    let is_folder = |folder: &Path| files.iter().any(|(path, _)| path.parent() == Some(folder));
     for (path, _) in &files {
         let beside = path.with_extension("");
         assert!(!is_folder(&beside), "{} stands beside {}/", path.display(), beside.display());
