@@ -16,10 +16,10 @@ use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use leveret_broker::id::Instant;
-use leveret_broker::mesh::mail::Deliveries;
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::queue::ready::Entry;
-use leveret_broker::queue::state::{Change, Effect, Holder, State};
+use leveret_broker::queue::state::{Change, Effect, State};
+use leveret_broker::queue::terms::{Deliveries, Holder};
 use leveret_broker::storage::store::{MessageId, Store, Where};
 
 /// The consumer that takes messages, and one that holds none.

@@ -10,8 +10,7 @@ use crate::floor::Floor;
 use crate::machine::environment;
 use crate::measurement::SILENCE_MAX;
 use crate::report::text::quantity;
-use crate::run::Setting;
-use crate::run::flow;
+use crate::run::{Setting, flow};
 use crate::scenario::{Flow, Transport};
 use crate::statistics::{Summary, summarize};
 

@@ -15,6 +15,7 @@ use leveret_amqp::method::{
     Encode, QueueDeclare, encode_frame,
 };
 use leveret_amqp::{TableBuilder, TableRef};
+use leveret_broker::delivery::operation::Operation;
 use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
 use leveret_broker::mesh::batch::Batch;
@@ -23,7 +24,7 @@ use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::shard::control_member::ControlMember;
-use leveret_broker::shard::event::{Event, Operation};
+use leveret_broker::shard::event::Event;
 use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
 use leveret_broker::storage::log::segment::{Identity, Segments};
 

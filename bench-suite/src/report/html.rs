@@ -3,11 +3,10 @@
 use std::fmt::{self, Write as _};
 
 use crate::fault::Fault;
-use crate::report::figures;
 use crate::report::markdown::{list, writer};
 use crate::report::pictures::{self, Picture};
-use crate::report::plot;
 use crate::report::text::{self, html as escape};
+use crate::report::{figures, plot};
 use crate::results::{Results, ScenarioResult};
 
 const STYLE: &str = include_str!("style.css");

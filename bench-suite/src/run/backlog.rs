@@ -11,8 +11,7 @@ use crate::load::tally::Tally;
 use crate::machine::procfs;
 use crate::machine::usage::{self, Usage, Used};
 use crate::results::RatePoint;
-use crate::run::flow;
-use crate::run::{LiveView, Reading, Setting};
+use crate::run::{LiveView, Reading, Setting, flow};
 use crate::scenario::{Backlog, Flow};
 use crate::topology::{self, Topology};
 

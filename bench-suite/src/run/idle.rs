@@ -10,8 +10,7 @@ use crate::broker::Broker;
 use crate::client::Connection;
 use crate::fault::Fault;
 use crate::load::latency::LatencyHistogram;
-use crate::machine::procfs;
-use crate::machine::usage;
+use crate::machine::{procfs, usage};
 use crate::run::{Reading, Setting};
 use crate::scenario::Idle;
 

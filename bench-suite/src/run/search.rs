@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::run::flow;
-use crate::run::{LiveView, Reading, Setting};
+use crate::run::{LiveView, Reading, Setting, flow};
 use crate::scenario::{Flow, Search};
 
 /// A second is enough for a p99 at the lowest rates that are searched, and a search has some

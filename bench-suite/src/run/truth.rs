@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::broker::{Broker, parse_broker};
 use crate::fault::Fault;
 use crate::results::Messages;
-use crate::run::flow;
 use crate::run::stub::{Defect, Stub};
-use crate::run::{Reading, Setting};
+use crate::run::{Reading, Setting, flow};
 use crate::scenario::{Exchange, Flow, Transport};
 
 const TRANSPORTS: [Transport; 2] = [Transport::TokioUring, Transport::IoUring];

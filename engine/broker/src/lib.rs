@@ -22,6 +22,7 @@
 //! | [`shard`] | The engine of one core, as a value that the driver holds. |
 #![forbid(unsafe_code)]
 
+pub mod alarms;
 pub mod catalog;
 pub mod client;
 pub mod control;
@@ -32,6 +33,7 @@ pub mod home;
 pub mod id;
 pub mod mesh;
 pub mod message;
+pub mod pressure;
 pub mod queue;
 pub mod routing;
 pub mod settings;

@@ -29,11 +29,9 @@ use crate::cli::ServeArguments;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::cores::{self, CorePlan};
-use crate::disk::Storage;
 use crate::disk::directory::DataDirectory;
-use crate::disk::files;
 use crate::disk::probe::{self, Findings};
-use crate::fail_point;
+use crate::disk::{Storage, files};
 use crate::failure::Failure;
 use crate::listeners::{Bound, Purpose, bind_all};
 use crate::memory::MemoryLimit;
@@ -44,7 +42,7 @@ use crate::pages::Pages;
 use crate::recover::{Survivors, recover};
 use crate::shared::{Shared, Stage};
 use crate::thread::{self, ShardSeat, Start};
-use crate::{host, http, log, signal};
+use crate::{fail_point, host, http, log, signal};
 
 /// How long clients have to take leave: enough for a close handshake over a slow line, and less
 /// than the patience of those who stop services (systemd 90 s, containers 10 s before they kill).

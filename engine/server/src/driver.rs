@@ -14,13 +14,15 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
+use leveret_broker::alarms::Alarms;
+use leveret_broker::delivery::operation::Operation;
 use leveret_broker::delivery::outbox::Outbox;
 use leveret_broker::home::paging::Damage;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::mesh::mail;
 use leveret_broker::shard::Shard;
-use leveret_broker::shard::event::{Alarms, Event, Operation};
+use leveret_broker::shard::event::Event;
 use leveret_ring::{
     Completion, Endpoint, Lane, Outgoing, Ring, RingError, SocketId, Wait, WakeTarget,
 };

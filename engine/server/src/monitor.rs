@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use leveret_broker::shard::event::Alarms;
+use leveret_broker::alarms::Alarms;
 use leveret_ring::Waker;
 use nix::sys::statvfs::statvfs;
 use tracing::{info, warn};

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use leveret_broker::shard::event::Alarms;
+use leveret_broker::alarms::Alarms;
 
 /// The bits of [`Resources::alarms`].
 const MEMORY: u8 = 1;

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use leveret_amqp::Method;
 use leveret_amqp::method::BasicGet;
+use leveret_broker::alarms::Alarms;
 use leveret_broker::settings::Settings;
-use leveret_broker::shard::event::Alarms;
 use leveret_broker::shard::report::BlockedCounts;
 
 use crate::agent::Agent;

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use leveret_amqp::method::QueueDeclare;
 use leveret_broker::control::DurableChange;
 use leveret_broker::mesh::batch::Batch;
-use leveret_broker::mesh::mail::{Lane, Mail, QueueRequest, Settlement, Signal};
+use leveret_broker::mesh::mail::{Lane, Mail, QueueRequest};
+use leveret_broker::queue::terms::{Settlement, Signal};
 use leveret_broker::settings::Settings;
 
 use crate::client::Client;

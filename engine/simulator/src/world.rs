@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use leveret_broker::alarms::Alarms;
 use leveret_broker::control::DurableChange;
+use leveret_broker::delivery::operation::Operation;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::shard::control_member::ControlMember;
-use leveret_broker::shard::event::{Alarms, Event, Operation};
+use leveret_broker::shard::event::Event;
 use leveret_broker::storage::log::Log;
 
 use crate::disk::Disk;

@@ -3,7 +3,7 @@
 use leveret_amqp::Method;
 use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicAck, BasicGet, ConfirmSelect, QueueDeclare};
-use leveret_broker::shard::event::Alarms;
+use leveret_broker::alarms::Alarms;
 use leveret_simulator::client::Client;
 use leveret_simulator::scene::{consume, declare_queue};
 use leveret_simulator::world::World;

@@ -8,8 +8,8 @@ use leveret_amqp::envelope::Envelope;
 
 use crate::delivery::confirms::Confirms;
 use crate::delivery::unacked::{Run, Source, Unacked};
-use crate::delivery::writers::Delivery;
 use crate::id::{ChannelKey, ConsumerKey, Map, QueueId, ShardId, seeded_map};
+use crate::mesh::delivery::Delivery;
 use crate::message::{Likeness, Message};
 
 /// Consumers on one channel: their slots are 16 bits of [`ConsumerKey::number`].

@@ -3,6 +3,7 @@
 pub mod body_bytes;
 pub mod channel;
 pub mod confirms;
+pub mod operation;
 pub mod outbox;
 pub mod unacked;
 pub mod writers;

@@ -11,8 +11,7 @@
 use std::collections::BTreeMap;
 
 use crate::id::{QueueId, ShardId};
-use crate::mesh::mail::Deliveries;
-use crate::queue::state::Holder;
+use crate::queue::terms::{Deliveries, Holder};
 
 /// Where a delivery came from: whoever is told when it is settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use crate::delivery::channel::{Consumer, Outbound};
 use crate::delivery::outbox::Outbox;
 use crate::id::{ChannelKey, ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::mesh::batch::Run;
+use crate::mesh::delivery::Delivery;
 use crate::message::{Body, Message, Messages, Upcoming};
-use crate::queue::state::Holder;
 
 /// Emptied outboxes kept for the next writer, hottest first.
 const SPARE_OUTBOXES_MAX: usize = 32;
@@ -79,45 +79,6 @@ pub enum Room {
     Full,
     /// The channel or connection is gone; its homes are about to hear of it.
     Gone,
-}
-
-/// A delivery to a consumer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Delivery {
-    /// To whom.
-    pub consumer: ConsumerKey,
-    /// The queue it comes from.
-    pub queue: QueueId,
-    /// That queue's home.
-    pub home: ShardId,
-    /// Who the consumer is to the queue.
-    pub holder: Holder,
-    /// The holder's number for it; `None` where nothing is to be acknowledged.
-    pub number: Option<u64>,
-    /// Delivered before.
-    pub redelivered: bool,
-    /// It used up a grant of the channel-wide limit.
-    pub granted: bool,
-}
-
-impl Delivery {
-    /// Whether this is what comes `count` deliveries of this shard behind `first` and says
-    /// the same, where both are in one batch. Nobody else is the same holder there: who takes the
-    /// place of another one has its consume-ok in between.
-    #[inline(always)]
-    pub fn continues(&self, first: &Self, count: u64) -> bool {
-        let continues = (self.queue, self.holder) == (first.queue, first.holder)
-            && (self.redelivered, self.granted) == (first.redelivered, first.granted)
-            && self.number == first.number.map(|number| number + count);
-        debug_assert!(!continues || (self.consumer, self.home) == (first.consumer, first.home));
-        continues
-    }
-
-    /// This one and those that continue it, without end.
-    #[inline]
-    pub fn run(self) -> impl Iterator<Item = Self> {
-        (0..).map(move |behind| Self { number: self.number.map(|first| first + behind), ..self })
-    }
 }
 
 /// The writing halves of all connections of a shard.

@@ -5,7 +5,7 @@
 //!   rests: the backlog is large, the queue has consumers
 //!     │
 //!     ▼             the backlog is small again
-//!   Block::Backlog ────────────────────────────► reads on
+//!   Pressure::Backlog ────────────────────────────► reads on
 //!     │
 //!     │ PATIENCE_NS are over                      HURRY_NS are over
 //!     └──────────────► reads on, waits for nobody ───────────────► may wait again
@@ -19,11 +19,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::client::connection::{Block, Connection, Deadline, Session};
+use crate::client::connection::{Connection, Deadline, Session};
 use crate::home::open_queue;
 use crate::id::{ConnectionId, QueueId, ShardId};
 use crate::mesh::mail::Mail;
 use crate::message::Message;
+use crate::pressure::Pressure;
 use crate::queue::Queue;
 use crate::shard::core::Core;
 
@@ -112,7 +113,7 @@ impl Core {
 
     fn backlog_ended(&mut self, publishers: BTreeSet<ConnectionId>) {
         let publishers = publishers.into_iter();
-        self.unblocked.extend(publishers.map(|connection| (connection, Block::Backlog)));
+        self.unblocked.extend(publishers.map(|connection| (connection, Pressure::Backlog)));
     }
 }
 
@@ -140,7 +141,7 @@ impl Session {
         } else {
             return;
         };
-        if !self.blocks.add(Block::Backlog, now) {
+        if !self.blocks.add(Pressure::Backlog, now) {
             return;
         }
         publishers.insert(self.id);
@@ -154,10 +155,10 @@ impl Connection {
         let Some(session) = self.session_mut() else {
             return;
         };
-        let since = session.blocks.since(Block::Backlog);
+        let since = session.blocks.since(Pressure::Backlog);
         if since.is_some_and(|since| core.now.since(since) >= PATIENCE_NS) {
             session.hurries_until = core.now.after(HURRY_NS);
-            self.relieved(core, Block::Backlog);
+            self.relieved(core, Pressure::Backlog);
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use std::{mem, slice};
 
-use crate::delivery::writers::{Delivery, Room, Way};
+use crate::delivery::writers::{Room, Way};
 use crate::home::durability::Leave;
 use crate::id::{Instant, QueueId, ShardId};
+use crate::mesh::delivery::Delivery;
 use crate::message::{Message, Messages};
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::Change;

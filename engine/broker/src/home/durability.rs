@@ -3,15 +3,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::client::connection::Block;
+use crate::delivery::operation::Operation;
 use crate::id::{ChannelKey, Instant, Map, QueueId, ShardId, seeded_map};
 use crate::mesh::mail::{Lane, Mail};
 use crate::message::Message;
+use crate::pressure::Pressure;
 use crate::queue::ready::Entry;
 use crate::queue::records::can_keep;
 use crate::queue::state::State;
 use crate::shard::core::Core;
-use crate::shard::event::Operation;
 use crate::storage::log::operation::{DiskError, DiskEvent};
 use crate::storage::log::record::MarkRecord;
 use crate::storage::log::recovery::RecoveredQueue;
@@ -307,7 +307,7 @@ impl Core {
         self.exits.post.set_log_backed_up(home, backed_up);
         let relieved = self.exits.post.relieved(home);
         let publishers = relieved.publishers.into_iter();
-        self.unblocked.extend(publishers.map(|connection| (connection, Block::Mesh)));
+        self.unblocked.extend(publishers.map(|connection| (connection, Pressure::Mesh)));
         self.room_again(relieved.consumers);
     }
 

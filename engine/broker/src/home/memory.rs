@@ -52,10 +52,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::alarms::Alarms;
     use crate::id::{Instant, ShardId};
     use crate::message::{Body, Likeness, Message};
     use crate::routing::topology::Topology;
-    use crate::shard::event::Alarms;
 
     #[test]
     fn a_backlog_counts_with_its_index_and_goes_again() {

@@ -16,11 +16,10 @@ use crate::control::Request;
 use crate::error::Exception;
 use crate::home::durability::Leave;
 use crate::id::{ChannelKey, ConsumerKey, QueueId};
-use crate::mesh::mail::{
-    Deliveries, Got, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
-};
+use crate::mesh::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest};
 use crate::queue::Queue;
-use crate::queue::state::{Change, Checkout, Effect, Holder};
+use crate::queue::state::{Change, Checkout, Effect};
+use crate::queue::terms::{Deliveries, Holder, Settlement, Signal, Subscription};
 use crate::shard::core::Core;
 use crate::storage::store::Where;
 

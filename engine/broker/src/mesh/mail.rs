@@ -17,11 +17,11 @@
 use std::sync::Arc;
 
 use crate::control::{Answer, Request};
-use crate::delivery::writers::Delivery;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
 use crate::mesh::batch::{Parcel, Span};
-use crate::queue::state::Holder;
+use crate::mesh::delivery::Delivery;
+use crate::queue::terms::{Deliveries, Holder, Settlement, Signal, Subscription};
 use crate::routing::change::Delta;
 
 /// Which of the two queues between a pair of mesh members a mail takes.
@@ -158,36 +158,6 @@ pub struct Got {
     pub remaining: u32,
 }
 
-/// Deliveries of a queue to one holder, by their numbers there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deliveries {
-    /// Who has them.
-    pub holder: Holder,
-    /// The oldest.
-    pub first: u64,
-    /// How many: those after it, without a gap.
-    pub count: u64,
-}
-
-impl Deliveries {
-    /// Their numbers, oldest first.
-    #[inline]
-    pub fn numbers(&self) -> std::ops::Range<u64> {
-        self.first..self.first + self.count
-    }
-}
-
-/// What a client says of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settlement {
-    /// Done with it.
-    Ack,
-    /// Back to its place in the queue.
-    Requeue,
-    /// Not wanted: dropped (later: dead-lettered).
-    Reject,
-}
-
 /// What a channel asks of a queue and waits for.
 #[derive(Clone, Debug)]
 pub enum QueueRequest {
@@ -224,23 +194,6 @@ impl QueueRequest {
     }
 }
 
-/// The arguments of `basic.consume` that matter to the queue.
-#[derive(Clone, Copy, Debug)]
-pub struct Subscription {
-    /// Who.
-    pub consumer: ConsumerKey,
-    /// Unsettled deliveries it may have; 0 = any number.
-    pub prefetch: u16,
-    /// Deliveries count as settled when sent.
-    pub no_ack: bool,
-    /// Nobody else may consume from the queue.
-    pub exclusive: bool,
-    /// `x-priority`: higher ones are served first while they can take messages.
-    pub priority: i32,
-    /// Under a channel-wide limit: each delivery needs a [`Signal::Grant`].
-    pub limited: bool,
-}
-
 /// How a [`QueueRequest`] ended well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueAnswer {
@@ -259,17 +212,4 @@ pub enum QueueAnswer {
     },
     /// The queue is no longer here.
     Gone(QueueId),
-}
-
-/// A change in what a consumer can take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// Its socket is full.
-    Stop,
-    /// Its socket has room again.
-    Start,
-    /// From now on each delivery needs a grant (true) or does not (false).
-    Limited(bool),
-    /// One delivery under the channel-wide limit.
-    Grant,
 }

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Map, seeded_map};
-use crate::mesh::mail::{Signal, Subscription};
+use crate::queue::terms::{Signal, Subscription};
 
-use super::state::Holder;
+use super::terms::Holder;
 
 /// Consumers and getters of one queue.
 ///

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod ready;
 pub mod records;
 pub mod state;
+pub mod terms;
 
 use std::sync::Arc;
 

@@ -1,16 +1,12 @@
 //! The replicable part of a queue: its messages, and who has which of them.
 
 use crate::id::Instant;
-use crate::mesh::mail::Deliveries;
 use crate::queue::outstanding::Outstanding;
+use crate::queue::terms::{Deliveries, Holder};
 use crate::storage::store::{MessageId, Where};
 
 use super::fifo::FrontRun;
 use super::ready::{Entry, Ready};
-
-/// Who a message is given to: a consumer's or getter's place in the queue's table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Holder(pub u32);
 
 /// A message that was given out and is not settled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

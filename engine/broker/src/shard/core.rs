@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use hdrhistogram::Histogram;
 
+use crate::alarms::Alarms;
 use crate::catalog::object::Destination;
-use crate::client::connection::{Block, Deadline};
+use crate::client::connection::Deadline;
 use crate::delivery::body_bytes::BodyBytes;
 use crate::delivery::confirms::AtOnce;
-use crate::delivery::writers::{Delivery, Room, Way, Writers};
+use crate::delivery::operation::Operation;
+use crate::delivery::writers::{Room, Way, Writers};
 use crate::home::compaction::Reclaim;
 use crate::home::durability::{Rested, Unconfirmed};
 use crate::home::memory::spare_segments;
@@ -18,14 +20,16 @@ use crate::home::paging::{Damage, Paging};
 use crate::id::{
     ChannelKey, ConnectionId, ConsumerKey, Instant, Map, QueueId, ShardId, seeded_map,
 };
-use crate::mesh::mail::{Lane, Mail, Signal};
+use crate::mesh::delivery::Delivery;
+use crate::mesh::mail::{Lane, Mail};
 use crate::mesh::outgoing::Post;
 use crate::message::{Likeness, Message, Messages, Upcoming};
+use crate::pressure::Pressure;
 use crate::queue::Queue;
+use crate::queue::terms::Signal;
 use crate::routing::route::RouteScratch;
 use crate::routing::topology::Topology;
 use crate::settings::Settings;
-use crate::shard::event::{Alarms, Operation};
 use crate::storage::log::{Log, LogId};
 use crate::storage::store::{MessageId, Store};
 use crate::timer::Timers;
@@ -85,7 +89,7 @@ pub struct Core {
     /// Scratch of publishing: where those rest that were given out and are to be acknowledged.
     pub(crate) handed: Vec<MessageId>,
     /// Reading halves that may go on, to be looked at before the turn ends.
-    pub unblocked: Vec<(ConnectionId, Block)>,
+    pub unblocked: Vec<(ConnectionId, Pressure)>,
     /// Connections that wait until the log has room.
     pub log_waiters: BTreeSet<ConnectionId>,
     /// What runs out, broker-wide: publishers wait while any alarm is on.
@@ -290,7 +294,7 @@ impl Core {
     /// The log has room again: the connections that waited for it go on before the turn ends.
     pub fn log_relieved(&mut self) {
         let waiters = std::mem::take(&mut self.log_waiters);
-        self.unblocked.extend(waiters.into_iter().map(|connection| (connection, Block::Log)));
+        self.unblocked.extend(waiters.into_iter().map(|connection| (connection, Pressure::Log)));
     }
 
     /// Sends mail that makes the receiver do something.

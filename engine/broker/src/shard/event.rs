@@ -4,9 +4,10 @@ use core::net::SocketAddr;
 
 use bytes::Bytes;
 
+use crate::alarms::Alarms;
 use crate::delivery::outbox::Outbox;
 use crate::id::ConnectionId;
-use crate::storage::log::operation::{DiskEvent, DiskOperation};
+use crate::storage::log::operation::DiskEvent;
 
 /// Something that happened outside the shard.
 #[derive(Debug)]
@@ -52,54 +53,4 @@ pub enum Event {
     Stop,
     /// All connections of all shards are gone: the log is ended in order.
     CloseLog,
-}
-
-/// What runs out, broker-wide.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Alarms {
-    /// Memory is above its limit.
-    pub memory: bool,
-    /// Free space on the data directory's file system is below its limit.
-    pub disk: bool,
-}
-
-impl Alarms {
-    /// Whether publishers have to wait.
-    pub fn any(self) -> bool {
-        self.memory || self.disk
-    }
-}
-
-/// Something the driver has to do.
-#[derive(Debug)]
-pub enum Operation {
-    /// Write the outbox to the socket, wholly; at most one at a time per connection.
-    Send {
-        /// To whom.
-        connection: ConnectionId,
-        /// What; comes back with [`Event::Sent`].
-        outbox: Outbox,
-    },
-    /// Stop receiving. Bytes that had already arrived may still be reported.
-    Pause {
-        /// From whom.
-        connection: ConnectionId,
-    },
-    /// Receive again.
-    Resume {
-        /// From whom.
-        connection: ConnectionId,
-    },
-    /// Close the socket once nothing is under way, then report [`Event::Closed`].
-    Close {
-        /// Which connection.
-        connection: ConnectionId,
-    },
-    /// Do something with the files of this shard's log, then report [`Event::Disk`].
-    Disk(DiskOperation),
-    /// End the process, after what was sent before this has had a moment to leave.
-    Fail {
-        /// Why, for the log.
-        reason: String,
-    },
 }

@@ -15,21 +15,25 @@ pub mod report;
 
 use std::sync::Arc;
 
+use crate::alarms::Alarms;
 use crate::client::channel::Answered;
-use crate::client::connection::{Block, Connection};
+use crate::client::connection::Connection;
 use crate::control::{Answer, Request};
+use crate::delivery::operation::Operation;
 use crate::delivery::outbox::Outbox;
 use crate::home::durability::Recovered;
 use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
 use crate::mesh::batch::Batch;
-use crate::mesh::mail::{Lane, Mail, Signal};
+use crate::mesh::mail::{Lane, Mail};
 use crate::message::Upcoming;
+use crate::pressure::Pressure;
 use crate::queue::Queue;
+use crate::queue::terms::Signal;
 use crate::routing::change::{Change, Delta};
 use crate::routing::topology::Topology;
 use crate::settings::Settings;
 use crate::shard::core::Core;
-use crate::shard::event::{Alarms, Event, Operation};
+use crate::shard::event::Event;
 
 /// Handshakes are given up at multiples of this. Nearly all of these deadlines come when the
 /// handshake is long over, and then one wake-up of a sleeping shard serves all of a step.
@@ -173,7 +177,7 @@ impl Shard {
         let batch = self.core.exits.post.take(to, lane)?;
         let relieved = self.core.exits.post.relieved(to);
         let publishers = relieved.publishers.into_iter();
-        self.core.unblocked.extend(publishers.map(|connection| (connection, Block::Mesh)));
+        self.core.unblocked.extend(publishers.map(|connection| (connection, Pressure::Mesh)));
         self.core.room_again(relieved.consumers);
         Some(batch)
     }

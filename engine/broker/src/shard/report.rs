@@ -2,16 +2,17 @@
 
 use hdrhistogram::Histogram as PreciseHistogram;
 
+use crate::alarms::Alarms;
 use crate::catalog::name::Name;
-use crate::client::connection::{Block, Connection};
+use crate::client::connection::Connection;
 use crate::delivery::body_bytes::BodyBytes;
 use crate::histogram::Histogram;
 use crate::home::paging::Damage;
 use crate::id::ShardId;
+use crate::pressure::Pressure;
 use crate::queue::Counts;
 use crate::shard::Shard;
 use crate::shard::core::ShardCounts;
-use crate::shard::event::Alarms;
 use crate::storage::log::LogCounts;
 
 /// The state of one shard at one moment.
@@ -196,7 +197,7 @@ impl Shard {
     /// Connections that read nothing for now, by what they wait for.
     pub fn blocked_counts(&self) -> BlockedCounts {
         let sessions = || self.reading_halves().filter_map(Connection::session);
-        let [mesh, log, alarm, backlog] = Block::ALL.map(|block| {
+        let [mesh, log, alarm, backlog] = Pressure::ALL.map(|block| {
             sessions().filter(|session| session.blocks.since(block).is_some()).count()
         });
         BlockedCounts { alarm, log, mesh, backlog }

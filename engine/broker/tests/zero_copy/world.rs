@@ -11,13 +11,14 @@ use leveret_amqp::method::{
 };
 use leveret_amqp::{TableBuilder, TableRef};
 use leveret_broker::delivery::body_bytes::BodyBytes;
+use leveret_broker::delivery::operation::Operation;
 use leveret_broker::id::{ConnectionId, Instant, ShardId};
 use leveret_broker::mesh::mail::Lane;
 use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::shard::control_member::ControlMember;
-use leveret_broker::shard::event::{Event, Operation};
+use leveret_broker::shard::event::Event;
 
 /// Bytes of a receive buffer.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;

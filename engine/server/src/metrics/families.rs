@@ -1,8 +1,8 @@
 //! The tables of what is shown: name, help, and where the value comes from.
 
+use leveret_broker::alarms::Alarms;
 use leveret_broker::delivery::body_bytes::Copies;
 use leveret_broker::shard::core::ShardCounts;
-use leveret_broker::shard::event::Alarms;
 use leveret_broker::shard::report::{BlockedCounts, LogReport, QueueReport, Report};
 use leveret_broker::storage::log::LogCounts;
 use leveret_ring::RingCounters;

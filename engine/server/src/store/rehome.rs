@@ -14,8 +14,7 @@ use std::io;
 use std::path::Path;
 
 use leveret_broker::id::Instant;
-use leveret_broker::message::Message;
-use leveret_broker::message::{Body, Likeness};
+use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
 use leveret_broker::storage::log::record::{self, MarkRecord, Record, Stamp};
 use leveret_broker::storage::log::recovery::RecoveredLog;

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use crate::consumer::Consumer;
 use crate::history::{Delivered, Id, Outcome, Published};
 use crate::random::Random;
-use crate::topology;
-use crate::traffic;
 use crate::unconfirmed::Unconfirmed;
 use crate::wire::{Cut, Received, Wire};
+use crate::{topology, traffic};
 
 const PUBLISHERS: u32 = 3;
 pub(crate) const CONSUMERS: u8 = 3;

@@ -2,11 +2,10 @@
 
 use std::process::Command;
 
-use crate::lapin_client;
 use crate::program::Program;
 use crate::stage::{Scenario, Stage};
-use crate::tools;
 use crate::tutorials::Edition;
+use crate::{lapin_client, tools};
 
 /// pika 0.13.1, the API of 2018.
 pub(crate) const PIKA_013: &[Scenario] = &[

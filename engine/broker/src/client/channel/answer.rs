@@ -12,7 +12,8 @@ use crate::catalog::object::QueueMeta;
 use crate::control::{Outcome as ControlOutcome, QueueDeclaration, Request};
 use crate::error::Exception;
 use crate::id::{ChannelKey, QueueId};
-use crate::mesh::mail::{Mail, QueueAnswer, QueueRequest, Signal};
+use crate::mesh::mail::{Mail, QueueAnswer, QueueRequest};
+use crate::queue::terms::Signal;
 
 use super::call::{Call, Flow, Outcome};
 

@@ -17,7 +17,8 @@ use crate::delivery::channel::Outbound;
 use crate::delivery::confirms::Confirms;
 use crate::error::Exception;
 use crate::id::{QueueId, ShardId};
-use crate::mesh::mail::{Mail, QueueRequest, Signal};
+use crate::mesh::mail::{Mail, QueueRequest};
+use crate::queue::terms::Signal;
 use crate::shard::core::Core;
 use std::sync::Arc;
 

@@ -9,8 +9,9 @@ use crate::catalog::permission::{Access, ResourceKind};
 use crate::delivery::unacked::Source;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey};
-use crate::mesh::mail::{Got, QueueRequest, Subscription};
+use crate::mesh::mail::{Got, QueueRequest};
 use crate::message::Message;
+use crate::queue::terms::Subscription;
 use crate::shard::core::Core;
 
 use super::answer::Awaited;

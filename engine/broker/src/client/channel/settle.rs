@@ -7,7 +7,8 @@ use leveret_amqp::method::{BasicAck, BasicNack, BasicRecoverOk, BasicReject};
 use crate::delivery::unacked::{Run, Source};
 use crate::error::Exception;
 use crate::id::ChannelKey;
-use crate::mesh::mail::{Lane, Settlement};
+use crate::mesh::mail::Lane;
+use crate::queue::terms::Settlement;
 use crate::shard::core::Core;
 
 use super::call::{Call, Flow, Outcome};

@@ -8,8 +8,8 @@ use crate::catalog::object::Destination;
 use crate::delivery::unacked::Run;
 use crate::error::Exception;
 use crate::mesh::batch::{Batch, Parcel};
-use crate::mesh::mail::Settlement;
 use crate::message::Message;
+use crate::queue::terms::Settlement;
 
 use super::call::{Call, Flow, Outcome};
 use super::settle::unknown;

@@ -6,36 +6,19 @@
 
 use leveret_amqp::method::{ConnectionBlocked, ConnectionUnblocked};
 
+use crate::alarms::Alarms;
 use crate::id::Instant;
+use crate::pressure::Pressure;
 use crate::shard::core::Core;
-use crate::shard::event::Alarms;
 
 use super::{Connection, Stage};
-
-/// A reason not to read on. Each ends on its own, see [`Connection::relieved`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Block {
-    /// The mesh lane towards another home, or that home's log, is backed up.
-    Mesh,
-    /// The log is backed up.
-    Log,
-    /// Memory or disk space runs out.
-    Alarm,
-    /// A queue's consumers are behind and may catch up in a moment; see [`crate::home::backlog`].
-    Backlog,
-}
-
-impl Block {
-    /// Every reason.
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Log, Self::Alarm, Self::Backlog];
-}
 
 /// The reasons that hold a connection back now.
 #[derive(Debug, Default)]
 pub struct Blocks {
-    /// Bit `Block as u8` is set while the reason stands.
+    /// Bit `Pressure as u8` is set while the reason stands.
     standing: u8,
-    since: [Instant; Block::ALL.len()],
+    since: [Instant; Pressure::ALL.len()],
 }
 
 impl Blocks {
@@ -46,42 +29,40 @@ impl Blocks {
     }
 
     /// Since when a reason stands.
-    pub fn since(&self, block: Block) -> Option<Instant> {
-        (self.standing & block.bit() != 0).then_some(self.since[block as usize])
+    pub fn since(&self, block: Pressure) -> Option<Instant> {
+        (self.standing & bit(block) != 0).then_some(self.since[block as usize])
     }
 
     /// Adds a reason; false where it stands already.
-    pub fn add(&mut self, block: Block, now: Instant) -> bool {
+    pub fn add(&mut self, block: Pressure, now: Instant) -> bool {
         if self.since(block).is_some() {
             return false;
         }
-        self.standing |= block.bit();
+        self.standing |= bit(block);
         self.since[block as usize] = now;
         true
     }
 
     /// Ends a reason; false where it did not stand.
-    pub fn lift(&mut self, block: Block) -> bool {
+    pub fn lift(&mut self, block: Pressure) -> bool {
         let stood = self.since(block).is_some();
-        self.standing &= !block.bit();
+        self.standing &= !bit(block);
         stood
     }
 }
 
-impl Block {
-    const fn bit(self) -> u8 {
-        1 << self as u8
-    }
+const fn bit(block: Pressure) -> u8 {
+    1 << block as u8
 }
 
 impl Connection {
     /// One reason is over; reads on where it was the last.
-    pub fn relieved(&mut self, core: &mut Core, block: Block) {
+    pub fn relieved(&mut self, core: &mut Core, block: Pressure) {
         let Stage::Running(session) = &mut self.stage else {
             return;
         };
         let stood = session.blocks.lift(block);
-        if stood && block == Block::Alarm && std::mem::take(&mut session.told_blocked) {
+        if stood && block == Pressure::Alarm && std::mem::take(&mut session.told_blocked) {
             self.write(core, 0, &ConnectionUnblocked {});
         }
         self.resume(core);
@@ -96,7 +77,7 @@ impl Connection {
             return;
         };
         if !core.alarms.any() {
-            self.relieved(core, Block::Alarm);
+            self.relieved(core, Pressure::Alarm);
         } else if session.blocks.any() {
             self.block_by_alarm(core);
         }
@@ -109,7 +90,7 @@ impl Connection {
         let Stage::Running(session) = &mut self.stage else {
             return;
         };
-        if !session.blocks.add(Block::Alarm, core.now) {
+        if !session.blocks.add(Pressure::Alarm, core.now) {
             return;
         }
         if session.opened.capabilities.connection_blocked {
@@ -136,14 +117,14 @@ mod tests {
     fn reasons_stand_and_end_each_on_its_own() {
         let mut blocks = Blocks::default();
         assert!(!blocks.any());
-        for (block, now) in Block::ALL.into_iter().zip(1..) {
+        for (block, now) in Pressure::ALL.into_iter().zip(1..) {
             assert!(blocks.add(block, Instant(now)));
             assert!(!blocks.add(block, Instant(9)), "it stands since before");
             assert_eq!(blocks.since(block), Some(Instant(now)));
         }
-        assert!(blocks.lift(Block::Log) && !blocks.lift(Block::Log));
-        assert_eq!(blocks.since(Block::Log), None);
-        assert!(blocks.lift(Block::Mesh) && blocks.any());
-        assert!(blocks.lift(Block::Alarm) && blocks.lift(Block::Backlog) && !blocks.any());
+        assert!(blocks.lift(Pressure::Log) && !blocks.lift(Pressure::Log));
+        assert_eq!(blocks.since(Pressure::Log), None);
+        assert!(blocks.lift(Pressure::Mesh) && blocks.any());
+        assert!(blocks.lift(Pressure::Alarm) && blocks.lift(Pressure::Backlog) && !blocks.any());
     }
 }

@@ -9,11 +9,11 @@ use leveret_amqp::reply::reply_text;
 
 use crate::client::channel::{Awaited, Awaiting};
 use crate::control::Request;
+use crate::delivery::operation::Operation;
 use crate::error::Exception;
 use crate::id::{ChannelKey, ShardId};
 use crate::mesh::mail::Mail;
 use crate::shard::core::Core;
-use crate::shard::event::Operation;
 
 use super::{Connection, Deadline, Stage};
 
@@ -243,7 +243,7 @@ impl Connection {
         let Stage::Running(session) = &mut self.stage else {
             return homes;
         };
-        if session.blocks.lift(super::Block::Log) {
+        if session.blocks.lift(crate::pressure::Pressure::Log) {
             core.log_waiters.remove(&self.id);
         }
         let owns_exclusive = std::mem::take(&mut session.owns_exclusive);

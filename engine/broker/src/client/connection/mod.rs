@@ -25,7 +25,7 @@ use crate::error::Exception;
 use crate::id::{ConnectionId, Owner};
 use crate::shard::core::Core;
 
-pub use block::{Block, Blocks};
+pub use block::Blocks;
 pub use close::Ending;
 pub use heartbeat::Heartbeat;
 pub use session::Session;

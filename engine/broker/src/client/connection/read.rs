@@ -8,10 +8,10 @@ use leveret_amqp::frame::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHO
 
 use crate::client::channel::{Answered, Awaited, Awaiting, Call, Channel};
 use crate::client::frame_text::unexpected_frame;
+use crate::delivery::operation::Operation;
 use crate::error::Exception;
 use crate::id::ChannelKey;
 use crate::shard::core::Core;
-use crate::shard::event::Operation;
 
 use super::close::Ending;
 use super::{Connection, PENDING_BUFFERS_MAX, Stage};

@@ -3,10 +3,11 @@
 use crate::client::channel::Awaiting;
 use crate::client::handshake::Opened;
 use crate::id::{ConnectionId, Instant, Owner, ShardId};
+use crate::pressure::Pressure;
 use crate::routing::topology::Topology;
 use crate::shard::core::Core;
 
-use super::block::{Block, Blocks};
+use super::block::Blocks;
 
 /// An open connection without its channels.
 #[derive(Debug)]
@@ -69,10 +70,10 @@ impl Session {
 
     fn wait_to_publish(&mut self, core: &mut Core, home: ShardId) {
         if home != core.id {
-            if self.blocks.add(Block::Mesh, core.now) {
+            if self.blocks.add(Pressure::Mesh, core.now) {
                 core.exits.post.wait_to_publish(home, self.id);
             }
-        } else if self.blocks.add(Block::Log, core.now) {
+        } else if self.blocks.add(Pressure::Log, core.now) {
             // See [`Core::log_relieved`].
             core.log_waiters.insert(self.id);
         }

@@ -17,11 +17,12 @@ use std::{fmt, slice};
 
 use bytes::Bytes;
 
-use crate::delivery::writers::Delivery;
 use crate::id::{ChannelKey, Instant, QueueId};
+use crate::mesh::delivery::Delivery;
 use crate::message::{Body, Likeness, Message, Messages, Upcoming};
 
-use super::mail::{Deliveries, Mail, Settlement};
+use super::mail::Mail;
+use crate::queue::terms::{Deliveries, Settlement};
 
 /// A batch is closed at this many bytes, those of bodies that it refers to included: enough to pay
 /// a place in the mesh once per many messages, and a full lane is bounded.

@@ -1,6 +1,6 @@
 use crate::id::ConsumerKey;
 use crate::message::First;
-use crate::queue::state::Holder;
+use crate::queue::terms::Holder;
 
 use super::*;
 

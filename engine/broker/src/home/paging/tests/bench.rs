@@ -11,12 +11,11 @@ use crate::catalog::object::QueueMeta;
 use crate::home::paging::record_in;
 use crate::id::{ChannelKey, ConsumerKey, Instant, Owner, QueueId, SECOND_NS, ShardId, VhostId};
 use crate::mesh::batch::Batch;
-use crate::mesh::mail::{
-    Deliveries, Lane, Mail, QueueAnswer, QueueRequest, Settlement, Signal, Subscription,
-};
+use crate::mesh::mail::{Lane, Mail, QueueAnswer, QueueRequest};
 use crate::message::{Body, Likeness, Message, Messages};
 use crate::queue::Queue;
 use crate::queue::ready::Entry;
+use crate::queue::terms::{Deliveries, Settlement, Signal, Subscription};
 use crate::routing::topology::Topology;
 use crate::settings::Settings;
 use crate::shard::core::Core;

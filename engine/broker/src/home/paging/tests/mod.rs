@@ -4,7 +4,7 @@ mod bench;
 
 use super::*;
 use crate::id::ShardId;
-use crate::mesh::mail::Settlement;
+use crate::queue::terms::Settlement;
 use crate::storage::log::QueueRef;
 
 use bench::{BUDGET_BYTES, Bench, SEGMENT_BYTES};
