@@ -211,7 +211,7 @@ fn where_io_uring_is_forbidden_it_says_so_and_binds_nothing() {
     // A taken port would be told first if anything were bound.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = forbidden(&["--listen", &address]);
+    let output = forbidden(&["--listen", &address, "--http", "none", "--metrics", "none"]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(78), "{text}");
     for part in ["seccomp", "kernel.io_uring_disabled", "leveret check"] {

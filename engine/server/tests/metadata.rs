@@ -64,7 +64,8 @@ fn a_damaged_database_is_refused_in_words_and_kept() {
     let mut damaged = sound.clone();
     damaged[..4096].fill(0x5A);
     std::fs::write(&path, &damaged).unwrap();
-    let output = process::run(&["serve", "--listen", "127.0.0.1:0"], &directory);
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--http", "none", "--metrics", "none"];
+    let output = process::run(&serve, &directory);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("metadata.redb: it is damaged") && text.contains("Restore"), "{text}");
