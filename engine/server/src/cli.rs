@@ -65,7 +65,7 @@ pub(crate) struct ServeArguments {
     /// A TOML file with options; the command line overrides it
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// What to log: error, warn, info, debug or trace [default: info]
+    /// What to log: off, error, warn, info, debug or trace, also TARGET=LEVEL [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
     /// Print every option with its meaning, limit and present value as TOML, and exit

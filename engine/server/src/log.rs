@@ -5,14 +5,27 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 /// The least time between two lines of one [`Rate`].
 const RATE_PERIOD: Duration = Duration::from_secs(1);
 
+/// Why a filter is refused.
+#[derive(Debug, Error)]
+pub(crate) enum FilterError {
+    /// A word where a level belongs.
+    #[error("`{}` is not a level; use off, error, warn, info, debug or trace, or TARGET=LEVEL",
+            .0.escape_debug())]
+    Level(String),
+    /// Something is wrong with a target.
+    #[error(transparent)]
+    Target(#[from] ParseError),
+}
+
 /// Starts logging. Does nothing where it was started before, as it may be in tests.
-pub(crate) fn start(directives: &str) -> Result<(), ParseError> {
+pub(crate) fn start(directives: &str) -> Result<(), FilterError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(directives)?)
         .with_writer(std::io::stderr)
@@ -24,9 +37,36 @@ pub(crate) fn start(directives: &str) -> Result<(), ParseError> {
     Ok(())
 }
 
-/// The filter of the option `log`.
-pub(crate) fn filter(directives: &str) -> Result<EnvFilter, ParseError> {
-    EnvFilter::builder().parse(directives)
+/// The filter of the option `log`. Levels are looked at here, because a word that is none would be
+/// taken for a target, and a filter that has nothing but targets silences all others.
+pub(crate) fn filter(directives: &str) -> Result<EnvFilter, FilterError> {
+    let known: Result<Vec<String>, _> = directives.split(',').map(directive).collect();
+    Ok(EnvFilter::builder().parse(known?.join(","))?)
+}
+
+/// `LEVEL` or `TARGET=LEVEL`, with the level in our words.
+fn directive(text: &str) -> Result<String, FilterError> {
+    let text = text.trim();
+    let (target, word) = match text.rsplit_once('=') {
+        Some((target, word)) => (Some(target), word),
+        None => (None, text),
+    };
+    let level = level(word).ok_or_else(|| FilterError::Level(word.to_owned()))?;
+    Ok(target.map_or(level.to_owned(), |target| format!("{target}={level}")))
+}
+
+/// The level of this name. `RabbitMQ` has more of them: each stands for the one of ours that shows
+/// all it asks for.
+fn level(word: &str) -> Option<&'static str> {
+    Some(match &*word.to_ascii_lowercase() {
+        "off" | "none" => "off",
+        "error" | "critical" | "alert" | "emergency" => "error",
+        "warn" | "warning" => "warn",
+        "info" | "notice" => "info",
+        "debug" => "debug",
+        "trace" => "trace",
+        _ => return None,
+    })
 }
 
 /// Lets one line a second through, so that a flood of clients cannot flood the log.
@@ -88,5 +128,31 @@ mod tests {
     fn filters_are_checked() {
         assert!(filter("info").is_ok() && filter("warn,leveret_server=debug").is_ok());
         assert!(filter("a=b=c").is_err());
+        for (text, word) in [
+            ("loud", "loud"),
+            ("leveret_server", "leveret_server"),
+            ("info,warm", "warm"),
+            ("leveret_server=loud", "loud"),
+            ("info,", ""),
+        ] {
+            let error = filter(text).unwrap_err().to_string();
+            let expected = format!("`{word}` is not a level; use off, error, warn, info, debug");
+            assert!(error.starts_with(&expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_rabbitmq_are_levels_too() {
+        for (given, expected) in [
+            ("warning", "warn"),
+            ("none", "off"),
+            ("critical", "error"),
+            ("notice", "info"),
+            ("Warning", "warn"),
+            ("warning, leveret_broker=none", "warn,leveret_broker=off"),
+        ] {
+            let shown = EnvFilter::builder().parse(expected).unwrap().to_string();
+            assert_eq!(filter(given).unwrap().to_string(), shown, "{given}");
+        }
     }
 }

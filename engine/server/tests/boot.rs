@@ -1,5 +1,7 @@
 //! Starting the real binary: what it says, what it refuses, and with which exit code.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in test functions only")]
+
 mod process;
 
 use std::net::TcpListener;
@@ -69,12 +71,15 @@ fn a_wrong_configuration_is_refused_before_anything_happens() {
     let directory = Directory::new();
     let unknown = directory.file("unknown.toml", "shards = 1\nhartbeat_s = 3\n");
     let limit = directory.file("limit.toml", "frame_max_bytes = 12\n");
+    let level = directory.file("level.toml", "log = 'warm'\n");
     let cases = [
         (vec!["--config", unknown.to_str().unwrap()], "hartbeat_s"),
         (vec!["--config", limit.to_str().unwrap()], "8192 to 16777216"),
+        (vec!["--config", level.to_str().unwrap()], "`warm` is not a level"),
         (vec!["--config", "missing.toml"], "missing.toml"),
         (vec!["serve", "--shards", "0"], "1 to 1024"),
         (vec!["--listen", "localhost"], "ADDR:PORT"),
+        (vec!["--log", "loud"], "off, error, warn, info, debug or trace"),
         (vec!["--no-such-option"], "--no-such-option"),
     ];
     for (arguments, reason) in cases {
@@ -120,24 +125,46 @@ fn check_says_whether_it_could_run() {
 
 #[test]
 fn the_inherited_mask_is_respected() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let allowed =
-        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim();
-    let core = allowed.split([',', '-']).next().unwrap();
-    let mut command = Command::new("taskset");
-    command.args(["-c", core, env!("CARGO_BIN_EXE_leveret")]);
-    let mut broker = Broker::start_with(command, &[]);
+    let core = &*first_core();
+    let mut broker = Broker::start_with(on_core(core), &[]);
     let expected = format!("shards: 1 shard on core {core}; ");
     assert!(broker.banner.iter().any(|line| line.starts_with(&expected)), "{:?}", broker.banner);
     assert!(!broker.drain_stderr().contains("WARN"));
 
-    let mut command = Command::new("taskset");
-    command.args(["-c", core, env!("CARGO_BIN_EXE_leveret")]);
-    let mut crowded = Broker::start_with(command, &["--shards", "3"]);
+    let mut crowded = Broker::start_with(on_core(core), &["--shards", "3"]);
     let expected = format!("shards: 3 shards on core {core}, shared; ");
     assert!(crowded.banner.iter().any(|line| line.starts_with(&expected)), "{:?}", crowded.banner);
     crowded.wait_for_log("more shards than cores");
     Client::open(crowded.address("amqp")).open_channel();
+}
+
+/// A core that this process may use.
+fn first_core() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    allowed.unwrap().trim().split([',', '-']).next().unwrap().to_owned()
+}
+
+/// Starts the binary where it may use one core.
+fn on_core(core: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", core, env!("CARGO_BIN_EXE_leveret")]);
+    command
+}
+
+#[test]
+fn levels_may_be_named_as_rabbitmq_does() {
+    let core = first_core();
+    for (level, is_said) in [("warning", true), ("critical", false), ("none", false)] {
+        let arguments = ["--shards", "3", "--log", level];
+        let mut broker = Broker::start_with(on_core(&core), &arguments);
+        if is_said {
+            broker.wait_for_log("more shards than cores");
+        } else {
+            let log = broker.drain_stderr();
+            assert!(!log.contains("more shards than cores"), "{level}: {log}");
+        }
+    }
 }
 
 #[test]

@@ -123,7 +123,8 @@ options! {
     cluster_name: Option<String> = None, Limit::Bytes(1, 256),
         "`cluster_name` in the server properties and in metrics. Not set: leveret@HOST.";
     log: String = "info".into(), Limit::Bytes(1, 1024),
-        "What is logged to stderr: error, warn, info, debug or trace, also per target (a=b,c=d).";
+        "What is logged to stderr: off, error, warn, info, debug or trace, also per target \
+         (info,TARGET=LEVEL). `RabbitMQ`'s words for levels do too.";
 }
 
 /// Why a configuration is refused.

@@ -90,6 +90,7 @@ fn values_outside_of_their_limit_are_refused_with_the_limit() {
         ("product = ''", "1 to 512 bytes"),
         ("outbox_low_bytes = 1048576", "must be less than outbox_high_bytes"),
         ("log = 'a=b=c'", "is not a log filter"),
+        ("log = 'loud'", "`loud` is not a level; use off, error, warn, info, debug or trace"),
     ];
     for (text, expected) in cases {
         let reason = refusal(text);
