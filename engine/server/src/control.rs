@@ -8,8 +8,10 @@ use leveret_broker::id::ShardId;
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::shard::control_member::ControlMember;
 use leveret_ring::{Completion, Endpoint, Ring, RingConfig, RingError, Wait, WakeTarget};
+use tracing::warn;
 
 use crate::driver::LANES;
+use crate::log::Rate;
 use crate::metadata::MetadataThread;
 use crate::shared::{Shared, Stage};
 
@@ -26,6 +28,9 @@ const QUIET_MIN: Duration = Duration::from_millis(20);
 /// ... and for so many times as long as that work took last. A merge of a million patterns takes a
 /// tenth of a second, of a core that a shard may need: it gets a tenth of it at most.
 const QUIET_FACTOR: u32 = 10;
+
+/// Lines about new queues per second: enough to see a pattern, as in the control state.
+const WARNING_LINES_MAX: u32 = 64;
 
 /// The ring of the control thread: it wakes and is woken, and has no sockets, so the least that a
 /// ring may have will do.
@@ -63,6 +68,7 @@ pub(crate) struct TurnState {
     idle_work_took: Duration,
     /// Mail waits for a lane that is full.
     lane_full: bool,
+    warnings: Rate,
 }
 
 impl TurnState {
@@ -103,6 +109,7 @@ impl ControlDriver {
             }
             self.store_changes();
             self.send_mail();
+            self.report_warnings();
         }
     }
 
@@ -171,6 +178,23 @@ impl ControlDriver {
             if sent && self.mesh.needs_wake(to) {
                 self.ring.wake(&self.wakes[to]);
             }
+        }
+    }
+
+    /// Says which new queues will not do what their arguments ask for.
+    fn report_warnings(&mut self) {
+        while let Some(warning) = self.member.poll_warning() {
+            self.state.warnings.withhold(warning.withheld);
+            let Some(withheld) = self.state.warnings.admit_some(WARNING_LINES_MAX) else {
+                continue;
+            };
+            warn!(
+                withheld,
+                "queue {:?} in vhost {:?} is declared with arguments that have no effect yet: {}",
+                warning.queue,
+                warning.vhost,
+                warning.arguments.join(", ")
+            );
         }
     }
 }

@@ -141,7 +141,7 @@ fn remedy(error: &io::Error, option: &str) -> String {
             format!("Ports below 1024 need a privilege. Choose another with {option} ADDR:PORT.")
         }
         io::ErrorKind::AddrNotAvailable => format!(
-            "This host has no such address. Choose one that it has, or 0.0.0.0 for all, with \
+            "This host has no such address. Choose one that it has, such as 127.0.0.1, with \
              {option} ADDR:PORT."
         ),
         _ => format!("Choose another address with {option} ADDR:PORT."),

@@ -90,6 +90,11 @@ impl Rate {
         self.admit_at(Instant::now(), lines_max)
     }
 
+    /// Counts lines that were withheld before they came here.
+    pub(crate) fn withhold(&mut self, lines: u64) {
+        self.withheld += lines;
+    }
+
     fn admit_at(&mut self, now: Instant, lines_max: u32) -> Option<u64> {
         if self.last.is_none_or(|last| now.duration_since(last) >= RATE_PERIOD) {
             (self.last, self.lines) = (Some(now), 0);
@@ -121,7 +126,8 @@ mod tests {
         let mut rate = Rate::default();
         let admitted: Vec<_> = (0..4).map(|_| rate.admit_at(start, 2)).collect();
         assert_eq!(admitted, [Some(0), Some(0), None, None]);
-        assert_eq!(rate.admit_at(start + Duration::from_secs(1), 2), Some(2));
+        rate.withhold(3);
+        assert_eq!(rate.admit_at(start + Duration::from_secs(1), 2), Some(5));
     }
 
     #[test]

@@ -45,6 +45,24 @@ fn it_starts_with_defaults_and_carries_a_message() {
 }
 
 #[test]
+fn arguments_without_effect_are_in_the_log_once_per_queue() {
+    let mut broker = Broker::start(&["--shards", "2"]);
+    let mut client = Client::open(broker.address("amqp"));
+    client.open_channel();
+    for _ in 0..2 {
+        client.declare_with("limited", &[("x-max-length", 3), ("x-message-ttl", 60_000)]);
+    }
+    client.declare_with("urgent", &[("x-max-priority", 9)]);
+    // In the order of the declarations, so what was said about the first is there too.
+    broker.wait_for_log("queue \"urgent\" in vhost \"/\"");
+    let log = broker.drain_stderr();
+    let about: Vec<&str> = log.lines().filter(|line| line.contains("\"limited\"")).collect();
+    assert_eq!(about.len(), 1, "{log}");
+    assert!(about[0].contains(" WARN ") && about[0].contains("x-message-ttl, x-max-length"));
+    assert!(log.contains("have no effect yet: x-max-priority"), "{log}");
+}
+
+#[test]
 fn publisher_and_consumer_may_be_on_different_shards() {
     let broker = Broker::start(&["--shards", "4"]);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::open(broker.address("amqp"))).collect();

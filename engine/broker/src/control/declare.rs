@@ -122,6 +122,7 @@ impl Control {
         }
         self.emit(Change::QueueDeclared(Arc::new(queue)));
         self.remember_owner(id, declared);
+        self.warnings.note(&vhost, &name, table_of(&declared.arguments));
         Ok(Outcome::QueueDeclared { queue: id, name, created: true })
     }
 

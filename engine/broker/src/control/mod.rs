@@ -34,6 +34,7 @@ mod recover;
 mod request;
 mod server_name;
 mod slots;
+mod warning;
 mod write_ahead;
 
 #[cfg(test)]
@@ -60,6 +61,8 @@ pub use self::request::{
 };
 use self::server_name::ServerNames;
 use self::slots::Slots;
+pub use self::warning::Warning;
+use self::warning::Warnings;
 use self::write_ahead::WriteAhead;
 
 /// Most exchanges at a time. A shard keeps a stamp of 4 octets per slot: 4 MiB.
@@ -90,6 +93,7 @@ pub struct Control {
     next_log_id: u64,
     /// Virtual host and name of queues that were declared and cannot be restored.
     quarantined: BTreeSet<(Name, Name)>,
+    warnings: Warnings,
 }
 
 impl Control {
@@ -110,6 +114,7 @@ impl Control {
             write_ahead: None,
             next_log_id: 1,
             quarantined: BTreeSet::new(),
+            warnings: Warnings::default(),
             topology,
         };
         for exchange in control.topology.exchanges() {
@@ -208,6 +213,11 @@ impl Control {
     /// that some shard has not seen yet, such as the declaration it found.
     pub fn poll_answer(&mut self) -> Option<(ShardId, Answer)> {
         self.progress.poll_answer()
+    }
+
+    /// The next word for the log about a queue that was created.
+    pub fn poll_warning(&mut self) -> Option<Warning> {
+        self.warnings.poll()
     }
 
     /// Does work that can wait, a piece at a time: merges the compiled patterns of one topic

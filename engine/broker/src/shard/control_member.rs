@@ -6,7 +6,7 @@ use crate::mesh::mail::{Lane, Mail};
 use crate::mesh::outgoing::Post;
 use crate::routing::topology::Topology;
 
-use crate::control::{Control, DurableChange};
+use crate::control::{Control, DurableChange, Warning};
 
 /// The last member of the mesh.
 #[derive(Debug)]
@@ -37,6 +37,11 @@ impl ControlMember {
     /// That is durable; [`ControlMember::finish_turn`] sends what waited for it.
     pub fn made_durable(&mut self, through: u64) {
         self.control.made_durable(through);
+    }
+
+    /// What to log next; see [`Control::poll_warning`].
+    pub fn poll_warning(&mut self) -> Option<Warning> {
+        self.control.poll_warning()
     }
 
     /// Takes requests from a shard. Returns the emptied batch, for its sender to fill again.

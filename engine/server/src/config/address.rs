@@ -63,8 +63,7 @@ pub(crate) fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     }
     text.parse().map(Some).map_err(|_| {
         format!(
-            "`{}` is not ADDR:PORT with a numeric address, such as 127.0.0.1:5672, 0.0.0.0:5672 or \
-             [::1]:5672",
+            "`{}` is not ADDR:PORT with a numeric address, such as 127.0.0.1:5672 or [::1]:5672",
             text.escape_debug()
         )
     })

@@ -57,17 +57,26 @@ impl Client {
 
     /// Declares a queue with default properties.
     pub(crate) fn declare(&mut self, queue: &str) {
-        self.declare_queue(queue, false);
+        self.declare_queue(queue, false, &[]);
     }
 
     /// Declares a durable queue.
     pub(crate) fn declare_durable(&mut self, queue: &str) {
-        self.declare_queue(queue, true);
+        self.declare_queue(queue, true, &[]);
     }
 
-    fn declare_queue(&mut self, queue: &str, durable: bool) {
-        let bits = u8::from(durable) << 1;
-        self.method(1, 50, 10, &[&[0, 0][..], &short(queue), &[bits], &[0; 4]].concat());
+    /// Declares a queue with arguments, each a number.
+    pub(crate) fn declare_with(&mut self, queue: &str, arguments: &[(&str, i32)]) {
+        let field =
+            |(name, value): &(&str, i32)| [&short(name)[..], b"I", &value.to_be_bytes()].concat();
+        let fields: Vec<_> = arguments.iter().map(field).collect();
+        self.declare_queue(queue, false, &fields.concat());
+    }
+
+    fn declare_queue(&mut self, queue: &str, durable: bool, arguments: &[u8]) {
+        let bits = [u8::from(durable) << 1];
+        let names = [&[0, 0][..], &short(queue)].concat();
+        self.method(1, 50, 10, &[&names[..], &bits, &sized(arguments)].concat());
         self.expect(50, 11);
     }
 

@@ -262,6 +262,16 @@ pub(crate) fn known_arguments(kind: QueueKind) -> impl Iterator<Item = &'static 
     KNOWN.iter().filter(move |known| known.belongs_to(kind)).map(|known| known.name)
 }
 
+/// Those of a new queue's arguments that ask for something that is not there yet. Not among them
+/// is what only advises `RabbitMQ` where to keep a queue.
+pub(crate) fn without_effect(table: TableRef<'_>) -> Vec<&'static str> {
+    // False is no single active consumer, a negative delivery limit is none.
+    let asks = |value: Value<'_>| {
+        value.as_bool() != Some(false) && value.as_integer().is_none_or(|number| number >= 0)
+    };
+    WITHOUT_EFFECT.into_iter().filter(|name| table.get(name).is_some_and(asks)).collect()
+}
+
 /// The `x-match` argument of a binding from a headers exchange.
 ///
 /// # Errors
@@ -422,6 +432,21 @@ const KNOWN: &[Known] = &[
     Known::both("x-queue-leader-locator", check_leader_locator),
     Known::classic("x-queue-master-locator", |_, _| Ok(())),
     Known::quorum("x-delivery-limit", |_, _| Ok(())),
+];
+
+/// Checked, compared and without effect; `docs/COMPATIBILITY.md` lists them too.
+const WITHOUT_EFFECT: [&str; 11] = [
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-delivery-limit",
 ];
 
 /// Arguments that only streams know.

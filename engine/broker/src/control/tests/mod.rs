@@ -240,6 +240,63 @@ fn queues_are_declared_once() {
     );
 }
 
+/// Whoever relies on what is not there yet reads so in the log, once and not with each redeclare.
+#[test]
+fn arguments_without_effect_are_a_warning_once() {
+    let mut control = new_control();
+    let with = |name: &str, arguments: TableBuilder| {
+        let arguments = arguments.finish().as_bytes().clone();
+        QueueDeclaration { arguments, ..queue(name) }
+    };
+    let limited = TableBuilder::new()
+        .int("x-max-length", 3)
+        .int("x-message-ttl", 60_000)
+        .long_str("x-queue-mode", "lazy");
+    let limited = with("limited", limited);
+    for created in [true, false] {
+        assert_eq!(ask_declare(&mut control, limited.clone()).2, created);
+    }
+    let vhost = Name::from("/");
+    let arguments = vec!["x-message-ttl", "x-max-length"];
+    let queue_name = Name::from("limited");
+    let expected = Warning { vhost, queue: queue_name, arguments, withheld: 0 };
+    assert_eq!(control.poll_warning(), Some(expected));
+    assert_eq!(control.poll_warning(), None);
+
+    // Neither of these asks for anything.
+    ask_declare(&mut control, queue("plain"));
+    let unlimited =
+        TableBuilder::new().long_str("x-queue-type", "quorum").int("x-delivery-limit", -1);
+    let unlimited = QueueDeclaration { durable: true, ..with("unlimited", unlimited) };
+    ask_declare(&mut control, unlimited);
+    let shared = TableBuilder::new().bool("x-single-active-consumer", false);
+    ask_declare(&mut control, with("shared", shared));
+    assert_eq!(control.poll_warning(), None);
+
+    // A refused declaration makes no queue.
+    let refused = with("refused", TableBuilder::new().int("x-max-length", -1));
+    ask(&mut control, Request::DeclareQueue(channel(0, 0, 1), refused)).unwrap_err();
+    assert_eq!(control.poll_warning(), None);
+}
+
+#[test]
+fn warnings_that_nobody_takes_are_counted() {
+    let mut control = new_control();
+    let declare = |control: &mut Control, name: &str| {
+        let arguments = TableBuilder::new().int("x-expires", 60_000).finish().as_bytes().clone();
+        ask_declare(control, QueueDeclaration { arguments, ..queue(name) });
+    };
+    for number in 0..70 {
+        declare(&mut control, &format!("q{number}"));
+    }
+    let withheld: Vec<u64> =
+        std::iter::from_fn(|| control.poll_warning()).map(|warning| warning.withheld).collect();
+    assert_eq!((withheld.len(), withheld[0]), (64, 6));
+    assert!(withheld[1..].iter().all(|count| *count == 0));
+    declare(&mut control, "another");
+    assert_eq!(control.poll_warning().unwrap().withheld, 0);
+}
+
 #[test]
 fn a_queue_reported_gone_may_be_declared_again() {
     let mut control = new_control();
