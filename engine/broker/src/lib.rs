@@ -40,3 +40,4 @@ pub mod settings;
 pub mod shard;
 pub mod storage;
 pub mod timer;
+pub mod turn;

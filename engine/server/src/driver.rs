@@ -162,7 +162,7 @@ impl Driver {
         let sleeps = wait != Wait::No;
         if sleeps || self.state.turns >= TURNS_PER_FIGURE {
             self.state.turns = 0;
-            self.shared.resources.publish(self.index, self.shard.core().memory_bytes());
+            self.shared.resources.publish(self.index, self.shard.backend().memory_bytes());
         }
     }
 
@@ -448,7 +448,7 @@ impl Driver {
             // The main thread listens until the process ends.
             let _ = self.notices.send(Notice::Stopped);
         }
-        let closed = self.state.told_to_close && self.shard.core().is_log_settled();
+        let closed = self.state.told_to_close && self.shard.backend().home.is_log_settled();
         if closed && !std::mem::replace(&mut self.state.close_reported, true) {
             let _ = self.notices.send(Notice::Closed);
         }

@@ -166,12 +166,12 @@ fn shard_snapshot(shard: u16, look: &Look) -> ShardSnapshot {
         flow: Flow {
             ready: report.messages_ready as u64,
             unacked: report.messages_unacked as u64,
-            published: counts.published,
-            delivered: counts.delivered_auto_ack
-                + counts.delivered_manual_ack
-                + counts.got_auto_ack
-                + counts.got_manual_ack,
-            acknowledged: counts.acknowledged,
+            published: counts.client.published,
+            delivered: counts.home.delivered_auto_ack
+                + counts.home.delivered_manual_ack
+                + counts.client.got_auto_ack
+                + counts.client.got_manual_ack,
+            acknowledged: counts.client.acknowledged,
         },
         publish_to_deliver: latency_of_shard(&report.publish_to_deliver),
         time_in_queue: latency_of_shard(&report.time_in_queue),
@@ -265,10 +265,10 @@ pub(crate) mod tests {
         report.alarms.memory = true;
         report.blocked.alarm = 1;
         report.queues = queues.len();
-        report.counts.published = 100;
-        report.counts.delivered_auto_ack = 60;
-        report.counts.got_manual_ack = 5;
-        report.counts.damaged = 2;
+        report.counts.client.published = 100;
+        report.counts.home.delivered_auto_ack = 60;
+        report.counts.client.got_manual_ack = 5;
+        report.counts.home.damaged = 2;
         report.messages_paged_out = 7;
         let mut log = LogReport { live_bytes: 600, ..LogReport::default() };
         log.counts.commits = 11;
@@ -295,7 +295,7 @@ pub(crate) mod tests {
             counts: Counts::default(),
             latency: Some((latency.clone(), latency)),
         };
-        report.counts.published = published;
+        report.counts.client.published = published;
         report
     }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use leveret_amqp::Method;
 use leveret_amqp::method::BasicGet;
 use leveret_broker::alarms::Alarms;
+use leveret_broker::client::backend::Backend;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::report::BlockedCounts;
 
@@ -274,8 +275,8 @@ impl Run {
     }
 
     fn ready(&self, name: &str) -> usize {
-        let queues = self.world.shards().iter().flat_map(|shard| &shard.core().queues);
-        let named = queues.flatten().filter(|queue| &*queue.meta.name == name && !queue.closing);
+        let queues = self.world.shards().iter().flat_map(|shard| shard.backend().home.queues());
+        let named = queues.filter(|queue| &*queue.meta.name == name && !queue.closing);
         named.map(|queue| queue.state.ready_count()).sum()
     }
 
@@ -294,7 +295,8 @@ impl Run {
         self.come_to_rest()?;
         let stopped = self.world.shards().iter().all(leveret_broker::shard::Shard::is_stopped);
         // Bodies at rest may be in some.
-        let kept = self.world.shards().iter().map(|shard| shard.core().store.receive_buffers());
+        let kept =
+            self.world.shards().iter().map(|shard| shard.backend().home.store().receive_buffers());
         let (lent, kept) = (self.world.lent_buffers(), kept.sum());
         if stopped && lent <= kept {
             return Ok(());
@@ -351,21 +353,20 @@ impl Run {
             return Err("mail is left in an empty world".into());
         }
         for shard in self.world.shards() {
-            let core = shard.core();
-            let consumers: usize =
-                core.queues.iter().flatten().map(|queue| queue.consumers.count()).sum();
+            let Backend { home, outputs, turn, .. } = shard.backend();
+            let consumers: usize = home.queues().map(|queue| queue.consumers.count()).sum();
             let remains = [
-                ("messages", core.store.messages()),
-                ("shared bytes", core.store.live_bytes()),
-                ("references", core.store.all_references()),
-                ("bytes for sockets", core.exits.writers.waiting_bytes()),
-                ("visits", core.visits.len()),
-                ("writers", core.exits.writers.iter().count()),
+                ("messages", home.store().messages()),
+                ("shared bytes", home.store().live_bytes()),
+                ("references", home.store().all_references()),
+                ("bytes for sockets", outputs.writers.waiting_bytes()),
+                ("channels of queues", home.channels()),
+                ("writers", outputs.writers.iter().count()),
                 ("connections", shard.connections()),
                 ("consumers", consumers),
             ];
             if let Some((what, count)) = remains.into_iter().find(|(_, count)| *count > 0) {
-                return Err(format!("{count} {what} are left on shard {}", core.id));
+                return Err(format!("{count} {what} are left on shard {}", turn.shard));
             }
         }
         Ok(())

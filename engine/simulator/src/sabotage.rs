@@ -42,7 +42,7 @@ enum Bug {
     /// A queue never hears that a consumer may start.
     LoseStart,
     /// A channel's end is not told to a home.
-    LoseLeave,
+    LoseChannelsEnded,
     /// A receive buffer is never returned.
     KeepBuffer,
     /// A delivered body is damaged.
@@ -66,7 +66,7 @@ const BUGS: [Bug; 16] = [
     Bug::LoseDelivery,
     Bug::SwapDeliveries,
     Bug::LoseStart,
-    Bug::LoseLeave,
+    Bug::LoseChannelsEnded,
     Bug::KeepBuffer,
     Bug::DamageBody,
     Bug::ForgetRecovered,
@@ -166,7 +166,7 @@ impl Sabotage {
         let loses = match &mails[at] {
             Mail::Deliver { delivery, .. } => bug == Bug::LoseDelivery && delivery.number.is_some(),
             Mail::Consumer { signal: Signal::Start, .. } => bug == Bug::LoseStart,
-            Mail::Leave { .. } => bug == Bug::LoseLeave,
+            Mail::ChannelsEnded { .. } => bug == Bug::LoseChannelsEnded,
             _ => false,
         };
         if bug == Bug::SwapDeliveries && swaps && self.strikes() {
@@ -267,7 +267,7 @@ fn a_home_that_never_answers_keeps_no_connection_for_ever() {
     let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
     declarer.ask(&mut world, 1, &passing);
     consumer.ask(&mut world, 1, &consume("passing", "p"));
-    world.plant(Sabotage::new(Bug::LoseLeave, 0));
+    world.plant(Sabotage::new(Bug::LoseChannelsEnded, 0));
     consumer.say_goodbye(&mut world);
     consumer.settle(&mut world);
     assert!(!consumer.left && !world.is_closed(consumer.socket), "it waits for the home");

@@ -392,7 +392,7 @@ impl World {
     }
 
     fn logs(&self) -> impl Iterator<Item = &Log> {
-        self.shards.iter().filter_map(|shard| shard.core().log.as_ref())
+        self.shards.iter().filter_map(|shard| shard.backend().home.log())
     }
 
     fn gather(&mut self) {

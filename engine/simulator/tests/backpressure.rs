@@ -36,7 +36,7 @@ fn a_backed_up_lane_stops_what_feeds_it() {
         let mut most = 0;
         while world.step() {
             let waiting =
-                |shard: &leveret_broker::shard::Shard| shard.core().exits.post.waiting_bytes();
+                |shard: &leveret_broker::shard::Shard| shard.backend().outputs.mesh.waiting_bytes();
             most = world.shards().iter().map(waiting).max().unwrap_or(0).max(most);
         }
         assert!(most > BACKED_UP_BYTES, "seed {seed}: the mesh was never backed up: {most}");
@@ -93,7 +93,7 @@ fn wait_for_consumers(publisher_shard: u16, end: End) {
     let blocked =
         |world: &World| world.shards()[usize::from(publisher_shard)].report(false).blocked.backlog;
     let published = |world: &World| -> u64 {
-        world.shards().iter().map(|shard| shard.core().counts.published).sum()
+        world.shards().iter().map(|shard| shard.counts().client.published).sum()
     };
     while blocked(&world) == 0 && world.step() {}
     assert_eq!(blocked(&world), 1, "{publisher_shard} {end:?}: did not wait");

@@ -148,7 +148,7 @@ fn channels_do_not_disturb_each_other() {
         channels.sort_unstable();
         assert_eq!(channels, (2..=200).collect::<Vec<_>>(), "one for each");
         client.leave(&mut world);
-        assert!(world.shards().iter().all(|shard| shard.core().visits.is_empty()));
+        assert!(world.shards().iter().all(|shard| shard.backend().home.channels() == 0));
     }
 }
 
@@ -214,7 +214,7 @@ fn a_consumer_that_does_not_read_costs_a_bounded_outbox() {
         // The watermark and one message; from afar also what the mesh holds before it stops.
         let under_way = if shards == 1 { 0 } else { 1_500 << 10 };
         for shard in world.shards() {
-            for writer in shard.core().exits.writers.iter() {
+            for writer in shard.backend().outputs.writers.iter() {
                 let waiting = writer.outbox.len();
                 assert!(waiting <= (64 << 10) + 21_000 + under_way, "{waiting} bytes");
             }
@@ -249,8 +249,8 @@ fn a_session_may_be_cut_at_every_byte() {
             assert_eq!(world.lent_buffers(), 0, "cut at {cut}");
             assert!(world.is_mail_drained());
             for shard in world.shards() {
-                assert_eq!((shard.connections(), shard.core().visits.len()), (0, 0));
-                assert_eq!(shard.core().exits.writers.iter().count(), 0);
+                assert_eq!((shard.connections(), shard.backend().home.channels()), (0, 0));
+                assert_eq!(shard.backend().outputs.writers.iter().count(), 0);
             }
         }
     }

@@ -121,7 +121,7 @@ fn consumers_hear_of_the_end_of_their_queue() {
         // An ack that crosses with the deletion is no fault.
         consumer.send(&mut world, 1, &BasicAck { delivery_tag: 1, multiple: false });
         consumer.leave(&mut world);
-        assert!(world.shards().iter().all(|shard| shard.core().store.messages() == 0));
+        assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));
     }
 }
 

@@ -99,12 +99,12 @@ fn who_hears_of_an_end_finds_nothing_of_it_left() {
 
             let case = format!("{how:?}, seed {seed}, {shards} shards");
             for shard in world.shards() {
-                let found = shard.core().topology.queue(VhostId(0), b"passing");
+                let found = shard.backend().topology.queue(VhostId(0), b"passing");
                 assert!(found.is_none(), "{case}: the auto-delete queue is still there");
             }
             let ready = |queue: &&Queue| queue.state.ready_count() == 1;
-            let queues = world.shards().iter().flat_map(|shard| &shard.core().queues);
-            let back = queues.flatten().map(|queue| &**queue).filter(ready).count();
+            let queues = world.shards().iter().flat_map(|shard| shard.backend().home.queues());
+            let back = queues.filter(ready).count();
             assert_eq!(back, 1, "{case}: the message is not back yet");
         }
     }
@@ -134,7 +134,7 @@ fn purge_and_delete_count_what_they_drop() {
             let Some(Method::QueueDeleteOk(ok)) = heard.method() else { panic!("{heard:?}") };
             assert_eq!(ok.message_count, 1);
         }
-        assert!(world.shards().iter().all(|shard| shard.core().store.messages() == 0));
+        assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));
     }
 }
 

@@ -78,10 +78,14 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
         assert!(got.into_iter().eq((0..MESSAGES).map(body)), "{shards} {wide}");
         let others = MESSAGES / 100;
         let bytes: usize = (0..MESSAGES).map(|number| body(number).len()).sum();
-        let counts = world.shards()[0].core().counts;
+        let counts = world.shards()[0].counts();
         let all = u64::from(MESSAGES + others);
-        assert_eq!((counts.published, counts.published_confirm), (all, all), "{shards} {wide}");
-        assert_eq!(counts.published_bytes, bytes as u64 + u64::from(others) * 9);
+        assert_eq!(
+            (counts.client.published, counts.published_confirm),
+            (all, all),
+            "{shards} {wide}"
+        );
+        assert_eq!(counts.client.published_bytes, bytes as u64 + u64::from(others) * 9);
         assert_eq!(acked(&mut publisher), all, "{shards} {wide}");
         assert_eq!(world.lent_buffers(), 0);
     }
@@ -147,7 +151,7 @@ fn what_is_to_be_acknowledged_rests_until_then_and_returns_in_its_order() {
         let got = bodies(&mut first, &mut world);
         let most = if prefetch == 0 { MESSAGES } else { prefetch.into() };
         assert!(got.into_iter().eq((0..most).map(body)), "{shards} {wide} {prefetch}");
-        let held = world.shards().iter().map(|shard| shard.core().store.messages());
+        let held = world.shards().iter().map(|shard| shard.backend().home.store().messages());
         assert_eq!(held.sum::<usize>(), MESSAGES as usize, "{shards} {wide} {prefetch}");
         first.leave(&mut world);
         let mut second = consumer(&mut world, 0, "second");
@@ -188,7 +192,7 @@ fn each_of_several_queues_gets_all_and_what_rests_in_some_rests_once() {
             assert!(got.iter().cloned().eq((0..MESSAGES).map(body)), "{shards} {wide}");
         }
         if shards == 1 {
-            assert_eq!(world.shards()[0].core().store.messages(), MESSAGES as usize);
+            assert_eq!(world.shards()[0].backend().home.store().messages(), MESSAGES as usize);
         }
         let mut late = consumer_of(&mut world, 0, "later", "d", true);
         let got = bodies(&mut late, &mut world);
@@ -209,7 +213,7 @@ fn each_that_reaches_no_queue_is_returned() {
     publisher.settle(&mut world);
     let returned: Vec<_> = publisher.take().iter().map(|heard| heard.body().to_vec()).collect();
     assert!(returned.into_iter().eq((0..MESSAGES).map(body)));
-    let counts = world.shards()[0].core().counts;
-    assert_eq!(counts.unroutable_returned, MESSAGES.into());
-    assert_eq!(counts.unroutable_dropped, MESSAGES.into());
+    let counts = world.shards()[0].counts();
+    assert_eq!(counts.client.unroutable_returned, MESSAGES.into());
+    assert_eq!(counts.client.unroutable_dropped, MESSAGES.into());
 }

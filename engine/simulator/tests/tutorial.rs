@@ -52,6 +52,6 @@ fn hello_world() {
         publisher.leave(&mut world);
         assert_eq!(world.lent_buffers(), 0);
         assert!(world.is_mail_drained());
-        assert!(world.shards().iter().all(|shard| shard.core().store.messages() == 0));
+        assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));
     }
 }

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use leveret_amqp::method::{BasicAck, BasicNack, Method, encode_frame};
 
+use crate::delivery::outputs::Outputs;
 use crate::id::{ChannelKey, ShardId};
-use crate::shard::core::Core;
+use crate::mesh::mail::{Lane, Mail};
 
 /// The publishes of a channel in confirm mode, numbered from 1.
 ///
@@ -31,56 +32,100 @@ pub struct Confirms {
 #[derive(Debug, Default)]
 struct Rows(VecDeque<(u64, u64)>);
 
-/// Publishes of one channel in a row that need no answer. The channel hears of them together.
+/// Publishes of one channel in a row that are confirmed without waiting. The channel hears of them
+/// together.
 #[derive(Debug, Default)]
-pub(crate) struct AtOnce {
+pub(super) struct ConfirmRun {
     channel: ChannelKey,
     count: u64,
 }
 
-impl Core {
+impl Outputs {
     /// Confirms `count` publishes that nothing keeps.
     #[inline]
-    pub(crate) fn confirm_at_once(&mut self, channel: ChannelKey, count: u32) {
-        if self.confirmed_at_once.channel != channel {
-            self.note_confirmed();
-            self.confirmed_at_once.channel = channel;
+    pub fn confirm_at_once(&mut self, channel: ChannelKey, count: u32) {
+        if self.confirm_run.channel != channel {
+            self.flush_confirms();
+            self.confirm_run.channel = channel;
         }
-        self.confirmed_at_once.count += u64::from(count);
+        self.confirm_run.count += u64::from(count);
     }
 
     /// Confirms `count` publishes when these homes have answered.
     #[inline]
-    pub(crate) fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId], count: u32) {
-        self.note_confirmed();
-        self.counts.published_confirm += u64::from(count);
-        if let Some((writer, index)) = self.exits.writers.channel(channel)
+    pub fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId], count: u32) {
+        self.flush_confirms();
+        self.published_confirm += u64::from(count);
+        if let Some((writer, index)) = self.writers.channel(channel)
             && let Some(confirms) = &mut writer.channel_at(index).confirms
         {
             confirms.wait_for(homes, count.into());
         }
     }
 
-    /// Tells a channel of its publishes that were confirmed at once: before it is told of others,
-    /// before it ends and at the end of a turn.
+    /// Passes the gathered confirms on to their channel: before it hears of others, before it ends
+    /// and at the end of a turn.
     #[inline]
-    pub(crate) fn note_confirmed(&mut self) {
-        if self.confirmed_at_once.count > 0 {
-            self.resolve_confirmed();
+    pub fn flush_confirms(&mut self) {
+        if self.confirm_run.count > 0 {
+            self.resolve_confirm_run();
         }
     }
 
-    fn resolve_confirmed(&mut self) {
-        let AtOnce { channel, count } = std::mem::take(&mut self.confirmed_at_once);
-        self.counts.published_confirm += count;
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
-            return;
-        };
-        let outbound = writer.channel_at(index);
-        outbound.confirms_due = true;
-        if let Some(confirms) = &mut outbound.confirms {
+    fn resolve_confirm_run(&mut self) {
+        let ConfirmRun { channel, count } = std::mem::take(&mut self.confirm_run);
+        self.published_confirm += count;
+        if let Some(confirms) = self.confirms_due(channel) {
             confirms.resolve(count);
         }
+    }
+
+    /// A home tells a channel, here or on another shard, that so many more of its publishes are
+    /// done.
+    pub fn confirm(&mut self, shard: ShardId, channel: ChannelKey, home: ShardId, done: u32) {
+        if shard == home {
+            return self.confirmed(home, channel, done);
+        }
+        let batch = self.mesh.open(shard, Lane::Reply);
+        if let Some(Mail::Confirmed { channel: last, count }) = batch.mails.last_mut()
+            && *last == channel
+        {
+            *count += done;
+            return;
+        }
+        batch.push(Mail::Confirmed { channel, count: done });
+    }
+
+    /// A home has kept the next `count` publishes of a channel here.
+    pub fn confirmed(&mut self, home: ShardId, channel: ChannelKey, count: u32) {
+        if let Some(confirms) = self.confirms_due(channel) {
+            confirms.confirmed(home, count);
+        }
+    }
+
+    /// A home tells a channel, here or on another shard, that it could not keep so many of its
+    /// publishes.
+    pub fn refuse(&mut self, shard: ShardId, channel: ChannelKey, home: ShardId, count: u32) {
+        if shard == home {
+            self.refused(home, channel, count);
+        } else {
+            self.reply(shard, Mail::Refused { channel, count });
+        }
+    }
+
+    /// A home could not keep the next `count` publishes of a channel here.
+    pub fn refused(&mut self, home: ShardId, channel: ChannelKey, count: u32) {
+        if let Some(confirms) = self.confirms_due(channel) {
+            confirms.refuse(home, count);
+        }
+    }
+
+    /// The confirms of a channel here, which are written before the turn ends.
+    fn confirms_due(&mut self, channel: ChannelKey) -> Option<&mut Confirms> {
+        let (writer, index) = self.writers.channel(channel)?;
+        let outbound = writer.channel_at(index);
+        outbound.confirms_due = true;
+        outbound.confirms.as_mut()
     }
 }
 

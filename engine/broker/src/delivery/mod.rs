@@ -5,5 +5,6 @@ pub mod channel;
 pub mod confirms;
 pub mod operation;
 pub mod outbox;
+pub mod outputs;
 pub mod unacked;
 pub mod writers;

@@ -54,27 +54,27 @@ pub struct Writer {
     high_watermark_bytes: usize,
 }
 
-/// A consumer's way out of this shard.
+/// Where deliveries for a consumer leave this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Sink {
     /// Its channel is here. The place holds until something else happens to the connection.
-    Socket(Place),
+    Socket(ChannelSlot),
     /// Its channel is on another shard.
-    Mesh(ShardId),
+    Shard(ShardId),
 }
 
 /// Where a channel's writing half is: the slot of its connection and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ChannelSlot {
     slot: u32,
     channel: u32,
 }
 
-/// Whether a consumer's way out has room.
+/// Whether there is room where deliveries for a consumer leave this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Room {
-    /// It has.
-    Yes(Way),
+pub enum Capacity {
+    /// It has, there.
+    Room(Sink),
     /// Not now.
     Full,
     /// The channel or connection is gone; its homes are about to hear of it.
@@ -162,21 +162,21 @@ impl Writers {
 
     /// Whether a delivery to the consumer would find room, and where.
     #[inline(always)]
-    pub fn room(&mut self, consumer: &ConsumerKey) -> Room {
+    pub fn capacity(&mut self, consumer: &ConsumerKey) -> Capacity {
         let key = &consumer.channel;
         let slot = key.owner.connection.slot;
         let writer = self.slots.get_mut(slot as usize).and_then(Option::as_deref_mut);
         let Some(writer) = writer.filter(|writer| writer.id == key.owner.connection) else {
-            return Room::Gone;
+            return Capacity::Gone;
         };
         match writer.channel_index(key.channel) {
             Some(index) if writer.channels[index].key.incarnation == key.incarnation => {
                 if writer.is_full() {
-                    return Room::Full;
+                    return Capacity::Full;
                 }
-                Room::Yes(Way::Socket(Place { slot, channel: index as u32 }))
+                Capacity::Room(Sink::Socket(ChannelSlot { slot, channel: index as u32 }))
             }
-            _ => Room::Gone,
+            _ => Capacity::Gone,
         }
     }
 
@@ -190,46 +190,46 @@ impl Writers {
     /// Where deliveries that came by mail go, until something else happens to the connection. A
     /// consumer that is gone gets none; one that was to be settled then returns to its queue with
     /// the channel's leave, or with the cancel under way.
-    pub fn place(&mut self, channel: ChannelKey) -> Option<Place> {
+    pub fn slot(&mut self, channel: ChannelKey) -> Option<ChannelSlot> {
         let (writer, index) = self.channel(channel)?;
-        Some(Place { slot: writer.id.slot, channel: index as u32 })
+        Some(ChannelSlot { slot: writer.id.slot, channel: index as u32 })
     }
 
-    /// Writes a delivery to the channel at a place that [`Self::room`] or [`Self::place`] has just
+    /// Writes a delivery to the channel at a place that [`Self::capacity`] or [`Self::slot`] has just
     /// found.
     #[inline(always)]
-    pub fn deliver_at(&mut self, place: Place, delivery: &Delivery, message: &Message<'_>) {
-        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+    pub fn deliver_at(&mut self, at: ChannelSlot, delivery: &Delivery, message: &Message<'_>) {
+        let Some(writer) = self.slots[at.slot as usize].as_deref_mut() else {
             return;
         };
         if !writer.queued {
             enlist(&mut self.queue, &mut self.spare, writer);
         }
         let Writer { channels, outbox, frame_size_max, .. } = writer;
-        let delivered = channels[place.channel as usize].deliver(delivery);
+        let delivered = channels[at.channel as usize].deliver(delivery);
         if let Some((delivery_tag, consumer)) = delivered {
             write_delivery(outbox, consumer, *frame_size_max, delivery, delivery_tag, message);
         }
     }
 
-    /// Writes deliveries of one source to the channel at a place that [`Self::room`] has just
+    /// Writes deliveries of one source to the channel at a place that [`Self::capacity`] has just
     /// found, until there are no more or no room: one at least, if there is one. Returns how many
     /// it took from `messages`.
     #[inline]
     pub fn deliver_many_at(
         &mut self,
-        place: Place,
+        at: ChannelSlot,
         first: &Delivery,
         messages: &mut impl Messages,
     ) -> u64 {
-        let Some(writer) = self.slots[place.slot as usize].as_deref_mut() else {
+        let Some(writer) = self.slots[at.slot as usize].as_deref_mut() else {
             return 0;
         };
         if !writer.queued {
             enlist(&mut self.queue, &mut self.spare, writer);
         }
         let Writer { channels, outbox, frame_size_max, high_watermark_bytes, .. } = writer;
-        let outbound = &mut channels[place.channel as usize];
+        let outbound = &mut channels[at.channel as usize];
         let taken = outbound.deliver_many(first, |first_tag, consumer| {
             let mut count = 0;
             messages.lend(|message| {
@@ -250,12 +250,12 @@ impl Writers {
         })
     }
 
-    /// Writes the deliveries of a mail to the channel at a place that [`Self::place`] has just
+    /// Writes the deliveries of a mail to the channel at a place that [`Self::slot`] has just
     /// found. They have left their queue, so there has to be room for them.
-    pub fn deliver_all_at(&mut self, place: Place, first: Delivery, messages: &mut Run<'_>) {
+    pub fn deliver_all_at(&mut self, at: ChannelSlot, first: Delivery, messages: &mut Run<'_>) {
         let mut next = first;
         while messages.count() > 0 {
-            let taken = self.deliver_many_at(place, &next, messages);
+            let taken = self.deliver_many_at(at, &next, messages);
             if taken == 0 {
                 return;
             }

@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::home::paging::{Damage, record_in};
+use super::Home;
+use super::paging::{Damage, queue_ref, record_in};
 use crate::id::QueueId;
 use crate::queue::Queue;
-use crate::shard::core::Core;
 use crate::storage::log::blocks::Blocks;
 use crate::storage::log::operation::{DiskError, ReadId};
 use crate::storage::log::record::{PublishRecord, Queues};
@@ -25,13 +25,13 @@ use crate::storage::store::{MessageId, Store, Where};
 /// Bytes of one read, unless a record is larger.
 const STEP_BYTES_MAX: u32 = 256 << 10;
 
-/// Entries of the store that one turn looks at to list what a segment holds: some milliseconds, for
-/// each of as many messages, once in 16 MiB.
+/// Store entries scanned per turn when listing a segment's live messages; a few milliseconds per
+/// turn, once per 16 MiB written.
 const LIST_ENTRIES: usize = 4 << 20;
 
 /// What is being emptied.
 #[derive(Debug, Default)]
-pub struct Reclaim {
+pub struct Compaction {
     job: Option<Job>,
 }
 
@@ -42,7 +42,7 @@ struct Job {
     listed: usize,
     is_listed: bool,
     /// What the segment held then, in the order of the segment once all is listed.
-    held: Vec<(Place, Keeper)>,
+    held: Vec<(Place, Finder)>,
     /// How much of that is done with.
     done: usize,
     read: Option<(ReadId, u32)>,
@@ -51,13 +51,13 @@ struct Job {
 
 /// Who knew where a message is when its segment was looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Keeper {
+enum Finder {
     Store(MessageId),
     /// The queue, which has it at this position.
     Queue(QueueId, u64),
 }
 
-impl Reclaim {
+impl Compaction {
     /// Whether this read is for emptying a segment.
     pub(crate) fn is_reading(&self, read: ReadId) -> bool {
         let job = self.job.as_ref().and_then(|job| job.read);
@@ -65,18 +65,18 @@ impl Reclaim {
     }
 }
 
-impl Core {
+impl Home {
     /// Makes the next step in emptying a segment, if one is to be emptied and may be now.
-    pub(crate) fn reclaim(&mut self) {
-        let Some(log) = &mut self.log else {
+    pub(super) fn compact(&mut self) {
+        let Some(log) = &mut self.shared.log else {
             return;
         };
         if log.has_no_room_for_copies() {
             return;
         }
-        let mut job = match self.reclaim.job.take() {
+        let mut job = match self.shared.compaction.job.take() {
             Some(job) if job.read.is_some() => {
-                self.reclaim.job = Some(job);
+                self.shared.compaction.job = Some(job);
                 return;
             }
             Some(job) => job,
@@ -88,10 +88,10 @@ impl Core {
                 Job::new(segment)
             }
         };
-        job.list(&self.queues, &self.store);
-        while let Some((place, keeper)) = job.held.get(job.done)
+        job.list(&self.queues, &self.shared.store);
+        while let Some((place, finder)) = job.held.get(job.done)
             && job.is_listed
-            && self.kept_by(*keeper, *place).is_none()
+            && self.kept_by(*finder, *place).is_none()
         {
             job.done += 1;
         }
@@ -101,28 +101,28 @@ impl Core {
             // made, the same segment is looked through again.
             return;
         }
-        if let Some(log) = self.log.as_mut().filter(|_| job.is_listed) {
+        if let Some(log) = self.shared.log.as_mut().filter(|_| job.is_listed) {
             let (start, end) = job.span();
             job.read = Some((log.read(job.segment, start, end - start), start));
         }
-        self.reclaim.job = Some(job);
+        self.shared.compaction.job = Some(job);
     }
 
     /// The read of a step ended.
-    pub(crate) fn reclaim_arrived(&mut self, result: &Result<Blocks, DiskError>) {
-        let Some(mut job) = self.reclaim.job.take() else {
+    pub(super) fn compaction_read(&mut self, result: &Result<Blocks, DiskError>) {
+        let Some(mut job) = self.shared.compaction.job.take() else {
             return;
         };
         let Some((_, start)) = job.read.take() else {
             return;
         };
-        if self.log.as_ref().is_none_or(Log::is_closed) {
+        if self.shared.log.as_ref().is_none_or(Log::is_closed) {
             return;
         }
-        let epoch = self.epoch_of(job.segment);
+        let epoch = self.shared.epoch_of(job.segment);
         let mut holders = Holders::default();
-        for (place, keeper) in &job.held[job.done..job.read_through] {
-            let Some(rests) = self.kept_by(*keeper, *place) else {
+        for (place, finder) in &job.held[job.done..job.read_through] {
+            let Some(rests) = self.kept_by(*finder, *place) else {
                 continue;
             };
             let found = match result {
@@ -130,76 +130,72 @@ impl Core {
                 Err(error) => Err(Some(error.clone())),
             };
             match found {
-                Ok(record) => self.copy_forward(rests, *keeper, *place, &record, &mut holders),
-                Err(error) => self.unreadable(rests, *keeper, *place, error),
+                Ok(record) => self.copy_forward(rests, *finder, *place, &record, &mut holders),
+                Err(error) => self.unreadable(rests, *finder, *place, error),
             }
         }
         job.done = job.read_through;
-        self.reclaim.job = Some(job);
-        self.reclaim();
+        self.shared.compaction.job = Some(job);
+        self.compact();
     }
 
     /// Where a message rests that was at this place, if it still is.
-    fn kept_by(&self, keeper: Keeper, place: Place) -> Option<Where> {
-        let rests = match keeper {
-            Keeper::Store(id) => Where::Store(id),
-            Keeper::Queue(id, position) => {
-                let queue = self.queues.get(id.slot as usize)?.as_deref();
-                queue.filter(|queue| queue.id == id)?.state.find(position)?
-            }
+    fn kept_by(&self, finder: Finder, place: Place) -> Option<Where> {
+        let rests = match finder {
+            Finder::Store(id) => Where::Store(id),
+            Finder::Queue(id, position) => self.known(id)?.state.find(position)?,
         };
-        (self.store.place_of(rests) == Some(place)).then_some(rests)
+        (self.shared.store.place_of(rests) == Some(place)).then_some(rests)
     }
 
     fn copy_forward(
         &mut self,
         rests: Where,
-        keeper: Keeper,
+        finder: Finder,
         from: Place,
         record: &PublishRecord<'_>,
         holders: &mut Holders,
     ) {
         let mut held: Vec<QueueRef> = record.queues.iter().collect();
         let references = match rests {
-            Where::Store(id) => self.store.references(id),
+            Where::Store(id) => self.shared.store.references(id),
             Where::Log(_) => 1,
         };
         // A copy that named a queue which is done with the message would bring it back.
         if held.len() != references as usize {
             held.retain(|queue| self.holds(*queue, rests, holders));
         }
-        let Some(log) = &mut self.log else { return };
+        let Some(log) = &mut self.shared.log else { return };
         let copy = PublishRecord { queues: Queues::Values(&held), ..*record };
         let to = log.copy_forward(&copy, from.segment);
         log.release(from);
-        match (rests, keeper) {
-            (Where::Store(id), _) => self.store.moved(id, to),
-            (Where::Log(_), Keeper::Queue(id, position)) => {
-                if let Some(queue) = self.queues.get_mut(id.slot as usize).and_then(Option::as_mut)
-                {
+        match (rests, finder) {
+            (Where::Store(id), _) => self.shared.store.moved(id, to),
+            (Where::Log(_), Finder::Queue(id, position)) => {
+                if let Some(queue) = self.known_mut(id) {
                     queue.state.moved_at(position, Where::Log(to));
                 }
             }
-            (Where::Log(_), Keeper::Store(_)) => {}
+            (Where::Log(_), Finder::Store(_)) => {}
         }
     }
 
-    fn unreadable(&mut self, rests: Where, keeper: Keeper, place: Place, error: Option<DiskError>) {
-        let known = match (rests, keeper) {
+    fn unreadable(&mut self, rests: Where, finder: Finder, place: Place, error: Option<DiskError>) {
+        let known = match (rests, finder) {
             (Where::Store(id), _) => Some(id),
-            (Where::Log(_), Keeper::Queue(queue, at)) => self.take_back(queue, at, place),
-            (Where::Log(_), Keeper::Store(_)) => None,
+            (Where::Log(_), Finder::Queue(queue, at)) => self.readopt(queue, at, place),
+            (Where::Log(_), Finder::Store(_)) => None,
         };
         match known {
-            Some(id) if self.store.is_resident(id) => self.rescue(id, place, error),
-            Some(id) => self.damaged(id, error),
+            Some(id) if self.shared.store.is_resident(id) => self.rescue(id, place, error),
+            Some(id) => self.shared.damaged(id, error),
             None => {}
         }
     }
 
     /// Writes a message anew whose record was damaged while it was in memory.
     fn rescue(&mut self, id: MessageId, from: Place, error: Option<DiskError>) {
-        self.note_damage(Damage { place: from, is_rescued: true, error });
+        self.shared.note_damage(Damage { place: from, is_rescued: true, error });
         let mut held = Vec::new();
         for queue in self.queues.iter().flatten() {
             let ready = queue.state.ready();
@@ -209,13 +205,13 @@ impl Core {
             let given = given.map(|out| (Where::Store(out.message), out.position));
             let found = waiting.chain(given).filter(|(rests, _)| *rests == Where::Store(id));
             // Whether it was persistent only its record said, and its properties say.
-            let persistent = self.store.message(id).is_persistent();
-            held.extend(found.map(|(_, at)| crate::home::paging::queue_ref(queue, persistent, at)));
+            let persistent = self.shared.store.message(id).is_persistent();
+            held.extend(found.map(|(_, at)| queue_ref(queue, persistent, at)));
         }
-        let Some(log) = &mut self.log else { return };
-        let record = PublishRecord::of(&self.store.message(id), &held);
+        let Some(log) = &mut self.shared.log else { return };
+        let record = PublishRecord::of(&self.shared.store.message(id), &held);
         let to = log.copy_forward(&record, from.segment);
-        self.store.moved(id, to);
+        self.shared.store.moved(id, to);
         log.release(from);
     }
 
@@ -276,13 +272,13 @@ impl Job {
         if self.listed == 0 {
             for queue in queues.iter().flatten() {
                 let found = queue.state.ready().fifo().in_segment(self.segment);
-                let found = found.map(|(at, place)| (place, Keeper::Queue(queue.id, at)));
+                let found = found.map(|(at, place)| (place, Finder::Queue(queue.id, at)));
                 self.held.extend(found);
             }
         }
         match store.logged_in(self.segment, self.listed, LIST_ENTRIES) {
             Some(found) => {
-                self.held.extend(found.map(|(place, id)| (place, Keeper::Store(id))));
+                self.held.extend(found.map(|(place, id)| (place, Finder::Store(id))));
                 self.listed += LIST_ENTRIES;
                 if self.listed < store.logged_entries() {
                     return;

@@ -1,42 +1,41 @@
-//! Messages leave the queues of this shard: who takes the next ones, and how long they took. What
-//! leaves as it comes in is in `publish.rs`, what has waited is given out here.
+//! Messages that have waited are given out: who takes the next ones, and how long they took.
+//! Messages that leave as they come in are in `publish.rs`.
 
 use std::{mem, slice};
 
-use crate::delivery::writers::{Room, Way};
-use crate::home::durability::Leave;
-use crate::id::{Instant, QueueId, ShardId};
+use crate::delivery::outputs::Outputs;
+use crate::delivery::writers::{Capacity, Sink};
+use crate::id::{Instant, ShardId};
 use crate::mesh::delivery::Delivery;
 use crate::message::{Message, Messages};
 use crate::queue::consumers::{Next, Taker};
 use crate::queue::state::Change;
 use crate::queue::{Queue, Waits};
-use crate::shard::core::{Core, Exits, ShardLatency};
 use crate::storage::store::{MessageId, Reader};
 
-use super::open_queue;
+use super::OpenQueue;
+use super::latency::ShardLatency;
+use super::leaving::Reason;
 
-impl Core {
+impl OpenQueue<'_> {
     /// Gives ready messages to consumers that can take them.
-    pub fn pump(&mut self, id: QueueId) {
+    pub(super) fn pump(&mut self) {
         loop {
-            self.serve_getters(id);
-            self.give_out(id);
-            self.backlog_shrank(id);
-            if !self.page_in(id) {
+            self.serve_getters();
+            self.give_out();
+            self.backlog_shrank();
+            if !self.page_in() {
                 return;
             }
         }
     }
 
-    /// Run by run: who takes it and what its messages have in common is looked up once.
-    fn give_out(&mut self, id: QueueId) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        // Nobody is asked to take a message that has to be read first.
-        while queue.state.front().is_some_and(|front| self.store.is_at_hand(front.rests)) {
-            let Some((taker, way)) = next_taker(queue, &mut self.exits) else {
+    /// Run by run: the consumer, and what its messages have in common, is looked up once.
+    fn give_out(&mut self) {
+        let Self { queue, home, turn, out } = self;
+        // No consumer is asked to take a message that has to be read first.
+        while queue.state.front().is_some_and(|front| home.store.is_at_hand(front.rests)) {
+            let Some((taker, sink)) = next_taker(queue, out) else {
                 return;
             };
             let Some(run) = queue.state.front_run() else {
@@ -44,53 +43,51 @@ impl Core {
             };
             let holder = (!taker.no_ack).then_some(taker.holder);
             let number = holder.map(|holder| queue.state.next_delivery(holder));
-            let first = delivery_of(queue, self.id, &taker, number, run.redelivered);
+            let first = delivery_of(queue, turn.shard, &taker, number, run.redelivered);
             let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
-            let next = Resting { ids: run.messages[..most].iter(), reader: self.store.reader() };
-            let times = (run.ready_at, self.now);
-            let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
-            let count = self.exits.deliver_many(way, first, &mut leaving);
-            leaving.tell();
-            self.counts.redelivered += if run.redelivered { count } else { 0 };
+            let next = AtRest { ids: run.messages[..most].iter(), reader: home.store.reader() };
+            let times = (run.ready_at, turn.now);
+            let mut timed = Timed::of(next, times, &mut queue.waits, &mut home.latency);
+            let count = out.deliver_many(sink, first, &mut timed);
+            timed.record();
+            home.counts.redelivered += if run.redelivered { count } else { 0 };
             queue.counts.redelivered += if run.redelivered { count } else { 0 };
-            self.counts.count_deliveries(taker.no_ack, count);
+            home.counts.count_deliveries(taker.no_ack, count);
             queue.counts.delivered += count;
             queue.consumers.took_many(&taker, count as u32);
             let taken = &run.messages[..count as usize];
             if taker.no_ack {
-                let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, self.now);
-                taken
-                    .iter()
-                    .zip(run.position..)
-                    .for_each(|(id, position)| leave.one(position, *id));
+                let mut departures = home.departures(queue.log_id, Reason::Acknowledged, turn.now);
+                let taken = taken.iter().zip(run.position..);
+                taken.for_each(|(id, position)| departures.leave(position, *id));
             } else {
-                Self::given_out(&mut self.store, self.log.as_ref(), taken);
+                home.given_out(taken);
             }
             queue.state.apply(Change::CheckOut(holder, count as usize));
         }
     }
 }
 
-/// Messages that leave a queue one after the other. Those that waited equally long, as those do
-/// that came in one turn, have their latencies counted together.
-pub(super) struct Leaving<'a, M> {
+/// Messages of a queue whose latencies are recorded as they are lent. Messages of one turn waited
+/// equally long and are recorded together.
+pub(super) struct Timed<'a, M> {
     messages: M,
     published_at: Instant,
     ready_at: Instant,
     now: Instant,
-    /// Of those that were published at that time.
+    /// Messages lent that were published at that time.
     count: u64,
     of_queue: &'a mut Waits,
     of_shard: &'a mut ShardLatency,
 }
 
-/// Messages at rest, as far as they are resident.
-struct Resting<'a> {
+/// Messages in the store, up to the first that is not in memory.
+struct AtRest<'a> {
     ids: slice::Iter<'a, MessageId>,
     reader: Reader<'a>,
 }
 
-impl Messages for Resting<'_> {
+impl Messages for AtRest<'_> {
     #[inline(always)]
     fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
         while let Some(message) = self.ids.next().and_then(|id| self.reader.read(*id)) {
@@ -101,14 +98,19 @@ impl Messages for Resting<'_> {
     }
 }
 
-impl<M: Messages> Messages for Leaving<'_, M> {
+impl<M: Messages> Messages for Timed<'_, M> {
     #[inline(always)]
     fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
         self.messages.lend(|message| {
             if message.published_at != self.published_at {
                 let before = mem::replace(&mut self.published_at, message.published_at);
                 let count = mem::take(&mut self.count);
-                tell_waits(self.of_queue, self.of_shard, [before, self.ready_at, self.now], count);
+                record_waits(
+                    self.of_queue,
+                    self.of_shard,
+                    [before, self.ready_at, self.now],
+                    count,
+                );
             }
             self.count += 1;
             take(message)
@@ -116,7 +118,7 @@ impl<M: Messages> Messages for Leaving<'_, M> {
     }
 }
 
-impl<'a, M> Leaving<'a, M> {
+impl<'a, M> Timed<'a, M> {
     /// `times`: when they became ready, and now.
     #[inline(always)]
     pub(super) fn of(
@@ -129,15 +131,15 @@ impl<'a, M> Leaving<'a, M> {
         Self { messages, published_at, ready_at, now, count: 0, of_queue, of_shard }
     }
 
-    /// Tells how long the last ones took.
-    pub(super) fn tell(self) {
+    /// Records how long the last ones took.
+    pub(super) fn record(self) {
         let times = [self.published_at, self.ready_at, self.now];
-        tell_waits(self.of_queue, self.of_shard, times, self.count);
+        record_waits(self.of_queue, self.of_shard, times, self.count);
     }
 }
 
 #[inline(never)]
-fn tell_waits(
+fn record_waits(
     of_queue: &mut Waits,
     of_shard: &mut ShardLatency,
     [published_at, ready_at, now]: [Instant; 3],
@@ -149,35 +151,35 @@ fn tell_waits(
     }
 }
 
-/// The next consumer in turn that has room on its way out, and that way.
+/// The next consumer in turn that has room, and where.
 #[inline(always)]
-pub(super) fn next_taker(queue: &mut Queue, exits: &mut Exits) -> Option<(Taker, Way)> {
+pub(super) fn next_taker(queue: &mut Queue, out: &mut Outputs) -> Option<(Taker, Sink)> {
     loop {
         let (taker, granted) = match queue.consumers.next() {
             Next::Take(taker) => (taker, true),
             Next::AskGrant(taker) => (taker, false),
             Next::Nobody => return None,
         };
-        match exits.room(&queue.consumers.key(taker.holder)) {
-            Room::Yes(way) if granted => return Some((taker, way)),
-            room => pass_on(queue, exits, taker, room),
+        match out.capacity(&queue.consumers.key(taker.holder)) {
+            Capacity::Room(sink) if granted => return Some((taker, sink)),
+            capacity => pass_on(queue, out, taker, capacity),
         }
     }
 }
 
 /// The consumer in front cannot take a message now.
 #[inline(never)]
-fn pass_on(queue: &mut Queue, exits: &mut Exits, taker: Taker, room: Room) {
+fn pass_on(queue: &mut Queue, out: &mut Outputs, taker: Taker, capacity: Capacity) {
     let key = queue.consumers.key(taker.holder);
-    match room {
-        Room::Yes(_) if exits.grant(queue.id, &key) => queue.consumers.granted(&taker),
-        Room::Yes(_) => queue.consumers.wait_for_grant(&taker),
-        Room::Full => {
+    match capacity {
+        Capacity::Room(_) if out.ask_grant(queue.id, &key) => queue.consumers.granted(&taker),
+        Capacity::Room(_) => queue.consumers.wait_for_grant(&taker),
+        Capacity::Full => {
             queue.consumers.stop_here(taker.holder);
-            exits.pass_over(queue.id, key);
+            out.pass_over(queue.id, key);
         }
-        // Its leave is under way.
-        Room::Gone => queue.consumers.stop_here(taker.holder),
+        // The end of its channel is under way.
+        Capacity::Gone => queue.consumers.stop_here(taker.holder),
     }
 }
 

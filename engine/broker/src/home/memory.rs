@@ -2,10 +2,10 @@
 //! to be asked each turn.
 
 use crate::delivery::unacked::Run;
+use crate::home::Home;
 use crate::queue::fifo::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::queue::state::Checkout;
 use crate::settings::Settings;
-use crate::shard::core::Core;
 use crate::storage::store::SEGMENT_BYTES;
 
 /// What one queue's hold on one message costs beside the message: its entry while it is ready, or
@@ -14,24 +14,22 @@ use crate::storage::store::SEGMENT_BYTES;
 const INDEX_BYTES: usize =
     ENTRY_BYTES_MAX + size_of::<(u64, Option<Checkout>)>() + size_of::<(u64, Run)>();
 
-impl Core {
-    /// Bytes of messages at rest with what finds them, and of what waits for sockets and for other
-    /// shards. O(1) but for the number of shards.
+impl Home {
+    /// Bytes of messages at rest, with the index that finds them. O(1).
     ///
-    /// A body that is lent to an outbox counts on both sides: the store may let go first. Messages
-    /// that are half received are not in it, nor is what is kept for reuse: the next messages take
-    /// no more than that.
-    pub fn memory_bytes(&self) -> u64 {
-        let records = self.store.records() * RECORD_BYTES_MAX;
-        let index = self.store.all_references() * INDEX_BYTES + records;
-        let ways_out = self.exits.writers.waiting_bytes() + self.exits.post.waiting_bytes();
-        (self.store.memory_bytes() - self.store.spare_bytes() + index + ways_out) as u64
+    /// Messages that are half received are not in it, nor is memory kept for reuse: the next
+    /// messages take no more than that.
+    pub fn memory_bytes(&self) -> usize {
+        let store = &self.shared.store;
+        let records = store.records() * RECORD_BYTES_MAX;
+        let index = store.all_references() * INDEX_BYTES + records;
+        store.memory_bytes() - store.spare_bytes() + index
     }
 
-    /// While memory runs out none is kept for reuse.
-    pub fn free_spare_memory(&mut self) {
-        let segments = if self.alarms.memory { 0 } else { spare_segments(&self.settings) };
-        self.store.limit_spare(segments);
+    /// Keeps emptied memory for reuse, or none while memory runs out.
+    pub fn keep_spare_memory(&mut self, settings: &Settings, keep: bool) {
+        let segments = if keep { spare_segments(settings) } else { 0 };
+        self.shared.store.limit_spare(segments);
     }
 }
 
@@ -49,20 +47,15 @@ pub(crate) fn spare_segments(settings: &Settings) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::alarms::Alarms;
-    use crate::id::{Instant, ShardId};
+    use crate::id::Instant;
     use crate::message::{Body, Likeness, Message};
-    use crate::routing::topology::Topology;
 
     #[test]
     fn a_backlog_counts_with_its_index_and_goes_again() {
         let settings = Settings { store_memory_max_bytes: 8 << 20, ..Settings::default() };
-        let topology = Topology::with_presets(1, 1);
-        let mut core = Core::new(ShardId(0), 1, Arc::new(settings), topology);
-        assert_eq!(core.memory_bytes(), 0);
+        let mut home = Home::new(&settings);
+        assert_eq!(home.memory_bytes(), 0);
         let message = Message {
             exchange: b"",
             routing_key: b"q",
@@ -71,23 +64,22 @@ mod tests {
             published_at: Instant(0),
             likeness: Likeness::UNKNOWN,
         };
-        let ids: Vec<_> = (0..100_000).map(|_| core.store.put(&message, 2)).collect();
-        let full = core.memory_bytes();
+        let ids: Vec<_> = (0..100_000).map(|_| home.store_mut().put(&message, 2)).collect();
+        let full = home.memory_bytes();
         // A record and its slot.
-        let least = 100_000 * (309 + 8 + 2 * INDEX_BYTES as u64);
+        let least = 100_000 * (309 + 8 + 2 * INDEX_BYTES);
         assert!((least..least + least / 4).contains(&full), "{least} {full}");
         for id in ids {
-            core.store.release(id);
-            core.store.release(id);
+            home.store_mut().release(id);
+            home.store_mut().release(id);
         }
-        let used = core.memory_bytes();
+        let used = home.memory_bytes();
         assert!(used < full / 10, "{used} of {full}");
         // A quarter of 8 MiB, and in whole slabs.
-        assert!((1 << 20..=2 << 20).contains(&core.store.spare_bytes()));
-        core.alarms = Alarms { memory: true, disk: false };
-        core.free_spare_memory();
-        assert_eq!(core.store.spare_bytes(), 0);
-        assert!(core.memory_bytes() <= used);
+        assert!((1 << 20..=2 << 20).contains(&home.store().spare_bytes()));
+        home.keep_spare_memory(&settings, false);
+        assert_eq!(home.store().spare_bytes(), 0);
+        assert!(home.memory_bytes() <= used);
     }
 
     #[test]

@@ -1,364 +1,237 @@
 //! The queues that live on this shard.
 //!
-//! Publishing (`home/publish.rs`) and settling are the two hot ways in, `home/deliver.rs` is the
-//! way out. Everything a channel asks and waits for comes through `Core::ask`, also from channels
-//! of this shard, as mail to itself.
+//! ```text
+//!   publish ──► queue ──► deliver ──► outputs         in: publish.rs   on: deliver.rs, get.rs
+//!                 │                                   out: leaving.rs, the one door
+//!                 └──► store, log                     durability.rs, paging, compaction.rs
+//! ```
+//! A call names a queue by its id and looks it up once ([`Home::open`]); all that follows happens
+//! on the [`OpenQueue`]. Channels ask by mail, those of this shard too, so nothing here knows the
+//! client side: what channels shall hear goes into the [`Outputs`].
 
+pub mod ask;
 pub mod backlog;
 pub mod compaction;
+pub mod counts;
 mod deliver;
 pub mod durability;
+mod get;
+pub mod latency;
+pub mod leaving;
 pub(crate) mod memory;
 pub mod paging;
+mod pending_confirms;
 mod publish;
+mod settle;
 
-use crate::control::Request;
-use crate::error::Exception;
-use crate::home::durability::Leave;
-use crate::id::{ChannelKey, ConsumerKey, QueueId};
-use crate::mesh::mail::{Got, Lane, Mail, QueueAnswer, QueueRequest};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::object::QueueMeta;
+use crate::delivery::outputs::Outputs;
+use crate::id::{ChannelKey, ConsumerKey, Map, QueueId, seeded_map};
 use crate::queue::Queue;
-use crate::queue::state::{Change, Checkout, Effect};
-use crate::queue::terms::{Deliveries, Holder, Settlement, Signal, Subscription};
-use crate::shard::core::Core;
-use crate::storage::store::Where;
+use crate::settings::Settings;
+use crate::storage::log::{Log, LogId};
+use crate::storage::store::{MessageId, Store};
+use crate::turn::Turn;
 
-impl Core {
-    /// Ends deliveries as their client wishes. `serve` is false while more of the same is to come:
-    /// what returns together is in its places before anybody is served.
-    pub fn settle(
-        &mut self,
-        id: QueueId,
-        deliveries: Deliveries,
-        settlement: Settlement,
-        serve: bool,
-    ) {
-        let (holder, now) = (deliveries.holder, self.now);
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        let mut settled = 0;
-        if settlement == Settlement::Requeue {
-            for number in deliveries.numbers() {
-                let effect = queue.state.apply(Change::Requeue(holder, number, now));
-                settled += u32::from(effect != Effect::None);
-            }
-        } else {
-            let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, now);
-            queue.state.settle(deliveries, |Checkout { message, position }| {
-                settled += 1;
-                leave.one(position, message);
-            });
-        }
-        if settled == 0 {
-            return;
-        }
-        queue.consumers.settled(holder, settled);
-        if settlement == Settlement::Ack {
-            queue.counts.acknowledged += u64::from(settled);
-        }
-        if serve && !queue.state.is_empty() {
-            self.pump(id);
-        }
-    }
+use self::compaction::Compaction;
+use self::counts::HomeCounts;
+use self::durability::Stored;
+use self::latency::ShardLatency;
+use self::memory::spare_segments;
+use self::paging::{Damage, Paging};
+use self::pending_confirms::PendingConfirms;
 
-    /// Answers what a channel asks of a queue.
-    pub fn ask(&mut self, id: QueueId, request: QueueRequest) {
-        let channel = request.channel();
-        if open_queue(&mut self.queues, id).is_none() {
-            return self.answer(channel, Ok(QueueAnswer::Gone(id)));
-        }
-        match request {
-            QueueRequest::Consume(subscription) => self.consume(id, subscription),
-            QueueRequest::Cancel(consumer) => self.cancel(id, &consumer),
-            QueueRequest::Get(channel, no_ack) => self.get(id, channel, no_ack),
-            QueueRequest::Purge(channel) => {
-                let purged = self.drop_ready(id);
-                self.serve_getters(id);
-                self.backlog_shrank(id);
-                self.answer(channel, Ok(QueueAnswer::Purged(purged)));
-            }
-            QueueRequest::Delete { channel, if_unused, if_empty } => {
-                self.delete(id, channel, if_unused, if_empty);
-            }
-            QueueRequest::Count(channel) => {
-                let Some(queue) = open_queue(&mut self.queues, id) else {
-                    return;
-                };
-                let messages = queue.state.ready_count() as u32;
-                let consumers = queue.consumers.count() as u32;
-                self.answer(channel, Ok(QueueAnswer::Counted { messages, consumers }));
-            }
-        }
-    }
+pub use self::publish::Accepted;
 
-    /// A word from a consumer's channel.
-    pub fn signal(&mut self, id: QueueId, consumer: &ConsumerKey, signal: Signal) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            if signal == Signal::Grant {
-                let to = consumer.channel.owner.shard;
-                self.reply(to, Mail::GrantUnused(*consumer));
-            }
-            return;
-        };
-        let known = queue.consumers.signal(consumer, signal);
-        self.pump(id);
-        if signal != Signal::Grant {
-            return;
-        }
-        let unused = match open_queue(&mut self.queues, id) {
-            Some(queue) if known => queue.consumers.return_grants(consumer),
-            _ => 1,
-        };
-        for _ in 0..unused {
-            self.reply(consumer.channel.owner.shard, Mail::GrantUnused(*consumer));
-        }
-    }
+/// The queues of one shard, with their messages.
+#[derive(Debug)]
+pub struct Home {
+    /// By slot of [`QueueId`].
+    queues: Vec<Option<Box<Queue>>>,
+    /// The durable queues, by their number in the log.
+    by_log_id: Map<LogId, QueueId>,
+    /// What the queues have in common.
+    shared: Shared,
+}
 
-    /// There is room again for consumers that were passed over.
-    pub fn room_again(&mut self, consumers: Vec<(QueueId, ConsumerKey)>) {
-        for (id, consumer) in consumers {
-            if let Some(queue) = open_queue(&mut self.queues, id) {
-                queue.consumers.start_here(&consumer);
-                self.pump(id);
-            }
-        }
-    }
+/// What all queues of a home use.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Their messages.
+    store: Store,
+    /// Where messages go that have to outlive the process. `None`: none has to, and confirms say
+    /// only that a message is in its queues.
+    log: Option<Log>,
+    /// Publishers to this shard wait: its log has more to write than it should.
+    log_backed_up: bool,
+    /// Publishes whose confirm waits for the log.
+    pending_confirms: PendingConfirms,
+    /// The queues that the message at hand is stored for.
+    stored: Stored,
+    /// Reads of messages that are on disk only.
+    paging: Paging,
+    /// The segment that is being emptied.
+    compaction: Compaction,
+    /// Records that could not be read, until the driver asks; see [`Damage`].
+    damage: Vec<Damage>,
+    /// The queues that a channel consumes or gets from, which hear of its end.
+    channel_queues: Map<ChannelKey, BTreeSet<QueueId>>,
+    latency: ShardLatency,
+    counts: HomeCounts,
+    /// Scratch of publishing: how many of the messages at hand each queue gave out at once.
+    given: Vec<usize>,
+    /// Scratch of publishing: the store's ids of those that were given out to be acknowledged.
+    handed: Vec<MessageId>,
+}
 
-    /// Channels ended: their consumers go, and what they had returns to its place before anybody
-    /// else is served, so that the next consumer sees the old order. `asker` is answered when that
-    /// is done and the auto-delete queues they leave behind are gone.
-    pub fn leave(&mut self, asker: ChannelKey, channels: &[ChannelKey]) {
-        let mut visited = Vec::new();
-        for channel in channels {
-            for id in self.visits.remove(channel).unwrap_or_default() {
-                let Some(queue) = open_queue(&mut self.queues, id) else { continue };
-                if let Some(pages) = &mut queue.pages {
-                    pages.getters.retain(|(getter, _)| getter != channel);
-                }
-                let (consumers, holders) = queue.consumers.of_channel(*channel);
-                for consumer in &consumers {
-                    queue.consumers.cancel(consumer);
-                }
-                visited.push((id, holders, !consumers.is_empty()));
-            }
-        }
-        for (id, holders, _) in &visited {
-            for holder in holders {
-                self.requeue_all(*id, *holder);
-            }
-        }
-        let mut last_abandoned = None;
-        for (id, _, had_consumers) in visited {
-            if !had_consumers || !self.is_abandoned(id) {
-                self.pump(id);
-            } else if let Some(before) = last_abandoned.replace(id) {
-                self.retire(before, None);
-            }
-        }
-        // The control state answers in the order it was asked in.
-        match last_abandoned {
-            Some(last) => self.retire(last, Some((asker, 0))),
-            None => self.answer(asker, Ok(QueueAnswer::Done)),
-        }
-    }
+/// A queue that was looked up, with everything that its methods touch.
+pub(crate) struct OpenQueue<'a> {
+    queue: &'a mut Queue,
+    home: &'a mut Shared,
+    turn: &'a Turn,
+    out: &'a mut Outputs,
+}
 
-    /// The control state has forgotten a queue: so does its home.
-    pub fn remove_queue(&mut self, id: QueueId) {
-        if open_queue(&mut self.queues, id).is_some() {
-            self.end_service(id);
+impl Home {
+    /// Without queues.
+    pub fn new(settings: &Settings) -> Self {
+        let mut store = Store::default();
+        store.limit_spare(spare_segments(settings));
+        store.set_budget(settings.store_memory_max_bytes as usize);
+        store.limit_received(settings.receive_buffers_kept_max.into());
+        Self {
+            queues: Vec::new(),
+            // Keys are made by the broker: no seed is needed.
+            by_log_id: seeded_map(0),
+            shared: Shared {
+                store,
+                log: None,
+                log_backed_up: false,
+                pending_confirms: PendingConfirms::default(),
+                stored: Stored::default(),
+                paging: Paging::default(),
+                compaction: Compaction::default(),
+                damage: Vec::new(),
+                channel_queues: seeded_map(0),
+                latency: ShardLatency::default(),
+                counts: HomeCounts::default(),
+                given: Vec::new(),
+                handed: Vec::new(),
+            },
         }
-        self.drop_messages(id);
     }
 
     /// A queue whose home is here was declared.
-    pub fn add_queue(&mut self, queue: Queue) {
-        let slot = queue.meta.id.slot as usize;
+    pub fn add_queue(&mut self, meta: Arc<QueueMeta>) {
+        let (id, log_id) = (meta.id, meta.log_id);
+        let slot = id.slot as usize;
         if self.queues.len() <= slot {
             self.queues.resize_with(slot + 1, || None);
         }
-        if let Some(log_id) = queue.meta.log_id {
-            self.by_log_id.insert(log_id, queue.meta.id);
+        if let Some(log_id) = log_id {
+            self.by_log_id.insert(log_id, id);
         }
-        self.queues[slot] = Some(Box::new(queue));
+        self.queues[slot] = Some(Box::new(Queue::new(meta)));
     }
 
-    fn consume(&mut self, id: QueueId, subscription: Subscription) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        let consumer = subscription.consumer;
-        self.visits.entry(consumer.channel).or_default().insert(id);
-        let answer = match queue.consumers.add(subscription) {
-            Ok(()) => {
-                // Deliveries start when the channel has written consume-ok.
-                queue.consumers.signal(&consumer, Signal::Stop);
-                Ok(QueueAnswer::Done)
-            }
-            Err(in_use) => {
-                let vhost = self.topology.vhost_name(queue.meta.vhost);
-                let vhost = vhost.map_or("", |name| name.as_str());
-                Err(in_use.exception(&queue.meta.name, vhost))
-            }
-        };
-        self.answer(consumer.channel, answer);
+    /// The control state has forgotten a queue: so does its home.
+    pub fn remove_queue(&mut self, turn: &Turn, out: &mut Outputs, id: QueueId) {
+        if let Some(mut queue) = self.open(turn, out, id) {
+            queue.end_service();
+        }
+        self.drop_messages(turn, id);
     }
 
-    fn cancel(&mut self, id: QueueId, consumer: &ConsumerKey) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        let was_there = queue.consumers.cancel(consumer);
-        if was_there && self.is_abandoned(id) {
-            // RabbitMQ answers after the queue is gone, and so do we.
-            self.retire(id, Some((consumer.channel, 0)));
-        } else {
-            self.backlog_shrank(id);
-            self.answer(consumer.channel, Ok(QueueAnswer::Done));
-        }
-    }
-
-    pub(crate) fn get(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) {
-        if self.has_to_wait(id, channel, no_ack) {
-            return;
-        }
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        if queue.state.is_empty() {
-            self.counts.got_empty += 1;
-            return self.answer(channel, Ok(QueueAnswer::Empty));
-        }
-        let holder = (!no_ack).then(|| queue.consumers.got(channel));
-        if !no_ack {
-            self.visits.entry(channel).or_default().insert(id);
-        }
-        let effect = queue.state.apply(Change::CheckOut(holder, 1));
-        let holder = holder.unwrap_or_default();
-        let Effect::Left { entry, delivery } = effect else {
-            return;
-        };
-        let Where::Store(resting) = entry.rests else {
-            return;
-        };
-        let message = self.store.message(resting);
-        queue.counts.delivered += 1;
-        queue.counts.redelivered += u64::from(entry.redelivered);
-        queue.record_latency(message.published_at, entry.ready_at, self.now);
-        self.counts.redelivered += u64::from(entry.redelivered);
-        self.latency.record(message.published_at, entry.ready_at, self.now);
-        let remaining = queue.state.ready_count() as u32;
-        let log_id = queue.log_id;
-        let batch = self.exits.post.open(channel.owner.shard, Lane::Reply);
-        let parcel = batch.pack(&message);
-        let redelivered = entry.redelivered;
-        let got = Got { queue: id, home: self.id, holder, delivery, redelivered, remaining };
-        batch.push(Mail::Got { channel, got, parcel });
-        self.exits.body_bytes.copied.mail += message.body.copied_bytes();
-        if no_ack {
-            self.let_go(log_id, entry.position, entry.rests);
-        } else {
-            Self::given_out(&mut self.store, self.log.as_ref(), &[resting]);
-        }
-    }
-
-    fn delete(&mut self, id: QueueId, channel: ChannelKey, if_unused: bool, if_empty: bool) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        let refusal = if if_unused && queue.consumers.count() > 0 {
-            Some("in use")
-        } else if if_empty && !queue.state.is_empty() {
-            Some("not empty")
-        } else {
-            None
-        };
-        let Some(reason) = refusal else {
-            let messages = queue.state.ready_count() as u32;
-            return self.retire(id, Some((channel, messages)));
-        };
-        let vhost = self.topology.vhost_name(queue.meta.vhost).map_or("", |name| name.as_str());
-        let text = format!("queue '{}' in vhost '{vhost}' {reason}", queue.meta.name);
-        self.answer(channel, Err(Exception::precondition_failed(text)));
-    }
-
-    /// Takes a queue out of service and has its name forgotten.
-    fn retire(&mut self, queue: QueueId, asker: Option<(ChannelKey, u32)>) {
-        self.end_service(queue);
-        let request = Request::QueueGone { queue, asker };
-        self.work(self.control(), Mail::Control(Box::new(request)));
-    }
-
-    /// Ends service: consumers are told, nobody gets in any more. Messages stay until the control
-    /// state has forgotten the queue: before that a crash would bring it back.
-    fn end_service(&mut self, id: QueueId) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        queue.closing = true;
-        self.end_backlog(id);
-        let Some(queue) = self.queues[id.slot as usize].as_deref_mut() else {
-            return;
-        };
-        let getters = queue.pages.take().map(|pages| pages.getters).unwrap_or_default();
-        for channel in queue.consumers.channels() {
-            if let Some(visits) = self.visits.get_mut(&channel) {
-                visits.remove(&id);
+    /// There is room again for consumers that were passed over.
+    pub fn room_again(
+        &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
+        consumers: Vec<(QueueId, ConsumerKey)>,
+    ) {
+        for (id, consumer) in consumers {
+            if let Some(mut queue) = self.open(turn, out, id) {
+                queue.queue.consumers.start_here(&consumer);
+                queue.pump();
             }
         }
-        for (channel, _) in getters {
-            let gone = Mail::Answered { channel, answer: Ok(QueueAnswer::Gone(id)) };
-            self.exits.post.send(channel.owner.shard, Lane::Reply, gone);
-        }
-        for consumer in queue.consumers.keys() {
-            queue.consumers.cancel(&consumer);
-            self.exits.post.send(
-                consumer.channel.owner.shard,
-                Lane::Reply,
-                Mail::Cancelled(consumer),
-            );
-        }
     }
 
-    fn drop_ready(&mut self, id: QueueId) -> u32 {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return 0;
-        };
-        let mut leave = Leave::of(queue.log_id, &mut self.store, &mut self.log, self.now);
-        let mut dropped = 0;
-        while let Effect::Left { entry, .. } = queue.state.apply(Change::Drop) {
-            leave.any(entry.position, entry.rests);
-            dropped += 1;
-        }
-        dropped
+    /// A message's receive buffer begins or ends to be read: see [`Store::begin_received`].
+    pub fn store_mut(&mut self) -> &mut Store {
+        &mut self.shared.store
     }
 
-    fn requeue_all(&mut self, id: QueueId, holder: Holder) {
-        let now = self.now;
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
-        for delivery in queue.state.held_by(holder) {
-            queue.state.apply(Change::Requeue(holder, delivery, now));
-            queue.consumers.settled(holder, 1);
-        }
+    /// The messages.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
     }
 
-    /// An auto-delete queue whose last consumer has left.
-    fn is_abandoned(&mut self, id: QueueId) -> bool {
-        open_queue(&mut self.queues, id).is_some_and(|queue| {
-            queue.meta.auto_delete && queue.consumers.had_consumer && queue.consumers.count() == 0
-        })
+    /// The log, if there is one.
+    pub fn log(&self) -> Option<&Log> {
+        self.shared.log.as_ref()
     }
 
-    fn answer(&mut self, channel: ChannelKey, answer: Result<QueueAnswer, Exception>) {
-        self.reply(channel.owner.shard, Mail::Answered { channel, answer });
+    /// The log, to tell it the time.
+    pub fn log_mut(&mut self) -> Option<&mut Log> {
+        self.shared.log.as_mut()
     }
-}
 
-/// The queue, unless it is gone or going.
-#[inline(always)]
-pub(crate) fn open_queue(queues: &mut [Option<Box<Queue>>], id: QueueId) -> Option<&mut Queue> {
-    let queue = queues.get_mut(id.slot as usize)?.as_deref_mut()?;
-    (queue.id == id && !queue.closing).then_some(queue)
+    /// Counters since the start.
+    pub fn counts(&self) -> &HomeCounts {
+        &self.shared.counts
+    }
+
+    /// Latencies of all messages that left queues here.
+    pub fn latency(&self) -> &ShardLatency {
+        &self.shared.latency
+    }
+
+    /// All queues that live here, those that are closing included.
+    pub fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.queues.iter().flatten().map(|queue| &**queue)
+    }
+
+    /// Channels that consume or get from queues here, or did and have not ended.
+    pub fn channels(&self) -> usize {
+        self.shared.channel_queues.len()
+    }
+
+    /// Publishes that wait for the log.
+    pub fn pending_confirms(&self) -> u64 {
+        self.shared.pending_confirms.count()
+    }
+
+    /// Takes what was found damaged since the last call.
+    pub fn take_damage(&mut self) -> Vec<Damage> {
+        std::mem::take(&mut self.shared.damage)
+    }
+
+    /// The queue, unless it is gone or going.
+    #[inline(always)]
+    pub(crate) fn open<'a>(
+        &'a mut self,
+        turn: &'a Turn,
+        out: &'a mut Outputs,
+        id: QueueId,
+    ) -> Option<OpenQueue<'a>> {
+        let queue = self.queues.get_mut(id.slot as usize)?.as_deref_mut()?;
+        let is_open = queue.id == id && !queue.closing;
+        is_open.then_some(OpenQueue { queue, home: &mut self.shared, turn, out })
+    }
+
+    /// The queue, also if it is going.
+    fn known(&self, id: QueueId) -> Option<&Queue> {
+        let queue = self.queues.get(id.slot as usize)?.as_deref();
+        queue.filter(|queue| queue.id == id)
+    }
+
+    /// The queue, also if it is going.
+    fn known_mut(&mut self, id: QueueId) -> Option<&mut Queue> {
+        let queue = self.queues.get_mut(id.slot as usize)?.as_deref_mut();
+        queue.filter(|queue| queue.id == id)
+    }
 }

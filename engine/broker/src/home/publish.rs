@@ -1,207 +1,275 @@
-//! Messages come into the queues of this shard, and leave at once where they can: the hot way in.
+//! The one door into the queues of this shard. Messages leave at once where they can.
 
 use std::mem;
 
-use crate::home::durability::Rested;
-use crate::home::paging::queue_ref;
+use crate::delivery::outputs::Outputs;
 use crate::id::QueueId;
 use crate::message::{First, Message, Messages, Upcoming};
 use crate::queue::Queue;
 use crate::queue::state::Change;
-use crate::shard::core::Core;
 use crate::storage::log::{QueueRef, Ticket};
 use crate::storage::store::{MessageId, Store};
+use crate::turn::Turn;
 
-use super::deliver::{Leaving, delivery_of, next_taker};
-use super::open_queue;
+use super::deliver::{Timed, delivery_of, next_taker};
+use super::durability::Stored;
+use super::leaving::Reason;
+use super::paging::queue_ref;
+use super::{Home, OpenQueue, Shared};
 
-impl Core {
+/// What became of messages that were published to queues of one home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// How far the log has to have come before the publisher may be confirmed; `None` where nothing
+    /// has to outlive the process.
+    pub promise: Option<Ticket>,
+    /// The home keeps nothing any more, because its log has failed: the messages are refused.
+    pub refused: bool,
+    /// The log has more to write than it should: publishers of messages that it keeps have to wait.
+    pub log_backed_up: bool,
+    /// A queue whose consumers are behind: the publisher should wait for them.
+    pub backlog: Option<QueueId>,
+}
+
+impl Home {
     /// Puts messages into queues that live here, each queue in their order. Queues that are gone
     /// swallow them, which is what RabbitMQ confirms too.
     ///
-    /// Where some of it has to outlive the process, it returns how far the log has to have
-    /// come before the publisher may be told.
+    /// Whoever publishes answers for it by what this returns; see [`Home::confirms_later`].
     #[inline]
-    pub fn publish_home(
+    pub fn publish(
         &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
         queues: impl Iterator<Item = QueueId> + Clone,
         messages: &impl Upcoming,
-    ) -> Option<Ticket> {
-        let mut through = None;
+    ) -> Accepted {
+        let mut accepted = Accepted::default();
+        if self.shared.has_failed() {
+            accepted.refused = true;
+            return accepted;
+        }
         if messages.count() == 1 {
             messages.clone().lend(|message| {
-                through = self.publish_one(queues.clone(), message);
+                self.publish_one(turn, out, queues.clone(), message, &mut accepted);
                 true
             });
-            return through;
+        } else {
+            self.publish_run(turn, out, queues, messages, &mut accepted);
         }
-        self.publish_run(queues, messages)
+        accepted.log_backed_up = accepted.promise.is_some() && self.shared.log_backed_up;
+        accepted
     }
 
-    /// Each queue gives out first what it can at once.
+    /// Each queue first gives out what it can at once. Only the rest is taken message by message,
+    /// because a message that several queues keep is stored once for all of them.
     #[inline(never)]
     fn publish_run(
         &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
         queues: impl Iterator<Item = QueueId> + Clone,
         messages: &impl Upcoming,
-    ) -> Option<Ticket> {
+        accepted: &mut Accepted,
+    ) {
         let is_lone = queues.clone().nth(1).is_none();
-        let mut through = None;
-        let mut given = mem::take(&mut self.given);
+        let mut given = mem::take(&mut self.shared.given);
         given.clear();
-        for queue in queues.clone() {
+        for id in queues.clone() {
             let mut rest = messages.clone();
-            let mut count = self.give_at_once(queue, false, &mut rest);
-            if is_lone && rest.count() > 0 {
-                // Nobody else has to find these where they rest.
-                let mut handed = rest.clone();
-                count += self.give_at_once(queue, true, &mut rest);
-                through = self.log_handed(queue, &mut handed);
+            let mut count = 0;
+            if let Some(mut queue) = self.open(turn, out, id) {
+                count = queue.give_at_once(false, &mut rest);
+                if is_lone && rest.count() > 0 {
+                    // No other queue needs these, so each can be stored as it is handed over.
+                    let mut handed = rest.clone();
+                    count += queue.give_at_once(true, &mut rest);
+                    accepted.promise = queue.log_handed(&mut handed);
+                }
             }
             given.push(count);
         }
         if given.iter().any(|given| *given < messages.count()) {
-            // What only some could take rests once for all others.
+            // A message goes to those queues that have not given it out: each of them gave out the
+            // first `given` of the run.
             let mut nth = 0;
             messages.clone().lend(|message| {
                 let others = queues.clone().zip(&given).filter(|(_, given)| **given <= nth);
-                let ticket = self.publish_one(others.map(|(queue, _)| queue), message);
-                through = ticket.or(through);
+                let others = others.map(|(queue, _)| queue);
+                self.publish_one(turn, out, others, message, accepted);
                 nth += 1;
                 true
             });
         }
-        self.given = given;
-        through
+        self.shared.given = given;
     }
 
     #[inline(always)]
     fn publish_one(
         &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
         queues: impl Iterator<Item = QueueId>,
         message: &Message<'_>,
-    ) -> Option<Ticket> {
-        let mut resting = None;
-        for queue in queues {
-            self.enqueue(queue, message, &mut resting);
+        accepted: &mut Accepted,
+    ) {
+        let mut stored = None;
+        for id in queues {
+            if let Some(mut queue) = self.open(turn, out, id) {
+                queue.enqueue(message, &mut stored, accepted);
+            }
         }
-        if self.rested.queues.is_empty() {
-            return None;
+        if !self.shared.stored.queues.is_empty()
+            && let Some(id) = stored
+        {
+            let promise = self.shared.log_stored(turn, out, id, message);
+            accepted.promise = promise.or(accepted.promise);
         }
-        self.log_rested(resting?, message)
     }
+}
 
-    /// A message that finds its queue empty and a consumer with room leaves at once.
+impl OpenQueue<'_> {
+    /// A message that finds its queue empty and a consumer with room leaves at once. `stored` is the
+    /// store's id of the message, once a queue keeps it.
     ///
     /// Not inlined: in a loop over queues the compiler would work out beforehand what rendering
     /// needs of the message, and mostly there is one queue.
     #[inline(never)]
-    fn enqueue(&mut self, id: QueueId, message: &Message<'_>, resting: &mut Option<MessageId>) {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return;
-        };
+    fn enqueue(
+        &mut self,
+        message: &Message<'_>,
+        stored: &mut Option<MessageId>,
+        accepted: &mut Accepted,
+    ) {
+        let Self { queue, home, turn, out } = self;
         queue.counts.published += 1;
-        let taker = if queue.state.is_empty() { next_taker(queue, &mut self.exits) } else { None };
+        let taker = if queue.state.is_empty() { next_taker(queue, out) } else { None };
         let mut number = None;
         if taker.is_some_and(|(taker, _)| taker.no_ack) {
             queue.state.apply(Change::PassThrough(1));
+            home.counts.left[Reason::Acknowledged as usize] += 1;
         } else {
-            let rested = self.log.is_some().then_some(&mut self.rested);
-            let resting = rest(&mut self.store, rested, queue, message, resting);
+            let id = home.keep(queue, message, stored);
             if let Some((taker, _)) = taker {
-                number = Some(queue.state.hand_over(taker.holder, &[resting]));
+                number = Some(queue.state.hand_over(taker.holder, &[id]));
             } else {
-                queue.state.apply(Change::Enqueue(resting, self.now));
+                queue.state.apply(Change::Enqueue(id, turn.now));
             }
         }
-        let Some((taker, way)) = taker else {
-            self.backlogged = Self::look_at_backlog(queue, message).or(self.backlogged);
+        let Some((taker, sink)) = taker else {
+            accepted.backlog = self.large_backlog(message).or(accepted.backlog);
             return;
         };
-        queue.consumers.took(&taker);
+        queue.consumers.took_many(&taker, 1);
         queue.counts.delivered += 1;
-        self.counts.count_delivery(taker.no_ack);
-        queue.record_latency(message.published_at, self.now, self.now);
-        self.latency.record(message.published_at, self.now, self.now);
-        let home = self.id;
-        self.exits.deliver(way, || delivery_of(queue, home, &taker, number, false), message);
+        home.counts.count_deliveries(taker.no_ack, 1);
+        let times = (message.published_at, turn.now);
+        queue.waits.record_many(times.0, times.1, times.1, 1);
+        home.latency.record_many(times.0, times.1, times.1, 1);
+        let shard = turn.shard;
+        out.deliver(sink, || delivery_of(queue, shard, &taker, number, false), message);
     }
 
     /// Gives messages that came together to consumers while nothing waits and one of them can take
-    /// more: to those that acknowledge, or to the others. Returns how many; what is to be
-    /// acknowledged rests where [`Core::handed`] says.
+    /// more: to those that acknowledge (`acks`), or to the others. Returns how many; the store's
+    /// ids of those to be acknowledged are in [`Shared::handed`].
     #[inline(always)]
-    fn give_at_once(&mut self, id: QueueId, acks: bool, messages: &mut impl Upcoming) -> usize {
-        self.handed.clear();
+    fn give_at_once(&mut self, acks: bool, messages: &mut impl Upcoming) -> usize {
+        let Self { queue, home, turn, out } = self;
+        home.handed.clear();
         let mut given = 0;
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return given;
-        };
         while messages.count() > 0
             && queue.state.is_empty()
-            && let Some((taker, way)) = next_taker(queue, &mut self.exits)
+            && let Some((taker, sink)) = next_taker(queue, out)
             && taker.no_ack != acks
         {
             let number = acks.then(|| queue.state.next_delivery(taker.holder));
-            let first = delivery_of(queue, self.id, &taker, number, false);
+            let first = delivery_of(queue, turn.shard, &taker, number, false);
             let next = First { most: queue.consumers.in_a_row(&taker), of: &mut *messages };
-            let times = (self.now, self.now);
-            let mut leaving = Leaving::of(next, times, &mut queue.waits, &mut self.latency);
+            let times = (turn.now, turn.now);
+            let mut timed = Timed::of(next, times, &mut queue.waits, &mut home.latency);
             let count = if acks {
-                let (store, ids) = (&mut self.store, &mut self.handed);
-                let rested = ids.len();
-                let mut handed = Handed { messages: &mut leaving, store, ids };
-                let count = self.exits.deliver_many(way, first, &mut handed);
-                queue.state.hand_over(taker.holder, &self.handed[rested..]);
+                let (store, ids) = (&mut home.store, &mut home.handed);
+                let before = ids.len();
+                let mut stored = StoredOnTheWay { messages: &mut timed, store, ids };
+                let count = out.deliver_many(sink, first, &mut stored);
+                queue.state.hand_over(taker.holder, &home.handed[before..]);
                 count
             } else {
-                let count = self.exits.deliver_many(way, first, &mut leaving);
+                let count = out.deliver_many(sink, first, &mut timed);
                 queue.state.apply(Change::PassThrough(count));
+                home.counts.left[Reason::Acknowledged as usize] += count;
                 count
             };
-            leaving.tell();
+            timed.record();
             queue.consumers.took_many(&taker, count as u32);
             queue.counts.published += count;
             queue.counts.delivered += count;
-            self.counts.count_deliveries(taker.no_ack, count);
+            home.counts.count_deliveries(taker.no_ack, count);
             given += count as usize;
         }
         given
     }
 
-    /// Adds what a queue has just handed over to the log: the first of these messages.
+    /// Adds the messages that the queue has just handed over to the log: the first of `messages`.
     #[inline]
-    fn log_handed(&mut self, id: QueueId, messages: &mut impl Messages) -> Option<Ticket> {
-        let handed = mem::take(&mut self.handed);
-        let mut through = None;
-        if let Some(queue) = open_queue(&mut self.queues, id).filter(|_| self.log.is_some()) {
-            let is_durable = queue.log_id.is_some();
-            let first = queue.state.next_position() - handed.len() as u64;
-            let held = [false, true].map(|persistent| queue_ref(queue, persistent, first));
-            let mut ids = handed.iter().zip(first..);
-            First { of: messages, most: handed.len() }.lend(|message| {
-                let Some((id, sequence)) = ids.next() else { return false };
-                let persistent = is_durable && message.is_persistent();
-                self.rested.durable = persistent;
-                self.rested.queues.push(QueueRef { sequence, ..held[usize::from(persistent)] });
-                through = self.log_rested(*id, message).or(through);
-                true
-            });
-        }
-        self.handed = handed;
-        through
+    fn log_handed(&mut self, messages: &mut impl Messages) -> Option<Ticket> {
+        let Self { queue, home, turn, out } = self;
+        home.log.as_ref()?;
+        let handed = mem::take(&mut home.handed);
+        let mut promise = None;
+        let is_durable = queue.log_id.is_some();
+        let first = queue.state.next_position() - handed.len() as u64;
+        let held = [false, true].map(|persistent| queue_ref(queue, persistent, first));
+        let mut ids = handed.iter().zip(first..);
+        First { of: messages, most: handed.len() }.lend(|message| {
+            let Some((id, sequence)) = ids.next() else { return false };
+            let persistent = is_durable && message.is_persistent();
+            home.stored.durable = persistent;
+            home.stored.queues.push(QueueRef { sequence, ..held[usize::from(persistent)] });
+            promise = home.log_stored(turn, out, *id, message).or(promise);
+            true
+        });
+        home.handed = handed;
+        promise
     }
 }
 
-/// Messages that come to rest while they are lent.
-struct Handed<'a, M> {
+impl Shared {
+    /// Puts the message into the store for a queue, or finds it there where another queue keeps it
+    /// already, and notes the queue for its record in the log, if there is one.
+    #[inline]
+    fn keep(
+        &mut self,
+        queue: &Queue,
+        message: &Message<'_>,
+        stored: &mut Option<MessageId>,
+    ) -> MessageId {
+        if self.log.is_some() {
+            let Stored { queues, durable } = &mut self.stored;
+            let persistent = queue.log_id.is_some() && message.is_persistent();
+            *durable |= persistent;
+            queues.push(queue_ref(queue, persistent, queue.state.next_position()));
+        }
+        if let Some(id) = *stored {
+            self.store.retain(id);
+            return id;
+        }
+        let id = self.store.put(message, 1);
+        *stored = Some(id);
+        id
+    }
+}
+
+/// Messages that are put into the store while they are lent: their consumers have to acknowledge.
+struct StoredOnTheWay<'a, M> {
     messages: &'a mut M,
     store: &'a mut Store,
-    /// Where they rest.
+    /// The store's ids of those lent so far.
     ids: &'a mut Vec<MessageId>,
 }
 
-impl<M: Messages> Messages for Handed<'_, M> {
+impl<M: Messages> Messages for StoredOnTheWay<'_, M> {
     #[inline(always)]
     fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
         self.messages.lend(|message| {
@@ -209,28 +277,4 @@ impl<M: Messages> Messages for Handed<'_, M> {
             take(message)
         });
     }
-}
-
-/// Puts the message into the store, or takes the place it has there already, and notes where it
-/// rests for its record in the log, if there is one.
-#[inline]
-fn rest(
-    store: &mut Store,
-    rested: Option<&mut Rested>,
-    queue: &Queue,
-    message: &Message<'_>,
-    resting: &mut Option<MessageId>,
-) -> MessageId {
-    if let Some(rested) = rested {
-        let persistent = queue.log_id.is_some() && message.is_persistent();
-        rested.durable |= persistent;
-        rested.queues.push(queue_ref(queue, persistent, queue.state.next_position()));
-    }
-    if let Some(id) = *resting {
-        store.retain(id);
-        return id;
-    }
-    let id = store.put(message, 1);
-    *resting = Some(id);
-    id
 }

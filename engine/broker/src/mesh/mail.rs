@@ -17,7 +17,6 @@
 use std::sync::Arc;
 
 use crate::control::{Answer, Request};
-use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, QueueId, ShardId};
 use crate::mesh::batch::{Parcel, Span};
 use crate::mesh::delivery::Delivery;
@@ -60,7 +59,7 @@ pub enum Mail {
     Ask(Box<(QueueId, QueueRequest)>),
     /// Work: channels of one connection ended; their consumers go, then their unacked messages
     /// return, then auto-delete queues go.
-    Leave {
+    ChannelsEnded {
         /// Who is told when that is done: the channel itself, or channel 0 for the connection.
         asker: ChannelKey,
         /// The channels.
@@ -99,7 +98,7 @@ pub enum Mail {
         /// Who asked.
         channel: ChannelKey,
         /// The end.
-        answer: Result<QueueAnswer, Exception>,
+        answer: QueueAnswer,
     },
     /// Reply: this home is done with the next `count` publishes it got from the channel.
     Confirmed {
@@ -194,7 +193,7 @@ impl QueueRequest {
     }
 }
 
-/// How a [`QueueRequest`] ended well.
+/// How a [`QueueRequest`] ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueAnswer {
     /// Subscribed, cancelled or left.
@@ -212,4 +211,10 @@ pub enum QueueAnswer {
     },
     /// The queue is no longer here.
     Gone(QueueId),
+    /// `basic.consume` is refused: a consumer has the queue to itself, or wants it to itself.
+    ExclusiveUse,
+    /// `queue.delete` with if-unused is refused: the queue has consumers.
+    InUse,
+    /// `queue.delete` with if-empty is refused: the queue has messages.
+    NotEmpty,
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use crate::id::{ConnectionId, ConsumerKey, QueueId, ShardId};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail};
+use crate::pressure::Pressure;
 
 /// Bytes towards one member at which its feeders are stopped: half of what stays in a core's
 /// level 2 cache, and more than a turn's worth of mail.
@@ -21,17 +22,17 @@ const SPARE_BATCHES_MAX: usize = 64;
 
 /// The outgoing mail of one shard.
 #[derive(Debug)]
-pub struct Post {
+pub struct Outgoing {
     /// Indexed by member; the last one is the control state.
-    members: Vec<Outgoing>,
+    members: Vec<Member>,
     spare: Vec<Batch>,
 }
 
 #[derive(Debug, Default)]
-struct Outgoing {
-    lanes: [Queue; 2],
-    /// Connections whose publishes wait for room in the work lane.
-    publishers: Vec<ConnectionId>,
+struct Member {
+    lanes: [LaneQueue; 2],
+    /// Connections that wait before they publish on, and why.
+    publishers: Vec<(ConnectionId, Pressure)>,
     /// Consumers that were passed over because the reply lane was backed up.
     passed_over: Vec<(QueueId, ConsumerKey)>,
     /// The member's log is backed up.
@@ -41,23 +42,23 @@ struct Outgoing {
 /// Who may go on after a lane was relieved.
 #[derive(Debug, Default)]
 pub struct Relieved {
-    /// Connections that publish.
-    pub publishers: Vec<ConnectionId>,
+    /// Connections that publish, with the pressure that is over.
+    pub publishers: Vec<(ConnectionId, Pressure)>,
     /// Consumers of queues that live here.
     pub consumers: Vec<(QueueId, ConsumerKey)>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct LaneQueue {
     closed: VecDeque<Batch>,
     closed_bytes: usize,
     open: Batch,
 }
 
-impl Post {
+impl Outgoing {
     /// Room for `members` shards, the control state included.
     pub fn new(members: u16) -> Self {
-        let members = (0..members).map(|_| Outgoing::default()).collect();
+        let members = (0..members).map(|_| Member::default()).collect();
         Self { members, spare: Vec::new() }
     }
 
@@ -108,9 +109,16 @@ impl Post {
     /// Whether what feeds this lane has to stop.
     #[inline]
     pub fn is_backed_up(&self, to: ShardId, lane: Lane) -> bool {
-        let member = &self.members[usize::from(to.0)];
-        member.lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
-            || lane == Lane::Work && member.log_backed_up
+        self.members[usize::from(to.0)].lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
+    }
+
+    /// Why publishers towards a home have to wait, if they have to.
+    #[inline]
+    pub fn publish_pressure(&self, to: ShardId) -> Option<Pressure> {
+        if self.members[usize::from(to.0)].log_backed_up {
+            return Some(Pressure::Log);
+        }
+        self.is_backed_up(to, Lane::Work).then_some(Pressure::Mesh)
     }
 
     /// A member says that its log is backed up, or no longer is.
@@ -118,12 +126,12 @@ impl Post {
         self.members[usize::from(member.0)].log_backed_up = backed_up;
     }
 
-    /// Has the publisher told when the work lane has room again.
-    pub fn wait_to_publish(&mut self, to: ShardId, connection: ConnectionId) {
-        self.members[usize::from(to.0)].publishers.push(connection);
+    /// Lists a publisher to go on when the pressure towards a home is over.
+    pub fn wait_to_publish(&mut self, to: ShardId, connection: ConnectionId, pressure: Pressure) {
+        self.members[usize::from(to.0)].publishers.push((connection, pressure));
     }
 
-    /// Has the queue told when the reply lane has room again.
+    /// Lists a consumer whose queue goes on when the reply lane has room again.
     pub fn pass_over(&mut self, to: ShardId, queue: QueueId, consumer: ConsumerKey) {
         self.members[usize::from(to.0)].passed_over.push((queue, consumer));
     }
@@ -149,7 +157,7 @@ impl Post {
     }
 }
 
-impl Queue {
+impl LaneQueue {
     #[inline(never)]
     fn close(&mut self, spare: &mut Vec<Batch>) {
         let fresh = spare.pop().unwrap_or_default();
@@ -165,27 +173,27 @@ mod tests {
 
     #[test]
     fn batches_leave_in_order_and_relieve_their_feeders() {
-        let mut post = Post::new(2);
+        let mut outgoing = Outgoing::new(2);
         let (to, lane) = (ShardId(1), Lane::Reply);
         let consumer = ConsumerKey::default();
         let mut sent = 0u32;
-        while !post.is_backed_up(to, lane) {
+        while !outgoing.is_backed_up(to, lane) {
             let channel = consumer.channel;
-            post.send(to, lane, Mail::Confirmed { channel, count: sent });
+            outgoing.send(to, lane, Mail::Confirmed { channel, count: sent });
             sent += 1;
         }
-        post.pass_over(to, QueueId::default(), consumer);
-        assert!(post.relieved(to).consumers.is_empty());
+        outgoing.pass_over(to, QueueId::default(), consumer);
+        assert!(outgoing.relieved(to).consumers.is_empty());
         let mut seen = 0;
-        while let Some(batch) = post.take(to, lane) {
+        while let Some(batch) = outgoing.take(to, lane) {
             for mail in &batch.mails {
                 assert!(matches!(mail, Mail::Confirmed { count, .. } if *count == seen));
                 seen += 1;
             }
-            post.recycle(batch);
+            outgoing.recycle(batch);
         }
         assert_eq!(seen, sent);
-        assert_eq!(post.relieved(to).consumers, [(QueueId::default(), consumer)]);
-        assert!(!post.has_mail(to, lane));
+        assert_eq!(outgoing.relieved(to).consumers, [(QueueId::default(), consumer)]);
+        assert!(!outgoing.has_mail(to, lane));
     }
 }

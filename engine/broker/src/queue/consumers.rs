@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 
-use crate::error::Exception;
 use crate::id::{ChannelKey, ConsumerKey, Map, seeded_map};
 use crate::queue::terms::{Signal, Subscription};
 
@@ -102,7 +101,7 @@ impl HolderState {
 }
 
 impl Consumers {
-    /// Adds a consumer, unless that breaks somebody's exclusive use (403, text by the caller).
+    /// Adds a consumer, unless that breaks an exclusive use.
     pub fn add(&mut self, subscription: Subscription) -> Result<(), ExclusiveUse> {
         let taken = self.active > 0;
         if taken && (subscription.exclusive || self.exclusive_use()) {
@@ -181,12 +180,6 @@ impl Consumers {
             return usize::MAX;
         }
         (u32::from(terms.prefetch) - holder.unsettled) as usize
-    }
-
-    /// Counts a delivery to the consumer that [`Self::next`] offered and gives the turn on.
-    #[inline(always)]
-    pub fn took(&mut self, taker: &Taker) {
-        self.took_many(taker, 1);
     }
 
     /// Counts deliveries, no more than [`Self::in_a_row`] said, and gives the turn on.
@@ -431,10 +424,3 @@ fn leave_ring(holders: &mut [Option<HolderState>], place: u32) {
 /// A consumer asked for a queue that another one uses exclusively, or the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExclusiveUse;
-
-impl ExclusiveUse {
-    /// RabbitMQ's words for it.
-    pub fn exception(self, queue: &str, vhost: &str) -> Exception {
-        Exception::access_refused(format!("queue '{queue}' in vhost '{vhost}' in exclusive use"))
-    }
-}

@@ -5,6 +5,7 @@
 //! depend on. [`consumers::Consumers`] holds who can take a message right now, which is nobody's
 //! business but this shard's. [`Queue`] ties the two together.
 
+pub mod backlog;
 pub mod consumers;
 pub mod fifo;
 pub mod outstanding;
@@ -18,10 +19,10 @@ use std::sync::Arc;
 
 use crate::catalog::object::QueueMeta;
 use crate::histogram::Histogram;
-use crate::home::backlog::Backlog;
 use crate::id::{Instant, QueueId};
 use crate::storage::log::LogId;
 
+use backlog::Backlog;
 use consumers::Consumers;
 use pages::Pages;
 use state::State;
@@ -99,24 +100,18 @@ impl Queue {
         }
     }
 
-    /// Notes that a message left: `published_at` its publisher's time, `ready_at` ours.
-    #[inline(always)]
-    pub fn record_latency(&mut self, published_at: Instant, ready_at: Instant, now: Instant) {
-        self.waits.record_many(published_at, ready_at, now, 1);
-    }
-
-    /// The latencies with everything in them, if a message has left yet; see
-    /// [`ShardLatency::passed_through`](crate::shard::core::ShardLatency::passed_through).
+    /// The latencies with everything in them, if a message has left yet. Messages that left in the
+    /// turn they came in are only counted until here: both of their latencies are 0.
     pub fn latency(&self) -> Option<QueueLatency> {
         let Waits { latency, passed_through } = &self.waits;
-        let mut told = match latency {
+        let mut whole = match latency {
             Some(latency) => (**latency).clone(),
             None if *passed_through > 0 => QueueLatency::default(),
             None => return None,
         };
-        told.publish_to_deliver.record_many(0, *passed_through);
-        told.time_in_queue.record_many(0, *passed_through);
-        Some(told)
+        whole.publish_to_deliver.record_many(0, *passed_through);
+        whole.time_in_queue.record_many(0, *passed_through);
+        Some(whole)
     }
 }
 

@@ -209,12 +209,14 @@ impl State {
         held.map_or(Vec::new(), |held| held.iter().map(|(number, _)| number).collect())
     }
 
-    /// Takes all messages out, for the end of the queue.
-    pub fn drain(&mut self) -> impl Iterator<Item = Where> {
-        let checked_out = self.checked_out().map(|checkout| Where::Store(checkout.message));
+    /// Takes all messages out, each with its position, for the end of the queue.
+    pub fn drain(&mut self) -> impl Iterator<Item = (u64, Where)> {
+        let checked_out = self.checked_out();
+        let checked_out = checked_out.map(|out| (out.position, Where::Store(out.message)));
         let checked_out: Vec<_> = checked_out.collect();
         self.held = Vec::new();
-        let ready = std::iter::from_fn(|| self.ready.pop()).map(|entry| entry.rests);
+        let ready = std::iter::from_fn(|| self.ready.pop());
+        let ready = ready.map(|entry| (entry.position, entry.rests));
         checked_out.into_iter().chain(ready)
     }
 

@@ -3,7 +3,7 @@
 use crate::id::ShardId;
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail};
-use crate::mesh::outgoing::Post;
+use crate::mesh::outgoing::Outgoing;
 use crate::routing::topology::Topology;
 
 use crate::control::{Control, DurableChange, Warning};
@@ -12,7 +12,7 @@ use crate::control::{Control, DurableChange, Warning};
 #[derive(Debug)]
 pub struct ControlMember {
     control: Control,
-    post: Post,
+    post: Outgoing,
     shards: u16,
 }
 
@@ -26,7 +26,7 @@ impl ControlMember {
     /// [`Control::persistent`].
     pub fn of(control: Control) -> Self {
         let shards = control.topology().shards();
-        Self { control, post: Post::new(shards), shards }
+        Self { control, post: Outgoing::new(shards), shards }
     }
 
     /// What to store next; see [`Control::poll_durable`].

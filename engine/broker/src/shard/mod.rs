@@ -2,38 +2,37 @@
 //!
 //! ```text
 //!   Event ────► handle ────────┐                    ┌──► poll_operation ──► kernel
-//!   Batch ────► handle_mail ───┼──► Core + reading ─┤
-//!   clock ────► handle_timeout ┘      halves        └──► poll_mail ───────► other members
+//!   Batch ────► handle_mail ───┼──► clients, home, ─┤
+//!   clock ────► handle_timeout ┘     outputs        └──► poll_mail ───────► other members
 //! ```
 //! Whatever comes in is worked off before `handle` returns, mail to this shard itself included;
 //! what has to go out waits until it is polled, so a turn's worth of it leaves in one piece.
 
 pub mod control_member;
-pub mod core;
+pub mod counts;
 pub mod event;
 pub mod report;
 
 use std::sync::Arc;
 
 use crate::alarms::Alarms;
+use crate::client::backend::Backend;
 use crate::client::channel::Answered;
-use crate::client::connection::Connection;
+use crate::client::connection::{Connection, Deadline};
 use crate::control::{Answer, Request};
 use crate::delivery::operation::Operation;
 use crate::delivery::outbox::Outbox;
 use crate::home::durability::Recovered;
-use crate::id::{ConnectionId, ConsumerKey, Instant, ShardId};
+use crate::id::{ConnectionId, Instant, ShardId};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail};
 use crate::message::Upcoming;
-use crate::pressure::Pressure;
-use crate::queue::Queue;
-use crate::queue::terms::Signal;
 use crate::routing::change::{Change, Delta};
 use crate::routing::topology::Topology;
 use crate::settings::Settings;
-use crate::shard::core::Core;
 use crate::shard::event::Event;
+use crate::storage::log::Log;
+use crate::turn::Turn;
 
 /// Handshakes are given up at multiples of this. Nearly all of these deadlines come when the
 /// handshake is long over, and then one wake-up of a sleeping shard serves all of a step.
@@ -42,51 +41,50 @@ const HANDSHAKE_STEP_NS: u64 = 1 << 26;
 /// One shard.
 #[derive(Debug)]
 pub struct Shard {
-    core: Core,
-    /// Reading halves by slot; one is out while its bytes are read.
+    /// All but the reading halves.
+    backend: Backend,
+    /// Reading halves by slot; one is taken out while its bytes are read.
     connections: Vec<Option<Box<Connection>>>,
     connection_count: usize,
     /// See [`Self::take_traffic`].
     traffic: bool,
-    /// Connections are told to go, and no new ones are taken.
+    /// Connections are asked to end, and no new ones are taken.
     stopping: bool,
-    /// The newest delta that the control state has been told of.
-    told_sequence: u64,
+    /// The newest delta whose application this shard has reported to the control state.
+    reported_sequence: u64,
 }
 
 impl Shard {
     /// A shard without connections. `topology` is what all shards start from.
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
-        let mut core = Core::new(id, shards, settings, topology);
-        let recovered = core.topology.queues().filter(|meta| meta.home == id);
-        let recovered: Vec<_> = recovered.map(|meta| Queue::new(Arc::clone(meta))).collect();
-        for queue in recovered {
-            core.add_queue(queue);
+        let turn = Turn { shard: id, shards, settings, now: Instant::default() };
+        let mut backend = Backend::new(turn, topology);
+        for meta in backend.topology.queues().filter(|meta| meta.home == id) {
+            backend.home.add_queue(Arc::clone(meta));
         }
-        let told_sequence = core.topology.sequence();
         Self {
-            core,
+            reported_sequence: backend.topology.sequence(),
+            backend,
             connections: Vec::new(),
             connection_count: 0,
             traffic: false,
             stopping: false,
-            told_sequence,
         }
     }
 
-    /// Opens the shard's log, before anything else is taken in; see [`Core::open_log`].
+    /// Opens the shard's log, before anything else is taken in; see [`Home::open_log`].
     pub fn open_log(&mut self, recovered: Recovered) {
-        self.core.open_log(recovered);
+        self.backend.home.open_log(&self.backend.turn, recovered);
     }
 
     /// Takes in what happened to a connection.
     pub fn handle(&mut self, event: Event, now: Instant) {
-        self.core.now = now;
+        self.backend.turn.now = now;
         match event {
             Event::Received { connection, bytes } => {
                 let mut traffic = self.traffic;
-                self.with(connection, |connection, core| {
-                    connection.receive(core, bytes);
+                self.with(connection, |connection, backend| {
+                    connection.receive(backend, bytes);
                     traffic |= connection.channel_count() > 0;
                 });
                 self.traffic = traffic;
@@ -97,10 +95,13 @@ impl Shard {
             }
             Event::Ended { connection } => self.with(connection, Connection::cut),
             Event::Closed { connection } => self.closed(connection),
-            Event::Disk(event) => self.core.disk(event),
+            Event::Disk(event) => {
+                let Backend { home, turn, outputs, .. } = &mut self.backend;
+                home.disk(turn, outputs, event);
+            }
             Event::Alarms(alarms) => self.alarms(alarms),
             Event::Stop => self.stop(),
-            Event::CloseLog => self.core.close_log(),
+            Event::CloseLog => self.backend.home.close_log(),
         }
         self.settle_down();
     }
@@ -108,7 +109,7 @@ impl Shard {
     /// Takes in mail from another member of the mesh. What is returned is the emptied batch, which
     /// is of most use to its sender: see [`Self::take_back`].
     pub fn handle_mail(&mut self, from: ShardId, batch: Batch, now: Instant) -> Batch {
-        self.core.now = now;
+        self.backend.turn.now = now;
         let emptied = self.open(from, batch);
         self.settle_down();
         emptied
@@ -117,18 +118,18 @@ impl Shard {
     /// Takes back a batch that another member has emptied, to be filled again. Without it whoever
     /// only sends would lay out new memory for each batch, and whoever only receives would free it.
     pub fn take_back(&mut self, emptied: Batch) {
-        self.core.exits.post.recycle(emptied);
+        self.backend.outputs.mesh.recycle(emptied);
     }
 
     /// Takes in the time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.core.now = now;
-        while let Some((connection, deadline)) = self.core.timers.pop_due(now) {
-            self.with(connection, |connection, core| {
-                connection.deadline(core, deadline);
+        self.backend.turn.now = now;
+        while let Some((connection, deadline)) = self.backend.deadlines.pop_due(now) {
+            self.with(connection, |connection, backend| {
+                connection.deadline(backend, deadline);
             });
         }
-        if let Some(log) = &mut self.core.log {
+        if let Some(log) = self.backend.home.log_mut() {
             log.handle_timeout(now);
         }
         self.settle_down();
@@ -136,16 +137,17 @@ impl Shard {
 
     /// When [`Self::handle_timeout`] is to be called at the latest.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let log = self.core.log.as_ref().and_then(crate::storage::log::Log::next_timeout);
-        self.core.timers.next().into_iter().chain(log).min()
+        let log = self.backend.home.log().and_then(Log::next_timeout);
+        self.backend.deadlines.next().into_iter().chain(log).min()
     }
 
     /// The next thing for the kernel to do.
     pub fn poll_operation(&mut self) -> Option<Operation> {
-        if let Some(operation) = self.core.operations.pop_front() {
+        let outputs = &mut self.backend.outputs;
+        if let Some(operation) = outputs.operations.pop_front() {
             return Some(operation);
         }
-        while let Some(writer) = self.core.exits.writers.next_queued() {
+        while let Some(writer) = outputs.writers.next_queued() {
             writer.write_confirms();
             if writer.sending || writer.cut {
                 continue;
@@ -156,49 +158,46 @@ impl Shard {
                 writer.sending_bytes = writer.outbox.len();
                 writer.wrote = true;
                 let outbox = std::mem::take(&mut writer.outbox);
-                self.core.exits.body_bytes.count_sent(&outbox);
+                outputs.body_bytes.count_sent(&outbox);
                 return Some(Operation::Send { connection, outbox });
             }
             if writer.ending {
                 writer.cut = true;
                 return Some(Operation::Close { connection });
             }
-            // An idle connection keeps no memory to write into: whoever writes next takes it.
+            // An idle connection keeps no memory to write into: the next one that writes takes it.
             let unused = std::mem::take(&mut writer.outbox);
-            self.core.exits.writers.recycle(unused);
+            outputs.writers.recycle(unused);
         }
-        self.core.write_records();
-        self.core.log.as_mut()?.poll_operation().map(Operation::Disk)
+        self.backend.home.write_records();
+        self.backend.home.log_mut()?.poll_operation().map(Operation::Disk)
     }
 
     /// The next batch for another member of the mesh. To be called while the mesh has room: what
     /// is left here stops what feeds it.
     pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Batch> {
-        let batch = self.core.exits.post.take(to, lane)?;
-        let relieved = self.core.exits.post.relieved(to);
-        let publishers = relieved.publishers.into_iter();
-        self.core.unblocked.extend(publishers.map(|connection| (connection, Pressure::Mesh)));
-        self.core.room_again(relieved.consumers);
+        let batch = self.backend.outputs.mesh.take(to, lane)?;
+        self.backend.relieve(to);
         Some(batch)
     }
 
     /// Whether there is mail for another member.
     pub fn has_mail(&self, to: ShardId, lane: Lane) -> bool {
-        self.core.exits.post.has_mail(to, lane)
+        self.backend.outputs.mesh.has_mail(to, lane)
     }
 
     /// Whether work is left that needs no event: publishers that may go on, and mail to this shard
     /// itself, both of which [`Self::poll_mail`] can leave behind.
     pub fn has_work(&self) -> bool {
-        let (id, post) = (self.core.id, &self.core.exits.post);
-        !self.core.unblocked.is_empty()
-            || post.has_mail(id, Lane::Work)
-            || post.has_mail(id, Lane::Reply)
+        let (here, outputs) = (self.backend.turn.shard, &self.backend.outputs);
+        !outputs.resumed.is_empty()
+            || outputs.mesh.has_mail(here, Lane::Work)
+            || outputs.mesh.has_mail(here, Lane::Reply)
     }
 
     /// Goes on with such work.
     pub fn work(&mut self, now: Instant) {
-        self.core.now = now;
+        self.backend.turn.now = now;
         self.settle_down();
     }
 
@@ -219,12 +218,8 @@ impl Shard {
     }
 
     /// All but the reading halves of connections, for reports and for checks of invariants.
-    pub fn core(&self) -> &Core {
-        &self.core
-    }
-
-    pub(crate) fn core_mut(&mut self) -> &mut Core {
-        &mut self.core
+    pub fn backend(&self) -> &Backend {
+        &self.backend
     }
 
     /// The reading halves of all connections.
@@ -234,43 +229,47 @@ impl Shard {
 
     /// Runs `act` on a connection, beside everything else of the shard.
     #[inline]
-    fn with(&mut self, id: ConnectionId, act: impl FnOnce(&mut Connection, &mut Core)) {
+    fn with(&mut self, id: ConnectionId, act: impl FnOnce(&mut Connection, &mut Backend)) {
         let Some(place) = self.connections.get_mut(id.slot as usize) else {
             return;
         };
         let Some(mut connection) = place.take_if(|connection| connection.id == id) else {
             return;
         };
-        act(&mut connection, &mut self.core);
+        act(&mut connection, &mut self.backend);
         self.connections[id.slot as usize] = Some(connection);
     }
 
     /// Works off the mail to this shard itself, and what may go on because of it.
     fn settle_down(&mut self) {
-        let id = self.core.id;
+        let here = self.backend.turn.shard;
         loop {
-            let post = &mut self.core.exits.post;
-            if let Some(batch) = post.take(id, Lane::Work).or_else(|| post.take(id, Lane::Reply)) {
-                let emptied = self.open(id, batch);
-                self.core.exits.post.recycle(emptied);
-            } else if let Some((connection, block)) = self.core.unblocked.pop() {
-                self.with(connection, |connection, core| connection.relieved(core, block));
+            let mesh = &mut self.backend.outputs.mesh;
+            if let Some(batch) =
+                mesh.take(here, Lane::Work).or_else(|| mesh.take(here, Lane::Reply))
+            {
+                let emptied = self.open(here, batch);
+                self.backend.outputs.mesh.recycle(emptied);
+            } else if let Some((connection, pressure)) = self.backend.outputs.resumed.pop() {
+                self.with(connection, |connection, backend| {
+                    connection.relieved(backend, pressure);
+                });
             } else {
                 break;
             }
         }
-        self.core.note_confirmed();
-        let sequence = self.core.topology.sequence();
-        if sequence > self.told_sequence {
-            self.told_sequence = sequence;
-            let request = Request::Applied { shard: id, sequence };
-            let control = self.core.control();
-            self.core.work(control, Mail::Control(Box::new(request)));
+        self.backend.outputs.flush_confirms();
+        let sequence = self.backend.topology.sequence();
+        if sequence > self.reported_sequence {
+            self.reported_sequence = sequence;
+            let request = Request::Applied { shard: here, sequence };
+            let control = self.backend.turn.control();
+            self.backend.outputs.work(control, Mail::Control(Box::new(request)));
         }
     }
 
     fn open(&mut self, from: ShardId, mut batch: Batch) -> Batch {
-        self.core.last_likeness = batch.renumber(self.core.last_likeness);
+        self.backend.last_likeness = batch.renumber(self.backend.last_likeness);
         let mut mails = std::mem::take(&mut batch.mails);
         for mail in mails.drain(..) {
             self.mail(from, mail, &batch);
@@ -282,27 +281,33 @@ impl Shard {
 
     /// Mail from a channel to the homes of queues; answers go another way.
     fn mail(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
-        let core = &mut self.core;
+        let Backend { home, turn, outputs, .. } = &mut self.backend;
         match mail {
             Mail::Publish { queues, parcels, confirm } => {
                 let (queues, messages) = (batch.queues(queues), batch.messages(parcels));
-                let through = core.publish_home(queues.iter().copied(), &messages);
+                let accepted = home.publish(turn, outputs, queues.iter().copied(), &messages);
                 let count = messages.count() as u32;
-                if let Some(channel) = confirm
-                    && !core.awaits_log(from, channel, through, count)
-                {
-                    core.confirm_to(from, channel, count);
+                if let Some(channel) = confirm {
+                    if accepted.refused {
+                        outputs.refuse(from, channel, turn.shard, count);
+                    } else if !home.confirms_later((from, channel), &accepted, count) {
+                        outputs.confirm(from, channel, turn.shard, count);
+                    }
                 }
-                if let Some(queue) = core.backlogged.take() {
-                    core.tell_of_backlog(from, queue);
+                if let Some(queue) = accepted.backlog {
+                    home.backlog_begins(turn, outputs, queue, from);
                 }
             }
             Mail::Settle { queue, deliveries, settlement, serve } => {
-                core.settle(queue, deliveries, settlement, serve);
+                home.settle(turn, outputs, queue, deliveries, settlement, serve);
             }
-            Mail::Ask(asked) => core.ask(asked.0, asked.1),
-            Mail::Leave { asker, channels } => core.leave(asker, &channels),
-            Mail::Consumer { queue, consumer, signal } => core.signal(queue, &consumer, signal),
+            Mail::Ask(asked) => home.ask(turn, outputs, asked.0, asked.1),
+            Mail::ChannelsEnded { asker, channels } => {
+                home.end_channels(turn, outputs, asker, &channels);
+            }
+            Mail::Consumer { queue, consumer, signal } => {
+                home.signal(turn, outputs, queue, &consumer, signal);
+            }
             Mail::Control(_) => debug_assert!(false, "requests go to the control state"),
             reply => self.reply(from, reply, batch),
         }
@@ -310,41 +315,45 @@ impl Shard {
 
     /// Mail from the homes of queues and from the control state to channels.
     fn reply(&mut self, from: ShardId, mail: Mail, batch: &Batch) {
-        let core = &mut self.core;
+        let backend = &mut self.backend;
+        let outputs = &mut backend.outputs;
         match mail {
             Mail::Deliver { delivery, parcels } => {
-                let Some(place) = core.exits.writers.place(delivery.consumer.channel) else {
+                let Some(slot) = outputs.writers.slot(delivery.consumer.channel) else {
                     return;
                 };
-                core.exits.writers.deliver_all_at(place, delivery, &mut batch.messages(parcels));
+                outputs.writers.deliver_all_at(slot, delivery, &mut batch.messages(parcels));
                 if delivery.granted && delivery.number.is_none() {
-                    core.grant(delivery.consumer.channel);
+                    outputs.grant_waiting(delivery.consumer.channel);
                 }
-                core.stop_full_consumer(&delivery.consumer);
+                outputs.stop_full_consumer(&delivery.consumer);
             }
             Mail::Got { channel, got, parcel } => {
-                core.write_got(channel, &got, &batch.unpack(&parcel));
-                self.with(channel.owner.connection, |connection, core| {
-                    connection.got(core, channel);
+                backend.write_got(channel, &got, &batch.unpack(&parcel));
+                self.with(channel.owner.connection, |connection, backend| {
+                    connection.got(backend, channel);
                 });
             }
             Mail::Answered { channel, answer } => {
-                self.with(channel.owner.connection, |connection, core| {
-                    connection.answered(core, channel, Answered::Queue(answer));
+                self.with(channel.owner.connection, |connection, backend| {
+                    connection.answered(backend, channel, Answered::Queue(answer));
                 });
             }
-            Mail::Confirmed { channel, count } => core.confirmed(from, channel, count),
-            Mail::Refused { channel, count } => core.refused(from, channel, count),
-            Mail::LogBackedUp(backed_up) => core.home_backed_up(from, backed_up),
-            Mail::Backlog { queue, is_large } => core.backlog_elsewhere(queue, is_large),
-            Mail::Cancelled(consumer) => core.consumer_cancelled(&consumer),
-            Mail::Wants { consumer, .. } => core.consumer_wants(consumer),
-            Mail::GrantUnused(consumer) => core.grant_unused(consumer),
+            Mail::Confirmed { channel, count } => outputs.confirmed(from, channel, count),
+            Mail::Refused { channel, count } => outputs.refused(from, channel, count),
+            Mail::LogBackedUp(backed_up) => {
+                outputs.mesh.set_log_backed_up(from, backed_up);
+                backend.relieve(from);
+            }
+            Mail::Backlog { queue, is_large } => backend.backlog_changed(queue, is_large),
+            Mail::Cancelled(consumer) => outputs.consumer_cancelled(&consumer),
+            Mail::Wants { consumer, .. } => outputs.consumer_wants(consumer),
+            Mail::GrantUnused(consumer) => outputs.grant_unused(consumer),
             Mail::Delta(delta) => self.delta(&delta),
             Mail::ControlAnswer(answer) => {
                 let Answer { asker, outcome } = *answer;
-                self.with(asker.owner.connection, |connection, core| {
-                    connection.answered(core, asker, Answered::Control(outcome));
+                self.with(asker.owner.connection, |connection, backend| {
+                    connection.answered(backend, asker, Answered::Control(outcome));
                 });
             }
             work => debug_assert!(false, "{work:?} is no reply"),
@@ -352,26 +361,28 @@ impl Shard {
     }
 
     fn delta(&mut self, delta: &Arc<Delta>) {
-        let core = &mut self.core;
-        core.topology.apply(delta);
+        let Backend { home, turn, topology, outputs, .. } = &mut self.backend;
+        topology.apply(delta);
         match &delta.change {
-            Change::QueueDeclared(meta) if meta.home == core.id => {
-                core.add_queue(Queue::new(Arc::clone(meta)));
+            Change::QueueDeclared(meta) if meta.home == turn.shard => {
+                home.add_queue(Arc::clone(meta));
             }
-            Change::QueueDeleted { queue, .. } => core.remove_queue(*queue),
+            Change::QueueDeleted { queue, .. } => home.remove_queue(turn, outputs, *queue),
             _ => {}
         }
     }
 
     fn accepted(&mut self, connection: Connection) {
-        let slot = connection.id.slot as usize;
+        let (id, slot) = (connection.id, connection.id.slot as usize);
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
         }
         self.connection_count += 1;
-        self.core.counts.connections_opened += 1;
-        self.core.accept(&connection);
-        let id = connection.id;
+        let Backend { turn, outputs, deadlines, counts, .. } = &mut self.backend;
+        counts.connections_opened += 1;
+        outputs.writers.insert(id, turn.settings.outbox_high_bytes);
+        let due = turn.now.after(turn.settings.handshake_timeout_ns);
+        deadlines.arm(due.rounded_up(HANDSHAKE_STEP_NS), (id, Deadline::Handshake));
         self.connections[slot] = Some(Box::new(connection));
         if self.stopping {
             self.with(id, Connection::stop);
@@ -385,28 +396,29 @@ impl Shard {
         };
         if place.take_if(|connection| connection.id == id).is_some() {
             self.connection_count -= 1;
-            self.core.counts.connections_closed += 1;
-            self.core.exits.writers.remove(id);
+            self.backend.counts.connections_closed += 1;
+            self.backend.outputs.writers.remove(id);
         }
         let connections = &self.connections;
-        self.core.timers.sweep(self.connection_count, |(id, _)| {
+        self.backend.deadlines.sweep(self.connection_count, |(id, _)| {
             let connection = connections.get(id.slot as usize).and_then(Option::as_ref);
             connection.is_some_and(|connection| connection.id == *id)
         });
     }
 
     fn sent(&mut self, id: ConnectionId, outbox: Outbox) {
-        self.core.exits.writers.recycle(outbox);
-        let low = self.core.settings.outbox_low_bytes;
-        let Some(writer) = self.core.exits.writers.get_mut(id) else {
+        let Backend { home, turn, outputs, .. } = &mut self.backend;
+        outputs.writers.recycle(outbox);
+        let low_bytes = turn.settings.outbox_low_bytes;
+        let Some(writer) = outputs.writers.get_mut(id) else {
             return;
         };
         writer.sending = false;
         writer.sending_bytes = 0;
         self.traffic |= writer.has_channels();
-        let relieved = writer.relieved(low);
-        self.core.room_again(relieved);
-        self.core.start_remote_consumers(id);
+        let relieved = writer.relieved(low_bytes);
+        home.room_again(turn, outputs, relieved);
+        outputs.start_remote_consumers(id, low_bytes);
     }
 
     fn stop(&mut self) {
@@ -414,111 +426,22 @@ impl Shard {
         self.with_each(Connection::stop);
     }
 
-    /// Which alarm it is means nothing to those that wait already: they have been told why, and
-    /// go on when all are off.
+    /// Connections that wait already do not hear of another alarm: their clients know a reason, and
+    /// go on when all alarms are off.
     fn alarms(&mut self, alarms: Alarms) {
-        let before = std::mem::replace(&mut self.core.alarms, alarms);
-        self.core.free_spare_memory();
+        let Backend { home, turn, alarms: present, .. } = &mut self.backend;
+        let before = std::mem::replace(present, alarms);
+        home.keep_spare_memory(&turn.settings, !alarms.memory);
         if alarms.any() != before.any() {
             self.with_each(Connection::alarms_changed);
         }
     }
 
-    fn with_each(&mut self, act: fn(&mut Connection, &mut Core)) {
+    fn with_each(&mut self, act: fn(&mut Connection, &mut Backend)) {
         for slot in 0..self.connections.len() {
             if let Some(id) = self.connections[slot].as_ref().map(|connection| connection.id) {
                 self.with(id, act);
             }
-        }
-    }
-}
-
-impl Core {
-    fn accept(&mut self, connection: &Connection) {
-        let high = self.settings.outbox_high_bytes;
-        self.exits.writers.insert(connection.id, high);
-        let at = self.now.after(self.settings.handshake_timeout_ns).rounded_up(HANDSHAKE_STEP_NS);
-        self.timers.arm(at, (connection.id, crate::client::connection::Deadline::Handshake));
-    }
-
-    /// Tells a channel on another shard that so many more of its publishes are done; counts fold.
-    pub(crate) fn confirm_to(&mut self, shard: ShardId, channel: crate::id::ChannelKey, done: u32) {
-        let batch = self.exits.post.open(shard, Lane::Reply);
-        if let Some(Mail::Confirmed { channel: last, count }) = batch.mails.last_mut()
-            && *last == channel
-        {
-            *count += done;
-            return;
-        }
-        batch.push(Mail::Confirmed { channel, count: done });
-    }
-
-    pub(crate) fn confirmed(&mut self, home: ShardId, channel: crate::id::ChannelKey, count: u32) {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
-            return;
-        };
-        let outbound = writer.channel_at(index);
-        outbound.confirms_due = true;
-        if let Some(confirms) = &mut outbound.confirms {
-            confirms.confirmed(home, count);
-        }
-    }
-
-    /// The queue of a consumer is gone: the client hears of it if it can.
-    fn consumer_cancelled(&mut self, consumer: &ConsumerKey) {
-        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else {
-            return;
-        };
-        let removed = writer.channel_at(index).remove_consumer(consumer.number);
-        if let Some(removed) = removed
-            && writer.cancel_notify
-        {
-            let cancel =
-                leveret_amqp::method::BasicCancel { consumer_tag: &removed.tag, nowait: true };
-            let number = consumer.channel.channel;
-            leveret_amqp::encode_frame(number, &cancel, &mut writer.outbox.scratch);
-        }
-    }
-
-    /// After deliveries from another shard: if the socket is full, their home has to stop.
-    fn stop_full_consumer(&mut self, consumer: &ConsumerKey) {
-        let here = self.id;
-        let Some((writer, index)) = self.exits.writers.channel(consumer.channel) else {
-            return;
-        };
-        if !writer.is_full() {
-            return;
-        }
-        let found = writer.channel_at(index).consumer_mut(consumer.number);
-        let Some(found) = found.filter(|found| !found.stopped && found.home != here) else {
-            return;
-        };
-        found.stopped = true;
-        let (home, queue, consumer) = (found.home, found.queue, found.key);
-        writer.remote_stopped = true;
-        self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Stop });
-    }
-
-    /// After a send: if there is room again, homes that had to stop may go on.
-    fn start_remote_consumers(&mut self, id: ConnectionId) {
-        let low = self.settings.outbox_low_bytes;
-        let Some(writer) = self.exits.writers.get_mut(id) else {
-            return;
-        };
-        if !writer.remote_stopped || writer.outbox.len() > low {
-            return;
-        }
-        writer.remote_stopped = false;
-        let mut started = Vec::new();
-        for consumer in
-            writer.channels_mut().flat_map(crate::delivery::channel::Outbound::consumers_mut)
-        {
-            if std::mem::take(&mut consumer.stopped) {
-                started.push((consumer.home, consumer.queue, consumer.key));
-            }
-        }
-        for (home, queue, consumer) in started {
-            self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Start });
         }
     }
 }
@@ -579,7 +502,7 @@ mod tests {
         assert!(due >= Instant(1 + 2_000).after(Settings::default().handshake_timeout_ns));
         shard.handle_timeout(due);
         assert_eq!(shard.next_timeout(), None);
-        assert_eq!(shard.core.counts.handshakes_timed_out, 3);
+        assert_eq!(shard.backend.counts.handshakes_timed_out, 3);
     }
 
     #[test]
@@ -588,8 +511,9 @@ mod tests {
         let mut shard = Shard::new(ShardId(0), 1, Arc::new(Settings::default()), topology);
         let peer = ([127, 0, 0, 1], 40_000).into();
         shard.handle(Event::Accepted { connection: CLIENT, peer }, Instant(1));
-        let outbox_capacity =
-            |shard: &Shard| shard.core.exits.writers.get(CLIENT).unwrap().outbox.scratch.capacity();
+        let outbox_capacity = |shard: &Shard| {
+            shard.backend.outputs.writers.get(CLIENT).unwrap().outbox.scratch.capacity()
+        };
         assert_eq!(exchange(&mut shard, hello()), (false, false));
         assert!(shard.reading_halves().next().unwrap().session().is_some(), "it is open");
         assert_eq!(outbox_capacity(&shard), 0);

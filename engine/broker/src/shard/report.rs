@@ -4,6 +4,7 @@ use hdrhistogram::Histogram as PreciseHistogram;
 
 use crate::alarms::Alarms;
 use crate::catalog::name::Name;
+use crate::client::backend::Backend;
 use crate::client::connection::Connection;
 use crate::delivery::body_bytes::BodyBytes;
 use crate::histogram::Histogram;
@@ -12,7 +13,7 @@ use crate::id::ShardId;
 use crate::pressure::Pressure;
 use crate::queue::Counts;
 use crate::shard::Shard;
-use crate::shard::core::ShardCounts;
+use crate::shard::counts::ShardCounts;
 use crate::storage::log::LogCounts;
 
 /// The state of one shard at one moment.
@@ -117,39 +118,39 @@ impl Shard {
     /// Describes the shard; with `with_queues` each of its queues too, at a cost that grows with
     /// their number.
     pub fn report(&self, with_queues: bool) -> Report {
-        let core = self.core();
-        let [publish_to_deliver, time_in_queue] = core.latency.told();
+        let Backend { home, outputs, topology, .. } = self.backend();
+        let [publish_to_deliver, time_in_queue] = home.latency().snapshot();
         let mut report = Report {
-            shard: core.id,
-            counts: core.counts,
+            shard: self.backend().turn.shard,
+            counts: self.counts(),
             body_bytes: self.body_bytes(),
             connections: self.connections(),
             channels: self.reading_halves().map(Connection::channel_count).sum(),
             consumers: 0,
             queues: 0,
-            exchanges: core.topology.exchanges().count(),
+            exchanges: topology.exchanges().count(),
             messages_ready: 0,
             messages_unacked: 0,
-            store_live_bytes: core.store.live_bytes(),
-            store_segment_bytes: core.store.segment_bytes(),
-            messages_paged_out: core.store.absent_messages(),
+            store_live_bytes: home.store().live_bytes(),
+            store_segment_bytes: home.store().segment_bytes(),
+            messages_paged_out: home.store().absent_messages(),
             log: self.log_report(),
-            outbox_bytes: core.exits.writers.iter().map(|writer| writer.outbox.len()).sum(),
-            mail_bytes: core.exits.post.waiting_bytes(),
-            memory_bytes: core.memory_bytes() as usize,
-            alarms: core.alarms,
+            outbox_bytes: outputs.writers.iter().map(|writer| writer.outbox.len()).sum(),
+            mail_bytes: outputs.mesh.waiting_bytes(),
+            memory_bytes: self.backend().memory_bytes() as usize,
+            alarms: self.backend().alarms,
             blocked: self.blocked_counts(),
             publish_to_deliver,
             time_in_queue,
             queue_reports: Vec::new(),
         };
-        for queue in core.queues.iter().flatten().filter(|queue| !queue.closing) {
+        for queue in home.queues().filter(|queue| !queue.closing) {
             report.queues += 1;
             report.consumers += queue.consumers.count();
             report.messages_ready += queue.state.ready_count();
             report.messages_unacked += queue.state.unacked_count();
             if with_queues {
-                let vhost = core.topology.vhost_name(queue.meta.vhost);
+                let vhost = topology.vhost_name(queue.meta.vhost);
                 report.queue_reports.push(QueueReport {
                     vhost: vhost.cloned().unwrap_or_default(),
                     name: queue.meta.name.clone(),
@@ -159,30 +160,37 @@ impl Shard {
                     counts: queue.counts,
                     latency: queue
                         .latency()
-                        .map(|told| (told.publish_to_deliver, told.time_in_queue)),
+                        .map(|latency| (latency.publish_to_deliver, latency.time_in_queue)),
                 });
             }
         }
         report
     }
 
-    /// What was found damaged since this was asked last. At most 64 records are named; the rest is
-    /// in [`ShardCounts::damaged`] only.
+    /// Counters since the start.
+    pub fn counts(&self) -> ShardCounts {
+        let Backend { home, outputs, counts, .. } = self.backend();
+        let published_confirm = outputs.published_confirm;
+        ShardCounts { client: *counts, home: *home.counts(), published_confirm }
+    }
+
+    /// What was found damaged since the last call. At most 64 records are named; the rest is only
+    /// counted.
     pub fn take_damage(&mut self) -> Vec<Damage> {
-        std::mem::take(&mut self.core_mut().damage)
+        self.backend.home.take_damage()
     }
 
     fn body_bytes(&self) -> BodyBytes {
-        let core = self.core();
-        let mut body_bytes = core.exits.body_bytes;
-        body_bytes.copied.store = core.store.copied_body_bytes();
-        body_bytes.copied.log = core.log.as_ref().map_or(0, |log| log.counts().body_bytes);
+        let Backend { home, outputs, .. } = self.backend();
+        let mut body_bytes = outputs.body_bytes;
+        body_bytes.copied.store = home.store().copied_body_bytes();
+        body_bytes.copied.log = home.log().map_or(0, |log| log.counts().body_bytes);
         body_bytes
     }
 
     fn log_report(&self) -> Option<LogReport> {
-        let core = self.core();
-        let log = core.log.as_ref()?;
+        let home = &self.backend().home;
+        let log = home.log()?;
         let segments = log.segments();
         Some(LogReport {
             counts: log.counts(),
@@ -190,7 +198,7 @@ impl Shard {
             used_bytes: segments.used_bytes(),
             live_bytes: segments.live_bytes(),
             waiting_bytes: log.waiting_bytes(),
-            unconfirmed: core.unconfirmed.count(),
+            unconfirmed: home.pending_confirms(),
         })
     }
 

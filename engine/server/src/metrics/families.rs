@@ -2,7 +2,7 @@
 
 use leveret_broker::alarms::Alarms;
 use leveret_broker::delivery::body_bytes::Copies;
-use leveret_broker::shard::core::ShardCounts;
+use leveret_broker::shard::counts::ShardCounts;
 use leveret_broker::shard::report::{BlockedCounts, LogReport, QueueReport, Report};
 use leveret_broker::storage::log::LogCounts;
 use leveret_ring::RingCounters;
@@ -30,8 +30,8 @@ pub(super) type QueueFigure = (&'static str, Kind, &'static str, fn(&QueueReport
 
 /// A table of rows `field "name" "text";`.
 macro_rules! table {
-    ($($field:ident $name:literal $text:expr;)*) => {
-        [$(($name, $text, |of| of.$field),)*]
+    ($($($field:ident).+ $name:literal $text:expr;)*) => {
+        [$(($name, $text, |of| of.$($field).+),)*]
     };
 }
 
@@ -67,25 +67,25 @@ pub(super) const ALARMS: [Alarm; 2] = [
 
 /// What happened on shards.
 pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
-    connections_opened "connections_opened_total" "Connections accepted.";
-    connections_closed "connections_closed_total" "Connections closed.";
-    handshakes_timed_out "handshakes_timed_out_total" "Connections cut for a slow handshake.";
-    heartbeats_missed "heartbeats_missed_total" "Connections whose heartbeats stayed out.";
-    channels_opened "channels_opened_total" "Channels opened.";
-    channels_closed "channels_closed_total" "Channels closed.";
-    published "messages_received_total" "Messages from publishers.";
-    published_bytes "messages_received_bytes_total" "Body bytes of those.";
+    client.connections_opened "connections_opened_total" "Connections accepted.";
+    client.connections_closed "connections_closed_total" "Connections closed.";
+    client.handshakes_timed_out "handshakes_timed_out_total" "Connections cut for a slow handshake.";
+    client.heartbeats_missed "heartbeats_missed_total" "Connections whose heartbeats stayed out.";
+    client.channels_opened "channels_opened_total" "Channels opened.";
+    client.channels_closed "channels_closed_total" "Channels closed.";
+    client.published "messages_received_total" "Messages from publishers.";
+    client.published_bytes "messages_received_bytes_total" "Body bytes of those.";
     published_confirm "messages_received_confirm_total" "Messages on channels in confirm mode.";
-    unroutable_dropped "messages_unroutable_dropped_total" "Messages without a queue, dropped.";
-    unroutable_returned "messages_unroutable_returned_total" "Messages without a queue, returned.";
-    delivered_auto_ack "messages_delivered_consume_auto_ack_total" "Deliveries nobody acks.";
-    delivered_manual_ack "messages_delivered_consume_manual_ack_total" "Deliveries to be acked.";
-    got_auto_ack "messages_delivered_get_auto_ack_total" "basic.get that nobody acks.";
-    got_manual_ack "messages_delivered_get_manual_ack_total" "basic.get to be acked.";
-    got_empty "messages_get_empty_total" "basic.get of an empty queue.";
-    redelivered "messages_redelivered_total" "Messages given out again.";
-    acknowledged "messages_acknowledged_total" "Deliveries acked.";
-    damaged "messages_damaged_total" "Damage in the log: lost messages, and places found at boot.";
+    client.unroutable_dropped "messages_unroutable_dropped_total" "Messages without a queue, dropped.";
+    client.unroutable_returned "messages_unroutable_returned_total" "Messages without a queue, returned.";
+    home.delivered_auto_ack "messages_delivered_consume_auto_ack_total" "Deliveries without acks.";
+    home.delivered_manual_ack "messages_delivered_consume_manual_ack_total" "Deliveries to be acked.";
+    client.got_auto_ack "messages_delivered_get_auto_ack_total" "basic.get without acks.";
+    client.got_manual_ack "messages_delivered_get_manual_ack_total" "basic.get to be acked.";
+    home.got_empty "messages_get_empty_total" "basic.get of an empty queue.";
+    home.redelivered "messages_redelivered_total" "Messages given out again.";
+    client.acknowledged "messages_acknowledged_total" "Deliveries acked.";
+    home.damaged "messages_damaged_total" "Damage in the log: lost messages, and places found at boot.";
 };
 
 /// What body bytes are copied into.
@@ -143,25 +143,25 @@ const QUEUE_TYPE: &str = "protocol=\"amqp091\",queue_type=\"rabbit_classic_queue
 
 /// `rabbitmq_global_messages_*_total` with its labels.
 pub(super) const GLOBAL_COUNTS: [ShardCount; 11] = table! {
-    published "received" PROTOCOL;
+    client.published "received" PROTOCOL;
     published_confirm "received_confirm" PROTOCOL;
-    unroutable_dropped "unroutable_dropped" PROTOCOL;
-    unroutable_returned "unroutable_returned" PROTOCOL;
-    delivered_auto_ack "delivered_consume_auto_ack" QUEUE_TYPE;
-    delivered_manual_ack "delivered_consume_manual_ack" QUEUE_TYPE;
-    got_auto_ack "delivered_get_auto_ack" QUEUE_TYPE;
-    got_manual_ack "delivered_get_manual_ack" QUEUE_TYPE;
-    got_empty "get_empty" QUEUE_TYPE;
-    redelivered "redelivered" QUEUE_TYPE;
-    acknowledged "acknowledged" QUEUE_TYPE;
+    client.unroutable_dropped "unroutable_dropped" PROTOCOL;
+    client.unroutable_returned "unroutable_returned" PROTOCOL;
+    home.delivered_auto_ack "delivered_consume_auto_ack" QUEUE_TYPE;
+    home.delivered_manual_ack "delivered_consume_manual_ack" QUEUE_TYPE;
+    client.got_auto_ack "delivered_get_auto_ack" QUEUE_TYPE;
+    client.got_manual_ack "delivered_get_manual_ack" QUEUE_TYPE;
+    home.got_empty "get_empty" QUEUE_TYPE;
+    home.redelivered "redelivered" QUEUE_TYPE;
+    client.acknowledged "acknowledged" QUEUE_TYPE;
 };
 
 /// The sum of all ways a message is given out, as `RabbitMQ` counts it.
 pub(super) const GLOBAL_DELIVERED: ShardCount = ("delivered", QUEUE_TYPE, |counts| {
-    counts.delivered_auto_ack
-        + counts.delivered_manual_ack
-        + counts.got_auto_ack
-        + counts.got_manual_ack
+    counts.home.delivered_auto_ack
+        + counts.home.delivered_manual_ack
+        + counts.client.got_auto_ack
+        + counts.client.got_manual_ack
 });
 
 /// What is shown of each queue.

@@ -4,6 +4,7 @@
 mod families;
 mod text;
 
+use leveret_broker::home::leaving::Reason;
 use leveret_broker::shard::report::{QueueReport, Report};
 
 use self::families::{
@@ -56,6 +57,7 @@ pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool)
     shards(&mut text, looks);
     logs(&mut text, looks);
     bodies(&mut text, looks);
+    left_queues(&mut text, looks);
     blocked(&mut text, looks);
     latencies(&mut text, looks);
     process(&mut text);
@@ -138,6 +140,18 @@ fn bodies(text: &mut Text, looks: &[Look]) {
         for (into, bytes) in BODY_COPIES {
             let labels = [("shard", shard.as_str()), ("into", into)];
             text.sample(name, &labels, bytes(&look.report.body_bytes.copied));
+        }
+    }
+}
+
+fn left_queues(text: &mut Text, looks: &[Look]) {
+    let name = "leveret_messages_left_total";
+    text.family(name, Kind::Counter, "Messages that left queues, by the reason.");
+    for look in reports(looks) {
+        let shard = look.report.shard.to_string();
+        for reason in Reason::ALL {
+            let labels = [("shard", shard.as_str()), ("reason", reason.word())];
+            text.sample(name, &labels, look.report.counts.home.left[reason as usize]);
         }
     }
 }

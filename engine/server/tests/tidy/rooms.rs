@@ -31,36 +31,9 @@ const CRATES: [Crate; 1] = [Crate {
     ],
 }];
 
-/// Uses of a higher room that stand from before the rooms. The list only shrinks.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("client/channel/call.rs", "shard"),
-    ("client/channel/consume.rs", "shard"),
-    ("client/channel/publish.rs", "shard"),
-    ("client/channel/settle.rs", "shard"),
-    ("client/connection/block.rs", "shard"),
-    ("client/connection/close.rs", "shard"),
-    ("client/connection/heartbeat.rs", "shard"),
-    ("client/connection/method.rs", "shard"),
-    ("client/connection/mod.rs", "shard"),
-    ("client/connection/read.rs", "shard"),
-    ("client/connection/session.rs", "shard"),
-    ("delivery/confirms.rs", "shard"),
-    ("home/backlog.rs", "client"),
-    ("home/backlog.rs", "shard"),
-    ("home/compaction.rs", "shard"),
-    ("home/deliver.rs", "shard"),
-    ("home/durability.rs", "shard"),
-    ("home/memory.rs", "shard"),
-    ("home/mod.rs", "shard"),
-    ("home/paging/mod.rs", "shard"),
-    ("home/publish.rs", "shard"),
-    ("queue/mod.rs", "home"),
-];
-
 #[test]
 fn each_room_uses_only_those_above_it() {
     let mut wrong = Vec::new();
-    let mut excepted = Vec::new();
     for Crate { folder, rooms } in &CRATES {
         let level_of = |name: &str| rooms.iter().position(|(room, _)| *room == name);
         for (path, text) in sources() {
@@ -77,19 +50,8 @@ fn each_room_uses_only_those_above_it() {
                 else {
                     continue;
                 };
-                let used = rooms[above].0;
-                if EXCEPTIONS.contains(&(file.as_str(), used)) {
-                    excepted.push((file.clone(), used));
-                } else {
-                    wrong.push(format!("{folder}/{file}:{number} uses {used}"));
-                }
+                wrong.push(format!("{folder}/{file}:{number} uses {}", rooms[above].0));
             }
-        }
-    }
-    for (file, room) in EXCEPTIONS {
-        let still = excepted.iter().any(|(f, r)| f == file && r == room);
-        if !still {
-            wrong.push(format!("{file} no longer uses {room}: strike the exception"));
         }
     }
     assert!(wrong.is_empty(), "rooms are used against their order:\n{}", wrong.join("\n"));

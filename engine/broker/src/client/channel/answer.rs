@@ -43,7 +43,7 @@ pub enum Awaited {
     /// `queue.declare`, passive, or the counts of a queue that exists.
     Count(Name, bool),
     /// `queue.delete`.
-    Delete(bool),
+    Delete(Arc<QueueMeta>, bool),
     /// `queue.purge`.
     Purge(Arc<QueueMeta>, bool),
     /// `basic.consume`: the consumer's number on the channel.
@@ -94,7 +94,7 @@ impl Plain {
 #[derive(Debug)]
 pub enum Answered {
     /// From a queue's home.
-    Queue(Result<QueueAnswer, Exception>),
+    Queue(QueueAnswer),
     /// From the control state.
     Control(Result<ControlOutcome, Exception>),
 }
@@ -120,7 +120,7 @@ impl Call<'_> {
                 Awaited::Declare(declaring),
                 ControlOutcome::QueueDeclared { queue, name, created },
             ) => self.declared(*declaring, queue, name, created),
-            (Awaited::Delete(nowait), ControlOutcome::QueueDeleted(message_count)) => {
+            (Awaited::Delete(_, nowait), ControlOutcome::QueueDeleted(message_count)) => {
                 if !nowait {
                     self.write(&QueueDeleteOk { message_count });
                 }
@@ -137,11 +137,8 @@ impl Call<'_> {
         }
     }
 
-    fn queue_answered(&mut self, what: Awaited, answer: Result<QueueAnswer, Exception>) -> Outcome {
-        if let (Awaited::Consume(number, ..), Err(_)) = (&what, &answer) {
-            self.forget_consumer(*number);
-        }
-        match (what, answer?) {
+    fn queue_answered(&mut self, what: Awaited, answer: QueueAnswer) -> Outcome {
+        match (what, answer) {
             (Awaited::Declare(declaring), QueueAnswer::Gone(queue)) => {
                 self.declare_again(*declaring, queue)
             }
@@ -158,7 +155,7 @@ impl Call<'_> {
                 }
                 Ok(Flow::Done)
             }
-            (Awaited::Delete(nowait), QueueAnswer::Gone(_)) => {
+            (Awaited::Delete(_, nowait), QueueAnswer::Gone(_)) => {
                 if !nowait {
                     self.write(&QueueDeleteOk { message_count: 0 });
                 }
@@ -170,6 +167,16 @@ impl Call<'_> {
             (Awaited::Consume(number, name, _), QueueAnswer::Gone(_)) => {
                 self.forget_consumer(number);
                 Err(self.gone(&name))
+            }
+            (Awaited::Consume(number, name, _), QueueAnswer::ExclusiveUse) => {
+                self.forget_consumer(number);
+                let vhost = &self.session.opened.vhost_name;
+                let text = format!("queue '{name}' in vhost '{vhost}' in exclusive use");
+                Err(Exception::access_refused(text))
+            }
+            (Awaited::Delete(queue, _), QueueAnswer::InUse) => Err(self.kept(&queue, "in use")),
+            (Awaited::Delete(queue, _), QueueAnswer::NotEmpty) => {
+                Err(self.kept(&queue, "not empty"))
             }
             (Awaited::Cancel(number, tag, nowait), QueueAnswer::Done | QueueAnswer::Gone(_)) => {
                 self.cancelled(number, &tag, nowait)
@@ -193,6 +200,13 @@ impl Call<'_> {
         no_queue(name, &self.session.opened.vhost_name)
     }
 
+    /// `queue.delete` is refused.
+    fn kept(&self, queue: &QueueMeta, reason: &str) -> Exception {
+        let vhost = &self.session.opened.vhost_name;
+        let text = format!("queue '{}' in vhost '{vhost}' {reason}", queue.name);
+        Exception::precondition_failed(text)
+    }
+
     fn declared(
         &mut self,
         mut declaring: Declaring,
@@ -204,7 +218,7 @@ impl Call<'_> {
             return self.declare_ok(name, 0, 0, declaring.nowait);
         }
         // Somebody else declared it in between: it may have messages and consumers.
-        let Some(home) = self.core.topology.queue_by_id(queue).map(|queue| queue.home) else {
+        let Some(home) = self.backend.topology.queue_by_id(queue).map(|queue| queue.home) else {
             return self.declare_again(declaring, queue);
         };
         declaring.declaration.name = name;
@@ -245,7 +259,7 @@ impl Call<'_> {
         if !nowait {
             self.write(&BasicConsumeOk { consumer_tag: &tag });
         }
-        self.core.work(home, Mail::Consumer { queue, consumer, signal: Signal::Start });
+        self.backend.outputs.work(home, Mail::Consumer { queue, consumer, signal: Signal::Start });
         Ok(Flow::Done)
     }
 

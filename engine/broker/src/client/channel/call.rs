@@ -11,6 +11,7 @@ use crate::catalog::equivalence::{check_exclusive_access, no_queue};
 use crate::catalog::name::Name;
 use crate::catalog::object::QueueMeta;
 use crate::catalog::permission::{self, Access, ResourceKind};
+use crate::client::backend::Backend;
 use crate::client::connection::Session;
 use crate::control::Request;
 use crate::delivery::channel::Outbound;
@@ -19,15 +20,14 @@ use crate::error::Exception;
 use crate::id::{QueueId, ShardId};
 use crate::mesh::mail::{Mail, QueueRequest};
 use crate::queue::terms::Signal;
-use crate::shard::core::Core;
 use std::sync::Arc;
 
 use super::{Awaited, Channel};
 
 /// A method being carried out.
 pub struct Call<'a> {
-    /// The shard.
-    pub core: &'a mut Core,
+    /// The shard behind the connection.
+    pub backend: &'a mut Backend,
     /// The connection, without its channels.
     pub session: &'a mut Session,
     /// The channel.
@@ -109,21 +109,21 @@ impl Call<'_> {
     /// Writes a method on this channel.
     pub fn write(&mut self, method: &impl Encode) {
         let number = self.channel.key.channel;
-        if let Some(writer) = self.core.exits.writers.get_mut(self.session.id) {
+        if let Some(writer) = self.backend.outputs.writers.get_mut(self.session.id) {
             encode_frame(number, method, &mut writer.outbox.scratch);
         }
     }
 
     /// The writing half of this channel.
     pub fn outbound(&mut self) -> Option<&mut Outbound> {
-        let (writer, index) = self.core.exits.writers.channel(self.channel.key)?;
+        let (writer, index) = self.backend.outputs.writers.channel(self.channel.key)?;
         Some(writer.channel_at(index))
     }
 
     /// Refuses what the user may not do.
     pub fn permit(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
         let opened = &self.session.opened;
-        let permissions = self.core.topology.permissions(&opened.user, opened.vhost);
+        let permissions = self.backend.topology.permissions(&opened.user, opened.vhost);
         permission::check(
             permissions.map(|permissions| &**permissions),
             access,
@@ -153,7 +153,7 @@ impl Call<'_> {
     /// The queue of this name, if this connection may use it.
     pub fn queue(&self, name: &Name) -> Result<Arc<QueueMeta>, Exception> {
         let opened = &self.session.opened;
-        let queue = self.core.topology.queue(opened.vhost, name.as_bytes());
+        let queue = self.backend.topology.queue(opened.vhost, name.as_bytes());
         let queue = queue.ok_or_else(|| no_queue(name, &opened.vhost_name))?;
         check_exclusive_access(queue, &opened.vhost_name, self.session.owner)?;
         Ok(Arc::clone(queue))
@@ -167,14 +167,14 @@ impl Call<'_> {
         request: QueueRequest,
         then: Awaited,
     ) -> Outcome {
-        self.core.work(home, Mail::Ask(Box::new((queue, request))));
+        self.backend.outputs.work(home, Mail::Ask(Box::new((queue, request))));
         Ok(Flow::Await(then))
     }
 
     /// Asks the control state.
     pub fn request(&mut self, request: Request, then: Awaited) -> Outcome {
-        let control = self.core.control();
-        self.core.work(control, Mail::Control(Box::new(request)));
+        let control = self.backend.turn.control();
+        self.backend.outputs.work(control, Mail::Control(Box::new(request)));
         Ok(Flow::Await(then))
     }
 
@@ -226,8 +226,8 @@ impl Call<'_> {
         }
         for (home, queue, consumer) in told {
             let signal = Signal::Limited(limited);
-            self.core.work(home, Mail::Consumer { queue, consumer, signal });
+            self.backend.outputs.work(home, Mail::Consumer { queue, consumer, signal });
         }
-        self.core.grant(self.channel.key);
+        self.backend.grant(self.channel.key);
     }
 }

@@ -6,13 +6,13 @@ use leveret_amqp::method::{BasicCancel, BasicCancelOk, BasicConsume, BasicGet};
 
 use crate::catalog::name::Name;
 use crate::catalog::permission::{Access, ResourceKind};
+use crate::client::backend::Backend;
 use crate::delivery::unacked::Source;
 use crate::error::Exception;
-use crate::id::{ChannelKey, ConsumerKey};
+use crate::id::ChannelKey;
 use crate::mesh::mail::{Got, QueueRequest};
 use crate::message::Message;
 use crate::queue::terms::Subscription;
-use crate::shard::core::Core;
 
 use super::answer::Awaited;
 use super::call::{Call, Flow, Outcome};
@@ -91,10 +91,10 @@ impl Call<'_> {
     }
 }
 
-impl Core {
+impl Backend {
     /// Writes `basic.get-ok`. A channel that is gone has left, and its message returns with that.
     pub fn write_got(&mut self, channel: ChannelKey, got: &Got, message: &Message<'_>) {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+        let Some((writer, index)) = self.outputs.writers.channel(channel) else {
             return;
         };
         let outbound = writer.channel_at(index);
@@ -116,27 +116,5 @@ impl Core {
             message_count: got.remaining,
         };
         writer.write_content(method, message);
-    }
-
-    /// A queue has something for a consumer under the channel-wide limit.
-    pub fn consumer_wants(&mut self, consumer: ConsumerKey) {
-        if let Some((writer, index)) = self.exits.writers.channel(consumer.channel) {
-            writer.channel_at(index).limit.wanting.push_back(consumer);
-            self.grant(consumer.channel);
-        }
-    }
-
-    /// A grant found nothing to deliver.
-    pub fn grant_unused(&mut self, consumer: ConsumerKey) {
-        if let Some((writer, index)) = self.exits.writers.channel(consumer.channel) {
-            let limit = &mut writer.channel_at(index).limit;
-            limit.granted = limit.granted.saturating_sub(1);
-            self.grant(consumer.channel);
-        }
-    }
-
-    /// Gives out what the channel-wide limit allows.
-    pub fn grant(&mut self, channel: ChannelKey) {
-        self.exits.grant_waiting(channel);
     }
 }

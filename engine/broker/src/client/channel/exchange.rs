@@ -24,7 +24,7 @@ impl Call<'_> {
         let vhost = self.session.opened.vhost;
         if declare.passive {
             arguments::check_not_default_exchange(&name)?;
-            if self.core.topology.exchange(vhost, name.as_bytes()).is_none() {
+            if self.backend.topology.exchange(vhost, name.as_bytes()).is_none() {
                 return Err(no_exchange(&name, &self.session.opened.vhost_name));
             }
             return self.plain(Plain::new(declare.nowait, |channel, out| {
@@ -35,7 +35,7 @@ impl Call<'_> {
         arguments::check_not_default_exchange(&name)?;
         self.permit(Access::Configure, ResourceKind::Exchange, &name)?;
         let vhost_name = self.session.opened.vhost_name.clone();
-        if let Some(existing) = self.core.topology.exchange(vhost, name.as_bytes()) {
+        if let Some(existing) = self.backend.topology.exchange(vhost, name.as_bytes()) {
             let declared = ExchangeRedeclaration {
                 kind,
                 durable: declare.durable,
@@ -159,7 +159,7 @@ impl Call<'_> {
         change: &BindingChange,
         arguments: TableRef<'_>,
     ) -> Result<(), Exception> {
-        let topology = &self.core.topology;
+        let topology = &self.backend.topology;
         let (source, destination) = (change.source.as_bytes(), change.destination.as_bytes());
         let ready = match change.target {
             BindingTarget::Queue => topology
@@ -176,7 +176,7 @@ impl Call<'_> {
 
     /// Answers at once with a method that has no arguments.
     pub(super) fn plain(&mut self, reply: Plain) -> Outcome {
-        if let Some(writer) = self.core.exits.writers.get_mut(self.session.id) {
+        if let Some(writer) = self.backend.outputs.writers.get_mut(self.session.id) {
             reply.write(self.channel.key.channel, &mut writer.outbox.scratch);
         }
         Ok(Flow::Done)

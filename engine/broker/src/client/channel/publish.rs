@@ -11,12 +11,14 @@ use leveret_amqp::{Properties, PropertiesBuilder, ReplyCode, TableBuilder};
 use crate::catalog::equivalence::no_exchange;
 use crate::catalog::object::Destination;
 use crate::catalog::permission::{Access, ResourceKind};
+use crate::client::backend::Backend;
+use crate::client::connection::{Deadline, Session};
 use crate::error::Exception;
-use crate::id::{ChannelKey, ExchangeId, ShardId};
-use crate::mesh::mail::Lane;
+use crate::home::backlog::PATIENCE_NS;
+use crate::id::{ChannelKey, ExchangeId, QueueId, ShardId};
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness, Message, Upcoming};
+use crate::pressure::Pressure;
 use crate::routing::route::has_extra_keys;
-use crate::shard::core::Core;
 
 use super::Channel;
 use super::call::Call;
@@ -50,7 +52,7 @@ impl Call<'_> {
     #[inline(always)]
     pub fn publish_header(&mut self, payload: &[u8]) -> Result<(), Exception> {
         let Channel { content, likeness, .. } = &mut *self.channel;
-        if content.header(payload, &self.core.settings, likeness)? {
+        if content.header(payload, &self.backend.turn.settings, likeness)? {
             return self.publish_empty();
         }
         Ok(())
@@ -77,7 +79,7 @@ impl Call<'_> {
         }
         let repeats_end = self.publish_repeats(decoder, chunk, at);
         repeats_end.or_else(|| {
-            let whole = self.channel.content.again(body_size, &self.core.settings);
+            let whole = self.channel.content.again(body_size, &self.backend.turn.settings);
             whole.then_some(body_at)
         })
     }
@@ -88,20 +90,20 @@ impl Call<'_> {
     fn publish_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
         let Channel { key, content, route, confirm, transaction, likeness, prelude, .. } =
             &mut *self.channel;
-        let topology = &self.core.topology;
+        let topology = &self.backend.topology;
         let versions = (topology.version(), topology.permission_version());
         let known = route.is_current(versions) && !are_judged(&content.properties);
-        if !known || transaction.is_some() || self.core.alarms.any() {
+        if !known || transaction.is_some() || self.backend.alarms.any() {
             return None;
         }
-        let body_size_max = self.core.settings.message_size_max_bytes;
+        let body_size_max = self.backend.turn.settings.message_size_max_bytes;
         let form = Form { decoder, prelude, channel: key.channel, body_size_max };
         let message = Message {
             exchange: &route.exchange,
             routing_key: &route.routing_key,
             properties: &content.properties,
             body: Body::Inline(&[]),
-            published_at: self.core.now,
+            published_at: self.backend.turn.now,
             likeness: *likeness,
         };
         let found = form.find(chunk, at);
@@ -109,11 +111,11 @@ impl Call<'_> {
         if repeats.count() == 0 {
             return None;
         }
-        self.core.counts.published += repeats.count() as u64;
-        self.core.counts.published_bytes += found.body_bytes;
+        self.backend.counts.published += repeats.count() as u64;
+        self.backend.counts.published_bytes += found.body_bytes;
         let (destinations, mandatory) = (&route.destinations, content.mandatory);
-        let backed_up = self.core.send_to_queues(*key, destinations, &repeats, mandatory, *confirm);
-        self.session.published(self.core, backed_up);
+        let held = self.backend.send_to_queues(*key, destinations, &repeats, mandatory, *confirm);
+        self.session.published(self.backend, held);
         Some(found.end)
     }
 
@@ -149,7 +151,7 @@ impl Call<'_> {
     ) -> Result<(), Exception> {
         let complete = self.channel.content.body(chunk, data, last)?;
         let copied = std::mem::take(&mut self.channel.content.copied_bytes);
-        self.core.exits.body_bytes.copied.assembly += copied;
+        self.backend.outputs.body_bytes.copied.assembly += copied;
         if !complete {
             return Ok(());
         }
@@ -163,11 +165,11 @@ impl Call<'_> {
     /// A whole message.
     #[inline(always)]
     fn publish(&mut self, body: Body<'_>) -> Result<(), Exception> {
-        self.core.counts.published += 1;
-        self.core.counts.published_bytes += body.len() as u64;
+        self.backend.counts.published += 1;
+        self.backend.counts.published_bytes += body.len() as u64;
         let properties = &self.channel.content.properties;
         let judged = are_judged(properties);
-        let topology = &self.core.topology;
+        let topology = &self.backend.topology;
         let versions = (topology.version(), topology.permission_version());
         let own_way = properties[0] & HEADERS_FLAG != 0 && has_extra_keys(properties);
         let known_way = !own_way && self.channel.route.is_current(versions);
@@ -188,25 +190,25 @@ impl Call<'_> {
         let Channel { key, content, route, confirm, transaction, likeness, .. } =
             &mut *self.channel;
         if *likeness == Likeness::UNKNOWN {
-            self.core.last_likeness = self.core.last_likeness.next();
-            *likeness = self.core.last_likeness;
+            self.backend.last_likeness = self.backend.last_likeness.next();
+            *likeness = self.backend.last_likeness;
         }
         let message = Message {
             exchange: &route.exchange,
             routing_key: &route.routing_key,
             properties: &content.properties,
             body,
-            published_at: self.core.now,
+            published_at: self.backend.turn.now,
             likeness: *likeness,
         };
         if let Some(transaction) = transaction {
-            self.core.exits.body_bytes.copied.mail += message.body.copied_bytes();
+            self.backend.outputs.body_bytes.copied.mail += message.body.copied_bytes();
             return transaction.publish(&message, &route.destinations, content.mandatory);
         }
         let (destinations, mandatory) = (&route.destinations, content.mandatory);
-        let backed_up =
-            self.core.send_to_queues(*key, destinations, &Some(&message), mandatory, *confirm);
-        self.session.published(self.core, backed_up);
+        let held =
+            self.backend.send_to_queues(*key, destinations, &Some(&message), mandatory, *confirm);
+        self.session.published(self.backend, held);
         Ok(())
     }
 
@@ -225,7 +227,7 @@ impl Call<'_> {
     fn find_exchange(&self) -> Result<ExchangeId, Exception> {
         let opened = &self.session.opened;
         let sent_name = &self.channel.route.exchange;
-        let exchange = self.core.topology.exchange(opened.vhost, sent_name);
+        let exchange = self.backend.topology.exchange(opened.vhost, sent_name);
         let cleaned;
         // A name that exists as it was sent is well-formed.
         let (exchange, name) = match exchange {
@@ -236,7 +238,7 @@ impl Call<'_> {
                     return Err(Exception::new(ReplyCode::FrameError, text));
                 };
                 cleaned = crate::catalog::arguments::strip_cr_lf(name);
-                (self.core.topology.exchange(opened.vhost, cleaned.as_bytes()), &cleaned)
+                (self.backend.topology.exchange(opened.vhost, cleaned.as_bytes()), &cleaned)
             }
         };
         self.permit(Access::Write, ResourceKind::Exchange, name)?;
@@ -260,8 +262,8 @@ impl Call<'_> {
         own_way: bool,
     ) -> Result<(), Exception> {
         let route = &mut self.channel.route;
-        let routed = self.core.topology.route(
-            &mut self.core.route,
+        let routed = self.backend.topology.route(
+            &mut self.backend.route,
             exchange,
             &route.routing_key,
             &self.channel.content.properties,
@@ -283,7 +285,7 @@ impl Call<'_> {
         let user = self.session.opened.user.as_bytes();
         if let Some(claimed) = properties.user_id()
             && claimed != user
-            && !self.session.may_impersonate(&self.core.topology)
+            && !self.session.may_impersonate(&self.backend.topology)
         {
             return blame(format!(
                 "user_id property set to '{}' but authenticated user was '{}'",
@@ -298,7 +300,16 @@ impl Call<'_> {
     }
 }
 
-impl Core {
+/// Why a publisher has to wait after its messages were sent to their queues.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Held {
+    /// A home whose lane or log is backed up.
+    home: Option<(ShardId, Pressure)>,
+    /// A queue whose consumers are behind.
+    backlog: Option<QueueId>,
+}
+
+impl Backend {
     /// Messages for no queue: back to their publisher, or nowhere.
     #[cold]
     fn unroutable(&mut self, channel: ChannelKey, messages: &impl Upcoming, mandatory: bool) {
@@ -307,7 +318,7 @@ impl Core {
             return;
         }
         self.counts.unroutable_returned += messages.count() as u64;
-        let Some((writer, _)) = self.exits.writers.channel(channel) else {
+        let Some((writer, _)) = self.outputs.writers.channel(channel) else {
             return;
         };
         messages.clone().lend(|message| {
@@ -323,8 +334,8 @@ impl Core {
         });
     }
 
-    /// Sends messages to the homes of their queues, once to each. Returns a home whose lane or log
-    /// is backed up, for the publisher to wait for. `destinations` are sorted by home.
+    /// Sends messages to the homes of their queues, once to each, and sees to their confirms.
+    /// Returns why the publisher has to wait, if it has to. `destinations` are sorted by home.
     #[inline(always)]
     pub(super) fn send_to_queues(
         &mut self,
@@ -333,46 +344,82 @@ impl Core {
         messages: &impl Upcoming,
         mandatory: bool,
         confirm: bool,
-    ) -> Option<ShardId> {
+    ) -> Held {
         if destinations.is_empty() {
             self.unroutable(channel, messages, mandatory);
         }
         let count = messages.count() as u32;
-        let mut backed_up = None;
+        let here = self.turn.shard;
+        let mut held = Held::default();
+        let mut refused = false;
         for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
             let queues = group.iter().map(|destination| destination.queue);
-            if home == self.id {
-                let through = self.publish_home(queues, messages);
-                if confirm && self.awaits_log(home, channel, through, count) {
-                    self.away.push(home);
+            if home != here {
+                held.backlog = self.known_backlog(queues.clone()).or(held.backlog);
+                self.outputs.mail_publishes(home, queues, messages, confirm.then_some(channel));
+                if confirm {
+                    self.awaited.push(home);
                 }
-                if through.is_some() && self.told_backed_up {
-                    backed_up = Some(home);
-                }
+                let pressure = self.outputs.mesh.publish_pressure(home);
+                held.home = pressure.map(|pressure| (home, pressure)).or(held.home);
                 continue;
             }
-            if !self.backlogs_elsewhere.is_empty() {
-                let backlogged = |queue: &_| self.backlogs_elsewhere.contains_key(queue);
-                self.backlogged = queues.clone().find(backlogged).or(self.backlogged);
+            let accepted = self.home.publish(&self.turn, &mut self.outputs, queues, messages);
+            refused = accepted.refused;
+            if confirm && (refused || self.home.confirms_later((here, channel), &accepted, count)) {
+                self.awaited.push(home);
             }
-            self.exits.mail_publishes(home, queues, messages, confirm.then_some(channel));
-            if confirm {
-                self.away.push(home);
+            if accepted.log_backed_up {
+                held.home = Some((home, Pressure::Log));
             }
-            if self.exits.post.is_backed_up(home, Lane::Work) {
-                backed_up = Some(home);
+            held.backlog = accepted.backlog.or(held.backlog);
+        }
+        if !confirm {
+            return held;
+        }
+        if self.awaited.is_empty() {
+            self.outputs.confirm_at_once(channel, count);
+        } else {
+            self.outputs.confirm_later(channel, &self.awaited, count);
+            self.awaited.clear();
+            if refused {
+                self.outputs.refused(here, channel, count);
             }
         }
-        if confirm && self.away.is_empty() {
-            self.confirm_at_once(channel, count);
-        } else if confirm {
-            let mut away = std::mem::take(&mut self.away);
-            self.confirm_later(channel, &away, count);
-            away.clear();
-            self.away = away;
+        held
+    }
+}
+
+impl Session {
+    /// After messages were sent to their queues: has the connection wait for what holds it.
+    #[inline]
+    pub(super) fn published(&mut self, backend: &mut Backend, held: Held) {
+        if let Some((home, pressure)) = held.home
+            && self.blocks.add(pressure, backend.turn.now)
+        {
+            backend.outputs.mesh.wait_to_publish(home, self.id, pressure);
         }
-        backed_up
+        if let Some(queue) = held.backlog {
+            self.wait_for_consumers(backend, queue);
+        }
+    }
+
+    /// Has the connection wait for the consumers of a queue.
+    #[inline(never)]
+    fn wait_for_consumers(&mut self, backend: &mut Backend, queue: QueueId) {
+        let now = backend.turn.now;
+        if now < self.hurries_until {
+            return;
+        }
+        let Some(publishers) = backend.backlog_publishers(queue) else {
+            return;
+        };
+        if !self.blocks.add(Pressure::Backlog, now) {
+            return;
+        }
+        publishers.insert(self.id);
+        backend.deadlines.arm(now.after(PATIENCE_NS), (self.id, Deadline::Backlog));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Class queue: declare, bind, unbind, purge and delete.
 
 use bytes::Bytes;
+use std::sync::Arc;
+
 use leveret_amqp::TableRef;
 use leveret_amqp::method::{
     QueueBind, QueueBindOk, QueueDeclare, QueueDelete, QueueDeleteOk, QueuePurge, QueueUnbind,
@@ -46,7 +48,7 @@ impl Call<'_> {
         };
         let nowait = declare.nowait;
         let declaring = Awaited::Declare(Box::new(Declaring { declaration, nowait, attempts: 0 }));
-        if let Some(queue) = self.core.topology.queue(vhost, name.as_bytes()) {
+        if let Some(queue) = self.backend.topology.queue(vhost, name.as_bytes()) {
             let declared = QueueRedeclaration {
                 durable: declare.durable,
                 exclusive,
@@ -147,7 +149,7 @@ impl Call<'_> {
         let name = self.queue_name(delete.queue)?;
         self.permit(Access::Configure, ResourceKind::Queue, &name)?;
         let opened = &self.session.opened;
-        let Some(queue) = self.core.topology.queue(opened.vhost, name.as_bytes()) else {
+        let Some(queue) = self.backend.topology.queue(opened.vhost, name.as_bytes()) else {
             let reply = Plain::new(delete.nowait, |channel, out| {
                 encode_frame(channel, &QueueDeleteOk { message_count: 0 }, out);
             });
@@ -159,7 +161,8 @@ impl Call<'_> {
             if_unused: delete.if_unused,
             if_empty: delete.if_empty,
         };
+        let queue = Arc::clone(queue);
         let (id, home) = (queue.id, queue.home);
-        self.ask(id, home, request, Awaited::Delete(delete.nowait))
+        self.ask(id, home, request, Awaited::Delete(queue, delete.nowait))
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use leveret_amqp::method::{BasicAck, BasicNack, BasicRecoverOk, BasicReject};
 
+use crate::client::backend::Backend;
 use crate::delivery::unacked::{Run, Source};
 use crate::error::Exception;
 use crate::id::ChannelKey;
 use crate::mesh::mail::Lane;
 use crate::queue::terms::Settlement;
-use crate::shard::core::Core;
 
 use super::call::{Call, Flow, Outcome};
 
@@ -34,7 +34,7 @@ impl Call<'_> {
         if self.channel.transaction.is_some() {
             self.settle_in_transaction(tag, multiple, settlement)?;
         } else {
-            self.core.settle_tags(self.channel.key, tag, multiple, settlement)?;
+            self.backend.settle_tags(self.channel.key, tag, multiple, settlement)?;
         }
         Ok(Flow::Done)
     }
@@ -44,7 +44,7 @@ impl Call<'_> {
             return Err(Exception::not_implemented("requeue=false"));
         }
         // Nothing unacked is fine here, so the error of an unknown tag cannot come up.
-        self.core.settle_tags(self.channel.key, 0, true, Settlement::Requeue)?;
+        self.backend.settle_tags(self.channel.key, 0, true, Settlement::Requeue)?;
         if answered {
             self.write(&BasicRecoverOk {});
         }
@@ -52,7 +52,7 @@ impl Call<'_> {
     }
 }
 
-impl Core {
+impl Backend {
     /// Settles one delivery, or all up to a tag; tag 0 with `multiple` means all there are.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Core {
         multiple: bool,
         settlement: Settlement,
     ) -> Result<(), Exception> {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else {
+        let Some((writer, index)) = self.outputs.writers.channel(channel) else {
             return Ok(());
         };
         let outbound = writer.channel_at(index);
@@ -92,7 +92,7 @@ impl Core {
         if settlement == Settlement::Requeue {
             return self.requeue_through(channel, tag);
         }
-        while let Some((writer, index)) = self.exits.writers.channel(channel)
+        while let Some((writer, index)) = self.outputs.writers.channel(channel)
             && let Some(run) = writer.channel_at(index).settle_through(tag)
         {
             self.settle_run(&run, settlement, true);
@@ -101,7 +101,7 @@ impl Core {
 
     /// Returns all deliveries up to a tag, each queue's together.
     fn requeue_through(&mut self, channel: ChannelKey, tag: u64) {
-        let Some((writer, index)) = self.exits.writers.channel(channel) else { return };
+        let Some((writer, index)) = self.outputs.writers.channel(channel) else { return };
         let outbound = writer.channel_at(index);
         let mut returned = Vec::new();
         while let Some(run) = outbound.settle_through(tag) {
@@ -123,10 +123,10 @@ impl Core {
             self.counts.acknowledged += run.count();
         }
         let deliveries = run.deliveries();
-        if home == self.id {
-            self.settle(queue, deliveries, settlement, serve);
+        if home == self.turn.shard {
+            self.home.settle(&self.turn, &mut self.outputs, queue, deliveries, settlement, serve);
         } else {
-            let batch = self.exits.post.open(home, Lane::Work);
+            let batch = self.outputs.mesh.open(home, Lane::Work);
             batch.settle(queue, deliveries, settlement, serve);
         }
     }

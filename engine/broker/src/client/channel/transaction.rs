@@ -73,20 +73,20 @@ impl Call<'_> {
             let (start, end) = publish.destinations;
             // Queues that have gone since are as good as never found.
             let mut destinations = transaction.destinations[start..end].to_vec();
-            destinations.retain(|found| self.core.topology.queue_by_id(found.queue).is_some());
+            destinations.retain(|found| self.backend.topology.queue_by_id(found.queue).is_some());
             let message = &transaction.batch.unpack(&publish.parcel);
             let (key, mandatory) = (self.channel.key, publish.mandatory);
-            let backed_up =
-                self.core.send_to_queues(key, &destinations, &Some(message), mandatory, false);
-            self.session.published(self.core, backed_up);
+            let held =
+                self.backend.send_to_queues(key, &destinations, &Some(message), mandatory, false);
+            self.session.published(self.backend, held);
         }
         for (run, settlement) in transaction.settlements {
             if let Some(outbound) = self.outbound() {
                 outbound.settled(&run);
             }
-            self.core.settle_run(&run, settlement, true);
+            self.backend.settle_run(&run, settlement, true);
         }
-        self.core.grant(self.channel.key);
+        self.backend.grant(self.channel.key);
         self.write(&TxCommitOk {});
         Ok(Flow::Done)
     }
@@ -111,7 +111,7 @@ impl Call<'_> {
     ) -> Result<(), Exception> {
         let all = multiple && tag == 0;
         let key = self.channel.key;
-        let Some((writer, index)) = self.core.exits.writers.channel(key) else {
+        let Some((writer, index)) = self.backend.outputs.writers.channel(key) else {
             return Ok(());
         };
         let unacked = &mut writer.channel_at(index).unacked;

@@ -7,9 +7,10 @@
 use leveret_amqp::method::{ConnectionBlocked, ConnectionUnblocked};
 
 use crate::alarms::Alarms;
+use crate::client::backend::Backend;
+use crate::home::backlog::{HURRY_NS, PATIENCE_NS};
 use crate::id::Instant;
 use crate::pressure::Pressure;
-use crate::shard::core::Core;
 
 use super::{Connection, Stage};
 
@@ -57,45 +58,45 @@ const fn bit(block: Pressure) -> u8 {
 
 impl Connection {
     /// One reason is over; reads on where it was the last.
-    pub fn relieved(&mut self, core: &mut Core, block: Pressure) {
+    pub fn relieved(&mut self, backend: &mut Backend, block: Pressure) {
         let Stage::Running(session) = &mut self.stage else {
             return;
         };
         let stood = session.blocks.lift(block);
         if stood && block == Pressure::Alarm && std::mem::take(&mut session.told_blocked) {
-            self.write(core, 0, &ConnectionUnblocked {});
+            self.write(backend, 0, &ConnectionUnblocked {});
         }
-        self.resume(core);
+        self.resume(backend);
     }
 
     /// The first alarm went on, or the last one off.
     ///
     /// As in `RabbitMQ` an alarm that comes meets the next publish; a connection whose publishes
     /// are held back already has had its next publish.
-    pub fn alarms_changed(&mut self, core: &mut Core) {
+    pub fn alarms_changed(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &self.stage else {
             return;
         };
-        if !core.alarms.any() {
-            self.relieved(core, Pressure::Alarm);
+        if !backend.alarms.any() {
+            self.relieved(backend, Pressure::Alarm);
         } else if session.blocks.any() {
-            self.block_by_alarm(core);
+            self.block_by_alarm(backend);
         }
     }
 
     /// Holds a connection back that publishes while there is an alarm, and tells it once, if it
     /// can be told (`RabbitMQ`: `rabbit_reader:maybe_block/1`).
     #[cold]
-    pub(super) fn block_by_alarm(&mut self, core: &mut Core) {
+    pub(super) fn block_by_alarm(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &mut self.stage else {
             return;
         };
-        if !session.blocks.add(Pressure::Alarm, core.now) {
+        if !session.blocks.add(Pressure::Alarm, backend.turn.now) {
             return;
         }
         if session.opened.capabilities.connection_blocked {
             session.told_blocked = true;
-            self.write(core, 0, &ConnectionBlocked { reason: reason(core.alarms) });
+            self.write(backend, 0, &ConnectionBlocked { reason: reason(backend.alarms) });
         }
     }
 }
@@ -106,6 +107,21 @@ fn reason(alarms: Alarms) -> &'static str {
         (true, true) => "low on disk & memory",
         (true, false) => "low on disk",
         _ => "low on memory",
+    }
+}
+
+impl Connection {
+    /// The consumers were waited for in vain, unless the wait was an earlier one.
+    pub(super) fn backlog_stays(&mut self, backend: &mut Backend) {
+        let Stage::Running(session) = &mut self.stage else {
+            return;
+        };
+        let now = backend.turn.now;
+        let since = session.blocks.since(Pressure::Backlog);
+        if since.is_some_and(|since| now.since(since) >= PATIENCE_NS) {
+            session.hurries_until = now.after(HURRY_NS);
+            self.relieved(backend, Pressure::Backlog);
+        }
     }
 }
 

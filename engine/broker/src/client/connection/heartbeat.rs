@@ -2,8 +2,8 @@
 
 use leveret_amqp::frame::FRAME_END;
 
+use crate::client::backend::Backend;
 use crate::id::SECOND_NS;
-use crate::shard::core::Core;
 
 use super::{Connection, Deadline, Stage};
 
@@ -24,27 +24,27 @@ pub struct Heartbeat {
 
 impl Connection {
     /// Starts the heartbeat, if one was agreed on.
-    pub(super) fn start_heartbeat(&mut self, core: &mut Core) {
+    pub(super) fn start_heartbeat(&mut self, backend: &mut Backend) {
         let Some(session) = self.session() else {
             return;
         };
         let half_ns = u64::from(session.opened.heartbeat_s) * SECOND_NS / 2;
         if half_ns > 0 {
-            core.timers.arm(core.now.after(half_ns), (self.id, Deadline::Heartbeat));
+            backend.deadlines.arm(backend.turn.now.after(half_ns), (self.id, Deadline::Heartbeat));
         }
     }
 
     /// Sends a heartbeat where nothing was sent, and gives up a peer that sent nothing.
-    pub(super) fn heartbeat_due(&mut self, core: &mut Core) {
+    pub(super) fn heartbeat_due(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &self.stage else {
             return;
         };
-        if core.exits.writers.get(self.id).is_some_and(|writer| !writer.wrote)
-            && let Some(writer) = core.exits.writers.get_mut(self.id)
+        if backend.outputs.writers.get(self.id).is_some_and(|writer| !writer.wrote)
+            && let Some(writer) = backend.outputs.writers.get_mut(self.id)
         {
             writer.outbox.scratch.extend_from_slice(&HEARTBEAT_FRAME);
         }
-        if let Some(writer) = core.exits.writers.get_mut(self.id) {
+        if let Some(writer) = backend.outputs.writers.get_mut(self.id) {
             writer.wrote = false;
         }
         // While we do not read, silence says nothing about the peer.
@@ -55,9 +55,9 @@ impl Connection {
             self.heartbeat.silent_halves += 1;
         }
         if self.heartbeat.silent_halves >= SILENT_HALVES_MAX {
-            core.counts.heartbeats_missed += 1;
-            return self.cut(core);
+            backend.counts.heartbeats_missed += 1;
+            return self.cut(backend);
         }
-        self.start_heartbeat(core);
+        self.start_heartbeat(backend);
     }
 }

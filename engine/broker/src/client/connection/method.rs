@@ -5,11 +5,11 @@ use leveret_amqp::decoder::Frame;
 use leveret_amqp::method::{ChannelOpen, ChannelOpenOk, ConnectionCloseOk};
 use leveret_amqp::{Method, MethodError, ReplyCode};
 
+use crate::client::backend::Backend;
 use crate::client::channel::{Awaiting, Call, Channel, Flow};
 use crate::client::handshake::{Step, unexpected_method, update_secret};
 use crate::error::Exception;
 use crate::id::ChannelKey;
-use crate::shard::core::Core;
 
 use super::close::Ending;
 use super::read::{Next, shown};
@@ -18,45 +18,45 @@ use super::{Connection, Deadline, PROTOCOL_HEADER_BYTES, Session, Stage};
 impl Connection {
     /// A method of a running connection.
     #[inline(never)]
-    pub(super) fn method(&mut self, core: &mut Core, number: u16, payload: &[u8]) -> Next {
+    pub(super) fn method(&mut self, backend: &mut Backend, number: u16, payload: &[u8]) -> Next {
         let method = match Method::decode(payload) {
             Ok(method) => method,
-            Err(error) => return self.failed(core, 0, undecodable(error)),
+            Err(error) => return self.failed(backend, 0, undecodable(error)),
         };
         if number == 0 {
-            return self.connection_method(core, &method);
+            return self.connection_method(backend, &method);
         }
         let Some(index) = self.channel_index(number) else {
-            return self.unopened(core, number, &method);
+            return self.unopened(backend, number, &method);
         };
         if self.channels[index].closing {
-            return self.closing_channel(core, number, &method);
+            return self.closing_channel(backend, number, &method);
         }
         if !self.channels[index].content.is_idle() {
             let exception = self.channels[index].content.unexpected();
-            return self.failed(core, 0, exception);
+            return self.failed(backend, 0, exception);
         }
         match &method {
             Method::ChannelOpen(_) => {
                 let text = "second 'channel.open' seen";
                 let exception = Exception::new(ReplyCode::ChannelError, text);
-                self.failed(core, 0, exception.of(ChannelOpen::IDS))
+                self.failed(backend, 0, exception.of(ChannelOpen::IDS))
             }
             Method::ChannelClose(_) => {
-                self.channel_closed(core, number);
+                self.channel_closed(backend, number);
                 Next::Look
             }
-            Method::BasicPublish(publish) => self.call(core, number, method.ids(), |call| {
+            Method::BasicPublish(publish) => self.call(backend, number, method.ids(), |call| {
                 call.publish_begin(publish).map(|()| Flow::Done)
             }),
-            _ => self.call(core, number, method.ids(), |call| call.method(&method)),
+            _ => self.call(backend, number, method.ids(), |call| call.method(&method)),
         }
     }
 
     /// Carries out a method on an open channel.
     pub(super) fn call(
         &mut self,
-        core: &mut Core,
+        backend: &mut Backend,
         number: u16,
         method: (u16, u16),
         carry_out: impl FnOnce(&mut Call<'_>) -> Result<Flow, Exception>,
@@ -69,48 +69,48 @@ impl Connection {
         };
         let channel = &mut *self.channels[index];
         let key = channel.key;
-        match carry_out(&mut Call { core, session, channel }) {
+        match carry_out(&mut Call { backend, session, channel }) {
             Ok(Flow::Done) if !session.blocks.any() => Next::Frame,
             Ok(Flow::Done) => Next::Look,
             Ok(Flow::Await(what)) => {
                 session.awaiting = Some(Awaiting { channel: key, method, what });
                 Next::Look
             }
-            Err(exception) => self.failed(core, number, exception.of(method)),
+            Err(exception) => self.failed(backend, number, exception.of(method)),
         }
     }
 
-    fn connection_method(&mut self, core: &mut Core, method: &Method<'_>) -> Next {
+    fn connection_method(&mut self, backend: &mut Backend, method: &Method<'_>) -> Next {
         let Stage::Running(session) = &self.stage else {
             return Next::Look;
         };
         match method {
             Method::ConnectionClose(_) => {
-                self.connection_closed(core);
+                self.connection_closed(backend);
                 Next::Look
             }
             Method::ConnectionUpdateSecret(_) => {
-                let Some(writer) = core.exits.writers.get_mut(self.id) else {
+                let Some(writer) = backend.outputs.writers.get_mut(self.id) else {
                     return Next::Look;
                 };
                 let out = &mut writer.outbox.scratch;
                 let (user, vhost) = (&session.opened.user, &session.opened.vhost_name);
-                match update_secret(user, vhost, &core.topology, out) {
+                match update_secret(user, vhost, &backend.topology, out) {
                     Ok(()) => Next::Frame,
-                    Err(exception) => self.failed(core, 0, exception),
+                    Err(exception) => self.failed(backend, 0, exception),
                 }
             }
-            method => self.failed(core, 0, unexpected_method("running", method.ids())),
+            method => self.failed(backend, 0, unexpected_method("running", method.ids())),
         }
     }
 
-    fn unopened(&mut self, core: &mut Core, number: u16, method: &Method<'_>) -> Next {
+    fn unopened(&mut self, backend: &mut Backend, number: u16, method: &Method<'_>) -> Next {
         let Stage::Running(session) = &self.stage else {
             return Next::Look;
         };
         let Method::ChannelOpen(_) = method else {
             let exception = Exception::new(ReplyCode::ChannelError, "expected 'channel.open'");
-            return self.failed(core, 0, exception.of(method.ids()));
+            return self.failed(backend, 0, exception.of(method.ids()));
         };
         let max = session.opened.channel_max;
         if self.channels.len() >= usize::from(max) {
@@ -118,27 +118,27 @@ impl Connection {
             let text = format!(
                 "number of channels opened ({count}) has reached the negotiated channel_max ({max})"
             );
-            return self.failed(core, 0, Exception::not_allowed(text).of(ChannelOpen::IDS));
+            return self.failed(backend, 0, Exception::not_allowed(text).of(ChannelOpen::IDS));
         }
         self.incarnations = self.incarnations.wrapping_add(1);
         let incarnation = self.incarnations;
-        let key = ChannelKey { owner: self.owner(core), channel: number, incarnation };
+        let key = ChannelKey { owner: self.owner(backend), channel: number, incarnation };
         let at = self.channels.partition_point(|channel| channel.key.channel < number);
         self.channels.insert(at, Box::new(Channel::new(key)));
-        if let Some(writer) = core.exits.writers.get_mut(self.id) {
+        if let Some(writer) = backend.outputs.writers.get_mut(self.id) {
             writer.open_channel(key);
         }
-        core.counts.channels_opened += 1;
-        self.write(core, number, &ChannelOpenOk {});
+        backend.counts.channels_opened += 1;
+        self.write(backend, number, &ChannelOpenOk {});
         Next::Frame
     }
 
     /// A channel that we closed hears close and close-ok and nothing else.
-    fn closing_channel(&mut self, core: &mut Core, number: u16, method: &Method<'_>) -> Next {
+    fn closing_channel(&mut self, backend: &mut Backend, number: u16, method: &Method<'_>) -> Next {
         match method {
-            Method::ChannelCloseOk(_) => self.remove_channel(core, number),
+            Method::ChannelCloseOk(_) => self.remove_channel(backend, number),
             Method::ChannelClose(_) => {
-                self.write(core, number, &leveret_amqp::method::ChannelCloseOk {});
+                self.write(backend, number, &leveret_amqp::method::ChannelCloseOk {});
             }
             _ => {}
         }
@@ -146,7 +146,11 @@ impl Connection {
     }
 
     /// Gathers the protocol header and returns the bytes behind it.
-    pub(super) fn read_protocol_header(&mut self, core: &mut Core, mut bytes: Bytes) -> Bytes {
+    pub(super) fn read_protocol_header(
+        &mut self,
+        backend: &mut Backend,
+        mut bytes: Bytes,
+    ) -> Bytes {
         let Stage::Header(handshake, gathered) = &mut self.stage else {
             return bytes;
         };
@@ -155,14 +159,14 @@ impl Connection {
         let Ok(header) = <[u8; PROTOCOL_HEADER_BYTES]>::try_from(gathered.as_slice()) else {
             return bytes;
         };
-        let Some(writer) = core.exits.writers.get_mut(self.id) else {
+        let Some(writer) = backend.outputs.writers.get_mut(self.id) else {
             return bytes;
         };
-        let step = handshake.header(&header, &core.settings, &mut writer.outbox.scratch);
+        let step = handshake.header(&header, &backend.turn.settings, &mut writer.outbox.scratch);
         if let Stage::Header(handshake, _) = std::mem::replace(&mut self.stage, Stage::Ended) {
             self.stage = Stage::Handshake(handshake);
         }
-        self.step(core, step);
+        self.step(backend, step);
         bytes
     }
 
@@ -170,13 +174,13 @@ impl Connection {
     #[cold]
     pub(super) fn frame_before_or_after(
         &mut self,
-        core: &mut Core,
+        backend: &mut Backend,
         frame: &Frame<'_>,
         chunk: &Bytes,
     ) -> Next {
         match &mut self.stage {
             Stage::Handshake(handshake) => {
-                let Some(writer) = core.exits.writers.get_mut(self.id) else {
+                let Some(writer) = backend.outputs.writers.get_mut(self.id) else {
                     return Next::Look;
                 };
                 let step = match frame {
@@ -184,8 +188,8 @@ impl Connection {
                         Ok(method) => handshake.method(
                             *channel,
                             &method,
-                            &core.topology,
-                            &core.settings,
+                            &backend.topology,
+                            &backend.turn.settings,
                             &mut writer.outbox.scratch,
                         ),
                         Err(error) => handshake.refuse(undecodable(error)),
@@ -196,52 +200,52 @@ impl Connection {
                         handshake.unexpected_frame(kind, payload)
                     }
                 };
-                self.step(core, step);
+                self.step(backend, step);
             }
-            Stage::Closing(Ending::AwaitCloseOk) => self.closing_frame(core, frame),
+            Stage::Closing(Ending::AwaitCloseOk) => self.closing_frame(backend, frame),
             _ => {}
         }
         Next::Look
     }
 
     /// We said close: close and close-ok still mean something.
-    fn closing_frame(&mut self, core: &mut Core, frame: &Frame<'_>) {
+    fn closing_frame(&mut self, backend: &mut Backend, frame: &Frame<'_>) {
         let Frame::Method { channel: 0, payload } = frame else {
             return;
         };
         match Method::decode(payload) {
-            Ok(Method::ConnectionCloseOk(_)) => self.end(core),
-            Ok(Method::ConnectionClose(_)) => self.write(core, 0, &ConnectionCloseOk {}),
+            Ok(Method::ConnectionCloseOk(_)) => self.end(backend),
+            Ok(Method::ConnectionClose(_)) => self.write(backend, 0, &ConnectionCloseOk {}),
             _ => {}
         }
     }
 
     /// Does what the handshake decided.
-    pub(super) fn step(&mut self, core: &mut Core, step: Step) {
-        let delay_ns = core.settings.silent_close_delay_ns;
+    pub(super) fn step(&mut self, backend: &mut Backend, step: Step) {
+        let delay_ns = backend.turn.settings.silent_close_delay_ns;
         match step {
             Step::Continue => {}
             Step::Opened(opened) => {
-                if let Some(writer) = core.exits.writers.get_mut(self.id) {
+                if let Some(writer) = backend.outputs.writers.get_mut(self.id) {
                     writer.frame_size_max = opened.frame_size_max;
                     writer.cancel_notify = opened.capabilities.consumer_cancel_notify;
                 }
-                self.stage = Stage::Running(Session::new(self.owner(core), opened));
-                self.start_heartbeat(core);
+                self.stage = Stage::Running(Session::new(self.owner(backend), opened));
+                self.start_heartbeat(backend);
             }
             Step::Close(exception) => {
-                self.close_connection(core, &exception);
-                self.arm(core, delay_ns, Deadline::Close);
+                self.close_connection(backend, &exception);
+                self.arm(backend, delay_ns, Deadline::Close);
             }
             Step::CloseLater(exception) => {
                 self.stage = Stage::Closing(Ending::Silent(Some(Box::new(exception))));
-                self.arm(core, delay_ns, Deadline::Silence);
+                self.arm(backend, delay_ns, Deadline::Silence);
             }
             Step::CutLater(_) => {
                 self.stage = Stage::Closing(Ending::Silent(None));
-                self.arm(core, delay_ns, Deadline::Silence);
+                self.arm(backend, delay_ns, Deadline::Silence);
             }
-            Step::Cut(_) => self.end(core),
+            Step::Cut(_) => self.end(backend),
         }
     }
 }

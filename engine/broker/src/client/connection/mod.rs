@@ -13,17 +13,17 @@ mod method;
 mod read;
 mod session;
 
-use core::net::SocketAddr;
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use leveret_amqp::decoder::Decoder;
 
+use crate::client::backend::Backend;
 use crate::client::channel::Channel;
 use crate::client::handshake::{HANDSHAKE_FRAME_SIZE_MAX, Handshake};
 use crate::error::Exception;
 use crate::id::{ConnectionId, Owner};
-use crate::shard::core::Core;
 
 pub use block::Blocks;
 pub use close::Ending;
@@ -104,20 +104,13 @@ impl Connection {
     }
 
     /// The connection, seen from anywhere in the broker.
-    fn owner(&self, core: &Core) -> Owner {
-        Owner { shard: core.id, connection: self.id }
+    fn owner(&self, backend: &Backend) -> Owner {
+        Owner { shard: backend.turn.shard, connection: self.id }
     }
 
     /// What the handshake agreed on, while the connection is open.
     pub fn session(&self) -> Option<&Session> {
         match &self.stage {
-            Stage::Running(session) => Some(session),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn session_mut(&mut self) -> Option<&mut Session> {
-        match &mut self.stage {
             Stage::Running(session) => Some(session),
             _ => None,
         }
@@ -140,11 +133,11 @@ impl Connection {
 
     /// Ends the channel or the connection, as the exception's code says.
     #[cold]
-    fn fail(&mut self, core: &mut Core, number: u16, exception: &Exception) {
+    fn fail(&mut self, backend: &mut Backend, number: u16, exception: &Exception) {
         if number == 0 || exception.code.is_hard() {
-            self.close_connection(core, exception);
+            self.close_connection(backend, exception);
         } else {
-            self.close_channel(core, number, exception);
+            self.close_channel(backend, number, exception);
         }
     }
 }

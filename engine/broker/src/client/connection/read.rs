@@ -6,12 +6,12 @@ use bytes::Bytes;
 use leveret_amqp::decoder::{Decoder, Frame, FrameError};
 use leveret_amqp::frame::{FRAME_BODY, FRAME_HEADER, FRAME_HEARTBEAT, FRAME_METHOD};
 
+use crate::client::backend::Backend;
 use crate::client::channel::{Answered, Awaited, Awaiting, Call, Channel};
 use crate::client::frame_text::unexpected_frame;
 use crate::delivery::operation::Operation;
 use crate::error::Exception;
 use crate::id::ChannelKey;
-use crate::shard::core::Core;
 
 use super::close::Ending;
 use super::{Connection, PENDING_BUFFERS_MAX, Stage};
@@ -27,23 +27,23 @@ pub(super) enum Next {
 
 impl Connection {
     /// Takes a received buffer.
-    pub fn receive(&mut self, core: &mut Core, bytes: Bytes) {
+    pub fn receive(&mut self, backend: &mut Backend, bytes: Bytes) {
         self.heartbeat.received = true;
         if self.is_blocked() || !self.pending.is_empty() {
             self.pending.push_back(bytes);
             if self.pending.len() > PENDING_BUFFERS_MAX && !self.paused {
                 self.paused = true;
-                core.operations.push_back(Operation::Pause { connection: self.id });
+                backend.outputs.operations.push_back(Operation::Pause { connection: self.id });
             }
             return;
         }
-        self.read_received(core, bytes);
+        self.read_received(backend, bytes);
     }
 
     /// Goes on with the method whose answer has come.
-    pub fn answered(&mut self, core: &mut Core, channel: ChannelKey, answer: Answered) {
+    pub fn answered(&mut self, backend: &mut Backend, channel: ChannelKey, answer: Answered) {
         if channel.channel == 0 {
-            return self.released(core);
+            return self.released(backend);
         }
         let Stage::Running(session) = &mut self.stage else {
             return;
@@ -53,34 +53,34 @@ impl Connection {
             return;
         };
         match what {
-            Awaited::Leave { homes, close } => self.home_left(core, channel, homes, close),
+            Awaited::Leave { homes, close } => self.home_left(backend, channel, homes, close),
             what => {
-                self.call(core, channel.channel, method, |call| call.answered(what, answer));
+                self.call(backend, channel.channel, method, |call| call.answered(what, answer));
             }
         }
-        self.resume(core);
+        self.resume(backend);
     }
 
     /// The awaited `basic.get` has been answered with a message.
-    pub fn got(&mut self, core: &mut Core, channel: ChannelKey) {
+    pub fn got(&mut self, backend: &mut Backend, channel: ChannelKey) {
         let Stage::Running(session) = &mut self.stage else {
             return;
         };
         if session.awaiting.take_if(|awaiting| awaiting.channel == channel).is_some() {
-            self.resume(core);
+            self.resume(backend);
         }
     }
 
     /// Reads on after what blocked the connection is over.
-    pub(super) fn resume(&mut self, core: &mut Core) {
+    pub(super) fn resume(&mut self, backend: &mut Backend) {
         while !self.is_blocked()
             && let Some(bytes) = self.pending.pop_front()
         {
-            self.read_received(core, bytes);
+            self.read_received(backend, bytes);
         }
         if self.paused && self.pending.is_empty() && !self.is_blocked() {
             self.paused = false;
-            core.operations.push_back(Operation::Resume { connection: self.id });
+            backend.outputs.operations.push_back(Operation::Resume { connection: self.id });
         }
     }
 
@@ -92,27 +92,27 @@ impl Connection {
         }
     }
 
-    fn read_received(&mut self, core: &mut Core, bytes: Bytes) {
-        core.store.begin_received(&bytes);
-        self.read(core, bytes);
-        core.store.end_received();
+    fn read_received(&mut self, backend: &mut Backend, bytes: Bytes) {
+        backend.home.store_mut().begin_received(&bytes);
+        self.read(backend, bytes);
+        backend.home.store_mut().end_received();
     }
 
-    fn read(&mut self, core: &mut Core, mut bytes: Bytes) {
+    fn read(&mut self, backend: &mut Backend, mut bytes: Bytes) {
         if let Stage::Header(..) = self.stage {
-            bytes = self.read_protocol_header(core, bytes);
+            bytes = self.read_protocol_header(backend, bytes);
         }
         // Taken out so that frames can borrow from it beside the connection.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         let mut cursor = 0;
         while self.reads_on() {
-            let mut next = self.read_messages(core, &decoder, &bytes, &mut cursor);
+            let mut next = self.read_messages(backend, &decoder, &bytes, &mut cursor);
             if next == Next::Frame {
                 next = match decoder.next(&bytes, &mut cursor) {
-                    Ok(Some(frame)) => self.frame(core, &frame, &bytes),
+                    Ok(Some(frame)) => self.frame(backend, &frame, &bytes),
                     Ok(None) => break,
                     Err(error) => {
-                        self.broken(core, error);
+                        self.broken(backend, error);
                         break;
                     }
                 };
@@ -144,7 +144,7 @@ impl Connection {
     #[inline]
     fn read_messages(
         &mut self,
-        core: &mut Core,
+        backend: &mut Backend,
         decoder: &Decoder,
         chunk: &Bytes,
         cursor: &mut usize,
@@ -153,11 +153,11 @@ impl Connection {
         let channel = self.channels.get_mut(self.last_channel).filter(|channel| !channel.closing);
         let Some(channel) = channel.map(|channel| &mut **channel) else { return Next::Frame };
         let number = channel.key.channel;
-        let alarmed = core.alarms.any();
+        let alarmed = backend.alarms.any();
         if !decoder.between_frames() {
             return Next::Frame;
         }
-        let mut call = Call { core: &mut *core, session, channel };
+        let mut call = Call { backend: &mut *backend, session, channel };
         let mut method_at = None;
         let (failed, exception) = loop {
             while let Some(on) = call.publish_again(decoder, chunk, *cursor) {
@@ -183,57 +183,57 @@ impl Connection {
                     }
                     None => {
                         let payload = &chunk[frame.data()];
-                        return self.method(core, number, payload);
+                        return self.method(backend, number, payload);
                     }
                 },
             };
             match done {
                 Ok(()) if frame.kind == FRAME_METHOD => {}
-                Ok(()) if alarmed || call.session.blocks.any() => return self.published(core),
+                Ok(()) if alarmed || call.session.blocks.any() => return self.published(backend),
                 Ok(()) => {}
                 Err(exception) => break (frame.kind, exception),
             }
         };
         if failed == FRAME_METHOD {
-            self.failed(core, number, exception)
+            self.failed(backend, number, exception)
         } else {
-            self.unpublished(core, number, exception)
+            self.unpublished(backend, number, exception)
         }
     }
 
     /// Any frame, whole or in parts.
     #[inline(never)]
-    fn frame(&mut self, core: &mut Core, frame: &Frame<'_>, chunk: &Bytes) -> Next {
+    fn frame(&mut self, backend: &mut Backend, frame: &Frame<'_>, chunk: &Bytes) -> Next {
         if !matches!(self.stage, Stage::Running(_)) {
-            return self.frame_before_or_after(core, frame, chunk);
+            return self.frame_before_or_after(backend, frame, chunk);
         }
         match frame {
-            Frame::Method { channel, payload } => self.method(core, *channel, payload),
-            Frame::Header { channel, payload } => self.header_frame(core, *channel, payload),
+            Frame::Method { channel, payload } => self.method(backend, *channel, payload),
+            Frame::Header { channel, payload } => self.header_frame(backend, *channel, payload),
             Frame::Body { channel, data, first, last } => {
-                self.body_frame(core, *channel, chunk, data.clone(), *first, *last)
+                self.body_frame(backend, *channel, chunk, data.clone(), *first, *last)
             }
             Frame::Heartbeat { channel: 0 } => Next::Frame,
             Frame::Heartbeat { .. } => {
-                self.fail(core, 0, &unexpected_frame(FRAME_HEARTBEAT, &[]));
+                self.fail(backend, 0, &unexpected_frame(FRAME_HEARTBEAT, &[]));
                 Next::Look
             }
         }
     }
 
-    fn header_frame(&mut self, core: &mut Core, number: u16, payload: &[u8]) -> Next {
+    fn header_frame(&mut self, backend: &mut Backend, number: u16, payload: &[u8]) -> Next {
         let Some((session, channel)) = self.open_channel(number) else {
-            return self.stray_content(core, number, FRAME_HEADER, payload);
+            return self.stray_content(backend, number, FRAME_HEADER, payload);
         };
-        match (Call { core, session, channel }).publish_header(payload) {
-            Ok(()) => self.published(core),
-            Err(exception) => self.unpublished(core, number, exception),
+        match (Call { backend, session, channel }).publish_header(payload) {
+            Ok(()) => self.published(backend),
+            Err(exception) => self.unpublished(backend, number, exception),
         }
     }
 
     fn body_frame(
         &mut self,
-        core: &mut Core,
+        backend: &mut Backend,
         number: u16,
         chunk: &Bytes,
         data: Range<usize>,
@@ -241,11 +241,11 @@ impl Connection {
         last: bool,
     ) -> Next {
         let Some((session, channel)) = self.open_channel(number) else {
-            return self.stray_content(core, number, FRAME_BODY, &chunk[data]);
+            return self.stray_content(backend, number, FRAME_BODY, &chunk[data]);
         };
-        match (Call { core, session, channel }).publish_body(chunk, data, first && last, last) {
-            Ok(()) => self.published(core),
-            Err(exception) => self.unpublished(core, number, exception),
+        match (Call { backend, session, channel }).publish_body(chunk, data, first && last, last) {
+            Ok(()) => self.published(backend),
+            Err(exception) => self.unpublished(backend, number, exception),
         }
     }
 
@@ -261,17 +261,17 @@ impl Connection {
 
     /// A publish that fails may end its channel only: then it was one all the same.
     #[cold]
-    fn unpublished(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
-        self.failed(core, number, exception);
-        self.published(core);
+    fn unpublished(&mut self, backend: &mut Backend, number: u16, exception: Exception) -> Next {
+        self.failed(backend, number, exception);
+        self.published(backend);
         Next::Look
     }
 
     /// After a header or body frame of a publish: what it met may make its publisher wait.
     #[inline]
-    fn published(&mut self, core: &mut Core) -> Next {
-        if core.alarms.any() {
-            self.block_by_alarm(core);
+    fn published(&mut self, backend: &mut Backend) -> Next {
+        if backend.alarms.any() {
+            self.block_by_alarm(backend);
         }
         match &self.stage {
             Stage::Running(session) if !session.blocks.any() => Next::Frame,
@@ -280,14 +280,25 @@ impl Connection {
     }
 
     #[cold]
-    pub(super) fn failed(&mut self, core: &mut Core, number: u16, exception: Exception) -> Next {
-        self.fail(core, number, &exception);
+    pub(super) fn failed(
+        &mut self,
+        backend: &mut Backend,
+        number: u16,
+        exception: Exception,
+    ) -> Next {
+        self.fail(backend, number, &exception);
         Next::Look
     }
 
     /// Content for a channel that is not open.
     #[cold]
-    fn stray_content(&mut self, core: &mut Core, number: u16, kind: u8, payload: &[u8]) -> Next {
+    fn stray_content(
+        &mut self,
+        backend: &mut Backend,
+        number: u16,
+        kind: u8,
+        payload: &[u8],
+    ) -> Next {
         if self.channel_index(number).is_some() {
             // It is closing: whatever still comes is swallowed.
             return Next::Frame;
@@ -297,23 +308,23 @@ impl Connection {
         } else {
             crate::client::channel::Content::default().unexpected()
         };
-        self.failed(core, 0, exception)
+        self.failed(backend, 0, exception)
     }
 
     /// Bytes that are no frame: nothing after them is read.
     #[cold]
-    fn broken(&mut self, core: &mut Core, error: FrameError) {
+    fn broken(&mut self, backend: &mut Backend, error: FrameError) {
         let exception = Exception::new(leveret_amqp::ReplyCode::FrameError, error.to_string());
         match &mut self.stage {
             Stage::Handshake(handshake) => {
                 let step = handshake.refuse(exception);
-                self.step(core, step);
+                self.step(backend, step);
             }
             Stage::Running(_) => {
-                self.close_connection(core, &exception);
+                self.close_connection(backend, &exception);
                 // Nothing that follows can be told from garbage, close-ok included.
-                let delay_ns = core.settings.silent_close_delay_ns;
-                self.arm(core, delay_ns, super::Deadline::Close);
+                let delay_ns = backend.turn.settings.silent_close_delay_ns;
+                self.arm(backend, delay_ns, super::Deadline::Close);
             }
             Stage::Header(..) | Stage::Closing(_) | Stage::Ended => {}
         }

@@ -2,10 +2,8 @@
 
 use crate::client::channel::Awaiting;
 use crate::client::handshake::Opened;
-use crate::id::{ConnectionId, Instant, Owner, ShardId};
-use crate::pressure::Pressure;
+use crate::id::{ConnectionId, Instant, Owner};
 use crate::routing::topology::Topology;
-use crate::shard::core::Core;
 
 use super::block::Blocks;
 
@@ -53,30 +51,6 @@ impl Session {
         let Owner { shard, connection } = self.owner;
         let (slot, generation) = (connection.slot, connection.generation);
         format!("amq.ctag-{shard}.{slot}.{generation}.{}", self.consumer_tags)
-    }
-
-    /// After messages were sent to their queues: has the connection wait for what is `backed_up`,
-    /// which is the log of this shard, or another home's log or the mesh lane to it; and for the
-    /// consumers of a queue with a backlog.
-    #[inline]
-    pub fn published(&mut self, core: &mut Core, backed_up: Option<ShardId>) {
-        if let Some(home) = backed_up {
-            self.wait_to_publish(core, home);
-        }
-        if let Some(queue) = core.backlogged.take() {
-            self.wait_for_consumers(core, queue);
-        }
-    }
-
-    fn wait_to_publish(&mut self, core: &mut Core, home: ShardId) {
-        if home != core.id {
-            if self.blocks.add(Pressure::Mesh, core.now) {
-                core.exits.post.wait_to_publish(home, self.id);
-            }
-        } else if self.blocks.add(Pressure::Log, core.now) {
-            // See [`Core::log_relieved`].
-            core.log_waiters.insert(self.id);
-        }
     }
 
     /// Whether the user may publish under another user's name.

@@ -1,6 +1,6 @@
 //! The protocol header and `connection.start`.
 
-use core::fmt;
+use std::fmt;
 
 use leveret_amqp::method::ConnectionStart;
 use leveret_amqp::{TableBuilder, encode_frame};

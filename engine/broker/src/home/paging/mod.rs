@@ -6,7 +6,7 @@
 //!     │ resident, or being read │ on disk only           │ new: in memory   │
 //!     └──► consumers            └──► read ahead          └──► page_out ─────┘
 //! ```
-//! Whatever was logged and is durable can leave memory; `Core::page_out` takes it from the back of
+//! Whatever was logged and is durable can leave memory; `Home::page_out` takes it from the back of
 //! deep queues and never walks over what has left already. What is due is read in queue order, some
 //! way ahead. A read is good for a message only if its record is still where the read was made:
 //! what was settled or copied forward meanwhile is passed over, so a segment may be used again
@@ -17,20 +17,23 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::home::open_queue;
+use crate::delivery::outputs::Outputs;
 use crate::id::{ChannelKey, Instant, QueueId};
 use crate::message::{Likeness, Message};
 use crate::queue::Queue;
 use crate::queue::fifo::Fifo;
 use crate::queue::ready::Entry;
 use crate::queue::records::can_keep;
-use crate::queue::state::Change;
-use crate::shard::core::Core;
+use crate::queue::state::{Change, Effect};
 use crate::storage::log::blocks::Blocks;
 use crate::storage::log::operation::{DiskError, ReadId};
 use crate::storage::log::record::{self, Record, Stamp};
 use crate::storage::log::{BLOCK_BYTES, Log, LogId, Place, Position, QueueRef, process_queue};
 use crate::storage::store::{MessageId, Store, Where};
+use crate::turn::Turn;
+
+use super::leaving::Reason;
+use super::{Home, OpenQueue, Shared};
 
 /// Bytes of one read, unless a record is larger: where a device gives its full throughput.
 const READ_BYTES_MAX: u32 = 256 << 10;
@@ -137,51 +140,53 @@ pub(crate) fn record_in(
     }
 }
 
-impl Core {
-    /// Whether messages that come to rest now get a record in the log whatever they are, because
-    /// memory is over its budget.
-    #[inline]
-    pub fn overflows(&self) -> bool {
-        self.log.is_some() && self.store.is_over_budget()
-    }
-
+impl Home {
     /// What was added to the log is durable: it may leave memory, and segments may be emptied.
-    pub(crate) fn made_durable(&mut self) {
-        for queue in std::mem::take(&mut self.paging.undurable) {
-            self.pump(queue);
+    pub(super) fn made_durable(&mut self, turn: &Turn, out: &mut Outputs) {
+        for id in std::mem::take(&mut self.shared.paging.undurable) {
+            if let Some(mut queue) = self.open(turn, out, id) {
+                queue.pump();
+            }
         }
         self.page_out();
-        self.reclaim();
+        self.compact();
     }
 
     /// A read of the log ended.
-    pub fn pages_arrived(&mut self, read: ReadId, result: &Result<Blocks, DiskError>) {
-        if self.reclaim.is_reading(read) {
-            return self.reclaim_arrived(result);
+    pub(super) fn pages_arrived(
+        &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
+        read: ReadId,
+        result: &Result<Blocks, DiskError>,
+    ) {
+        if self.shared.compaction.is_reading(read) {
+            return self.compaction_read(result);
         }
-        let Some(page) = self.paging.reads.remove(&read) else {
+        let Some(page) = self.shared.paging.reads.remove(&read) else {
             return;
         };
-        self.paging.read_bytes -= u64::from(page.end - page.start);
+        self.shared.paging.read_bytes -= u64::from(page.end - page.start);
         if result.is_err() && !page.again {
             return self.read_again(page);
         }
         self.load_page(&page, result);
-        let queue = open_queue(&mut self.queues, page.queue);
-        if let Some(pages) = queue.and_then(|queue| queue.pages.as_mut()) {
-            pages.under_way -= 1;
+        if let Some(mut queue) = self.open(turn, out, page.queue) {
+            if let Some(pages) = &mut queue.queue.pages {
+                pages.under_way -= 1;
+            }
+            queue.pump();
         }
-        self.pump(page.queue);
-        // Each of them is looked at once, though reading may put it back into the line.
-        for _ in 0..self.paging.line.len() {
-            if !self.may_read() {
+        // Each queue in the line is looked at once, though reading may put it back into the line.
+        for _ in 0..self.shared.paging.line.len() {
+            if !self.shared.may_read() {
                 break;
             }
-            let Some(queue) = self.paging.line.pop_front() else { break };
-            let found = open_queue(&mut self.queues, queue);
-            if let Some(pages) = found.and_then(|queue| queue.pages.as_mut()) {
+            let Some(id) = self.shared.paging.line.pop_front() else { break };
+            let Some(mut queue) = self.open(turn, out, id) else { continue };
+            if let Some(pages) = &mut queue.queue.pages {
                 pages.in_line = false;
-                self.pump(queue);
+                queue.pump();
             }
         }
         self.page_out();
@@ -190,19 +195,17 @@ impl Core {
     /// A disk that cannot give many blocks may give some of them: each message is read by itself.
     #[cold]
     fn read_again(&mut self, page: PageRead) {
-        let queue = open_queue(&mut self.queues, page.queue);
-        let (Some(pages), Some(log)) =
-            (queue.and_then(|queue| queue.pages.as_mut()), &mut self.log)
-        else {
+        let Shared { log, paging, .. } = &mut self.shared;
+        let queue = self.queues.get_mut(page.queue.slot as usize).and_then(Option::as_deref_mut);
+        let queue = queue.filter(|queue| queue.id == page.queue && !queue.closing);
+        let (Some(pages), Some(log)) = (queue.and_then(|queue| queue.pages.as_mut()), log) else {
             return;
         };
         pages.under_way += page.messages.len() as u32;
         pages.under_way -= 1;
         for due in page.messages {
             let again = PageRead { again: true, ..PageRead::of(page.queue, due) };
-            self.paging.read_bytes += u64::from(again.end - again.start);
-            let read = log.read(again.segment, again.start, again.end - again.start);
-            self.paging.reads.insert(read, again);
+            paging.start(log, again);
         }
     }
 
@@ -211,13 +214,14 @@ impl Core {
             let place = due.place;
             let known = match due.rests {
                 Where::Store(id) => Some(id),
-                Where::Log(_) => self.take_back(page.queue, due.position, place),
+                Where::Log(_) => self.readopt(page.queue, due.position, place),
             };
             let Some(id) = known else { continue };
-            if self.store.log_place(id) != Some(place) || self.store.is_resident(id) {
+            let Shared { store, .. } = &mut self.shared;
+            if store.log_place(id) != Some(place) || store.is_resident(id) {
                 continue;
             }
-            let epoch = self.epoch_of(page.segment);
+            let epoch = self.shared.epoch_of(page.segment);
             let found = match result {
                 Ok(blocks) => record_in(blocks, page.start, place, epoch).ok_or(None),
                 Err(error) => Err(Some(error.clone())),
@@ -233,148 +237,148 @@ impl Core {
                         published_at: due.ready_at,
                         likeness: Likeness::UNKNOWN,
                     };
-                    self.store.load(id, &message);
+                    self.shared.store.load(id, &message);
                 }
-                Err(error) => self.damaged(id, error),
+                Err(error) => self.shared.damaged(id, error),
             }
         }
     }
 
-    /// Has the store know a message again of which its queue alone knows where it is, if it is
-    /// still there.
-    pub(crate) fn take_back(
+    /// Registers with the store again a message whose log position only its queue remembers. `None`
+    /// if the queue no longer holds it there.
+    pub(super) fn readopt(
         &mut self,
         id: QueueId,
         position: u64,
         place: Place,
     ) -> Option<MessageId> {
-        let queue = self.queues.get_mut(id.slot as usize)?.as_deref_mut();
-        let state = &mut queue.filter(|queue| queue.id == id)?.state;
+        let state = &mut self.known_mut(id)?.state;
         if state.find(position) != Some(Where::Log(place)) {
             return None;
         }
-        let message = self.store.take_back(place);
-        state.moved_at(position, Where::Store(message));
+        let message = self.shared.store.take_back(place);
+        self.known_mut(id)?.state.moved_at(position, Where::Store(message));
         Some(message)
     }
 
-    pub(crate) fn epoch_of(&self, segment: u32) -> u32 {
-        let segments = self.log.as_ref().map(|log| log.segments().begun());
-        segments.and_then(|begun| begun.get(&segment)).map_or(0, |segment| segment.epoch)
-    }
-
-    /// The record of a message that is not in memory cannot be read: the message leaves its queues.
-    pub(crate) fn damaged(&mut self, id: MessageId, error: Option<DiskError>) {
-        let Some(place) = self.store.lose(id) else {
+    /// Evicts messages while memory is over its budget, a bounded number a turn.
+    pub(super) fn page_out(&mut self) {
+        if !self.shared.overflows() {
+            self.shared.paging.deep.clear();
             return;
-        };
-        self.counts.damaged += 1;
-        let unreadable = error.is_some();
-        self.note_damage(Damage { place, is_rescued: false, error });
-        if let Some(log) = &mut self.log {
-            if unreadable {
-                // The record may be sound: the next start tries again.
-                log.keep_segment(place.segment);
-            } else {
-                log.release(place);
+        }
+        self.sweep();
+        // An eighth below, so that not every message makes a turn of its own.
+        let target = self.shared.store.budget_bytes() / 8 * 7;
+        let mut steps = EVICTION_STEPS;
+        let mut deep = std::mem::take(&mut self.shared.paging.deep);
+        deep.sort_unstable();
+        deep.dedup_by_key(|(_, queue)| *queue);
+        while steps > 0 && self.shared.store.live_bytes() > target {
+            let Some((_, id)) = deep.pop() else { break };
+            let queue = self.queues.get_mut(id.slot as usize).and_then(Option::as_deref_mut);
+            if let Some(queue) = queue.filter(|queue| queue.id == id && !queue.closing) {
+                self.shared.page_out_queue(queue, target, &mut steps);
             }
         }
+        deep.drain(..deep.len().saturating_sub(SWEEP_SLOTS));
+        self.shared.paging.deep = deep;
     }
 
-    /// Keeps a segment's file for people, and a word about it for the report.
-    pub(crate) fn note_damage(&mut self, damage: Damage) {
-        if let Some(log) = &mut self.log {
-            log.set_damaged(damage.place.segment);
+    /// Looks for deep queues among the next few.
+    fn sweep(&mut self) {
+        let paging = &mut self.shared.paging;
+        let start = paging.sweep_slot;
+        let end = (start + SWEEP_SLOTS).min(self.queues.len());
+        for queue in self.queues.get(start..end).unwrap_or_default().iter().flatten() {
+            let ready = queue.state.ready_count();
+            if ready > 0 {
+                paging.filled.0 += 1;
+                paging.deep.push((ready, queue.id));
+            }
         }
-        if self.damage.len() < DAMAGE_MAX {
-            self.damage.push(damage);
+        paging.sweep_slot = end;
+        if end == self.queues.len() {
+            paging.sweep_slot = 0;
+            paging.filled = (0, paging.filled.0);
         }
     }
+}
 
+impl Paging {
+    /// Starts a read.
+    fn start(&mut self, log: &mut Log, page: PageRead) {
+        self.read_bytes += u64::from(page.end - page.start);
+        let read = log.read(page.segment, page.start, page.end - page.start);
+        self.reads.insert(read, page);
+    }
+}
+
+impl OpenQueue<'_> {
     /// Whether a `basic.get` has to wait for the front message to be read; it is then served when
     /// that is done.
-    pub(crate) fn has_to_wait(&mut self, id: QueueId, channel: ChannelKey, no_ack: bool) -> bool {
-        self.drop_lost(id);
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return false;
-        };
-        if queue.state.front().is_none_or(|front| self.store.is_at_hand(front.rests)) {
+    pub(super) fn has_to_wait(&mut self, channel: ChannelKey, no_ack: bool) -> bool {
+        self.drop_lost();
+        let Self { queue, home, .. } = self;
+        if queue.state.front().is_none_or(|front| home.store.is_at_hand(front.rests)) {
             return false;
         }
         queue.pages.get_or_insert_default().getters.push_back((channel, no_ack));
         // So that it does not wait any more when its channel ends.
-        self.visits.entry(channel).or_default().insert(id);
-        self.page_in(id);
+        home.channel_queues.entry(channel).or_default().insert(queue.id);
+        self.page_in();
         true
     }
 
     /// Serves the `basic.get`s that waited for the front message.
-    pub(crate) fn serve_getters(&mut self, id: QueueId) {
-        loop {
-            let Some(queue) = open_queue(&mut self.queues, id) else {
-                return;
-            };
-            let Some(pages) = &mut queue.pages else {
-                return;
-            };
-            let front = queue.state.front();
-            if front.is_some_and(|front| !self.store.is_at_hand(front.rests)) {
+    pub(super) fn serve_getters(&mut self) {
+        while let Some(pages) = &mut self.queue.pages {
+            let front = self.queue.state.front();
+            if front.is_some_and(|front| !self.home.store.is_at_hand(front.rests)) {
                 return;
             }
             let Some((channel, no_ack)) = pages.getters.pop_front() else {
                 return;
             };
-            self.get(id, channel, no_ack);
+            self.get(channel, no_ack);
         }
     }
 
-    /// Reads what is due next in a queue that somebody takes messages from. True if the front has
-    /// changed by that: it was lost, and the next one may be had.
+    /// Reads what is due next in a queue that is consumed from. True if the front has changed by
+    /// that: it was lost, and the next one may be had.
     #[inline]
-    pub(crate) fn page_in(&mut self, id: QueueId) -> bool {
-        let Some(queue) = open_queue(&mut self.queues, id) else {
-            return false;
-        };
-        let front = queue.state.front();
-        let absent = front.is_some_and(|front| !self.store.is_at_hand(front.rests));
-        if !absent && queue.pages.is_none() {
+    pub(super) fn page_in(&mut self) -> bool {
+        let front = self.queue.state.front();
+        let absent = front.is_some_and(|front| !self.home.store.is_at_hand(front.rests));
+        if !absent && self.queue.pages.is_none() {
             return false;
         }
-        if absent && self.drop_lost(id) {
+        if absent && self.drop_lost() {
             return true;
         }
-        self.read_ahead(id, absent);
+        self.read_ahead(absent);
         false
     }
 
     /// Drops messages at the front that were lost. They were reported when they were found to be.
-    fn drop_lost(&mut self, id: QueueId) -> bool {
+    fn drop_lost(&mut self) -> bool {
         let mut dropped = false;
-        while let Some(queue) = open_queue(&mut self.queues, id)
-            && let Some(Where::Store(lost)) = queue.state.front().map(|front| front.rests)
-            && self.store.is_lost(lost)
+        while let Some(Where::Store(lost)) = self.queue.state.front().map(|front| front.rests)
+            && self.home.store.is_lost(lost)
+            && let Effect::Left { entry, .. } = self.queue.state.apply(Change::Drop)
         {
-            queue.state.apply(Change::Drop);
-            self.store.release(lost);
+            let (log_id, now) = (self.queue.log_id, self.turn.now);
+            self.home.departures(log_id, Reason::Lost, now).leave(entry.position, lost);
             dropped = true;
         }
         dropped
     }
 
-    fn may_read(&self) -> bool {
-        let Paging { reads, read_bytes, .. } = &self.paging;
-        reads.len() < READS_MAX && (reads.is_empty() || *read_bytes < READS_BYTES_MAX)
-    }
-
-    /// Bytes that a queue keeps at its front, so that many queues together keep half the budget.
-    fn head_bytes(&self) -> usize {
-        (self.store.budget_bytes() / 2 / self.paging.filled.1.max(1)).min(HEAD_BYTES)
-    }
-
     #[cold]
-    fn read_ahead(&mut self, id: QueueId, absent: bool) {
-        let (may_read, head_bytes) = (self.may_read(), self.head_bytes());
-        let (Some(queue), Some(log)) = (open_queue(&mut self.queues, id), &self.log) else {
+    fn read_ahead(&mut self, absent: bool) {
+        let Self { queue, home, .. } = self;
+        let (may_read, head_bytes) = (home.may_read(), home.head_bytes());
+        let Some(log) = &home.log else {
             return;
         };
         // Also while they may take none just now: then it is there when they may.
@@ -401,27 +405,29 @@ impl Core {
         }
         if !may_read {
             if !std::mem::replace(&mut pages.in_line, true) {
-                self.paging.line.push_back(id);
+                home.paging.line.push_back(queue.id);
             }
             return;
         }
-        let (due, undurable) = due(queue, &self.store, log, absent, head_bytes);
+        let (due, undurable) = due(queue, &home.store, log, absent, head_bytes);
         if undurable && due.is_empty() {
-            self.paging.undurable.insert(id);
+            home.paging.undurable.insert(queue.id);
         }
-        self.read(id, due);
+        self.read(due);
     }
 
-    fn read(&mut self, id: QueueId, due: Vec<Due>) {
+    fn read(&mut self, due: Vec<Due>) {
+        let Self { queue, home, .. } = self;
+        let Shared { log, paging, .. } = &mut **home;
         let mut spans: Vec<PageRead> = Vec::new();
-        let room = QUEUE_READS_MAX.min(READS_MAX.saturating_sub(self.paging.reads.len()));
-        let mut bytes = self.paging.read_bytes;
+        let room = QUEUE_READS_MAX.min(READS_MAX.saturating_sub(paging.reads.len()));
+        let mut bytes = paging.read_bytes;
         let mut left_out = None;
         for due in due {
             if spans.iter_mut().any(|span| span.take_in(&due)) {
                 continue;
             }
-            let span = PageRead::of(id, due);
+            let span = PageRead::of(queue.id, due);
             let length = u64::from(span.end - span.start);
             if spans.len() == room || (bytes > 0 && bytes + length > READS_BYTES_MAX) {
                 left_out = Some(due.position);
@@ -430,23 +436,72 @@ impl Core {
             bytes += length;
             spans.push(span);
         }
-        let Some(log) = &mut self.log else { return };
-        let queue = open_queue(&mut self.queues, id);
-        let Some(pages) = queue.and_then(|queue| queue.pages.as_mut()) else { return };
+        let (Some(log), Some(pages)) = (log, &mut queue.pages) else { return };
         pages.from = left_out.map_or(pages.from, |position| pages.from.min(position));
         pages.under_way += spans.len() as u32;
         for span in spans {
-            self.paging.read_bytes += u64::from(span.end - span.start);
-            let read = log.read(span.segment, span.start, span.end - span.start);
-            self.paging.reads.insert(read, span);
+            paging.start(log, span);
+        }
+    }
+}
+
+impl Shared {
+    /// Whether messages that are stored now get a record in the log whatever they are, because
+    /// memory is over its budget.
+    #[inline]
+    pub(super) fn overflows(&self) -> bool {
+        self.log.is_some() && self.store.is_over_budget()
+    }
+
+    fn may_read(&self) -> bool {
+        let Paging { reads, read_bytes, .. } = &self.paging;
+        reads.len() < READS_MAX && (reads.is_empty() || *read_bytes < READS_BYTES_MAX)
+    }
+
+    /// Bytes that a queue keeps at its front, so that many queues together keep half the budget.
+    fn head_bytes(&self) -> usize {
+        (self.store.budget_bytes() / 2 / self.paging.filled.1.max(1)).min(HEAD_BYTES)
+    }
+
+    pub(super) fn epoch_of(&self, segment: u32) -> u32 {
+        let segments = self.log.as_ref().map(|log| log.segments().begun());
+        segments.and_then(|begun| begun.get(&segment)).map_or(0, |segment| segment.epoch)
+    }
+
+    /// The record of a message that is not in memory cannot be read: the message leaves its queues.
+    pub(super) fn damaged(&mut self, id: MessageId, error: Option<DiskError>) {
+        let Some(place) = self.store.lose(id) else {
+            return;
+        };
+        self.counts.damaged += 1;
+        let unreadable = error.is_some();
+        self.note_damage(Damage { place, is_rescued: false, error });
+        if let Some(log) = &mut self.log {
+            if unreadable {
+                // The record may be sound: the next start tries again.
+                log.keep_segment(place.segment);
+            } else {
+                log.release(place);
+            }
         }
     }
 
-    /// Messages were given out to somebody who will acknowledge them: over budget, their memory is
-    /// given up. Should one come back, it is read again.
+    /// Keeps a segment's file for inspection, and a line about it for the report.
+    pub(super) fn note_damage(&mut self, damage: Damage) {
+        if let Some(log) = &mut self.log {
+            log.set_damaged(damage.place.segment);
+        }
+        if self.damage.len() < DAMAGE_MAX {
+            self.damage.push(damage);
+        }
+    }
+
+    /// Messages were given to a consumer that will acknowledge them: over budget, their memory is
+    /// given up. A message that comes back is read again.
     #[inline]
-    pub(crate) fn given_out(store: &mut Store, log: Option<&Log>, ids: &[MessageId]) {
-        let Some(log) = log.filter(|_| store.is_over_budget()) else {
+    pub(super) fn given_out(&mut self, ids: &[MessageId]) {
+        let store = &mut self.store;
+        let Some(log) = self.log.as_ref().filter(|_| store.is_over_budget()) else {
             return;
         };
         for id in ids {
@@ -457,51 +512,12 @@ impl Core {
         }
     }
 
-    /// Evicts messages while memory is over its budget, a bounded number a turn.
-    pub(crate) fn page_out(&mut self) {
-        if !self.overflows() {
-            self.paging.deep.clear();
-            return;
-        }
-        self.sweep();
-        // An eighth below, so that not every message makes a turn of its own.
-        let target = self.store.budget_bytes() / 8 * 7;
-        let mut steps = EVICTION_STEPS;
-        let mut deep = std::mem::take(&mut self.paging.deep);
-        deep.sort_unstable();
-        deep.dedup_by_key(|(_, queue)| *queue);
-        while steps > 0 && self.store.live_bytes() > target {
-            let Some((_, queue)) = deep.pop() else { break };
-            self.page_out_queue(queue, target, &mut steps);
-        }
-        deep.drain(..deep.len().saturating_sub(SWEEP_SLOTS));
-        self.paging.deep = deep;
-    }
-
-    /// Looks for deep queues among the next few.
-    fn sweep(&mut self) {
-        let start = self.paging.sweep_slot;
-        let end = (start + SWEEP_SLOTS).min(self.queues.len());
-        for queue in self.queues.get(start..end).unwrap_or_default().iter().flatten() {
-            let ready = queue.state.ready_count();
-            if ready > 0 {
-                self.paging.filled.0 += 1;
-                self.paging.deep.push((ready, queue.meta.id));
-            }
-        }
-        self.paging.sweep_slot = end;
-        if end == self.queues.len() {
-            self.paging.sweep_slot = 0;
-            self.paging.filled = (0, self.paging.filled.0);
-        }
-    }
-
-    fn page_out_queue(&mut self, id: QueueId, target: usize, steps: &mut usize) {
+    fn page_out_queue(&mut self, queue: &mut Queue, target: usize, steps: &mut usize) {
         let head_bytes = self.head_bytes();
-        let (Some(queue), Some(log)) = (open_queue(&mut self.queues, id), &mut self.log) else {
+        let Some(log) = &mut self.log else {
             return;
         };
-        let log_id = process_queue(id);
+        let log_id = process_queue(queue.id);
         let Queue { state, pages, .. } = queue;
         let pages = pages.get_or_insert_default();
         let store = &mut self.store;

@@ -8,23 +8,23 @@ use bytes::Bytes;
 use crate::catalog::arguments::QueueArguments;
 use crate::catalog::name::Name;
 use crate::catalog::object::QueueMeta;
+use crate::delivery::outputs::Outputs;
+use crate::home::Home;
 use crate::home::paging::record_in;
 use crate::id::{ChannelKey, ConsumerKey, Instant, Owner, QueueId, SECOND_NS, ShardId, VhostId};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail, QueueAnswer, QueueRequest};
 use crate::message::{Body, Likeness, Message, Messages};
-use crate::queue::Queue;
 use crate::queue::ready::Entry;
 use crate::queue::terms::{Deliveries, Settlement, Signal, Subscription};
-use crate::routing::topology::Topology;
 use crate::settings::Settings;
-use crate::shard::core::Core;
 use crate::storage::log::blocks::Blocks;
 use crate::storage::log::operation::{DiskError, DiskEvent, DiskOperation};
 use crate::storage::log::record::PublishRecord;
 use crate::storage::log::segment::{Identity, Segments};
 use crate::storage::log::{Log, LogId, PROCESS_QUEUE, Place, QueueRef};
 use crate::storage::store::{MessageId, Where};
+use crate::turn::Turn;
 
 pub(super) const SEGMENT_BYTES: u32 = 128 << 10;
 pub(super) const BUDGET_BYTES: usize = 256 << 10;
@@ -33,7 +33,9 @@ pub(super) const BUDGET_BYTES: usize = 256 << 10;
 const CLIENTS: ShardId = ShardId(1);
 
 pub(super) struct Bench {
-    pub(super) core: Core,
+    pub(super) home: Home,
+    pub(super) turn: Turn,
+    out: Outputs,
     pub(super) files: BTreeMap<u32, Vec<u8>>,
     pub(super) quarantine: BTreeSet<u32>,
     pub(super) gone: u32,
@@ -83,12 +85,14 @@ impl Bench {
     pub(super) fn new(seed: u64) -> Self {
         let settings =
             Settings { store_memory_max_bytes: BUDGET_BYTES as u64, ..Settings::default() };
-        let topology = Topology::with_presets(1, 1);
-        let mut core = Core::new(ShardId(0), 2, Arc::new(settings), topology);
+        let mut home = Home::new(&settings);
         let identity = Identity { store_id: [7; 16], shard: 0, epoch: 4 };
-        core.log = Some(Log::new(Segments::new(identity, SEGMENT_BYTES)));
+        home.shared.log = Some(Log::new(Segments::new(identity, SEGMENT_BYTES)));
+        let (shard, now) = (ShardId(0), Instant::default());
         Self {
-            core,
+            home,
+            turn: Turn { shard, shards: 2, settings: Arc::new(settings), now },
+            out: Outputs::new(shard, 3),
             files: BTreeMap::new(),
             quarantine: BTreeSet::new(),
             gone: 0,
@@ -131,12 +135,12 @@ impl Bench {
             arguments: Bytes::new(),
             settings: QueueArguments::default(),
         };
-        self.core.add_queue(Queue::new(Arc::new(meta)));
+        self.home.add_queue(Arc::new(meta));
         self.model.insert(id, Model::default());
     }
 
     fn id(&self, slot: usize) -> QueueId {
-        self.core.queues[slot].as_ref().unwrap().meta.id
+        self.home.queues[slot].as_ref().unwrap().meta.id
     }
 
     pub(super) fn publish(&mut self, slots: &[usize], size: u32, persistent: bool) {
@@ -159,14 +163,15 @@ impl Bench {
                 routing_key: b"key",
                 properties,
                 body: Body::Inline(&body_of(number, size)),
-                published_at: self.core.now,
+                published_at: self.turn.now,
                 likeness: Likeness::UNKNOWN,
             };
             batch.publish(queues.iter().copied(), &mut Some(&message), None);
         }
         self.next_number += count;
         let [Mail::Publish { parcels, .. }] = batch.mails[..] else { panic!("{batch:?}") };
-        self.core.publish_home(queues.into_iter(), &batch.messages(parcels));
+        let messages = batch.messages(parcels);
+        self.home.publish(&self.turn, &mut self.out, queues.into_iter(), &messages);
         self.read_mail();
     }
 
@@ -195,13 +200,13 @@ impl Bench {
             self.publish(&[slot], 200 + number % 100, true);
         }
         self.run_disk();
-        let queue = self.core.queues[slot].as_ref().unwrap();
+        let queue = self.home.queues[slot].as_ref().unwrap();
         let messages: Vec<_> = queue.state.ready().fifo().iter().collect();
         let evict = |entry: Entry| {
             if let Where::Store(id) = entry.rests {
-                self.core.store.evict(id);
+                self.home.shared.store.evict(id);
             }
-            self.core.store.place_of(entry.rests).unwrap()
+            self.home.shared.store.place_of(entry.rests).unwrap()
         };
         messages.into_iter().map(evict).collect()
     }
@@ -224,8 +229,8 @@ impl Bench {
         let (exclusive, limited) = (false, false);
         let subscription =
             Subscription { consumer, prefetch, no_ack, exclusive, priority, limited };
-        self.core.ask(queue, QueueRequest::Consume(subscription));
-        self.core.signal(queue, &consumer, Signal::Start);
+        self.home.ask(&self.turn, &mut self.out, queue, QueueRequest::Consume(subscription));
+        self.home.signal(&self.turn, &mut self.out, queue, &consumer, Signal::Start);
         self.consumers.push((queue, consumer));
         self.read_mail();
     }
@@ -233,23 +238,29 @@ impl Bench {
     pub(super) fn get(&mut self, slot: usize, no_ack: bool) {
         let channel = channel(1_000 + self.getters.len() as u16);
         self.getters.push_back(channel);
-        self.core.ask(self.id(slot), QueueRequest::Get(channel, no_ack));
+        let queue = self.id(slot);
+        self.home.ask(&self.turn, &mut self.out, queue, QueueRequest::Get(channel, no_ack));
         self.read_mail();
     }
 
     pub(super) fn purge(&mut self, slot: usize) {
         let queue = self.id(slot);
         self.model.get_mut(&queue).unwrap().ready.clear();
-        self.core.ask(queue, QueueRequest::Purge(channel(900)));
+        self.home.ask(&self.turn, &mut self.out, queue, QueueRequest::Purge(channel(900)));
         self.read_mail();
     }
 
     pub(super) fn delete(&mut self, slot: usize) {
         let queue = self.id(slot);
         let (channel, if_unused, if_empty) = (channel(900), false, false);
-        self.core.ask(queue, QueueRequest::Delete { channel, if_unused, if_empty });
+        self.home.ask(
+            &self.turn,
+            &mut self.out,
+            queue,
+            QueueRequest::Delete { channel, if_unused, if_empty },
+        );
         self.read_mail();
-        self.core.remove_queue(queue);
+        self.home.remove_queue(&self.turn, &mut self.out, queue);
         self.model.remove(&queue);
         self.unacked.retain(|unacked| unacked.queue != queue);
         self.consumers.retain(|(consumed, _)| *consumed != queue);
@@ -265,7 +276,8 @@ impl Bench {
         }
         self.consumers.clear();
         self.getters.clear();
-        self.core.leave(channel(0), &numbers.collect::<Vec<_>>());
+        let channels: Vec<_> = numbers.collect();
+        self.home.end_channels(&self.turn, &mut self.out, channel(0), &channels);
         self.read_mail();
     }
 
@@ -276,7 +288,7 @@ impl Bench {
             let model = self.model.get_mut(&queue).unwrap();
             model.ready.insert(position, (number, size, true));
         }
-        self.core.settle(queue, delivery, settlement, true);
+        self.home.settle(&self.turn, &mut self.out, queue, delivery, settlement, true);
         self.read_mail();
     }
 
@@ -322,7 +334,7 @@ impl Bench {
 
     /// The number of a ready message that the store knows.
     pub(super) fn known(&self, slot: usize, position: u64) -> MessageId {
-        match self.core.queues[slot].as_ref().unwrap().state.find(position) {
+        match self.home.queues[slot].as_ref().unwrap().state.find(position) {
             Some(Where::Store(id)) => id,
             other => panic!("{other:?}"),
         }
@@ -342,9 +354,9 @@ impl Bench {
 
     /// What a queue gave out, as the queue knows it and as the log does.
     pub(super) fn given_out(&self, slot: usize) -> Vec<(u64, QueueRef)> {
-        let checked_out = self.core.queues[slot].as_ref().unwrap().state.checked_out();
+        let checked_out = self.home.queues[slot].as_ref().unwrap().state.checked_out();
         let known = checked_out.map(|out| {
-            let place = self.core.store.log_place(out.message).unwrap();
+            let place = self.home.shared.store.log_place(out.message).unwrap();
             let [known] = self.refs_at(place)[..] else { panic!("several queues at {place:?}") };
             (out.position, known)
         });
@@ -378,7 +390,7 @@ impl Bench {
     }
 
     fn read_mail(&mut self) {
-        while let Some(batch) = self.core.exits.post.take(CLIENTS, Lane::Reply) {
+        while let Some(batch) = self.out.mesh.take(CLIENTS, Lane::Reply) {
             for mail in &batch.mails {
                 match mail {
                     Mail::Deliver { delivery, parcels } => {
@@ -407,22 +419,22 @@ impl Bench {
                         }
                     }
                     Mail::Answered { channel, answer } => {
-                        self.gone += u32::from(matches!(answer, Ok(QueueAnswer::Gone(_))));
-                        self.empty += u32::from(matches!(answer, Ok(QueueAnswer::Empty)));
+                        self.gone += u32::from(matches!(answer, QueueAnswer::Gone(_)));
+                        self.empty += u32::from(matches!(answer, QueueAnswer::Empty));
                         self.getters.retain(|getter| getter != channel);
                     }
                     _ => {}
                 }
             }
-            self.core.exits.post.recycle(batch);
-            let relieved = self.core.exits.post.relieved(CLIENTS);
-            self.core.room_again(relieved.consumers);
+            self.out.mesh.recycle(batch);
+            let relieved = self.out.mesh.relieved(CLIENTS);
+            self.home.room_again(&self.turn, &mut self.out, relieved.consumers);
         }
     }
 
     fn collect_operations(&mut self) {
-        self.core.write_records();
-        while let Some(operation) = self.core.log.as_mut().unwrap().poll_operation() {
+        self.home.write_records();
+        while let Some(operation) = self.home.shared.log.as_mut().unwrap().poll_operation() {
             self.pending.push(operation);
         }
     }
@@ -466,7 +478,7 @@ impl Bench {
                 DiskEvent::Removed { segment }
             }
         };
-        self.core.disk(event);
+        self.home.disk(&self.turn, &mut self.out, event);
         self.read_mail();
     }
 
@@ -508,8 +520,8 @@ impl Bench {
                 let operation = self.pending.swap_remove(index);
                 self.carry_out(operation);
             }
-            self.core.now = Instant(self.core.now.0 + SECOND_NS);
-            self.core.log.as_mut().unwrap().handle_timeout(self.core.now);
+            self.turn.now = Instant(self.turn.now.0 + SECOND_NS);
+            self.home.shared.log.as_mut().unwrap().handle_timeout(self.turn.now);
         }
     }
 
@@ -552,7 +564,7 @@ impl Bench {
             }
             86..90 => {
                 if let Some((queue, consumer)) = self.consumers.pop() {
-                    self.core.ask(queue, QueueRequest::Cancel(consumer));
+                    self.home.ask(&self.turn, &mut self.out, queue, QueueRequest::Cancel(consumer));
                     self.read_mail();
                 }
             }
@@ -563,8 +575,8 @@ impl Bench {
             }
             92 if self.chance(8) == 0 => self.leave(),
             _ => {
-                self.core.now = Instant(self.core.now.0 + SECOND_NS / 1_000);
-                self.core.log.as_mut().unwrap().handle_timeout(self.core.now);
+                self.turn.now = Instant(self.turn.now.0 + SECOND_NS / 1_000);
+                self.home.shared.log.as_mut().unwrap().handle_timeout(self.turn.now);
             }
         }
         self.run_disk_a_little();
@@ -583,9 +595,9 @@ impl Bench {
     /// The budget holds, but for what is never evicted: one message at each front, what was given
     /// back, and what was given out before memory was over its budget.
     pub(super) fn check_memory(&self) {
-        let store = &self.core.store;
+        let store = &self.home.shared.store;
         let mut kept = BTreeSet::new();
-        for queue in self.core.queues.iter().flatten() {
+        for queue in self.home.queues.iter().flatten() {
             let ready = queue.state.ready();
             let waiting = ready.returned().chain(ready.fifo().front());
             kept.extend(waiting.filter_map(|entry| match entry.rests {
@@ -603,7 +615,7 @@ impl Bench {
     /// Files are at most twice what is held, and `spare` segments.
     pub(super) fn check_disk(&self, spare: u64) {
         let bytes: u64 = self.files.values().map(|file| file.len() as u64).sum();
-        let live = self.core.log.as_ref().unwrap().segments().live_bytes();
+        let live = self.home.shared.log.as_ref().unwrap().segments().live_bytes();
         let most = 2 * live + spare * u64::from(SEGMENT_BYTES);
         assert!(bytes <= most, "{bytes} bytes of files, {live} live");
     }
@@ -611,15 +623,15 @@ impl Bench {
     pub(super) fn expect_empty(&self) {
         assert!(self.lossy || self.model.values().all(|model| model.ready.is_empty()));
         assert!(self.unacked.is_empty() && self.getters.is_empty());
-        for queue in self.core.queues.iter().flatten() {
+        for queue in self.home.queues.iter().flatten() {
             assert_eq!(queue.state.ready_count() + queue.state.unacked_count(), 0);
             assert!(queue.pages.as_ref().is_none_or(|pages| pages.under_way == 0));
         }
-        let store = &self.core.store;
+        let store = &self.home.shared.store;
         assert_eq!((store.messages(), store.absent_messages(), store.live_bytes()), (0, 0, 0));
-        let segments = self.core.log.as_ref().unwrap().segments();
+        let segments = self.home.shared.log.as_ref().unwrap().segments();
         assert_eq!(segments.live_bytes(), 0);
         assert!(segments.begun().len() <= 2, "{:?}", segments.begun());
-        assert!(self.core.by_log_id.keys().all(|log_id| log_id & PROCESS_QUEUE == 0));
+        assert!(self.home.by_log_id.keys().all(|log_id| log_id & PROCESS_QUEUE == 0));
     }
 }

@@ -27,7 +27,7 @@ fn a_deep_queue_goes_to_disk_and_comes_back_in_order() {
         }
         bench.run_disk();
         bench.check_memory();
-        let absent = bench.core.store.absent_messages();
+        let absent = bench.home.shared.store.absent_messages();
         assert!(absent > 15_000, "{absent} of 20,000 on disk only");
         bench.consume(0, 1, 0, true);
         bench.run_disk();
@@ -53,15 +53,15 @@ fn a_message_on_disk_only_costs_8_bytes() {
             if number % 64 == 0 {
                 bench.run_disk_a_little();
             }
-            let store = &bench.core.store;
+            let store = &bench.home.shared.store;
             resident = resident.max(store.messages() - store.absent_messages());
         }
         bench.run_disk();
-        let absent = bench.core.store.absent_messages();
+        let absent = bench.home.shared.store.absent_messages();
         assert!(absent > 50_000, "{absent} of 60,000 on disk only");
-        let queues = bench.core.queues.iter().flatten();
+        let queues = bench.home.queues.iter().flatten();
         let queues = queues.map(|queue| queue.state.ready().fifo().memory_bytes());
-        let bytes = bench.core.store.index_bytes() + queues.sum::<usize>();
+        let bytes = bench.home.shared.store.index_bytes() + queues.sum::<usize>();
         let most = 8 * absent + RESIDENT_INDEX_BYTES * resident;
         assert!(bytes <= most, "{bytes} bytes for {absent} messages, {resident} in memory");
         bench.wind_up();
@@ -111,10 +111,10 @@ fn random_traffic_is_delivered_once_in_order_from_a_bounded_disk() {
         bench.check_disk(SPARE_SEGMENTS);
         bench.wind_up();
         bench.expect_empty();
-        assert_eq!(bench.core.counts.damaged, 0, "seed {seed}");
-        let counts = bench.core.log.as_ref().unwrap().counts();
+        assert_eq!(bench.home.shared.counts.damaged, 0, "seed {seed}");
+        let counts = bench.home.shared.log.as_ref().unwrap().counts();
         (reads, copies) = (reads + counts.reads, copies + counts.copies);
-        redelivered += bench.core.counts.redelivered;
+        redelivered += bench.home.shared.counts.redelivered;
     }
     assert!(
         reads > 1_000 && copies > 1_000 && redelivered > 1_000,
@@ -141,7 +141,7 @@ fn a_stuck_queue_does_not_hold_the_disk() {
         }
     }
     assert_eq!(bench.model_ready(0), 1_000);
-    assert!(bench.core.log.as_ref().unwrap().counts().copies > 1_000);
+    assert!(bench.home.shared.log.as_ref().unwrap().counts().copies > 1_000);
     bench.check_memory();
     bench.consume(0, 1, 0, true);
     bench.run_disk();
@@ -170,7 +170,7 @@ fn a_get_waits_for_the_disk_and_ends_with_its_queue() {
     bench.get(0, false);
     bench.leave();
     bench.run_disk();
-    assert_eq!(bench.core.queues[0].as_ref().unwrap().state.unacked_count(), 0);
+    assert_eq!(bench.home.queues[0].as_ref().unwrap().state.unacked_count(), 0);
     bench.wind_up();
     bench.expect_empty();
 }
@@ -202,10 +202,12 @@ fn a_rotten_record_costs_its_message_only() {
     bench.consume(0, 1, 0, true);
     bench.run_disk();
     assert_eq!(bench.delivered(), 997);
-    assert_eq!(bench.core.counts.damaged, 3);
-    let found: Vec<_> = bench.core.damage.iter().map(|damage| damage.place).collect();
+    assert_eq!(bench.home.shared.counts.damaged, 3);
+    let found: Vec<_> = bench.home.shared.damage.iter().map(|damage| damage.place).collect();
     assert_eq!(found, [places[3], places[500], places[501]]);
-    assert!(bench.core.damage.iter().all(|damage| !damage.is_rescued && damage.error.is_none()));
+    assert!(
+        bench.home.shared.damage.iter().all(|damage| !damage.is_rescued && damage.error.is_none())
+    );
     bench.expect_empty();
     let files: BTreeSet<_> = found.iter().map(|place| place.segment).collect();
     assert_eq!(bench.quarantine, files);
@@ -219,7 +221,7 @@ fn a_read_that_fails_once_costs_nothing() {
     bench.fail_reads = 1;
     bench.consume(0, 1, 0, true);
     bench.run_disk();
-    assert_eq!((bench.delivered(), bench.core.counts.damaged), (3_000, 0));
+    assert_eq!((bench.delivered(), bench.home.shared.counts.damaged), (3_000, 0));
     bench.expect_empty();
 }
 
@@ -233,8 +235,10 @@ fn what_cannot_be_read_stays_on_the_disk_and_the_rest_goes_on() {
     bench.consume(0, 1, 0, true);
     bench.run_disk();
     let there = places.iter().filter(|place| place.segment == places[0].segment).count() as u64;
-    assert_eq!((bench.delivered(), bench.core.counts.damaged), (3_000 - there, there));
-    assert!(bench.core.damage.len() <= DAMAGE_MAX && bench.core.damage[0].error.is_some());
+    assert_eq!((bench.delivered(), bench.home.shared.counts.damaged), (3_000 - there, there));
+    assert!(
+        bench.home.shared.damage.len() <= DAMAGE_MAX && bench.home.shared.damage[0].error.is_some()
+    );
     assert!(bench.files.contains_key(&places[0].segment) && bench.quarantine.is_empty());
 }
 
@@ -248,20 +252,20 @@ fn a_rotten_segment_is_emptied_into_quarantine() {
     bench.run_disk();
     let [first, second] = [0, 1].map(|position| {
         let id = bench.known(0, position);
-        (id, bench.core.store.log_place(id).unwrap())
+        (id, bench.home.shared.store.log_place(id).unwrap())
     });
     // One of them is in memory too, and nothing but its place on disk is lost.
-    bench.core.store.evict(first.0);
+    bench.home.shared.store.evict(first.0);
     bench.rot(first.1);
     bench.rot(second.1);
     bench.forget(0, 0);
     bench.add_queue(2, true);
     bench.traffic(20, 1, 2);
-    assert_eq!(bench.core.counts.damaged, 1);
-    let rescued: Vec<_> = bench.core.damage.iter().map(|damage| damage.is_rescued).collect();
+    assert_eq!(bench.home.shared.counts.damaged, 1);
+    let rescued: Vec<_> = bench.home.shared.damage.iter().map(|damage| damage.is_rescued).collect();
     assert_eq!(rescued, [false, true]);
     assert!(bench.quarantine.contains(&first.1.segment));
-    bench.core.store.evict(second.0);
+    bench.home.shared.store.evict(second.0);
     bench.consume(2, 1, 0, true);
     bench.consume(0, 1, 0, true);
     bench.run_disk();
@@ -287,8 +291,8 @@ fn a_segment_used_again_under_a_read_is_no_damage() {
     bench.recover(2, 100);
     bench.give_back(read);
     bench.run_disk();
-    assert_eq!(bench.core.counts.damaged, 0);
-    assert!(bench.core.damage.is_empty());
+    assert_eq!(bench.home.shared.counts.damaged, 0);
+    assert!(bench.home.shared.damage.is_empty());
     bench.consume(2, 1, 0, true);
     bench.run_disk();
     bench.expect_empty();
@@ -311,7 +315,7 @@ fn unacknowledged_messages_leave_memory_and_return() {
     bench.consume(0, 2, 0, true);
     bench.run_disk();
     assert_eq!(bench.delivered(), 10_000);
-    assert_eq!(bench.core.counts.redelivered, 5_000);
+    assert_eq!(bench.home.shared.counts.redelivered, 5_000);
     bench.expect_empty();
 }
 
@@ -325,15 +329,15 @@ fn a_copy_leaves_out_the_queues_that_are_done() {
     bench.consume(0, 1, 0, false);
     bench.run_disk();
     let id = bench.known(2, 0);
-    let before = bench.core.store.log_place(id).unwrap();
+    let before = bench.home.shared.store.log_place(id).unwrap();
     bench.purge(1);
     bench.add_queue(3, true);
     bench.add_queue(4, true);
     bench.traffic(20, 3, 4);
-    let place = bench.core.store.log_place(id).unwrap();
+    let place = bench.home.shared.store.log_place(id).unwrap();
     assert_ne!(place, before);
     let expected =
-        [0, 2].map(|slot| bench.core.queues[slot].as_ref().unwrap().meta.log_id.unwrap());
+        [0, 2].map(|slot| bench.home.queues[slot].as_ref().unwrap().meta.log_id.unwrap());
     assert!(bench.refs_at(place).iter().map(|held| held.log_id).eq(expected));
     bench.settle_one(0, Settlement::Ack);
     bench.purge(2);
@@ -357,7 +361,7 @@ fn the_log_knows_the_place_in_the_queue_of_each_message_of_a_run() {
     }
     let given_out = bench.given_out(0);
     assert_eq!(given_out.len(), 629);
-    let log_id = bench.core.queues[0].as_ref().unwrap().log_id.unwrap();
+    let log_id = bench.home.queues[0].as_ref().unwrap().log_id.unwrap();
     for (position, known) in given_out {
         assert_eq!(known, QueueRef { log_id, sequence: position });
     }
@@ -370,11 +374,11 @@ fn the_log_knows_the_place_in_the_queue_of_each_message_of_a_run() {
 fn numbers_of_process_queues_tell_generations_apart() {
     let mut bench = Bench::new(12);
     bench.add_queue(3, false);
-    let meta = std::sync::Arc::clone(&bench.core.queues[3].as_ref().unwrap().meta);
+    let meta = std::sync::Arc::clone(&bench.home.queues[3].as_ref().unwrap().meta);
     assert_eq!(meta.home, ShardId(0));
-    assert!(bench.core.queue_of(process_queue(meta.id)).is_some());
+    assert!(bench.home.queue_of(process_queue(meta.id)).is_some());
     let other = QueueId { generation: meta.id.generation + 1, ..meta.id };
-    assert!(bench.core.queue_of(process_queue(other)).is_none());
-    assert!(bench.core.queue_of(process_queue(QueueId { slot: u32::MAX, ..other })).is_none());
+    assert!(bench.home.queue_of(process_queue(other)).is_none());
+    assert!(bench.home.queue_of(process_queue(QueueId { slot: u32::MAX, ..other })).is_none());
     const { assert!(BUDGET_BYTES < HEAD_BYTES) };
 }
