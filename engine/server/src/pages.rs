@@ -295,7 +295,7 @@ pub(crate) mod tests {
             counts: Counts::default(),
             latency: Some((latency.clone(), latency)),
         };
-        report.counts.client.published = published;
+        report.counts.published = published;
         report
     }
 

@@ -1,6 +1,6 @@
 //! What a driver tells a shard, and what a shard asks of its driver.
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use bytes::Bytes;
 

@@ -69,23 +69,23 @@ pub(super) const ALARMS: [Alarm; 2] = [
 pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
     client.connections_opened "connections_opened_total" "Connections accepted.";
     client.connections_closed "connections_closed_total" "Connections closed.";
-    client.handshakes_timed_out "handshakes_timed_out_total" "Connections cut for a slow handshake.";
+    client.handshakes_timed_out "handshakes_timed_out_total" "Handshakes that took too long.";
     client.heartbeats_missed "heartbeats_missed_total" "Connections whose heartbeats stayed out.";
     client.channels_opened "channels_opened_total" "Channels opened.";
     client.channels_closed "channels_closed_total" "Channels closed.";
     client.published "messages_received_total" "Messages from publishers.";
     client.published_bytes "messages_received_bytes_total" "Body bytes of those.";
     published_confirm "messages_received_confirm_total" "Messages on channels in confirm mode.";
-    client.unroutable_dropped "messages_unroutable_dropped_total" "Messages without a queue, dropped.";
-    client.unroutable_returned "messages_unroutable_returned_total" "Messages without a queue, returned.";
+    client.unroutable_dropped "messages_unroutable_dropped_total" "Dropped: no queue.";
+    client.unroutable_returned "messages_unroutable_returned_total" "Returned: no queue.";
     home.delivered_auto_ack "messages_delivered_consume_auto_ack_total" "Deliveries without acks.";
-    home.delivered_manual_ack "messages_delivered_consume_manual_ack_total" "Deliveries to be acked.";
+    home.delivered_manual_ack "messages_delivered_consume_manual_ack_total" "Deliveries with acks.";
     client.got_auto_ack "messages_delivered_get_auto_ack_total" "basic.get without acks.";
     client.got_manual_ack "messages_delivered_get_manual_ack_total" "basic.get to be acked.";
     home.got_empty "messages_get_empty_total" "basic.get of an empty queue.";
     home.redelivered "messages_redelivered_total" "Messages given out again.";
     client.acknowledged "messages_acknowledged_total" "Deliveries acked.";
-    home.damaged "messages_damaged_total" "Damage in the log: lost messages, and places found at boot.";
+    home.damaged "messages_damaged_total" "Lost messages, and damage found at boot.";
 };
 
 /// What body bytes are copied into.

@@ -13,8 +13,8 @@ mod method;
 mod read;
 mod session;
 
+use core::net::SocketAddr;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use leveret_amqp::decoder::Decoder;

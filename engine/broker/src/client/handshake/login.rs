@@ -1,7 +1,7 @@
 //! `connection.start-ok`: who the client is.
 
-use std::hint::black_box;
-use std::net::IpAddr;
+use core::hint::black_box;
+use core::net::IpAddr;
 
 use leveret_amqp::method::ConnectionStartOk;
 use leveret_amqp::sasl::{Credentials, parse_amqplain, parse_plain};

@@ -20,7 +20,7 @@ mod login;
 mod offer;
 mod secret;
 
-use std::net::SocketAddr;
+use core::net::SocketAddr;
 
 use leveret_amqp::limits::{Tune, negotiate};
 use leveret_amqp::method::{ConnectionOpenOk, ConnectionTune, ConnectionTuneOk};
