@@ -195,8 +195,8 @@ impl Writers {
         Some(ChannelSlot { slot: writer.id.slot, channel: index as u32 })
     }
 
-    /// Writes a delivery to the channel at a place that [`Self::capacity`] or [`Self::slot`] has just
-    /// found.
+    /// Writes a delivery to the channel at a slot that [`Self::capacity`] or [`Self::slot`] has
+    /// just found.
     #[inline(always)]
     pub fn deliver_at(&mut self, at: ChannelSlot, delivery: &Delivery, message: &Message<'_>) {
         let Some(writer) = self.slots[at.slot as usize].as_deref_mut() else {

@@ -11,8 +11,8 @@
 //!     └────────────────► reads on, does not wait ───────────────► may wait again
 //! ```
 //! The home notifies each shard that publishes to the queue, its own included, when the backlog is
-//! large and when it is small again ([`Mail::Backlog`]); the shard holds its publishers back. A home
-//! alone would be flooded by a shard that only reads.
+//! large and when it is small again ([`Mail::Backlog`]); the shard holds its publishers back. A
+//! home alone would be flooded by a shard that only reads.
 //!
 //! `RabbitMQ` holds publishers back for the same reason by credit flow. It never costs a publisher
 //! more than a hundredth of its time: a queue is there to take what its consumers cannot take yet.
