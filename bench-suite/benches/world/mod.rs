@@ -17,7 +17,7 @@ use leveret_amqp::method::{
 use leveret_amqp::{TableBuilder, TableRef};
 use leveret_broker::delivery::operation::Operation;
 use leveret_broker::home::durability::Recovered;
-use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::id::{ConnectionId, Instant, ShardId, Time};
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::mesh::mail::Lane;
 use leveret_broker::routing::topology::Topology;
@@ -51,7 +51,7 @@ pub(crate) struct World {
     places: Vec<usize>,
     /// Ends of commits that were not told yet, with their shards.
     commits: Vec<(usize, DiskEvent)>,
-    now: Instant,
+    time: Time,
 }
 
 impl World {
@@ -67,7 +67,7 @@ impl World {
             control,
             places: Vec::new(),
             commits: Vec::new(),
-            now: Instant(1),
+            time: Time::at(Instant(1)),
         }
     }
 
@@ -76,12 +76,13 @@ impl World {
         let mut world = Self::new(shards);
         for (shard, number) in world.shards.iter_mut().zip(0..) {
             let identity = Identity { store_id: [7; 16], shard: number, epoch: 1 };
-            shard.open_log(Recovered {
+            let recovered = Recovered {
                 segments: Segments::new(identity, SEGMENT_BYTES),
                 queues: BTreeMap::new(),
                 keeps_unknown: false,
                 damage: 0,
-            });
+            };
+            shard.open_log(recovered, world.time);
         }
         world
     }
@@ -90,7 +91,7 @@ impl World {
     pub(crate) fn end_commits(&mut self) -> usize {
         let mut sent = 0;
         for (shard, ended) in std::mem::take(&mut self.commits) {
-            self.shards[shard].handle(Event::Disk(ended), self.now);
+            self.shards[shard].handle(Event::Disk(ended), self.time);
             sent += self.drain(shard);
         }
         sent
@@ -101,7 +102,7 @@ impl World {
         let connection = ConnectionId { slot: self.places.len() as u32, generation: 1 };
         self.places.push(shard);
         let peer = ([127, 0, 0, 1], 40_000).into();
-        self.shards[shard].handle(Event::Accepted { connection, peer }, self.now);
+        self.shards[shard].handle(Event::Accepted { connection, peer }, self.time);
         let empty = TableBuilder::new().finish();
         let mut hello = b"AMQP\0\0\x09\x01".to_vec();
         let start_ok = ConnectionStartOk {
@@ -131,7 +132,7 @@ impl World {
     /// octets they would have sent.
     pub(crate) fn feed(&mut self, connection: ConnectionId, bytes: Bytes) -> usize {
         let shard = self.places[connection.slot as usize];
-        self.shards[shard].handle(Event::Received { connection, bytes }, self.now);
+        self.shards[shard].handle(Event::Received { connection, bytes }, self.time);
         let mut sent = self.drain(shard);
         while self.carry() {
             sent += (0..self.shards.len()).map(|shard| self.drain(shard)).sum::<usize>();
@@ -168,7 +169,7 @@ impl World {
     fn hand_over(&mut self, from: usize, to: usize, batch: Batch) {
         let of = ShardId(from as u16);
         let emptied = if let Some(shard) = self.shards.get_mut(to) {
-            shard.handle_mail(of, batch, self.now)
+            shard.handle_mail(of, batch, self.time)
         } else {
             let emptied = self.control.handle_mail(of, batch);
             self.control.finish_turn();
@@ -186,7 +187,7 @@ impl World {
             match operation {
                 Operation::Send { connection, outbox } => {
                     sent += black_box(&outbox).len();
-                    self.shards[shard].handle(Event::Sent { connection, outbox }, self.now);
+                    self.shards[shard].handle(Event::Sent { connection, outbox }, self.time);
                 }
                 Operation::Disk(operation) => self.carry_out(shard, operation),
                 _ => {}
@@ -207,7 +208,7 @@ impl World {
             }
             DiskOperation::Read { .. } => unreachable!("memory has room for all messages"),
         };
-        self.shards[shard].handle(Event::Disk(event), self.now);
+        self.shards[shard].handle(Event::Disk(event), self.time);
     }
 }
 

@@ -26,6 +26,66 @@ impl Instant {
     }
 }
 
+/// Nanoseconds since 1970-01-01, UTC: the time that is written down for a later process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WallTime(pub u64);
+
+impl WallTime {
+    /// The moment `nanoseconds` later.
+    pub fn after(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_add(nanoseconds))
+    }
+
+    /// The moment `nanoseconds` earlier.
+    pub fn before(self, nanoseconds: u64) -> Self {
+        Self(self.0.saturating_sub(nanoseconds))
+    }
+
+    /// Nanoseconds since `earlier`; 0 where that lies in the future.
+    pub fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// Milliseconds since 1970-01-01, UTC.
+    pub fn as_ms(self) -> u64 {
+        self.0 / 1_000_000
+    }
+}
+
+/// One moment on both clocks.
+///
+/// A driver reads the wall clock once, at its start, and moves it with the monotonic clock: all
+/// through a run the distance between the two is the same, and a step of the machine's clock moves
+/// nothing. The next run takes the wall clock as it is then, which may be earlier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time {
+    /// On the monotonic clock.
+    pub now: Instant,
+    /// On the wall clock.
+    pub wall: WallTime,
+}
+
+/// What [`Time::at`] takes for the wall time of instant 0: 2023-11-14 22:13:20 UTC.
+const MADE_UP_START: WallTime = WallTime(1_700_000_000 * SECOND_NS);
+
+impl Time {
+    /// A moment with a wall time that is made up, for tests and benches.
+    pub fn at(now: Instant) -> Self {
+        Self { now, wall: MADE_UP_START.after(now.0) }
+    }
+
+    /// The wall time of a moment before this one.
+    #[inline]
+    pub fn wall_of(self, earlier: Instant) -> WallTime {
+        self.wall.before(self.now.since(earlier))
+    }
+
+    /// The instant of a wall time before this one, which another run may have written down.
+    pub fn instant_of(self, earlier: WallTime) -> Instant {
+        Instant(self.now.0.saturating_sub(self.wall.since(earlier)))
+    }
+}
+
 /// One second in the unit of [`Instant`].
 pub const SECOND_NS: u64 = 1_000_000_000;
 
@@ -112,4 +172,22 @@ pub type Set<K> = HashSet<K, FixedState>;
 /// An empty [`Map`] that hashes with `seed`.
 pub fn seeded_map<K, V>(seed: u64) -> Map<K, V> {
     Map::with_hasher(FixedState::with_seed(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_name_the_same_moment() {
+        let time = Time { now: Instant(500), wall: WallTime(90_000_500) };
+        assert_eq!(time.wall_of(Instant(200)), WallTime(90_000_200));
+        assert_eq!(time.instant_of(WallTime(90_000_200)), Instant(200));
+        // Before the run, before 1970, and in a future that the machine's clock came back from.
+        assert_eq!(time.instant_of(WallTime(1)), Instant(0));
+        assert_eq!(Time { wall: WallTime(5), ..time }.wall_of(Instant(200)), WallTime(0));
+        assert_eq!(time.instant_of(WallTime(u64::MAX)), time.now);
+        assert_eq!((WallTime(7).since(WallTime(9)), WallTime(7_999_999).as_ms()), (0, 7));
+        assert_eq!(Time::at(Instant(3)).wall, Time::at(Instant(1)).wall.after(2));
+    }
 }

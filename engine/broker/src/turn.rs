@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::id::{Instant, ShardId};
+use crate::id::{Instant, ShardId, Time, WallTime};
 use crate::settings::Settings;
 
 /// Which shard works, by which settings, and at which time. Every part of the shard reads it, and
@@ -17,9 +17,26 @@ pub struct Turn {
     pub settings: Arc<Settings>,
     /// The time of this turn.
     pub now: Instant,
+    /// The same on the wall clock, for what is written down.
+    pub wall: WallTime,
 }
 
 impl Turn {
+    /// Before the first turn of a shard.
+    pub fn new(shard: ShardId, shards: u16, settings: Arc<Settings>) -> Self {
+        Self { shard, shards, settings, now: Instant::default(), wall: WallTime::default() }
+    }
+
+    /// A turn begins, or another part of one.
+    pub fn set_time(&mut self, Time { now, wall }: Time) {
+        (self.now, self.wall) = (now, wall);
+    }
+
+    /// The time of this turn on both clocks.
+    pub fn time(&self) -> Time {
+        Time { now: self.now, wall: self.wall }
+    }
+
     /// The mesh member that holds the control state.
     pub fn control(&self) -> ShardId {
         ShardId(self.shards)

@@ -18,7 +18,7 @@ use leveret_broker::alarms::Alarms;
 use leveret_broker::delivery::operation::Operation;
 use leveret_broker::delivery::outbox::Outbox;
 use leveret_broker::home::paging::Damage;
-use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::id::{ConnectionId, Instant, ShardId, Time};
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::mesh::mail;
 use leveret_broker::shard::Shard;
@@ -111,29 +111,30 @@ pub(crate) struct TurnState {
 impl Driver {
     /// Runs until the broker quits.
     pub(crate) fn run(mut self) -> Result<(), RingError> {
-        let mut now = self.clock.now();
+        let mut time = self.clock.time();
         // Whatever was left for us before we were awake.
         self.state.called = true;
         loop {
-            let wait = self.wait(now);
+            let wait = self.wait(time.now);
             self.publish_memory(wait);
             self.turn(wait)?;
-            now = self.clock.now();
+            time = self.clock.time();
             let mut found = !self.state.completions.is_empty();
-            let mut worked = self.take_completions(now);
-            self.take_arrivals(now);
-            worked |= self.take_disk_events(now) | self.take_mail(now) | self.shard.take_traffic();
-            if std::mem::take(&mut self.state.called) && !self.answer_calls(now) {
+            let mut worked = self.take_completions(time);
+            self.take_arrivals(time);
+            worked |= self.take_disk_events(time) | self.take_mail(time);
+            worked |= self.shard.take_traffic();
+            if std::mem::take(&mut self.state.called) && !self.answer_calls(time) {
                 return Ok(());
             }
-            if self.shard.next_timeout().is_some_and(|due| due <= now) {
-                self.shard.handle_timeout(now);
+            if self.shard.next_timeout().is_some_and(|due| due <= time.now) {
+                self.shard.handle_timeout(time);
             }
-            self.flush(now);
+            self.flush(time);
             self.report_damage();
             self.report_stop();
             found |= self.state.busy;
-            self.polling.turned(worked, found, now);
+            self.polling.turned(worked, found, time.now);
         }
     }
 
@@ -180,7 +181,7 @@ impl Driver {
     }
 
     /// True when there was any of a file; what those of sockets are worth, the shard says.
-    fn take_completions(&mut self, now: Instant) -> bool {
+    fn take_completions(&mut self, time: Time) -> bool {
         let mut worked = false;
         let mut completions = std::mem::take(&mut self.state.completions);
         for completion in completions.drain(..) {
@@ -188,7 +189,7 @@ impl Driver {
                 // What was sent makes room for what arrived before it.
                 Completion::Sent { socket, outgoing } => {
                     let outbox = Outbox::from_parts(outgoing.scratch, outgoing.bodies);
-                    self.shard.handle(Event::Sent { connection: connection(socket), outbox }, now);
+                    self.shard.handle(Event::Sent { connection: connection(socket), outbox }, time);
                 }
                 Completion::Received { socket, bytes } => {
                     let connection = connection(socket);
@@ -203,12 +204,12 @@ impl Driver {
                 // The shard asked for it: what still waits of the connection means nothing to it.
                 Completion::Closed { socket } => {
                     self.shared.placement.release(self.index);
-                    self.shard.handle(Event::Closed { connection: connection(socket) }, now);
+                    self.shard.handle(Event::Closed { connection: connection(socket) }, time);
                     worked = true;
                 }
                 Completion::Woken => self.state.called = true,
                 Completion::File { token, bytes, result } => {
-                    self.disk.complete(token, bytes, result, &mut self.ring, now);
+                    self.disk.complete(token, bytes, result, &mut self.ring, time.now);
                     worked = true;
                 }
                 Completion::Accepted { stream, .. } => self.accept(stream),
@@ -222,7 +223,7 @@ impl Driver {
     }
 
     /// Works off what arrived, as much as one turn is for.
-    fn take_arrivals(&mut self, now: Instant) {
+    fn take_arrivals(&mut self, time: Time) {
         let mut bytes_left = ARRIVED_BYTES_PER_TURN;
         while bytes_left > 0
             && let Some(Arrival { connection, bytes }) = self.state.arrived.pop()
@@ -234,7 +235,7 @@ impl Driver {
                 }
                 None => Event::Ended { connection },
             };
-            self.shard.handle(event, now);
+            self.shard.handle(event, time);
         }
         while let Some(connection) = self.state.arrived.resume_next() {
             self.ring.receive(socket(connection));
@@ -242,17 +243,17 @@ impl Driver {
     }
 
     /// True when there was any.
-    fn take_disk_events(&mut self, now: Instant) -> bool {
+    fn take_disk_events(&mut self, time: Time) -> bool {
         let mut worked = false;
-        while let Some(event) = self.disk.poll_event(&mut self.ring, now) {
-            self.shard.handle(Event::Disk(event), now);
+        while let Some(event) = self.disk.poll_event(&mut self.ring, time.now) {
+            self.shard.handle(Event::Disk(event), time);
             worked = true;
         }
         worked
     }
 
     /// True when there was any.
-    fn take_mail(&mut self, now: Instant) -> bool {
+    fn take_mail(&mut self, time: Time) -> bool {
         let mut worked = false;
         for (lane, _) in LANES {
             for from in (0..self.mesh.participants()).filter(|from| *from != self.index) {
@@ -260,7 +261,7 @@ impl Driver {
                     let Some(batch) = self.mesh.receive(from, lane) else {
                         break;
                     };
-                    let emptied = self.shard.handle_mail(ShardId(from as u16), batch, now);
+                    let emptied = self.shard.handle_mail(ShardId(from as u16), batch, time);
                     self.mesh.give_back(from, emptied);
                     worked = true;
                 }
@@ -270,19 +271,19 @@ impl Driver {
     }
 
     /// Looks at what other threads leave before they wake us; false when it is time to end.
-    fn answer_calls(&mut self, now: Instant) -> bool {
+    fn answer_calls(&mut self, time: Time) -> bool {
         let alarms = self.shared.resources.alarms();
         if alarms != std::mem::replace(&mut self.state.alarms, alarms) {
-            self.shard.handle(Event::Alarms(alarms), now);
+            self.shard.handle(Event::Alarms(alarms), time);
         }
-        self.adopt(now);
+        self.adopt(time);
         match self.shared.stage() {
             Stage::Running => {}
-            Stage::Stopping => self.tell_to_stop(now),
+            Stage::Stopping => self.tell_to_stop(time),
             Stage::Closing => {
-                self.tell_to_stop(now);
+                self.tell_to_stop(time);
                 if !std::mem::replace(&mut self.state.told_to_close, true) {
-                    self.shard.handle(Event::CloseLog, now);
+                    self.shard.handle(Event::CloseLog, time);
                 }
             }
             Stage::Quitting => return false,
@@ -305,12 +306,12 @@ impl Driver {
         }
     }
 
-    fn adopt(&mut self, now: Instant) {
+    fn adopt(&mut self, time: Time) {
         for _ in 0..ADOPTIONS_PER_TURN_MAX {
             let Some(stream) = self.shared.placement.take(self.index) else {
                 return;
             };
-            if let Err(error) = self.adopt_one(stream, now) {
+            if let Err(error) = self.adopt_one(stream, time) {
                 self.shared.placement.release(self.index);
                 if let Some(withheld) = self.state.refusals.admit() {
                     warn!(withheld, "shard {} dropped a new connection: {error}", self.index);
@@ -321,30 +322,30 @@ impl Driver {
         self.state.called = true;
     }
 
-    fn adopt_one(&mut self, stream: TcpStream, now: Instant) -> Result<(), RingError> {
+    fn adopt_one(&mut self, stream: TcpStream, time: Time) -> Result<(), RingError> {
         // Fails where the client is gone already.
         let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
         let socket = self.ring.adopt_accepted(stream)?;
         debug!("shard {} serves {peer}", self.index);
         self.state.arrived.begin(connection(socket));
-        self.shard.handle(Event::Accepted { connection: connection(socket), peer }, now);
+        self.shard.handle(Event::Accepted { connection: connection(socket), peer }, time);
         self.ring.receive(socket);
         Ok(())
     }
 
     /// Carries out what the shard wants until it wants no more.
-    fn flush(&mut self, now: Instant) {
+    fn flush(&mut self, time: Time) {
         self.state.busy = self.state.called;
         for _ in 0..FLUSH_ROUNDS_MAX {
-            self.operate(now);
+            self.operate(time.now);
             let sent = self.send_mail();
             if self.shard.has_work() {
-                self.shard.work(now);
+                self.shard.work(time);
             } else if !sent {
                 return;
             }
         }
-        self.operate(now);
+        self.operate(time.now);
         self.state.busy = true;
     }
 
@@ -414,10 +415,10 @@ impl Driver {
         any
     }
 
-    fn tell_to_stop(&mut self, now: Instant) {
+    fn tell_to_stop(&mut self, time: Time) {
         if !std::mem::replace(&mut self.state.told_to_stop, true) {
             self.acceptor.stop(&mut self.ring);
-            self.shard.handle(Event::Stop, now);
+            self.shard.handle(Event::Stop, time);
         }
     }
 

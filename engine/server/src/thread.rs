@@ -73,7 +73,7 @@ pub(crate) fn spawn_shard(
         // Made here and not before, so that its memory is near this core.
         let id = ShardId(seat.index as u16);
         let mut shard = Shard::new(id, seat.shards, seat.settings, topology);
-        shard.open_log(seat.log);
+        shard.open_log(seat.log, seat.clock.time());
         let ready = Notice::Ready { member: seat.index, wake: ring.wake_target() };
         let Some(Start { wakes, listeners }) = await_start(&seat.notices, ready, &started) else {
             return Ok(());

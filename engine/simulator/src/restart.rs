@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leveret_broker::control::{Control, DurableChange};
 use leveret_broker::home::durability::Recovered;
-use leveret_broker::id::{Instant, ShardId};
+use leveret_broker::id::{Instant, ShardId, Time};
 use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
@@ -49,7 +49,7 @@ pub struct Boot<'a> {
     /// Of the world.
     pub seed: u64,
     /// The time.
-    pub now: Instant,
+    pub time: Time,
     /// Size of new segments.
     pub segment_bytes: u32,
     /// What was declared.
@@ -83,7 +83,7 @@ pub fn restart(mut boot: Boot<'_>) -> Result<(Vec<Shard>, ControlMember), String
         let recovered = boot.open_log(id).map_err(|error| format!("log of shard {id}: {error}"))?;
         let settings = Arc::clone(&boot.settings);
         let mut shard = Shard::new(ShardId(id), shards, settings, topology.clone());
-        shard.open_log(recovered);
+        shard.open_log(recovered, boot.time);
         booted.push(shard);
     }
     Ok((booted, ControlMember::of(control)))
@@ -119,11 +119,11 @@ impl Boot<'_> {
         let disk = &mut self.disks[usize::from(shard)];
         for segment in unused {
             let remove = DiskOperation::Remove { segment, damaged: false };
-            disk.submit(remove, self.now, self.random);
-            carry_out(disk, self.now, self.random);
+            disk.submit(remove, self.time.now, self.random);
+            carry_out(disk, self.time.now, self.random);
         }
         if log.clean && holds_any {
-            segments = begin(segments, disk, self.now, self.random)?;
+            segments = begin(segments, disk, self.time.now, self.random)?;
         }
         Ok(Recovered { segments, queues, keeps_unknown: false, damage: 0 })
     }

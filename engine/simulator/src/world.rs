@@ -5,7 +5,7 @@ use std::sync::Arc;
 use leveret_broker::alarms::Alarms;
 use leveret_broker::control::DurableChange;
 use leveret_broker::delivery::operation::Operation;
-use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::id::{ConnectionId, Instant, SECOND_NS, ShardId, Time, WallTime};
 use leveret_broker::mesh::batch::Batch;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
@@ -27,12 +27,19 @@ use crate::sabotage::Sabotage;
 /// Longest time one step takes, so that the clock moves by itself.
 const STEP_MAX_NS: u64 = 20_000;
 
+/// The wall clock of a world at its begin, and how far it jumps at most when a broker starts: a
+/// machine without a battery for its clock begins in 1970, another one is set back by an hour.
+const WALL_START: WallTime = WallTime(1_700_000_000 * SECOND_NS);
+const WALL_JUMP_MAX_NS: u64 = 400_000_000 * SECOND_NS;
+
 /// A broker in a made-up world.
 #[derive(Debug)]
 pub struct World {
     /// Where all choices of the run come from.
     pub random: Random,
     now: Instant,
+    /// The wall time of instant 0, as the running broker was started with.
+    wall_at_zero: WallTime,
     faults: Faults,
     shards: Vec<Shard>,
     control: ControlMember,
@@ -99,7 +106,7 @@ impl World {
             shards,
             settings: Arc::clone(&settings),
             seed,
-            now,
+            time: Time { now, wall: WALL_START.after(now.0) },
             segment_bytes: faults.segment_bytes,
             changes: &[],
             disks: &mut disks,
@@ -114,6 +121,7 @@ impl World {
         Self {
             random,
             now,
+            wall_at_zero: WALL_START,
             shards,
             control,
             seed,
@@ -143,6 +151,11 @@ impl World {
     /// The time.
     pub fn now(&self) -> Instant {
         self.now
+    }
+
+    /// The time on both clocks.
+    fn time(&self) -> Time {
+        Time { now: self.now, wall: self.wall_at_zero.after(self.now.0) }
     }
 
     /// What goes wrong here.
@@ -296,6 +309,7 @@ impl World {
             }
         }
         self.ledger.crash(&mut self.random);
+        self.jump_wall_clock();
         self.boot(stopped)?;
         let count = self.shards.len();
         self.mesh = Mesh::new(count + 1, self.faults.lane_batches);
@@ -304,6 +318,17 @@ impl World {
         self.stirred = vec![true; count];
         (self.asked, self.leisure) = (false, false);
         Ok(())
+    }
+
+    /// The wall clock is another one, earlier or later: nothing may depend on it.
+    fn jump_wall_clock(&mut self) {
+        // Not from the choices of the run, which are the same whatever the clock says.
+        let mut random = Random::new(self.seed ^ self.steps);
+        let jump_ns = random.pick(&[0, SECOND_NS, 3_600 * SECOND_NS, WALL_JUMP_MAX_NS]);
+        let jump_ns = random.below(jump_ns + 1);
+        let wall = self.wall_at_zero;
+        self.wall_at_zero =
+            if random.chance(50) { wall.before(jump_ns) } else { wall.after(jump_ns) };
     }
 
     fn boot(&mut self, stopped: bool) -> Result<(), String> {
@@ -315,7 +340,7 @@ impl World {
             shards: self.shards.len() as u16,
             settings: Arc::clone(&self.settings),
             seed: self.seed,
-            now: self.now,
+            time: self.time(),
             segment_bytes: self.faults.segment_bytes,
             changes: self.ledger.durable(),
             disks: &mut self.disks,
@@ -485,11 +510,13 @@ impl World {
             }
             Step::Operate(index) => self.operate(index),
             Step::Work(index) => {
-                self.shards[index].work(self.now);
+                let time = self.time();
+                self.shards[index].work(time);
                 self.stirred[index] = true;
             }
             Step::Timeout(index) => {
-                self.shards[index].handle_timeout(self.now);
+                let time = self.time();
+                self.shards[index].handle_timeout(time);
                 self.stirred[index] = true;
             }
             Step::Disk(index) => {
@@ -524,7 +551,8 @@ impl World {
     }
 
     fn handle(&mut self, shard: usize, event: Event) {
-        self.shards[shard].handle(event, self.now);
+        let time = self.time();
+        self.shards[shard].handle(event, time);
         self.stirred[shard] = true;
     }
 
@@ -641,10 +669,11 @@ impl World {
         let Some(batch) = self.mesh.pop(route) else {
             return;
         };
+        let time = self.time();
         match self.shards.get_mut(usize::from(to.0)) {
             Some(shard) => {
                 self.stirred[usize::from(to.0)] = true;
-                let emptied = shard.handle_mail(from, batch, self.now);
+                let emptied = shard.handle_mail(from, batch, time);
                 self.give_back(from, emptied);
             }
             None => self.hand_to_control(from, batch),

@@ -23,7 +23,7 @@ use crate::control::{Answer, Request};
 use crate::delivery::operation::Operation;
 use crate::delivery::outbox::Outbox;
 use crate::home::durability::Recovered;
-use crate::id::{ConnectionId, Instant, ShardId};
+use crate::id::{ConnectionId, Instant, ShardId, Time};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail};
 use crate::message::Upcoming;
@@ -57,7 +57,7 @@ pub struct Shard {
 impl Shard {
     /// A shard without connections. `topology` is what all shards start from.
     pub fn new(id: ShardId, shards: u16, settings: Arc<Settings>, topology: Topology) -> Self {
-        let turn = Turn { shard: id, shards, settings, now: Instant::default() };
+        let turn = Turn::new(id, shards, settings);
         let mut backend = Backend::new(turn, topology);
         for meta in backend.topology.queues().filter(|meta| meta.home == id) {
             backend.home.add_queue(Arc::clone(meta));
@@ -73,13 +73,14 @@ impl Shard {
     }
 
     /// Opens the shard's log, before anything else is taken in; see [`Home::open_log`].
-    pub fn open_log(&mut self, recovered: Recovered) {
+    pub fn open_log(&mut self, recovered: Recovered, time: Time) {
+        self.backend.turn.set_time(time);
         self.backend.home.open_log(&self.backend.turn, recovered);
     }
 
     /// Takes in what happened to a connection.
-    pub fn handle(&mut self, event: Event, now: Instant) {
-        self.backend.turn.now = now;
+    pub fn handle(&mut self, event: Event, time: Time) {
+        self.backend.turn.set_time(time);
         match event {
             Event::Received { connection, bytes } => {
                 let mut traffic = self.traffic;
@@ -108,8 +109,8 @@ impl Shard {
 
     /// Takes in mail from another member of the mesh. What is returned is the emptied batch, which
     /// is of most use to its sender: see [`Self::take_back`].
-    pub fn handle_mail(&mut self, from: ShardId, batch: Batch, now: Instant) -> Batch {
-        self.backend.turn.now = now;
+    pub fn handle_mail(&mut self, from: ShardId, batch: Batch, time: Time) -> Batch {
+        self.backend.turn.set_time(time);
         let emptied = self.open(from, batch);
         self.settle_down();
         emptied
@@ -122,15 +123,15 @@ impl Shard {
     }
 
     /// Takes in the time.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.backend.turn.now = now;
-        while let Some((connection, deadline)) = self.backend.deadlines.pop_due(now) {
+    pub fn handle_timeout(&mut self, time: Time) {
+        self.backend.turn.set_time(time);
+        while let Some((connection, deadline)) = self.backend.deadlines.pop_due(time.now) {
             self.with(connection, |connection, backend| {
                 connection.deadline(backend, deadline);
             });
         }
         if let Some(log) = self.backend.home.log_mut() {
-            log.handle_timeout(now);
+            log.handle_timeout(time.now);
         }
         self.settle_down();
     }
@@ -196,8 +197,8 @@ impl Shard {
     }
 
     /// Goes on with such work.
-    pub fn work(&mut self, now: Instant) {
-        self.backend.turn.now = now;
+    pub fn work(&mut self, time: Time) {
+        self.backend.turn.set_time(time);
         self.settle_down();
     }
 
@@ -460,13 +461,13 @@ mod tests {
 
     /// Has the shard read `bytes` and send what it says to them; whether both were traffic.
     fn exchange(shard: &mut Shard, bytes: Vec<u8>) -> (bool, bool) {
-        let now = Instant(1);
+        let time = Time::at(Instant(1));
         let bytes = Bytes::from(bytes);
-        shard.handle(Event::Received { connection: CLIENT, bytes }, now);
+        shard.handle(Event::Received { connection: CLIENT, bytes }, time);
         let heard = shard.take_traffic();
         while let Some(operation) = shard.poll_operation() {
             if let Operation::Send { connection, outbox } = operation {
-                shard.handle(Event::Sent { connection, outbox }, now);
+                shard.handle(Event::Sent { connection, outbox }, time);
             }
         }
         (heard, shard.take_traffic())
@@ -495,12 +496,12 @@ mod tests {
         let peer = ([127, 0, 0, 1], 40_000).into();
         for slot in 0..3 {
             let connection = ConnectionId { slot, generation: 1 };
-            shard
-                .handle(Event::Accepted { connection, peer }, Instant(1 + u64::from(slot) * 1_000));
+            let time = Time::at(Instant(1 + u64::from(slot) * 1_000));
+            shard.handle(Event::Accepted { connection, peer }, time);
         }
         let due = shard.next_timeout().unwrap();
         assert!(due >= Instant(1 + 2_000).after(Settings::default().handshake_timeout_ns));
-        shard.handle_timeout(due);
+        shard.handle_timeout(Time::at(due));
         assert_eq!(shard.next_timeout(), None);
         assert_eq!(shard.backend.counts.handshakes_timed_out, 3);
     }
@@ -510,7 +511,7 @@ mod tests {
         let topology = Topology::with_presets(7, 1);
         let mut shard = Shard::new(ShardId(0), 1, Arc::new(Settings::default()), topology);
         let peer = ([127, 0, 0, 1], 40_000).into();
-        shard.handle(Event::Accepted { connection: CLIENT, peer }, Instant(1));
+        shard.handle(Event::Accepted { connection: CLIENT, peer }, Time::at(Instant(1)));
         let outbox_capacity = |shard: &Shard| {
             shard.backend.outputs.writers.get(CLIENT).unwrap().outbox.scratch.capacity()
         };

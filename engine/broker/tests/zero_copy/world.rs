@@ -12,7 +12,7 @@ use leveret_amqp::method::{
 use leveret_amqp::{TableBuilder, TableRef};
 use leveret_broker::delivery::body_bytes::BodyBytes;
 use leveret_broker::delivery::operation::Operation;
-use leveret_broker::id::{ConnectionId, Instant, ShardId};
+use leveret_broker::id::{ConnectionId, Instant, ShardId, Time, WallTime};
 use leveret_broker::mesh::mail::Lane;
 use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
@@ -23,7 +23,7 @@ use leveret_broker::shard::event::Event;
 /// Bytes of a receive buffer.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;
 
-const NOW: Instant = Instant(1);
+const NOW: Time = Time { now: Instant(1), wall: WallTime(1) };
 
 /// A client and where it is connected.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use crate::catalog::object::QueueMeta;
 use crate::delivery::outputs::Outputs;
 use crate::home::Home;
 use crate::home::paging::record_in;
-use crate::id::{ChannelKey, ConsumerKey, Instant, Owner, QueueId, SECOND_NS, ShardId, VhostId};
+use crate::id::{ChannelKey, ConsumerKey, Owner, QueueId, SECOND_NS, ShardId, Time, VhostId};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail, QueueAnswer, QueueRequest};
 use crate::message::{Body, Likeness, Message, Messages};
@@ -88,10 +88,10 @@ impl Bench {
         let mut home = Home::new(&settings);
         let identity = Identity { store_id: [7; 16], shard: 0, epoch: 4 };
         home.shared.log = Some(Log::new(Segments::new(identity, SEGMENT_BYTES)));
-        let (shard, now) = (ShardId(0), Instant::default());
+        let shard = ShardId(0);
         Self {
             home,
-            turn: Turn { shard, shards: 2, settings: Arc::new(settings), now },
+            turn: Turn::new(shard, 2, Arc::new(settings)),
             out: Outputs::new(shard, 3),
             files: BTreeMap::new(),
             quarantine: BTreeSet::new(),
@@ -110,6 +110,10 @@ impl Bench {
             next_generation: 1,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
+    }
+
+    fn pass_time(&mut self, nanoseconds: u64) {
+        self.turn.set_time(Time::at(self.turn.now.after(nanoseconds)));
     }
 
     fn chance(&mut self, below: u64) -> u64 {
@@ -520,7 +524,7 @@ impl Bench {
                 let operation = self.pending.swap_remove(index);
                 self.carry_out(operation);
             }
-            self.turn.now = Instant(self.turn.now.0 + SECOND_NS);
+            self.pass_time(SECOND_NS);
             self.home.shared.log.as_mut().unwrap().handle_timeout(self.turn.now);
         }
     }
@@ -575,7 +579,7 @@ impl Bench {
             }
             92 if self.chance(8) == 0 => self.leave(),
             _ => {
-                self.turn.now = Instant(self.turn.now.0 + SECOND_NS / 1_000);
+                self.pass_time(SECOND_NS / 1_000);
                 self.home.shared.log.as_mut().unwrap().handle_timeout(self.turn.now);
             }
         }
