@@ -11,14 +11,15 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::measurement::WallTime;
+use criterion::measurement::WallTime as Clock;
 use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, WallTime};
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::queue::ready::Entry;
-use leveret_broker::queue::state::{Change, Effect, State};
+use leveret_broker::queue::state::{State, none};
+use leveret_broker::queue::step::Step;
 use leveret_broker::queue::terms::{Deliveries, Holder};
 use leveret_broker::storage::store::{MessageId, Store, Where};
 
@@ -55,46 +56,58 @@ fn given_out(count: u32) -> (State, Vec<u64>) {
 }
 
 fn enqueue(state: &mut State, number: u32) {
-    black_box(state.apply(Change::Enqueue(MessageId(number), Instant(u64::from(number)))));
+    arrive(state, MessageId(number), WallTime(u64::from(number)));
+}
+
+fn arrive(state: &mut State, id: MessageId, at: WallTime) {
+    let position = state.next_position();
+    let step = Step::Enqueue { position, count: 1, at, redelivered: false };
+    black_box(state.apply(step, std::iter::once(Where::Store(id)), |_, _| {}));
+}
+
+/// Takes the front message: the number of its delivery, if a holder gets it.
+fn check_out(state: &mut State, holder: Option<Holder>) -> (Entry, Option<u64>) {
+    let front = state.front().expect("a message waits");
+    let step = Step::CheckOut { from: front.position, count: 1, holder };
+    let mut left = 0;
+    let effect = state.apply(step, none(), |_, _| left += 1);
+    assert_eq!(left, u32::from(holder.is_none()));
+    (front, effect.first_delivery)
 }
 
 /// Gives the next message to [`HOLDER`].
 fn deliver(state: &mut State) -> u64 {
-    match state.apply(Change::CheckOut(Some(HOLDER), 1)) {
-        Effect::Left { delivery: Some(delivery), .. } => delivery,
-        other => panic!("nothing was delivered: {other:?}"),
-    }
+    check_out(state, Some(HOLDER)).1.expect("the holder has a number for it")
 }
 
 fn settle(state: &mut State, delivery: u64) {
+    let step = Step::Settle(Deliveries { holder: HOLDER, first: delivery, count: 1 });
     let mut settled = 0;
-    state.settle(Deliveries { holder: HOLDER, first: delivery, count: 1 }, |_| settled += 1);
+    state.apply(step, none(), |_, _| settled += 1);
     assert_eq!(settled, 1, "delivery {delivery} was not there");
 }
 
 fn requeue(state: &mut State, delivery: u64) {
-    let effect = state.apply(Change::Requeue(HOLDER, delivery, Instant(1)));
-    assert!(matches!(effect, Effect::Returned(_)), "delivery {delivery} was not there");
+    let deliveries = Deliveries { holder: HOLDER, first: delivery, count: 1 };
+    let effect = state.apply(Step::Requeue { deliveries, at: WallTime(1) }, none(), |_, _| {});
+    assert_eq!(effect.count, 1, "delivery {delivery} was not there");
 }
 
 /// Drops all that waits; how many that were.
 fn purge(state: &mut State, mut dropped: impl FnMut(MessageId)) -> u32 {
-    let mut count = 0;
-    while let Effect::Left { entry, .. } = state.apply(Change::Drop) {
-        dropped(in_store(entry));
-        count += 1;
-    }
-    count
+    let (from, count) = (state.front().map_or(0, |front| front.position), state.ready_count());
+    let step = Step::Drop { from, count: count as u64 };
+    state.apply(step, none(), |_, location| dropped(in_store(location))).count as u32
 }
 
-fn in_store(entry: Entry) -> MessageId {
-    let Where::Store(message) = entry.rests else { panic!("{entry:?} is in no log here") };
+fn in_store(location: Where) -> MessageId {
+    let Where::Store(message) = location else { panic!("{location:?} is in no log here") };
     message
 }
 
 /// One step that leaves the queue as deep as it was, which is checked at the end.
 fn bench_step(
-    group: &mut BenchmarkGroup<'_, WallTime>,
+    group: &mut BenchmarkGroup<'_, Clock>,
     id: BenchmarkId,
     mut state: State,
     mut step: impl FnMut(&mut State),
@@ -112,8 +125,7 @@ fn waiting(criterion: &mut Criterion) {
     for &depth in depths() {
         bench_step(&mut group, BenchmarkId::new("auto-ack", depth), filled(depth), |state| {
             enqueue(state, 7);
-            let effect = state.apply(Change::CheckOut(None, 1));
-            assert!(matches!(effect, Effect::Left { delivery: None, .. }));
+            assert_eq!(check_out(state, None).1, None);
         });
         bench_step(&mut group, BenchmarkId::new("ack", depth), filled(depth), |state| {
             enqueue(state, 7);
@@ -166,9 +178,9 @@ fn unsettled(criterion: &mut Criterion) {
             deliveries[place] = next(state);
         });
         let (state, deliveries) = given_out(held);
-        assert_eq!(state.held_by(HOLDER), deliveries);
+        assert!(state.held_by(HOLDER).eq(deliveries));
         bench_step(&mut group, BenchmarkId::new("holder leaves", held), state, |state| {
-            assert!(state.held_by(black_box(STRANGER)).is_empty());
+            assert_eq!(state.held_by(black_box(STRANGER)).next(), None);
         });
     }
     group.finish();
@@ -197,9 +209,8 @@ fn returning(criterion: &mut Criterion) {
         });
         // Those that returned were given out again, so the next one is the first that waited.
         if depth > 0 {
-            let effect = state.apply(Change::CheckOut(None, 1));
-            let Effect::Left { entry, .. } = effect else { panic!("{effect:?}") };
-            assert_eq!((in_store(entry), entry.redelivered), (MessageId(RETURNING), false));
+            let (entry, _) = check_out(&mut state, None);
+            assert_eq!((in_store(entry.rests), entry.redelivered), (MessageId(RETURNING), false));
         }
         assert_eq!(state.unacked_count(), RETURNING as usize);
     }
@@ -262,7 +273,7 @@ fn stored(depth: u32, body_size: usize) -> (State, Store) {
     let body = vec![b'x'; body_size];
     for _ in 0..depth {
         let id = store.put(&message(&body), 1);
-        state.apply(Change::Enqueue(id, Instant(1)));
+        arrive(&mut state, id, WallTime(1));
     }
     (state, store)
 }
@@ -280,14 +291,12 @@ fn resting(criterion: &mut Criterion) {
             let body = vec![b'x'; size];
             let mut pass = || {
                 let id = store.put(&message(black_box(&body)), 1);
-                state.apply(Change::Enqueue(id, Instant(1)));
-                let effect = state.apply(Change::CheckOut(Some(HOLDER), 1));
-                let Effect::Left { entry, delivery: Some(delivery) } = effect else {
-                    panic!("nothing was delivered: {effect:?}");
-                };
-                let read = black_box(store.message(in_store(entry))).body.len();
-                settle(&mut state, delivery);
-                store.release(in_store(entry));
+                arrive(&mut state, id, WallTime(1));
+                let (entry, delivery) = check_out(&mut state, Some(HOLDER));
+                let id = in_store(entry.rests);
+                let read = black_box(store.message(id)).body.len();
+                settle(&mut state, delivery.expect("the holder has a number for it"));
+                store.release(id);
                 read
             };
             assert_eq!(pass(), size);

@@ -277,7 +277,7 @@ impl Run {
     fn ready(&self, name: &str) -> usize {
         let queues = self.world.shards().iter().flat_map(|shard| shard.backend().home.queues());
         let named = queues.filter(|queue| &*queue.meta.name == name && !queue.closing);
-        named.map(|queue| queue.state.ready_count()).sum()
+        named.map(|queue| queue.kind.ready_count()).sum()
     }
 
     /// The broker stops in the middle of more deeds; everybody is told and nobody is kept.

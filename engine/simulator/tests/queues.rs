@@ -102,7 +102,7 @@ fn who_hears_of_an_end_finds_nothing_of_it_left() {
                 let found = shard.backend().topology.queue(VhostId(0), b"passing");
                 assert!(found.is_none(), "{case}: the auto-delete queue is still there");
             }
-            let ready = |queue: &&Queue| queue.state.ready_count() == 1;
+            let ready = |queue: &&Queue| queue.kind.ready_count() == 1;
             let queues = world.shards().iter().flat_map(|shard| shard.backend().home.queues());
             let back = queues.filter(ready).count();
             assert_eq!(back, 1, "{case}: the message is not back yet");

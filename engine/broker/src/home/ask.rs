@@ -4,7 +4,6 @@ use crate::control::Request;
 use crate::delivery::outputs::Outputs;
 use crate::id::{ChannelKey, ConsumerKey, QueueId};
 use crate::mesh::mail::{Mail, QueueAnswer, QueueRequest};
-use crate::queue::state::{Change, Effect};
 use crate::queue::terms::{Signal, Subscription};
 use crate::turn::Turn;
 
@@ -125,32 +124,31 @@ impl OpenQueue<'_> {
     }
 
     fn purge(&mut self, channel: ChannelKey) {
-        let mut purged = 0;
+        let purged = self.queue.kind.ready_count();
         let log_id = self.queue.log_id;
         let mut departures = self.home.departures(log_id, Reason::Purged, self.turn.now);
-        while let Effect::Left { entry, .. } = self.queue.state.apply(Change::Drop) {
-            departures.leave_from(entry.position, entry.rests);
-            purged += 1;
-        }
+        self.queue.kind.drop_front(purged as u64, |position, location| {
+            departures.leave_from(position, location);
+        });
         drop(departures);
         self.serve_getters();
         self.backlog_shrank();
-        self.answer(channel, QueueAnswer::Purged(purged));
+        self.answer(channel, QueueAnswer::Purged(purged as u32));
     }
 
     fn delete(&mut self, channel: ChannelKey, if_unused: bool, if_empty: bool) {
         if if_unused && self.queue.consumers.count() > 0 {
             self.answer(channel, QueueAnswer::InUse);
-        } else if if_empty && !self.queue.state.is_empty() {
+        } else if if_empty && !self.queue.kind.is_empty() {
             self.answer(channel, QueueAnswer::NotEmpty);
         } else {
-            let messages = self.queue.state.ready_count() as u32;
+            let messages = self.queue.kind.ready_count() as u32;
             self.retire(Some((channel, messages)));
         }
     }
 
     fn count(&mut self, channel: ChannelKey) {
-        let messages = self.queue.state.ready_count() as u32;
+        let messages = self.queue.kind.ready_count() as u32;
         let consumers = self.queue.consumers.count() as u32;
         self.answer(channel, QueueAnswer::Counted { messages, consumers });
     }

@@ -57,7 +57,7 @@ impl Home {
             return false;
         };
         let backlog = queue.backlog.get_or_insert_default();
-        backlog.small_messages = queue.state.ready_count() / SMALL_PART;
+        backlog.small_messages = queue.kind.ready_count() / SMALL_PART;
         if !backlog.shards.contains(&shard) {
             backlog.shards.push(shard);
             if shard != turn.shard {
@@ -73,7 +73,7 @@ impl OpenQueue<'_> {
     /// queue's consumers.
     #[inline]
     pub(super) fn large_backlog(&self, message: &Message<'_>) -> Option<QueueId> {
-        let messages = self.queue.state.ready_count();
+        let messages = self.queue.kind.ready_count();
         let bytes = messages.saturating_mul(message.body.len() + OVERHEAD_BYTES);
         let is_large = bytes >= LARGE_BYTES && messages > 1 && self.queue.consumers.count() > 0;
         is_large.then_some(self.queue.id)
@@ -83,7 +83,7 @@ impl OpenQueue<'_> {
     #[inline]
     pub(super) fn backlog_shrank(&mut self) {
         if let Some(backlog) = &self.queue.backlog
-            && (self.queue.state.ready_count() <= backlog.small_messages
+            && (self.queue.kind.ready_count() <= backlog.small_messages
                 || self.queue.consumers.count() == 0)
         {
             self.end_backlog();

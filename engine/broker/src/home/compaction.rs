@@ -143,7 +143,7 @@ impl Home {
     fn kept_by(&self, finder: Finder, place: Place) -> Option<Where> {
         let rests = match finder {
             Finder::Store(id) => Where::Store(id),
-            Finder::Queue(id, position) => self.known(id)?.state.find(position)?,
+            Finder::Queue(id, position) => self.known(id)?.kind.find(position)?,
         };
         (self.shared.store.place_of(rests) == Some(place)).then_some(rests)
     }
@@ -173,7 +173,7 @@ impl Home {
             (Where::Store(id), _) => self.shared.store.moved(id, to),
             (Where::Log(_), Finder::Queue(id, position)) => {
                 if let Some(queue) = self.known_mut(id) {
-                    queue.state.moved_at(position, Where::Log(to));
+                    queue.kind.relocate_at(position, Where::Log(to));
                 }
             }
             (Where::Log(_), Finder::Store(_)) => {}
@@ -198,11 +198,11 @@ impl Home {
         self.shared.note_damage(Damage { place: from, is_rescued: true, error });
         let mut held = Vec::new();
         for queue in self.queues.iter().flatten() {
-            let ready = queue.state.ready();
-            let waiting = ready.fifo().iter().chain(ready.returned());
+            let waiting = queue.kind.pageable();
+            let waiting = waiting.iter().chain(waiting.returned());
             let waiting = waiting.map(|entry| (entry.rests, entry.position));
-            let given = queue.state.checked_out();
-            let given = given.map(|out| (Where::Store(out.message), out.position));
+            let given = queue.kind.checked_out();
+            let given = given.map(|out| (out.location, out.position));
             let found = waiting.chain(given).filter(|(rests, _)| *rests == Where::Store(id));
             // Whether it was persistent only its record said, and its properties say.
             let persistent = self.shared.store.message(id).is_persistent();
@@ -219,8 +219,8 @@ impl Home {
         let Some(queue) = self.queue_of(at.log_id) else {
             return false;
         };
-        queue.state.find(at.sequence) == Some(rests)
-            || holders.given(queue).get(&at.sequence).map(|id| Where::Store(*id)) == Some(rests)
+        queue.kind.find(at.sequence) == Some(rests)
+            || holders.given(queue).get(&at.sequence).copied() == Some(rests)
     }
 
     /// The queue of this shard that a record names.
@@ -240,12 +240,12 @@ impl Home {
 
 /// What was given out of queues, by position: made once a step for each queue that needs it.
 #[derive(Default)]
-struct Holders(BTreeMap<QueueId, BTreeMap<u64, MessageId>>);
+struct Holders(BTreeMap<QueueId, BTreeMap<u64, Where>>);
 
 impl Holders {
-    fn given(&mut self, queue: &Queue) -> &BTreeMap<u64, MessageId> {
+    fn given(&mut self, queue: &Queue) -> &BTreeMap<u64, Where> {
         self.0.entry(queue.meta.id).or_insert_with(|| {
-            queue.state.checked_out().map(|out| (out.position, out.message)).collect()
+            queue.kind.checked_out().map(|out| (out.position, out.location)).collect()
         })
     }
 }
@@ -271,7 +271,7 @@ impl Job {
         }
         if self.listed == 0 {
             for queue in queues.iter().flatten() {
-                let found = queue.state.ready().fifo().in_segment(self.segment);
+                let found = queue.kind.pageable().in_segment(self.segment);
                 let found = found.map(|(at, place)| (place, Finder::Queue(queue.id, at)));
                 self.held.extend(found);
             }

@@ -9,7 +9,6 @@ use crate::id::{Instant, ShardId};
 use crate::mesh::delivery::Delivery;
 use crate::message::{Message, Messages};
 use crate::queue::consumers::{Next, Taker};
-use crate::queue::state::Change;
 use crate::queue::{Queue, Waits};
 use crate::storage::store::{MessageId, Reader};
 
@@ -34,20 +33,21 @@ impl OpenQueue<'_> {
     fn give_out(&mut self) {
         let Self { queue, home, turn, out } = self;
         // No consumer is asked to take a message that has to be read first.
-        while queue.state.front().is_some_and(|front| home.store.is_at_hand(front.rests)) {
+        while queue.kind.front().is_some_and(|front| home.store.is_at_hand(front.rests)) {
             let Some((taker, sink)) = next_taker(queue, out) else {
                 return;
             };
-            let Some(run) = queue.state.front_run() else {
+            let Some(run) = queue.kind.front_run() else {
                 return;
             };
             let holder = (!taker.no_ack).then_some(taker.holder);
-            let number = holder.map(|holder| queue.state.next_delivery(holder));
+            let number = holder.map(|holder| queue.kind.next_delivery(holder));
             let first = delivery_of(queue, turn.shard, &taker, number, run.redelivered);
             let most = run.messages.len().min(queue.consumers.in_a_row(&taker));
             let next = AtRest { ids: run.messages[..most].iter(), reader: home.store.reader() };
-            let times = (run.ready_at, turn.now);
-            let mut timed = Timed::of(next, times, &mut queue.waits, &mut home.latency);
+            let waited_ns = turn.wall.since(run.ready_at);
+            let mut timed =
+                Timed::of(next, waited_ns, turn.now, &mut queue.waits, &mut home.latency);
             let count = out.deliver_many(sink, first, &mut timed);
             timed.record();
             home.counts.redelivered += if run.redelivered { count } else { 0 };
@@ -55,15 +55,15 @@ impl OpenQueue<'_> {
             home.counts.count_deliveries(taker.no_ack, count);
             queue.counts.delivered += count;
             queue.consumers.took_many(&taker, count as u32);
-            let taken = &run.messages[..count as usize];
             if taker.no_ack {
                 let mut departures = home.departures(queue.log_id, Reason::Acknowledged, turn.now);
-                let taken = taken.iter().zip(run.position..);
-                taken.for_each(|(id, position)| departures.leave(position, *id));
+                queue.kind.check_out(None, count, |position, location| {
+                    departures.leave_from(position, location);
+                });
             } else {
-                home.given_out(taken);
+                home.given_out(&run.messages[..count as usize]);
+                queue.kind.check_out(holder, count, |_, _| {});
             }
-            queue.state.apply(Change::CheckOut(holder, count as usize));
         }
     }
 }
@@ -73,7 +73,7 @@ impl OpenQueue<'_> {
 pub(super) struct Timed<'a, M> {
     messages: M,
     published_at: Instant,
-    ready_at: Instant,
+    waited_ns: u64,
     now: Instant,
     /// Messages lent that were published at that time.
     count: u64,
@@ -105,12 +105,7 @@ impl<M: Messages> Messages for Timed<'_, M> {
             if message.published_at != self.published_at {
                 let before = mem::replace(&mut self.published_at, message.published_at);
                 let count = mem::take(&mut self.count);
-                record_waits(
-                    self.of_queue,
-                    self.of_shard,
-                    [before, self.ready_at, self.now],
-                    count,
-                );
+                record_waits(self.of_queue, self.of_shard, before, self.waited_ns, self.now, count);
             }
             self.count += 1;
             take(message)
@@ -119,22 +114,23 @@ impl<M: Messages> Messages for Timed<'_, M> {
 }
 
 impl<'a, M> Timed<'a, M> {
-    /// `times`: when they became ready, and now.
+    /// They waited in the queue for `waited_ns`.
     #[inline(always)]
     pub(super) fn of(
         messages: M,
-        (ready_at, now): (Instant, Instant),
+        waited_ns: u64,
+        now: Instant,
         of_queue: &'a mut Waits,
         of_shard: &'a mut ShardLatency,
     ) -> Self {
         let published_at = Instant(0);
-        Self { messages, published_at, ready_at, now, count: 0, of_queue, of_shard }
+        Self { messages, published_at, waited_ns, now, count: 0, of_queue, of_shard }
     }
 
     /// Records how long the last ones took.
     pub(super) fn record(self) {
-        let times = [self.published_at, self.ready_at, self.now];
-        record_waits(self.of_queue, self.of_shard, times, self.count);
+        let Self { of_queue, of_shard, published_at, waited_ns, now, count, .. } = self;
+        record_waits(of_queue, of_shard, published_at, waited_ns, now, count);
     }
 }
 
@@ -142,12 +138,14 @@ impl<'a, M> Timed<'a, M> {
 fn record_waits(
     of_queue: &mut Waits,
     of_shard: &mut ShardLatency,
-    [published_at, ready_at, now]: [Instant; 3],
+    published_at: Instant,
+    waited_ns: u64,
+    now: Instant,
     count: u64,
 ) {
     if count > 0 {
-        of_queue.record_many(published_at, ready_at, now, count);
-        of_shard.record_many(published_at, ready_at, now, count);
+        of_queue.record_many(published_at, waited_ns, now, count);
+        of_shard.record_many(published_at, waited_ns, now, count);
     }
 }
 

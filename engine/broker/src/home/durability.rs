@@ -8,9 +8,8 @@ use crate::delivery::outputs::Outputs;
 use crate::id::{ChannelKey, Map, QueueId, ShardId, seeded_map};
 use crate::mesh::mail::Mail;
 use crate::message::Message;
-use crate::queue::ready::Entry;
+use crate::queue::kind::RecoveredMessage;
 use crate::queue::records::can_keep;
-use crate::queue::state::State;
 use crate::storage::log::operation::{DiskError, DiskEvent};
 use crate::storage::log::record::MarkRecord;
 use crate::storage::log::recovery::RecoveredQueue;
@@ -61,14 +60,14 @@ impl Home {
                 }
                 continue;
             };
-            let (store, now) = (&mut self.shared.store, turn.now);
-            let entries = held.messages.into_iter().map(|(position, place)| {
-                let rests = location_of(place, shared.get_mut(&place), store, &mut segments);
+            let store = &mut self.shared.store;
+            let messages = held.messages.into_iter().map(|(position, place)| {
+                let shared = shared.get_mut(&place);
+                let location = location_of(place, shared, store, &mut segments);
                 let redelivered = position < held.delivered_through;
-                Entry { rests, redelivered, position, ready_at: now }
+                RecoveredMessage { position, location, redelivered }
             });
-            let (next, delivered) = (held.next_sequence, held.delivered_through);
-            queue.state = State::recovered(entries, next, delivered);
+            queue.kind.recover(messages, held.next_sequence, turn.wall);
         }
         self.shared.log = Some(Log::new(segments));
     }
@@ -123,8 +122,8 @@ impl Home {
         log.close(queues.filter_map(|queue| {
             Some(MarkRecord {
                 log_id: queue.log_id?,
-                next_sequence: queue.state.next_position(),
-                delivered_through: queue.state.delivered_through(),
+                next_sequence: queue.kind.next_position(),
+                delivered_through: queue.kind.delivered_through(),
             })
         }));
     }
@@ -146,9 +145,7 @@ impl Home {
             self.by_log_id.remove(&log_id);
         }
         let mut departures = self.shared.departures(queue.log_id, Reason::Deleted, turn.now);
-        for (position, location) in queue.state.drain() {
-            departures.leave_from(position, location);
-        }
+        queue.kind.clear(|position, location| departures.leave_from(position, location));
     }
 }
 

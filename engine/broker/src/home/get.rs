@@ -2,7 +2,7 @@
 
 use crate::id::ChannelKey;
 use crate::mesh::mail::{Got, Lane, Mail, QueueAnswer};
-use crate::queue::state::{Change, Effect};
+use crate::queue::ready::Entry;
 use crate::storage::store::Where;
 
 use super::OpenQueue;
@@ -14,8 +14,9 @@ impl OpenQueue<'_> {
         if self.has_to_wait(channel, no_ack) {
             return;
         }
-        let front = self.queue.state.front().map(|front| front.rests);
-        let Some(Where::Store(message)) = front else {
+        let front = self.queue.kind.front();
+        let Some(Entry { rests: Where::Store(message), redelivered, position, ready_at }) = front
+        else {
             debug_assert!(front.is_none(), "the front message is at hand");
             self.home.counts.got_empty += 1;
             return self.answer(channel, QueueAnswer::Empty);
@@ -24,25 +25,22 @@ impl OpenQueue<'_> {
         if !no_ack {
             self.home.channel_queues.entry(channel).or_default().insert(self.queue.id);
         }
-        let effect = self.queue.state.apply(Change::CheckOut(holder, 1));
-        let Effect::Left { entry, delivery } = effect else {
-            unreachable!("the queue has a front message");
-        };
-        let redelivered = entry.redelivered;
+        let delivery = self.queue.kind.check_out(holder, 1, |_, _| {});
         self.queue.counts.delivered += 1;
         self.queue.counts.redelivered += u64::from(redelivered);
         self.home.counts.redelivered += u64::from(redelivered);
         let message_at_rest = self.home.store.message(message);
-        let times = (message_at_rest.published_at, entry.ready_at, self.turn.now);
-        self.queue.waits.record_many(times.0, times.1, times.2, 1);
-        self.home.latency.record_many(times.0, times.1, times.2, 1);
+        let (published_at, now) = (message_at_rest.published_at, self.turn.now);
+        let waited_ns = self.turn.wall.since(ready_at);
+        self.queue.waits.record_many(published_at, waited_ns, now, 1);
+        self.home.latency.record_many(published_at, waited_ns, now, 1);
         let got = Got {
             queue: self.queue.id,
             home: self.turn.shard,
             holder: holder.unwrap_or_default(),
             delivery,
             redelivered,
-            remaining: self.queue.state.ready_count() as u32,
+            remaining: self.queue.kind.ready_count() as u32,
         };
         let batch = self.out.mesh.open(channel.owner.shard, Lane::Reply);
         let parcel = batch.pack(&message_at_rest);
@@ -51,7 +49,7 @@ impl OpenQueue<'_> {
         if no_ack {
             let log_id = self.queue.log_id;
             let mut departures = self.home.departures(log_id, Reason::Acknowledged, self.turn.now);
-            departures.leave(entry.position, message);
+            departures.leave(position, message);
         } else {
             self.home.given_out(&[message]);
         }

@@ -28,22 +28,16 @@ impl Default for ShardLatency {
 }
 
 impl ShardLatency {
-    /// Notes that `count` messages left which waited equally long.
-    /// `published_at` is their publisher's time, `ready_at` when they came to the queue.
+    /// Records `count` messages that leave now: they were published at the same time and waited in
+    /// the queue for `waited_ns`.
     #[inline]
-    pub fn record_many(
-        &mut self,
-        published_at: Instant,
-        ready_at: Instant,
-        now: Instant,
-        count: u64,
-    ) {
+    pub fn record_many(&mut self, published_at: Instant, waited_ns: u64, now: Instant, count: u64) {
         if published_at == now {
             self.passed_through += count;
             return;
         }
         self.publish_to_deliver.saturating_record_n(now.since(published_at), count);
-        self.time_in_queue.saturating_record_n(now.since(ready_at), count);
+        self.time_in_queue.saturating_record_n(waited_ns, count);
     }
 
     /// Both histograms with everything in them.

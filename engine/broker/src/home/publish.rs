@@ -6,7 +6,6 @@ use crate::delivery::outputs::Outputs;
 use crate::id::QueueId;
 use crate::message::{First, Message, Messages, Upcoming};
 use crate::queue::Queue;
-use crate::queue::state::Change;
 use crate::storage::log::{QueueRef, Ticket};
 use crate::storage::store::{MessageId, Store};
 use crate::turn::Turn;
@@ -143,17 +142,17 @@ impl OpenQueue<'_> {
     ) {
         let Self { queue, home, turn, out } = self;
         queue.counts.published += 1;
-        let taker = if queue.state.is_empty() { next_taker(queue, out) } else { None };
+        let taker = if queue.kind.is_empty() { next_taker(queue, out) } else { None };
         let mut number = None;
         if taker.is_some_and(|(taker, _)| taker.no_ack) {
-            queue.state.apply(Change::PassThrough(1));
+            queue.kind.pass_through(1);
             home.counts.left[Reason::Acknowledged as usize] += 1;
         } else {
             let id = home.keep(queue, message, stored);
             if let Some((taker, _)) = taker {
-                number = Some(queue.state.hand_over(taker.holder, &[id]));
+                number = Some(queue.kind.hand_over(taker.holder, &[id]));
             } else {
-                queue.state.apply(Change::Enqueue(id, turn.now));
+                queue.kind.accept(id, turn.wall);
             }
         }
         let Some((taker, sink)) = taker else {
@@ -163,9 +162,8 @@ impl OpenQueue<'_> {
         queue.consumers.took_many(&taker, 1);
         queue.counts.delivered += 1;
         home.counts.count_deliveries(taker.no_ack, 1);
-        let times = (message.published_at, turn.now);
-        queue.waits.record_many(times.0, times.1, times.1, 1);
-        home.latency.record_many(times.0, times.1, times.1, 1);
+        queue.waits.record_many(message.published_at, 0, turn.now, 1);
+        home.latency.record_many(message.published_at, 0, turn.now, 1);
         let shard = turn.shard;
         out.deliver(sink, || delivery_of(queue, shard, &taker, number, false), message);
     }
@@ -179,25 +177,24 @@ impl OpenQueue<'_> {
         home.handed.clear();
         let mut given = 0;
         while messages.count() > 0
-            && queue.state.is_empty()
+            && queue.kind.is_empty()
             && let Some((taker, sink)) = next_taker(queue, out)
             && taker.no_ack != acks
         {
-            let number = acks.then(|| queue.state.next_delivery(taker.holder));
+            let number = acks.then(|| queue.kind.next_delivery(taker.holder));
             let first = delivery_of(queue, turn.shard, &taker, number, false);
             let next = First { most: queue.consumers.in_a_row(&taker), of: &mut *messages };
-            let times = (turn.now, turn.now);
-            let mut timed = Timed::of(next, times, &mut queue.waits, &mut home.latency);
+            let mut timed = Timed::of(next, 0, turn.now, &mut queue.waits, &mut home.latency);
             let count = if acks {
                 let (store, ids) = (&mut home.store, &mut home.handed);
                 let before = ids.len();
                 let mut stored = StoredOnTheWay { messages: &mut timed, store, ids };
                 let count = out.deliver_many(sink, first, &mut stored);
-                queue.state.hand_over(taker.holder, &home.handed[before..]);
+                queue.kind.hand_over(taker.holder, &home.handed[before..]);
                 count
             } else {
                 let count = out.deliver_many(sink, first, &mut timed);
-                queue.state.apply(Change::PassThrough(count));
+                queue.kind.pass_through(count);
                 home.counts.left[Reason::Acknowledged as usize] += count;
                 count
             };
@@ -219,7 +216,7 @@ impl OpenQueue<'_> {
         let handed = mem::take(&mut home.handed);
         let mut promise = None;
         let is_durable = queue.log_id.is_some();
-        let first = queue.state.next_position() - handed.len() as u64;
+        let first = queue.kind.next_position() - handed.len() as u64;
         let held = [false, true].map(|persistent| queue_ref(queue, persistent, first));
         let mut ids = handed.iter().zip(first..);
         First { of: messages, most: handed.len() }.lend(|message| {
@@ -249,7 +246,7 @@ impl Shared {
             let Stored { queues, durable } = &mut self.stored;
             let persistent = queue.log_id.is_some() && message.is_persistent();
             *durable |= persistent;
-            queues.push(queue_ref(queue, persistent, queue.state.next_position()));
+            queues.push(queue_ref(queue, persistent, queue.kind.next_position()));
         }
         if let Some(id) = *stored {
             self.store.retain(id);

@@ -2,7 +2,6 @@
 
 use crate::delivery::outputs::Outputs;
 use crate::id::QueueId;
-use crate::queue::state::{Change, Checkout, Effect};
 use crate::queue::terms::{Deliveries, Holder, Settlement};
 use crate::turn::Turn;
 
@@ -32,7 +31,7 @@ impl OpenQueue<'_> {
         let settled = match settlement {
             Settlement::Ack => self.done_with(deliveries, Reason::Acknowledged),
             Settlement::Reject => self.done_with(deliveries, Reason::Rejected),
-            Settlement::Requeue => self.requeue(deliveries),
+            Settlement::Requeue => self.queue.kind.requeue(deliveries, self.turn.wall) as u32,
         };
         if settled == 0 {
             return;
@@ -41,7 +40,7 @@ impl OpenQueue<'_> {
         if settlement == Settlement::Ack {
             self.queue.counts.acknowledged += u64::from(settled);
         }
-        if serve && !self.queue.state.is_empty() {
+        if serve && !self.queue.kind.is_empty() {
             self.pump();
         }
     }
@@ -49,31 +48,17 @@ impl OpenQueue<'_> {
     /// The messages of deliveries leave. Returns how many there were.
     #[inline]
     fn done_with(&mut self, deliveries: Deliveries, reason: Reason) -> u32 {
-        let mut settled = 0;
         let mut departures = self.home.departures(self.queue.log_id, reason, self.turn.now);
-        self.queue.state.settle(deliveries, |Checkout { message, position }| {
-            settled += 1;
-            departures.leave(position, message);
-        });
-        settled
-    }
-
-    /// The messages of deliveries return to their places. Returns how many there were.
-    fn requeue(&mut self, deliveries: Deliveries) -> u32 {
-        let (holder, now) = (deliveries.holder, self.turn.now);
-        let numbers = deliveries.numbers();
-        let returned = numbers.filter(|number| {
-            let effect = self.queue.state.apply(Change::Requeue(holder, *number, now));
-            effect != Effect::None
-        });
-        returned.count() as u32
+        let left = |position, location| departures.leave_from(position, location);
+        self.queue.kind.settle(deliveries, left) as u32
     }
 
     /// All messages of a holder return to their places.
     pub(super) fn requeue_all(&mut self, holder: Holder) {
-        for delivery in self.queue.state.held_by(holder) {
-            self.queue.state.apply(Change::Requeue(holder, delivery, self.turn.now));
-            self.queue.consumers.settled(holder, 1);
+        let deliveries = self.queue.kind.held_by(holder);
+        let returned = self.queue.kind.requeue(deliveries, self.turn.wall) as u32;
+        if returned > 0 {
+            self.queue.consumers.settled(holder, returned);
         }
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::id::Instant;
+use crate::id::WallTime;
 use crate::storage::log::Place;
 use crate::storage::store::{MessageId, Where};
 
@@ -52,7 +52,7 @@ struct Run {
     redelivered: bool,
     /// Of its first message.
     position: u64,
-    ready_at: Instant,
+    ready_at: WallTime,
 }
 
 /// Bytes that an entry costs at most: a run of its own.
@@ -71,7 +71,7 @@ pub struct FrontRun<'a> {
     /// The place of the first one.
     pub position: u64,
     /// When they became ready.
-    pub ready_at: Instant,
+    pub ready_at: WallTime,
 }
 
 impl Run {
@@ -450,7 +450,7 @@ mod tests {
                     now += u64::from(step == 1);
                     let rests = rests(position, step == 5 && gap == 2);
                     let redelivered = flag && step == 2;
-                    let entry = Entry { rests, redelivered, position, ready_at: Instant(now) };
+                    let entry = Entry { rests, redelivered, position, ready_at: WallTime(now) };
                     fifo.push(entry);
                     plain.push_back(entry);
                 } else if step >= 10 && !plain.is_empty() {
@@ -506,7 +506,7 @@ mod tests {
     fn a_turn_costs_one_run() {
         let mut fifo = Fifo::default();
         for position in 0..1_000 {
-            let ready_at = Instant(position / 500);
+            let ready_at = WallTime(position / 500);
             let rests = rests(position, false);
             fifo.push(Entry { rests, redelivered: false, position, ready_at });
         }

@@ -1,18 +1,21 @@
 //! One queue as a value: its messages, and who has which of them.
 //!
-//! [`state::State`] holds what a replica would have to hold too: which messages are ready, in
-//! which order, and which are checked out by whom. It changes only by steps that carry all they
-//! depend on. [`consumers::Consumers`] holds who can take a message right now, which is nobody's
-//! business but this shard's. [`Queue`] ties the two together.
+//! [`kind::Kind`] keeps the messages. Behind it, [`state::State`] holds what a replica would hold too:
+//! which messages are ready, in which order, and which are checked out by whom; it changes only by
+//! the steps of [`step::Step`]. [`consumers::Consumers`] holds who can take a message right now, which
+//! concerns this shard alone. [`Queue`] ties them together.
 
 pub mod backlog;
 pub mod consumers;
 pub mod fifo;
+pub mod kind;
 pub mod outstanding;
+pub mod pageable;
 pub mod pages;
 pub mod ready;
 pub mod records;
 pub mod state;
+pub mod step;
 pub mod terms;
 
 use std::sync::Arc;
@@ -24,8 +27,9 @@ use crate::storage::log::LogId;
 
 use backlog::Backlog;
 use consumers::Consumers;
+use kind::Kind;
+use kind::classic::Classic;
 use pages::Pages;
-use state::State;
 
 /// A queue at home.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub struct Queue {
     /// What the log knows it by, if it outlives the process; as in `meta`, one pointer nearer.
     pub log_id: Option<LogId>,
     /// Its messages.
-    pub state: State,
+    pub kind: Kind,
     /// Who takes them.
     pub consumers: Consumers,
     /// Counters since it was declared.
@@ -90,7 +94,7 @@ impl Queue {
             id: meta.id,
             log_id: meta.log_id,
             meta,
-            state: State::default(),
+            kind: Kind::Classic(Classic::default()),
             consumers: Consumers::default(),
             counts: Counts::default(),
             pages: None,
@@ -116,19 +120,14 @@ impl Queue {
 }
 
 impl Waits {
-    /// Notes that so many messages left, which waited equally long.
+    /// Records `count` messages that leave now: they were published at the same time and waited in
+    /// the queue for `waited_ns`.
     #[inline(always)]
-    pub fn record_many(
-        &mut self,
-        published_at: Instant,
-        ready_at: Instant,
-        now: Instant,
-        count: u64,
-    ) {
+    pub fn record_many(&mut self, published_at: Instant, waited_ns: u64, now: Instant, count: u64) {
         if published_at == now {
             self.passed_through += count;
         } else {
-            self.note(now.since(published_at), now.since(ready_at), count);
+            self.note(now.since(published_at), waited_ns, count);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::Instant;
+use crate::id::WallTime;
 use crate::storage::store::Where;
 
 use super::fifo::{Fifo, FrontRun};
@@ -17,7 +17,7 @@ pub struct Entry {
     /// Its place: publishing order, kept over requeues.
     pub position: u64,
     /// When it became ready.
-    pub ready_at: Instant,
+    pub ready_at: WallTime,
 }
 
 /// Ready messages by position.
@@ -98,7 +98,7 @@ impl Ready {
     }
 
     /// Those that were given back, in their order.
-    pub fn returned(&self) -> impl Iterator<Item = Entry> {
+    pub fn returned(&self) -> impl Iterator<Item = Entry> + use<'_> {
         self.returned.values().copied()
     }
 

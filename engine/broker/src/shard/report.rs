@@ -147,15 +147,15 @@ impl Shard {
         for queue in home.queues().filter(|queue| !queue.closing) {
             report.queues += 1;
             report.consumers += queue.consumers.count();
-            report.messages_ready += queue.state.ready_count();
-            report.messages_unacked += queue.state.unacked_count();
+            report.messages_ready += queue.kind.ready_count();
+            report.messages_unacked += queue.kind.unacked_count();
             if with_queues {
                 let vhost = topology.vhost_name(queue.meta.vhost);
                 report.queue_reports.push(QueueReport {
                     vhost: vhost.cloned().unwrap_or_default(),
                     name: queue.meta.name.clone(),
-                    messages_ready: queue.state.ready_count(),
-                    messages_unacked: queue.state.unacked_count(),
+                    messages_ready: queue.kind.ready_count(),
+                    messages_unacked: queue.kind.unacked_count(),
                     consumers: queue.consumers.count(),
                     counts: queue.counts,
                     latency: queue

@@ -18,13 +18,12 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::delivery::outputs::Outputs;
-use crate::id::{ChannelKey, Instant, QueueId};
+use crate::id::{ChannelKey, QueueId, WallTime};
 use crate::message::{Likeness, Message};
 use crate::queue::Queue;
-use crate::queue::fifo::Fifo;
+use crate::queue::pageable::Pageable;
 use crate::queue::ready::Entry;
 use crate::queue::records::can_keep;
-use crate::queue::state::{Change, Effect};
 use crate::storage::log::blocks::Blocks;
 use crate::storage::log::operation::{DiskError, ReadId};
 use crate::storage::log::record::{self, Record, Stamp};
@@ -110,7 +109,7 @@ struct Due {
     rests: Where,
     place: Place,
     position: u64,
-    ready_at: Instant,
+    ready_at: WallTime,
 }
 
 /// What a publish record says of a queue that the message came to rest in. A record names all of
@@ -170,7 +169,7 @@ impl Home {
         if result.is_err() && !page.again {
             return self.read_again(page);
         }
-        self.load_page(&page, result);
+        self.load_page(turn, &page, result);
         if let Some(mut queue) = self.open(turn, out, page.queue) {
             if let Some(pages) = &mut queue.queue.pages {
                 pages.under_way -= 1;
@@ -209,7 +208,7 @@ impl Home {
         }
     }
 
-    fn load_page(&mut self, page: &PageRead, result: &Result<Blocks, DiskError>) {
+    fn load_page(&mut self, turn: &Turn, page: &PageRead, result: &Result<Blocks, DiskError>) {
         for due in &page.messages {
             let place = due.place;
             let known = match due.rests {
@@ -234,7 +233,7 @@ impl Home {
                         properties: record.properties,
                         body: record.body,
                         // The log does not keep the publisher's time.
-                        published_at: due.ready_at,
+                        published_at: turn.time().instant_of(due.ready_at),
                         likeness: Likeness::UNKNOWN,
                     };
                     self.shared.store.load(id, &message);
@@ -252,12 +251,11 @@ impl Home {
         position: u64,
         place: Place,
     ) -> Option<MessageId> {
-        let state = &mut self.known_mut(id)?.state;
-        if state.find(position) != Some(Where::Log(place)) {
+        if self.known(id)?.kind.find(position) != Some(Where::Log(place)) {
             return None;
         }
         let message = self.shared.store.take_back(place);
-        self.known_mut(id)?.state.moved_at(position, Where::Store(message));
+        self.known_mut(id)?.kind.relocate_at(position, Where::Store(message));
         Some(message)
     }
 
@@ -291,7 +289,7 @@ impl Home {
         let start = paging.sweep_slot;
         let end = (start + SWEEP_SLOTS).min(self.queues.len());
         for queue in self.queues.get(start..end).unwrap_or_default().iter().flatten() {
-            let ready = queue.state.ready_count();
+            let ready = queue.kind.ready_count();
             if ready > 0 {
                 paging.filled.0 += 1;
                 paging.deep.push((ready, queue.id));
@@ -320,7 +318,7 @@ impl OpenQueue<'_> {
     pub(super) fn has_to_wait(&mut self, channel: ChannelKey, no_ack: bool) -> bool {
         self.drop_lost();
         let Self { queue, home, .. } = self;
-        if queue.state.front().is_none_or(|front| home.store.is_at_hand(front.rests)) {
+        if queue.kind.front().is_none_or(|front| home.store.is_at_hand(front.rests)) {
             return false;
         }
         queue.pages.get_or_insert_default().getters.push_back((channel, no_ack));
@@ -333,7 +331,7 @@ impl OpenQueue<'_> {
     /// Serves the `basic.get`s that waited for the front message.
     pub(super) fn serve_getters(&mut self) {
         while let Some(pages) = &mut self.queue.pages {
-            let front = self.queue.state.front();
+            let front = self.queue.kind.front();
             if front.is_some_and(|front| !self.home.store.is_at_hand(front.rests)) {
                 return;
             }
@@ -348,7 +346,7 @@ impl OpenQueue<'_> {
     /// that: it was lost, and the next one may be had.
     #[inline]
     pub(super) fn page_in(&mut self) -> bool {
-        let front = self.queue.state.front();
+        let front = self.queue.kind.front();
         let absent = front.is_some_and(|front| !self.home.store.is_at_hand(front.rests));
         if !absent && self.queue.pages.is_none() {
             return false;
@@ -363,12 +361,14 @@ impl OpenQueue<'_> {
     /// Drops messages at the front that were lost. They were reported when they were found to be.
     fn drop_lost(&mut self) -> bool {
         let mut dropped = false;
-        while let Some(Where::Store(lost)) = self.queue.state.front().map(|front| front.rests)
+        while let Some(Where::Store(lost)) = self.queue.kind.front().map(|front| front.rests)
             && self.home.store.is_lost(lost)
-            && let Effect::Left { entry, .. } = self.queue.state.apply(Change::Drop)
         {
             let (log_id, now) = (self.queue.log_id, self.turn.now);
-            self.home.departures(log_id, Reason::Lost, now).leave(entry.position, lost);
+            let mut departures = self.home.departures(log_id, Reason::Lost, now);
+            self.queue.kind.drop_front(1, |position, location| {
+                departures.leave_from(position, location);
+            });
             dropped = true;
         }
         dropped
@@ -395,9 +395,9 @@ impl OpenQueue<'_> {
             if pages.under_way > 0 || pages.in_line {
                 return;
             }
-            pages.from = queue.state.ready().fifo().front_position().unwrap_or(pages.from);
+            pages.from = queue.kind.pageable().front_position().unwrap_or(pages.from);
         } else {
-            let front = queue.state.front().map_or(u64::MAX, |front| front.position);
+            let front = queue.kind.front().map_or(u64::MAX, |front| front.position);
             let is_due = front >= pages.check_at && pages.from < pages.to;
             if !is_due || pages.under_way as usize >= QUEUE_READS_MAX {
                 return;
@@ -518,47 +518,48 @@ impl Shared {
             return;
         };
         let log_id = process_queue(queue.id);
-        let Queue { state, pages, .. } = queue;
+        let Queue { kind, pages, .. } = queue;
         let pages = pages.get_or_insert_default();
         let store = &mut self.store;
         let mut eviction = Eviction { store, log, log_id, target, steps, left: Vec::new() };
-        let fifo = state.ready().fifo();
+        let waiting = kind.pageable();
         if pages.from >= pages.to {
             // Behind the newest that can leave; what is newer goes up from there later.
-            let mut index = fifo.len();
-            while index > 0 && fifo.get(index - 1).is_some_and(|entry| eviction.is_left(&entry)) {
+            let mut index = waiting.len();
+            while index > 0 && waiting.get(index - 1).is_some_and(|entry| eviction.is_left(&entry))
+            {
                 index -= 1;
             }
-            let last = index.checked_sub(1).and_then(|last| fifo.get(last));
+            let last = index.checked_sub(1).and_then(|last| waiting.get(last));
             let behind = last.map_or(pages.from, |last| last.position + 1);
             (pages.from, pages.to) = (behind, behind);
         }
-        let to = fifo.index_of(pages.to);
-        for (index, entry) in (to..).zip(fifo.range(to..fifo.len())) {
+        let to = waiting.index_of(pages.to);
+        for (index, entry) in (to..).zip(waiting.range(to..waiting.len())) {
             if !eviction.evict(index, &entry) {
                 break;
             }
             pages.to = entry.position + 1;
         }
-        for entry in fifo.range(fifo.index_of(pages.to)..fifo.len()) {
+        for entry in waiting.range(waiting.index_of(pages.to)..waiting.len()) {
             if !eviction.write(&entry) {
                 break;
             }
         }
         if pages.under_way == 0 {
-            let head = head_of(fifo, eviction.store, head_bytes);
+            let head = head_of(waiting, eviction.store, head_bytes);
             *eviction.steps = eviction.steps.saturating_sub(head);
-            let from = fifo.index_of(pages.from);
+            let from = waiting.index_of(pages.from);
             let range = head.min(from)..from;
             let mut reached = from;
-            for (index, entry) in range.clone().rev().zip(fifo.range(range.clone()).rev()) {
+            for (index, entry) in range.clone().rev().zip(waiting.range(range.clone()).rev()) {
                 if !eviction.evict(index, &entry) {
                     break;
                 }
                 pages.from = entry.position;
                 reached -= 1;
             }
-            for entry in fifo.range(range.start..reached).rev() {
+            for entry in waiting.range(range.start..reached).rev() {
                 if !eviction.write(&entry) {
                     break;
                 }
@@ -567,7 +568,7 @@ impl Shared {
         // What is read ahead is looked at anew.
         pages.check_at = 0;
         for (index, place) in eviction.left {
-            state.moved(index, Where::Log(place));
+            kind.relocate(index, Where::Log(place));
         }
     }
 }
@@ -637,9 +638,9 @@ impl Eviction<'_> {
 }
 
 /// How many messages at the front stay in memory: one at least, so that reading gets on.
-fn head_of(fifo: &Fifo, store: &Store, head_bytes: usize) -> usize {
+fn head_of(waiting: Pageable<'_>, store: &Store, head_bytes: usize) -> usize {
     let mut bytes = 0;
-    let within = fifo.iter().take(HEAD_MESSAGES).take_while(|entry| {
+    let within = waiting.iter().take(HEAD_MESSAGES).take_while(|entry| {
         bytes += store.size_of(entry.rests);
         bytes <= head_bytes
     });
@@ -654,26 +655,24 @@ fn due(
     absent: bool,
     head_bytes: usize,
 ) -> (Vec<Due>, bool) {
-    let Queue { state, pages, .. } = queue;
+    let Queue { kind, pages, .. } = queue;
     let pages = pages.get_or_insert_default();
-    let ready = state.ready();
-    let index = ready.fifo().index_of(pages.from);
+    let waiting = kind.pageable();
+    let index = waiting.index_of(pages.from);
     let mut due = Vec::new();
     let mut bytes = 0;
     if !absent {
         if index > HEAD_MESSAGES {
-            let half_way = ready.fifo().get(index - HEAD_MESSAGES / 2);
+            let half_way = waiting.get(index - HEAD_MESSAGES / 2);
             pages.check_at = half_way.map_or(0, |entry| entry.position);
             return (due, false);
         }
-        bytes = ready.fifo().range(0..index).map(|entry| store.size_of(entry.rests)).sum();
+        bytes = waiting.range(0..index).map(|entry| store.size_of(entry.rests)).sum();
     }
-    let fifo_front = ready.fifo().front().map_or(u64::MAX, |front| front.position);
-    let returned = ready.returned().take_while(|entry| entry.position < fifo_front);
+    let fifo_front = waiting.front_position().unwrap_or(u64::MAX);
+    let returned = waiting.returned().take_while(|entry| entry.position < fifo_front);
     let returned = returned.take(if absent { HEAD_MESSAGES } else { 0 });
-    for entry in
-        returned.chain(ready.fifo().range(index..ready.fifo().len())).take(2 * HEAD_MESSAGES)
-    {
+    for entry in returned.chain(waiting.range(index..waiting.len())).take(2 * HEAD_MESSAGES) {
         let is_enough = bytes >= head_bytes && !(absent && due.is_empty());
         if is_enough {
             break;
@@ -692,12 +691,12 @@ fn due(
             pages.from = entry.position + 1;
         }
     }
-    let next = ready.fifo().get(ready.fifo().index_of(pages.from));
+    let next = waiting.get(waiting.index_of(pages.from));
     let next = next.filter(|entry| !store.is_at_hand(entry.rests));
     // A recovered queue never said how far it reaches.
     pages.to = pages.to.max(next.map_or(pages.from, |entry| entry.position + 1));
-    let ahead = ready.fifo().index_of(pages.from);
-    pages.check_at = ready.fifo().get(ahead / 2).map_or(0, |entry| entry.position);
+    let ahead = waiting.index_of(pages.from);
+    pages.check_at = waiting.get(ahead / 2).map_or(0, |entry| entry.position);
     (due, false)
 }
 

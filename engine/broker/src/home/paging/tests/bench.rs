@@ -205,7 +205,7 @@ impl Bench {
         }
         self.run_disk();
         let queue = self.home.queues[slot].as_ref().unwrap();
-        let messages: Vec<_> = queue.state.ready().fifo().iter().collect();
+        let messages: Vec<_> = queue.kind.pageable().iter().collect();
         let evict = |entry: Entry| {
             if let Where::Store(id) = entry.rests {
                 self.home.shared.store.evict(id);
@@ -338,7 +338,7 @@ impl Bench {
 
     /// The number of a ready message that the store knows.
     pub(super) fn known(&self, slot: usize, position: u64) -> MessageId {
-        match self.home.queues[slot].as_ref().unwrap().state.find(position) {
+        match self.home.queues[slot].as_ref().unwrap().kind.find(position) {
             Some(Where::Store(id)) => id,
             other => panic!("{other:?}"),
         }
@@ -358,9 +358,9 @@ impl Bench {
 
     /// What a queue gave out, as the queue knows it and as the log does.
     pub(super) fn given_out(&self, slot: usize) -> Vec<(u64, QueueRef)> {
-        let checked_out = self.home.queues[slot].as_ref().unwrap().state.checked_out();
+        let checked_out = self.home.queues[slot].as_ref().unwrap().kind.checked_out();
         let known = checked_out.map(|out| {
-            let place = self.home.shared.store.log_place(out.message).unwrap();
+            let place = self.home.shared.store.place_of(out.location).unwrap();
             let [known] = self.refs_at(place)[..] else { panic!("several queues at {place:?}") };
             (out.position, known)
         });
@@ -602,13 +602,16 @@ impl Bench {
         let store = &self.home.shared.store;
         let mut kept = BTreeSet::new();
         for queue in self.home.queues.iter().flatten() {
-            let ready = queue.state.ready();
-            let waiting = ready.returned().chain(ready.fifo().front());
+            let ready = queue.kind.pageable();
+            let waiting = ready.returned().chain(ready.get(0));
             kept.extend(waiting.filter_map(|entry| match entry.rests {
                 Where::Store(id) => Some(id),
                 Where::Log(_) => None,
             }));
-            kept.extend(queue.state.checked_out().map(|out| out.message));
+            kept.extend(queue.kind.checked_out().filter_map(|out| match out.location {
+                Where::Store(id) => Some(id),
+                Where::Log(_) => None,
+            }));
         }
         let kept = kept.into_iter().filter(|id| store.is_resident(*id));
         let kept: usize = kept.map(|id| store.size_bytes(id)).sum();
@@ -628,7 +631,7 @@ impl Bench {
         assert!(self.lossy || self.model.values().all(|model| model.ready.is_empty()));
         assert!(self.unacked.is_empty() && self.getters.is_empty());
         for queue in self.home.queues.iter().flatten() {
-            assert_eq!(queue.state.ready_count() + queue.state.unacked_count(), 0);
+            assert_eq!(queue.kind.ready_count() + queue.kind.unacked_count(), 0);
             assert!(queue.pages.as_ref().is_none_or(|pages| pages.under_way == 0));
         }
         let store = &self.home.shared.store;

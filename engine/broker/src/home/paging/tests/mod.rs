@@ -60,7 +60,7 @@ fn a_message_on_disk_only_costs_8_bytes() {
         let absent = bench.home.shared.store.absent_messages();
         assert!(absent > 50_000, "{absent} of 60,000 on disk only");
         let queues = bench.home.queues.iter().flatten();
-        let queues = queues.map(|queue| queue.state.ready().fifo().memory_bytes());
+        let queues = queues.map(|queue| queue.kind.pageable().memory_bytes());
         let bytes = bench.home.shared.store.index_bytes() + queues.sum::<usize>();
         let most = 8 * absent + RESIDENT_INDEX_BYTES * resident;
         assert!(bytes <= most, "{bytes} bytes for {absent} messages, {resident} in memory");
@@ -170,7 +170,7 @@ fn a_get_waits_for_the_disk_and_ends_with_its_queue() {
     bench.get(0, false);
     bench.leave();
     bench.run_disk();
-    assert_eq!(bench.home.queues[0].as_ref().unwrap().state.unacked_count(), 0);
+    assert_eq!(bench.home.queues[0].as_ref().unwrap().kind.unacked_count(), 0);
     bench.wind_up();
     bench.expect_empty();
 }
