@@ -53,7 +53,7 @@ pub enum Step {
     CheckOut {
         /// The position of the first one.
         from: u64,
-        /// How many. So many wait.
+        /// How many; no more than wait.
         count: u64,
         /// Who has them then; `None` where nothing is to be acknowledged.
         holder: Option<Holder>,
@@ -71,7 +71,7 @@ pub enum Step {
     Drop {
         /// The position of the first one.
         from: u64,
-        /// How many. So many wait.
+        /// How many; no more than wait.
         count: u64,
     },
     /// Everything leaves: the end of the queue.

@@ -85,8 +85,8 @@ impl Kind {
         of_kind!(self, queue => queue.state().front_run())
     }
 
-    /// The next `count` messages leave: to a holder, which has to settle them, or for good, and then
-    /// `left` gets each. So many wait. Returns the holder's number of the first.
+    /// The next `count` messages leave: to a holder, which has to settle them, or for good, and
+    /// then `left` gets each. At least `count` wait. Returns the holder's number of the first.
     #[inline(always)]
     pub fn check_out(
         &mut self,
@@ -108,7 +108,7 @@ impl Kind {
         of_kind!(self, queue => queue.requeue(deliveries, at))
     }
 
-    /// The next `count` messages leave without being given out. So many wait.
+    /// The next `count` messages leave without being given out. At least `count` wait.
     pub fn drop_front(&mut self, count: u64, left: impl FnMut(u64, Where)) {
         of_kind!(self, queue => queue.drop_front(count, left));
     }
