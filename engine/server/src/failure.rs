@@ -8,8 +8,6 @@ use std::time::Duration;
 use leveret_ring::ProbeError;
 use thiserror::Error;
 
-use crate::config::ConfigError;
-
 /// `EX_CONFIG` of sysexits.h: restarting does not help until the host is changed.
 pub(crate) const EXIT_UNAVAILABLE: u8 = 78;
 
@@ -129,6 +127,38 @@ impl Failure {
             _ => 1,
         }
     }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+pub(crate) enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML, has a key that is no option, or a value of the wrong type.
+    #[error("invalid configuration {}: {reason}", path.display())]
+    Syntax {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why, several lines.
+        reason: String,
+    },
+    /// A value is outside of its limit.
+    #[error("option {option}: {reason}")]
+    Limit {
+        /// Which option.
+        option: &'static str,
+        /// What is allowed.
+        reason: String,
+    },
+    /// The values contradict each other.
+    #[error("{0}")]
+    Contradiction(String),
 }
 
 fn remedy(error: &io::Error, option: &str) -> String {

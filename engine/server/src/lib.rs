@@ -13,54 +13,33 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod acceptor;
-mod arrivals;
-mod banner;
-mod board;
 mod boot;
-mod check;
-mod cli;
 mod clock;
 mod config;
-mod control;
-mod cores;
-mod disk;
-mod driver;
+mod data;
 mod fail_point;
 mod failure;
 mod host;
 mod http;
 mod listeners;
 mod log;
-mod memory;
-mod metadata;
-mod metrics;
-mod monitor;
-mod notice;
-mod pages;
-mod placement;
-mod polling;
-mod recover;
-mod resources;
-mod shared;
-mod signal;
-mod snapshot;
-mod store;
+mod shard;
+mod shared_state;
 mod thread;
-mod top;
+mod watch;
 
 use std::process::ExitCode;
 
-use crate::cli::Command;
+use crate::boot::cli::Command;
 use crate::failure::Failure;
 
 /// Does what the command line says and returns how it ended; errors go to stderr.
 pub fn run() -> ExitCode {
-    let done = match cli::parse() {
+    let done = match boot::cli::parse() {
         Command::Serve(arguments) => boot::serve(&arguments),
-        Command::Check(arguments) => return ExitCode::from(check::run(&arguments)),
-        Command::Dump(arguments) => store::dump::run(&arguments),
-        Command::Top(arguments) => top::run(&arguments),
+        Command::Check(arguments) => return ExitCode::from(boot::check::run(&arguments)),
+        Command::Dump(arguments) => data::store::dump::run(&arguments),
+        Command::Top(arguments) => http::top::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

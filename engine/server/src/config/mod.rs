@@ -1,7 +1,8 @@
-//! The options of the broker: one table says name, default, limit and meaning of each.
+//! The options of the broker: name, default, limit and meaning of each.
 //!
-//! Order of precedence: command line, then the TOML file of `--config`, then the default. A key
-//! that is not in the table is an error, and so is a value outside of its limit.
+//! One table has them all. Order of precedence: command line, then the TOML file of `--config`,
+//! then the default. A key that is not in the table is an error, and so is a value outside of its
+//! limit.
 
 mod address;
 mod durability;
@@ -12,11 +13,11 @@ use std::path::{Path, PathBuf};
 use leveret_broker::settings::Settings;
 use leveret_ring::RingConfig;
 use serde::Deserialize;
-use thiserror::Error;
 
 pub(crate) use self::address::{Addresses, parse_address};
 pub(crate) use self::durability::Durability;
 use self::option::{Limit, OptionRow, Value};
+use crate::failure::ConfigError;
 
 /// Descriptors that are not client connections: listeners, rings, eventfds, HTTP, logs.
 const DESCRIPTORS_RESERVED: u64 = 256;
@@ -125,38 +126,6 @@ options! {
     log: String = "info".into(), Limit::Bytes(1, 1024),
         "What is logged to stderr: off, error, warn, info, debug or trace, also per target \
          (info,TARGET=LEVEL). `RabbitMQ`'s words for levels do too.";
-}
-
-/// Why a configuration is refused.
-#[derive(Debug, Error)]
-pub(crate) enum ConfigError {
-    /// The file cannot be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, has a key that is no option, or a value of the wrong type.
-    #[error("invalid configuration {}: {reason}", path.display())]
-    Syntax {
-        /// Which file.
-        path: PathBuf,
-        /// Where and why, several lines.
-        reason: String,
-    },
-    /// A value is outside of its limit.
-    #[error("option {option}: {reason}")]
-    Limit {
-        /// Which option.
-        option: &'static str,
-        /// What is allowed.
-        reason: String,
-    },
-    /// The values contradict each other.
-    #[error("{0}")]
-    Contradiction(String),
 }
 
 impl Config {

@@ -15,7 +15,9 @@ struct Crate {
     rooms: &'static [(&'static str, &'static str)],
 }
 
-const CRATES: [Crate; 1] = [Crate {
+const CRATES: [Crate; 2] = [BROKER, SERVER];
+
+const BROKER: Crate = Crate {
     folder: "engine/broker/src",
     rooms: &[
         ("storage", "Messages in memory and on disk, without an idea of the order of queues."),
@@ -29,7 +31,20 @@ const CRATES: [Crate; 1] = [Crate {
         ("client", "The reading halves: handshake, connection, channel."),
         ("shard", "The engine of one core, as a value that the driver holds."),
     ],
-}];
+};
+
+const SERVER: Crate = Crate {
+    folder: "engine/server/src",
+    rooms: &[
+        ("config", "The options of the broker: name, default, limit and meaning of each."),
+        ("data", "The data directory: shards' logs, metadata, and reading both at the start."),
+        ("shared_state", "What all threads of one broker share, none of it touched per message."),
+        ("watch", "Memory and disk space: limits, and the alarms that block publishers."),
+        ("shard", "The threads that drive the shards and the control state."),
+        ("http", "The HTTP thread: status, metrics, and `leveret top`, which asks it."),
+        ("boot", "The command line, and a broker from its configuration to its end."),
+    ],
+};
 
 #[test]
 fn each_room_uses_only_those_above_it() {

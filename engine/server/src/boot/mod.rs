@@ -1,0 +1,420 @@
+//! The command line, and a broker from its configuration to its end.
+//!
+//! ```text
+//!  probe ► bind ► threads make their rings ► all ready ► listen ► banner ► … signal … ► stop
+//! ```
+//! Whatever can fail because of the host fails before the banner, in words, and leaves nothing
+//! behind but the data directory.
+
+pub(crate) mod banner;
+pub(crate) mod check;
+pub(crate) mod cli;
+pub(crate) mod signal;
+
+use std::hash::{BuildHasher, Hasher};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use leveret_broker::control::Control;
+use leveret_broker::home::durability::Recovered;
+use leveret_broker::mesh::batch::Batch;
+use leveret_broker::routing::topology::Topology;
+use leveret_broker::settings::Settings;
+use leveret_broker::shard::control_member::ControlMember;
+use leveret_ring::{Endpoint, Features, Mesh, WakeTarget, Waker};
+use tracing::{debug, info, warn};
+
+use crate::boot::banner::Banner;
+use crate::boot::cli::ServeArguments;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::data::disk::Storage;
+use crate::data::disk::directory::DataDirectory;
+use crate::data::disk::files;
+use crate::data::disk::probe::{self, Findings};
+use crate::data::metadata::{Metadata, MetadataThread};
+use crate::data::recover::{Survivors, recover};
+use crate::fail_point;
+use crate::failure::Failure;
+use crate::http::responses::Pages;
+use crate::listeners::{Bound, Purpose, bind_all};
+use crate::shard::acceptor::ACCEPTING_SHARD;
+use crate::shard::cores::{self, CorePlan};
+use crate::shard::thread::{self, ShardSeat};
+use crate::shared_state::{Shared, Stage};
+use crate::thread::{Notice, Start};
+use crate::watch::memory::MemoryLimit;
+use crate::watch::monitor::{self, Monitor};
+use crate::{host, http, log};
+
+/// How long clients have to take leave: enough for a close handshake over a slow line, and less
+/// than the patience of those who stop services (systemd 90 s, containers 10 s before they kill).
+const STOP_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long the last commits of the logs may take: disks stand still for seconds, and what was
+/// acknowledged last is forgotten without them. With the rest less than the 90 s above; who kills
+/// sooner takes no more than we would by giving up.
+const CLOSE_PATIENCE: Duration = Duration::from_mins(1);
+
+/// How long the threads then have to give their rings back to the kernel.
+const QUIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the process lives on after a failure.
+const FAILURE_DELAY: Duration = Duration::from_millis(50);
+
+/// How long rings may take to be made; each takes milliseconds.
+const READY_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Runs the broker until it is asked to stop.
+pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
+    let config = arguments.configuration()?;
+    if arguments.print_config {
+        say(&config.to_toml());
+        return Ok(());
+    }
+    // `validate` has parsed the same filter.
+    let _ = log::start(&config.log);
+    fail_point::check();
+    let features = leveret_ring::probe()?;
+    let mut broker = Broker::start(&config)?;
+    let Some(listeners) = broker.open()? else {
+        return Ok(());
+    };
+    broker.announce(&config, &features, &listeners);
+    match broker.wait_for_end() {
+        Ending::Signal => broker.stop(),
+        Ending::Failure { thread, reason } => Err(failed(thread, reason)),
+    }
+}
+
+/// What was refused to publishers may leave; nothing else that is left can be trusted.
+fn failed(thread: String, reason: String) -> Failure {
+    std::thread::sleep(FAILURE_DELAY);
+    Failure::Thread { thread, reason }
+}
+
+/// A broker between its start and its end, as the main thread sees it.
+struct Broker {
+    shared: Arc<Shared>,
+    notices: Receiver<Notice>,
+    plan: CorePlan,
+    connections_max: u32,
+    /// Ours while the broker runs.
+    data: DataDirectory,
+    findings: Findings,
+    wakes: Arc<[WakeTarget]>,
+    /// Of the members of the mesh, by number, and of the monitor.
+    starts: Vec<Sender<Start>>,
+    amqp: Vec<Bound>,
+    http: Vec<Bound>,
+    pages: Option<Pages>,
+}
+
+/// What all threads are made from.
+struct Threads<'a> {
+    config: &'a Config,
+    plan: &'a CorePlan,
+    connections_max: u32,
+    storage: &'a Storage,
+    shared: &'a Arc<Shared>,
+    notices: &'a Sender<Notice>,
+    clock: Clock,
+}
+
+impl Threads<'_> {
+    fn monitor(&self, monitor: Monitor) -> Result<Sender<Start>, Failure> {
+        let (start, started) = mpsc::channel();
+        monitor::spawn(monitor, self.plan.cores.len(), self.notices, started)
+            .map_err(system("start the monitor thread"))?;
+        Ok(start)
+    }
+
+    /// The shards, and the thread that makes and removes their files.
+    fn shards(
+        &self,
+        logs: Vec<Recovered>,
+        endpoints: Vec<Endpoint<Batch>>,
+        settings: Settings,
+        topology: &Topology,
+    ) -> Result<Vec<Sender<Start>>, Failure> {
+        let shards = self.plan.cores.len();
+        // That thread ends when the last shard has dropped its end.
+        let (files, requests) = files::channel(shards);
+        files::spawn(self.storage.clone(), requests, self.notices)
+            .map_err(system("start the files thread"))?;
+        let settings = Arc::new(settings);
+        let spin_ns = u64::from(self.config.spin_us(self.plan.exclusive)) * 1_000;
+        let cores = self.plan.cores.iter().enumerate();
+        let mut starts = Vec::new();
+        for ((index, core), (log, endpoint)) in cores.zip(logs.into_iter().zip(endpoints)) {
+            let seat = ShardSeat {
+                index,
+                shards: shards as u16,
+                core: *core,
+                ring: self.config.ring(shards, self.connections_max),
+                settings: Arc::clone(&settings),
+                spin_ns,
+                storage: self.storage.clone(),
+                files: files.clone(),
+                log,
+                shared: Arc::clone(self.shared),
+                notices: self.notices.clone(),
+                clock: self.clock,
+            };
+            let (start, started) = mpsc::channel();
+            starts.push(start);
+            thread::spawn_shard(seat, endpoint, topology.clone(), started)
+                .map_err(system("start a shard's thread"))?;
+        }
+        Ok(starts)
+    }
+
+    fn control(
+        &self,
+        endpoint: Option<Endpoint<Batch>>,
+        control: Control,
+        metadata: Metadata,
+    ) -> Result<Sender<Start>, Failure> {
+        let (start, started) = mpsc::channel();
+        if let Some(endpoint) = endpoint {
+            let metadata = MetadataThread::start(metadata, self.notices)
+                .map_err(system("start the metadata thread"))?;
+            let member = ControlMember::of(control);
+            thread::spawn_control(endpoint, member, metadata, self.shared, self.notices, started)
+                .map_err(system("start the control thread"))?;
+        }
+        Ok(start)
+    }
+}
+
+/// Why the broker ends.
+enum Ending {
+    Signal,
+    Failure { thread: String, reason: String },
+}
+
+impl Broker {
+    /// Takes the addresses and makes all threads, which then wait to be let go.
+    fn start(config: &Config) -> Result<Self, Failure> {
+        let (sender, notices) = mpsc::channel();
+        signal::watch(sender.clone()).map_err(system("watch for signals"))?;
+        let plan = cores::plan(&leveret_ring::allowed_cores(), config.shards);
+        if !plan.exclusive {
+            warn!("more shards than cores: {}; this works and is slower", plan.describe());
+        }
+        let open_files = leveret_ring::raise_open_files_limit()
+            .map_err(system("read or raise the limit of open files"))?;
+        let connections_max = config.connections_max(open_files)?;
+        let (data, findings) = open_data_directory(config)?;
+        let storage = findings.storage(data.layout().clone(), config.durability);
+        let amqp = bind_all(&config.listen, Purpose::Amqp)?;
+        let mut http = bind_all(&config.http, Purpose::Http)?;
+        http.extend(bind_all(&config.metrics, Purpose::Metrics)?);
+
+        let shards = plan.cores.len();
+        let shared = Arc::new(Shared::new(shards, connections_max));
+        let clock = Clock::start();
+        let limit = MemoryLimit::find(config.memory_limit_bytes, shards, Path::new("/"));
+        let mut monitor = Monitor::new(config, &limit, Arc::clone(&shared));
+        monitor.look();
+        let settings = Settings {
+            store_memory_max_bytes: limit.store_bytes(shards),
+            ..config.settings(&host::name())
+        };
+        let mut endpoints = Mesh::new(shards + 1, usize::from(config.mesh_lane_batches));
+        let seed = seed();
+        let segment_bytes = config.log_segment_bytes;
+        let Survivors { control, metadata, logs } =
+            recover(data.layout().root(), &storage, shards as u16, segment_bytes, seed)?;
+        // The last member is the control state.
+        let control_endpoint = endpoints.pop();
+        let threads = Threads {
+            config,
+            plan: &plan,
+            connections_max,
+            storage: &storage,
+            shared: &shared,
+            notices: &sender,
+            clock,
+        };
+        let mut starts = threads.shards(logs, endpoints, settings, control.topology())?;
+        starts.push(threads.control(control_endpoint, control, metadata)?);
+        starts.push(threads.monitor(monitor)?);
+        let cluster_name = config.cluster_name(&host::name());
+        let pages = Some(Pages::new(clock, cluster_name, config.durability));
+        let wakes = Arc::from([]);
+        Ok(Self {
+            shared,
+            notices,
+            plan,
+            connections_max,
+            data,
+            findings,
+            wakes,
+            starts,
+            amqp,
+            http,
+            pages,
+        })
+    }
+
+    /// Lets the threads go and opens the addresses. `None` where a signal came first.
+    fn open(&mut self) -> Result<Option<Vec<(SocketAddr, Purpose)>>, Failure> {
+        let Some(wakes) = self.wait_until_ready()? else {
+            return Ok(None);
+        };
+        self.wakes = wakes;
+        let mut open = Vec::new();
+        let mut listen = |bounds: Vec<Bound>| -> Result<Vec<(TcpListener, Purpose)>, Failure> {
+            let listened = bounds.into_iter().map(|bound| {
+                open.push((bound.address, bound.purpose));
+                let purpose = bound.purpose;
+                Ok((bound.listen()?, purpose))
+            });
+            listened.collect()
+        };
+        let amqp = listen(std::mem::take(&mut self.amqp))?;
+        let http = listen(std::mem::take(&mut self.http))?;
+        let mut listeners: Vec<TcpListener> =
+            amqp.into_iter().map(|(listener, _)| listener).collect();
+        for (member, start) in self.starts.drain(..).enumerate() {
+            let accepts = member == ACCEPTING_SHARD;
+            let listeners = if accepts { std::mem::take(&mut listeners) } else { Vec::new() };
+            let wakes = Arc::clone(&self.wakes);
+            // A thread that is gone has left a notice, which ends the broker.
+            let _ = start.send(Start { wakes, listeners });
+        }
+        if let Some(pages) = self.pages.take() {
+            let shards = self.plan.cores.len();
+            let doorbells: Vec<Waker> =
+                self.wakes[..shards].iter().map(WakeTarget::waker).collect();
+            http::spawn(http, pages, doorbells, Arc::clone(&self.shared))
+                .map_err(system("start the HTTP thread"))?;
+        }
+        Ok(Some(open))
+    }
+
+    fn wait_until_ready(&self) -> Result<Option<Arc<[WakeTarget]>>, Failure> {
+        let mut wakes: Vec<Option<WakeTarget>> = vec![None; self.plan.cores.len() + 1];
+        while wakes.iter().any(Option::is_none) {
+            match self.notices.recv_timeout(READY_PATIENCE) {
+                Ok(Notice::Ready { member, wake }) => wakes[member] = Some(wake),
+                Ok(Notice::Failed { thread, reason }) => {
+                    return Err(Failure::Thread { thread, reason });
+                }
+                Ok(Notice::Signal { .. }) => return Ok(None),
+                Ok(Notice::Stopped | Notice::Closed | Notice::Ended) => {}
+                Err(_) => {
+                    let reason = "its ring was not ready in time".to_owned();
+                    return Err(Failure::Thread { thread: "a shard".to_owned(), reason });
+                }
+            }
+        }
+        Ok(Some(wakes.into_iter().flatten().collect()))
+    }
+
+    fn announce(&self, config: &Config, features: &Features, listeners: &[(SocketAddr, Purpose)]) {
+        let data_dir = self.data.layout().root();
+        let absolute = std::path::absolute(data_dir);
+        let banner = Banner {
+            features,
+            shards: self.plan.describe(),
+            listeners,
+            connections_max: self.connections_max,
+            data_dir: absolute.as_deref().unwrap_or(data_dir),
+            durability: self.findings.describe(config.durability),
+            warnings: &self.findings.warnings(config.durability),
+        };
+        say(&banner.to_string());
+    }
+
+    fn wait_for_end(&self) -> Ending {
+        loop {
+            match self.notices.recv() {
+                Ok(Notice::Signal { name }) => {
+                    info!("{name}: stopping; a second one ends the broker at once");
+                    return Ending::Signal;
+                }
+                Ok(Notice::Failed { thread, reason }) => return Ending::Failure { thread, reason },
+                Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Closed | Notice::Ended) => {}
+                Err(_) => {
+                    let thread = "every thread".to_owned();
+                    return Ending::Failure { thread, reason: "is gone".to_owned() };
+                }
+            }
+        }
+    }
+
+    /// Closes the listeners, takes leave of clients, ends the logs and the threads, all in bounded
+    /// time. An error where a log has no end in order.
+    fn stop(&self) -> Result<(), Failure> {
+        let shards = self.plan.cores.len();
+        self.shared.enter(Stage::Stopping, &self.wakes);
+        let stopped =
+            self.count_notices(shards, STOP_PATIENCE, |notice| matches!(notice, Notice::Stopped))?;
+        if stopped < shards {
+            let left: u32 = self.shared.placement.counts().iter().sum();
+            warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
+        }
+        self.shared.enter(Stage::Closing, &self.wakes);
+        let closed =
+            self.count_notices(shards, CLOSE_PATIENCE, |notice| matches!(notice, Notice::Closed))?;
+        if closed < shards {
+            return Err(Failure::DiskStandsStill { waited: CLOSE_PATIENCE });
+        }
+        self.shared.enter(Stage::Quitting, &self.wakes);
+        // The control thread, the monitor, the files thread and the metadata thread end too.
+        self.count_notices(shards + 4, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended))?;
+        info!("stopped");
+        Ok(())
+    }
+
+    /// Waits for `wanted` notices, `patience` long; returns how many came. A thread that fails
+    /// meanwhile is the end.
+    fn count_notices(
+        &self,
+        wanted: usize,
+        patience: Duration,
+        counts: impl Fn(&Notice) -> bool,
+    ) -> Result<usize, Failure> {
+        let deadline = Instant::now() + patience;
+        let mut seen = 0;
+        while seen < wanted {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.notices.recv_timeout(left) {
+                Ok(notice) if counts(&notice) => seen += 1,
+                Ok(Notice::Failed { thread, reason }) => return Err(failed(thread, reason)),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(seen)
+    }
+}
+
+fn open_data_directory(config: &Config) -> Result<(DataDirectory, Findings), Failure> {
+    let data = DataDirectory::open(&config.data_dir)?;
+    let failure = |source| Failure::DataDirectory { path: config.data_dir.clone(), source };
+    let findings = probe::probe(data.layout().root()).map_err(failure)?;
+    findings.details().iter().for_each(|detail| debug!("{detail}"));
+    Ok((data, findings))
+}
+
+/// Writes to stdout. Not by `print!`, which panics where nobody reads.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Different in each run, so that clients cannot aim their names at one bucket of a hash table.
+fn seed() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> Failure {
+    move |source| Failure::System { what, source }
+}

@@ -1,0 +1,185 @@
+//! The thread for what a ring cannot do without blocking its shard: making, opening and removing
+//! segment files. One for the whole broker, so that laying out files takes one disk write at a time
+//! from the commits.
+//!
+//! ```text
+//!  shard ── Request ──► channel ──► files ── Answer ──► the shard's letter box, and its waker
+//! ```
+//! Opening is asked for by reads that somebody waits for, so it passes everything else.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
+
+use crossbeam_queue::ArrayQueue;
+use leveret_broker::storage::log::operation::DiskError;
+use leveret_ring::Waker;
+use tracing::warn;
+
+use super::Storage;
+use super::segment::{self, SegmentId};
+use crate::thread::{self, Notice};
+
+/// Requests of one shard under way; more wait with the shard. A log prepares one segment ahead and
+/// removes those that are empty, and nothing is gained by having the disk do more at once.
+const REQUESTS_PER_SHARD_MAX: usize = 16;
+
+/// Something to be done with a segment's file.
+#[derive(Debug)]
+pub(crate) enum Work {
+    Prepare { segment: u32, size_bytes: u32, recycled: Option<u32> },
+    Open { segment: u32 },
+    Remove { segment: u32, damaged: bool },
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Prepared { segment: u32, result: Result<Arc<File>, DiskError> },
+    Opened { segment: u32, result: Result<Arc<File>, DiskError> },
+    Removed { segment: u32, gone: bool },
+}
+
+/// What shards send to the thread.
+#[derive(Debug)]
+pub(crate) struct Request {
+    letter_box: Arc<LetterBox>,
+    work: Work,
+}
+
+/// Where a shard finds its answers.
+#[derive(Debug)]
+struct LetterBox {
+    shard: u16,
+    answers: ArrayQueue<Answer>,
+    waker: Waker,
+}
+
+/// The channel to the thread, with room for all that `shards` shards may have under way.
+pub(crate) fn channel(shards: usize) -> (SyncSender<Request>, Receiver<Request>) {
+    sync_channel(REQUESTS_PER_SHARD_MAX * shards)
+}
+
+/// The shard's end.
+#[derive(Debug)]
+pub(crate) struct FilesLink {
+    requests: SyncSender<Request>,
+    letter_box: Arc<LetterBox>,
+    under_way: usize,
+    /// At most one per segment of the log.
+    waiting: VecDeque<Work>,
+}
+
+impl FilesLink {
+    /// For one shard, whose ring `waker` wakes.
+    pub(crate) fn new(shard: u16, requests: SyncSender<Request>, waker: Waker) -> Self {
+        let answers = ArrayQueue::new(REQUESTS_PER_SHARD_MAX);
+        let letter_box = Arc::new(LetterBox { shard, answers, waker });
+        Self { requests, letter_box, under_way: 0, waiting: VecDeque::new() }
+    }
+
+    /// Asks for work; one answer follows.
+    pub(crate) fn ask(&mut self, work: Work) {
+        self.waiting.push_back(work);
+        self.send();
+    }
+
+    /// The next answer.
+    pub(crate) fn answer(&mut self) -> Option<Answer> {
+        let answer = self.letter_box.answers.pop()?;
+        self.under_way -= 1;
+        self.send();
+        Some(answer)
+    }
+
+    fn send(&mut self) {
+        while self.under_way < REQUESTS_PER_SHARD_MAX
+            && let Some(work) = self.waiting.pop_front()
+        {
+            let request = Request { letter_box: Arc::clone(&self.letter_box), work };
+            self.under_way += 1;
+            // There is room for all that is under way. It fails only where the thread is gone,
+            // which ends the broker by its notice.
+            let _ = self.requests.try_send(request);
+        }
+    }
+}
+
+/// Starts the files thread, which ends after the last shard.
+pub(crate) fn spawn(
+    storage: Storage,
+    requests: Receiver<Request>,
+    notices: &Sender<Notice>,
+) -> io::Result<()> {
+    thread::spawn("files".to_owned(), notices.clone(), move || {
+        run(&storage, &requests);
+        Ok::<(), Infallible>(())
+    })
+}
+
+/// The thread's body; ends when all shards have, after what they asked for last.
+pub(crate) fn run(storage: &Storage, requests: &Receiver<Request>) {
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            match requests.recv() {
+                Ok(request) => sort(storage, request, &mut waiting),
+                Err(_) => return,
+            }
+        }
+        take_waiting(storage, requests, &mut waiting);
+        if let Some(request) = waiting.pop_front() {
+            let between = &mut || take_waiting(storage, requests, &mut waiting);
+            carry_out(storage, request, between);
+        }
+    }
+}
+
+/// Serves what is urgent of what has come meanwhile.
+fn take_waiting(storage: &Storage, requests: &Receiver<Request>, waiting: &mut VecDeque<Request>) {
+    while let Ok(request) = requests.try_recv() {
+        sort(storage, request, waiting);
+    }
+}
+
+fn sort(storage: &Storage, request: Request, waiting: &mut VecDeque<Request>) {
+    match request.work {
+        Work::Open { .. } => carry_out(storage, request, &mut || {}),
+        _ => waiting.push_back(request),
+    }
+}
+
+fn carry_out(storage: &Storage, request: Request, between: &mut dyn FnMut()) {
+    let Request { letter_box, work } = request;
+    let id = |segment| SegmentId { shard: letter_box.shard, segment };
+    let answer = match work {
+        Work::Prepare { segment, size_bytes, recycled } => {
+            let made = segment::prepare(storage, id(segment), size_bytes, recycled, between);
+            Answer::Prepared { segment, result: made.map(Arc::new) }
+        }
+        Work::Open { segment } => {
+            let result = segment::open(storage, id(segment)).map(Arc::new);
+            Answer::Opened { segment, result }
+        }
+        Work::Remove { segment, damaged } => {
+            Answer::Removed { segment, gone: remove(storage, id(segment), damaged) }
+        }
+    };
+    let delivered = letter_box.answers.push(answer).is_ok();
+    assert!(delivered, "a shard has no more under way than its letter box holds");
+    letter_box.waker.wake();
+}
+
+/// Removes a segment durably. Where it cannot, it says why: what stays costs only space.
+pub(crate) fn remove(storage: &Storage, id: SegmentId, damaged: bool) -> bool {
+    let removed = segment::remove(storage, id, damaged);
+    if let Err(error) = &removed {
+        let path = storage.layout.segment(id.shard, id.segment);
+        let what = if damaged { "move to quarantine" } else { "remove" };
+        warn!("cannot {what} {}: {error}; it is left there and takes space", path.display());
+    }
+    removed.is_ok()
+}

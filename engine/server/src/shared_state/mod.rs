@@ -1,0 +1,111 @@
+//! What all threads of one broker share, none of it touched per message.
+
+pub(crate) mod connection_placement;
+pub(crate) mod resources;
+pub(crate) mod shard_reports;
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use leveret_ring::{WakeTarget, Waker};
+
+use self::connection_placement::Placement;
+use self::resources::Resources;
+use self::shard_reports::Board;
+
+/// How far the broker is from its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// At work.
+    Running,
+    /// No new connections; those that are there are told to go.
+    Stopping,
+    /// All connections are gone: logs are ended in order.
+    Closing,
+    /// Threads end now.
+    Quitting,
+}
+
+/// Shared state. Whoever changes it wakes whom it concerns, so that nobody has to poll it.
+pub(crate) struct Shared {
+    stage: AtomicU8,
+    /// For those that sleep without a ring: see [`Shared::rest`].
+    entered: (Mutex<()>, Condvar),
+    /// Where connections go.
+    pub(crate) placement: Placement,
+    /// What shards report.
+    pub(crate) board: Board,
+    /// What is used, and what runs out.
+    pub(crate) resources: Resources,
+}
+
+impl Shared {
+    /// For `shards` shards that together serve at most `connections_max` connections.
+    pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
+        Self {
+            stage: AtomicU8::new(Stage::Running as u8),
+            entered: (Mutex::new(()), Condvar::new()),
+            placement: Placement::new(shards, connections_max),
+            board: Board::new(shards),
+            resources: Resources::new(shards),
+        }
+    }
+
+    /// The present stage.
+    pub(crate) fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::Acquire) {
+            0 => Stage::Running,
+            1 => Stage::Stopping,
+            2 => Stage::Closing,
+            _ => Stage::Quitting,
+        }
+    }
+
+    /// Enters a stage and tells everybody; stages are never left backwards.
+    pub(crate) fn enter(&self, stage: Stage, wakes: &[WakeTarget]) {
+        self.stage.fetch_max(stage as u8, Ordering::AcqRel);
+        wakes.iter().map(WakeTarget::waker).for_each(|waker: Waker| waker.wake());
+        let (guard, entered) = &self.entered;
+        // Taken, so that nobody is between looking at the stage and going to sleep.
+        drop(guard.lock().unwrap_or_else(PoisonError::into_inner));
+        entered.notify_all();
+    }
+
+    /// Sleeps as long as told, but not beyond [`Stage::Quitting`]; false when that has come.
+    pub(crate) fn rest(&self, time: Duration) -> bool {
+        let (guard, entered) = &self.entered;
+        let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
+        let goes_on = |(): &mut ()| self.stage() != Stage::Quitting;
+        // Poisoned or not: the lock guards nothing.
+        drop(entered.wait_timeout_while(guard, time, goes_on));
+        self.stage() != Stage::Quitting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stages_only_go_on() {
+        let shared = Shared::new(1, 1);
+        assert_eq!(shared.stage(), Stage::Running);
+        shared.enter(Stage::Quitting, &[]);
+        shared.enter(Stage::Stopping, &[]);
+        assert_eq!(shared.stage(), Stage::Quitting);
+    }
+
+    #[test]
+    fn who_rests_is_called_when_the_broker_quits() {
+        let shared = Shared::new(1, 1);
+        assert!(shared.rest(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            let resting = scope.spawn(|| shared.rest(Duration::MAX));
+            shared.enter(Stage::Stopping, &[]);
+            shared.enter(Stage::Quitting, &[]);
+            assert!(!resting.join().unwrap());
+        });
+    }
+}
