@@ -85,22 +85,25 @@ mod armed {
 
     use super::{Fault, Site};
 
-    static DEATHS: LazyLock<Vec<Death>> = LazyLock::new(|| from_env("LEVERET_FAIL_POINT", death));
-    static FAULTS: LazyLock<Vec<Injury>> = LazyLock::new(|| from_env("LEVERET_FAIL_DISK", injury));
+    static KILL_POINTS: LazyLock<Vec<KillPoint>> =
+        LazyLock::new(|| from_env("LEVERET_FAIL_POINT", kill_point));
+    static DISK_FAULTS: LazyLock<Vec<DiskFault>> =
+        LazyLock::new(|| from_env("LEVERET_FAIL_DISK", disk_fault));
     static DELAYS: LazyLock<Vec<Delay>> = LazyLock::new(|| from_env("LEVERET_SLOW_DISK", delay));
     static COMMITS: AtomicU64 = AtomicU64::new(0);
 
     /// Ends the process where something of this was asked for in words that mean nothing.
     pub(crate) fn check() {
-        LazyLock::force(&DEATHS);
-        LazyLock::force(&FAULTS);
+        LazyLock::force(&KILL_POINTS);
+        LazyLock::force(&DISK_FAULTS);
         LazyLock::force(&DELAYS);
     }
 
     /// A place where a test may have the process die.
     pub(crate) fn reach(name: &'static str) {
-        let here = |death: &&Death| death.name == name && death.countdown.is_over();
-        if DEATHS.iter().any(|death| here(&death)) {
+        let here =
+            |kill_point: &&KillPoint| kill_point.name == name && kill_point.countdown.is_over();
+        if KILL_POINTS.iter().any(|kill_point| here(&kill_point)) {
             let _ = kill(Pid::this(), Signal::SIGKILL);
             // The signal may find another thread first; this one goes no further.
             loop {
@@ -111,8 +114,8 @@ mod armed {
 
     /// How this operation shall fail.
     pub(crate) fn fault(site: Site) -> Option<Fault> {
-        let mut here = FAULTS.iter().filter(|injury| injury.site == site);
-        here.find_map(|injury| injury.countdown.is_over().then_some(injury.fault))
+        let mut here = DISK_FAULTS.iter().filter(|disk_fault| disk_fault.site == site);
+        here.find_map(|disk_fault| disk_fault.countdown.is_over().then_some(disk_fault.fault))
     }
 
     /// By how much to report this commit late.
@@ -135,13 +138,13 @@ mod armed {
         }
     }
 
-    struct Death {
+    struct KillPoint {
         name: String,
         countdown: Countdown,
     }
 
     #[derive(Debug)]
-    struct Injury {
+    struct DiskFault {
         site: Site,
         fault: Fault,
         countdown: Countdown,
@@ -185,12 +188,12 @@ mod armed {
         Some(Countdown { at, seen: AtomicU64::new(0) })
     }
 
-    fn death(entry: &str) -> Option<Death> {
+    fn kill_point(entry: &str) -> Option<KillPoint> {
         let (name, at) = entry.split_once(':').unwrap_or((entry, "1"));
-        Some(Death { name: name.to_owned(), countdown: countdown(at)? })
+        Some(KillPoint { name: name.to_owned(), countdown: countdown(at)? })
     }
 
-    fn injury(entry: &str) -> Option<Injury> {
+    fn disk_fault(entry: &str) -> Option<DiskFault> {
         let mut parts = entry.split(':');
         let site = match parts.next()? {
             "commit" => Site::Commit,
@@ -207,7 +210,7 @@ mod armed {
             "short" if site == Site::Commit => Fault::Short,
             _ => return None,
         };
-        parts.next().is_none().then_some(Injury { site, fault, countdown })
+        parts.next().is_none().then_some(DiskFault { site, fault, countdown })
     }
 
     fn delay(entry: &str) -> Option<Delay> {
@@ -226,14 +229,14 @@ mod armed {
 
         #[test]
         fn entries_say_where_when_and_how() {
-            let third = death("after-commit:3").unwrap();
+            let third = kill_point("after-commit:3").unwrap();
             assert_eq!(third.name, "after-commit");
             let over: Vec<bool> = (0..5).map(|_| third.countdown.is_over()).collect();
             assert_eq!(over, [false, false, true, false, false]);
-            assert!(death("before-commit").unwrap().countdown.is_over());
-            let short = injury("commit:2:short").unwrap();
+            assert!(kill_point("before-commit").unwrap().countdown.is_over());
+            let short = disk_fault("commit:2:short").unwrap();
             assert_eq!((short.site, short.fault), (Site::Commit, Fault::Short));
-            let full = injury("prepare:1:ENOSPC").unwrap();
+            let full = disk_fault("prepare:1:ENOSPC").unwrap();
             assert_eq!((full.site, full.fault), (Site::Prepare, Fault::Error(Errno::ENOSPC)));
             assert_eq!(delay("30000@7"), Some(Delay::Stall { stall_ms: 30_000, at: 7 }));
             let between = delay("5..9").unwrap();
@@ -244,9 +247,9 @@ mod armed {
 
         #[test]
         fn mistakes_are_not_overlooked() {
-            assert!(["x:0", "x:one", "x:"].iter().all(|entry| death(entry).is_none()));
+            assert!(["x:0", "x:one", "x:"].iter().all(|entry| kill_point(entry).is_none()));
             for entry in ["read:1:short", "read:1", "write:1:EIO", "read:1:EIO:2", "read:0:EIO"] {
-                assert!(injury(entry).is_none(), "{entry}");
+                assert!(disk_fault(entry).is_none(), "{entry}");
             }
             assert!(["9..5", "5", "5@0", "a@1"].iter().all(|entry| delay(entry).is_none()));
         }

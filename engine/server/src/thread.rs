@@ -11,7 +11,7 @@ use leveret_ring::WakeTarget;
 
 /// News for the main thread.
 #[derive(Debug)]
-pub(crate) enum Notice {
+pub(crate) enum ThreadEvent {
     /// A member of the mesh has its ring and waits for the start.
     Ready {
         /// Which member.
@@ -50,10 +50,10 @@ pub(crate) struct Start {
 /// Starts a thread of which notice is given when it ends.
 pub(crate) fn spawn<E: Display>(
     name: String,
-    notices: Sender<Notice>,
+    thread_events: Sender<ThreadEvent>,
     body: impl FnOnce() -> Result<(), E> + Send + 'static,
 ) -> io::Result<()> {
-    let end = End { thread: name.clone(), notices, notice: None };
+    let end = End { thread: name.clone(), thread_events, event: None };
     Builder::new().name(name).spawn(move || end.after(body))?;
     Ok(())
 }
@@ -61,27 +61,29 @@ pub(crate) fn spawn<E: Display>(
 /// Gives notice of a thread's end, by panic too.
 struct End {
     thread: String,
-    notices: Sender<Notice>,
-    notice: Option<Notice>,
+    thread_events: Sender<ThreadEvent>,
+    event: Option<ThreadEvent>,
 }
 
 impl End {
     fn after<E: Display>(mut self, body: impl FnOnce() -> Result<(), E>) {
-        self.notice = Some(match body() {
-            Ok(()) => Notice::Ended,
-            Err(error) => Notice::Failed { thread: self.thread.clone(), reason: error.to_string() },
+        self.event = Some(match body() {
+            Ok(()) => ThreadEvent::Ended,
+            Err(error) => {
+                ThreadEvent::Failed { thread: self.thread.clone(), reason: error.to_string() }
+            }
         });
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        let notice = self.notice.take().unwrap_or_else(|| Notice::Failed {
+        let event = self.event.take().unwrap_or_else(|| ThreadEvent::Failed {
             thread: std::mem::take(&mut self.thread),
             reason: "it panicked; this is a bug, please report the lines above".to_owned(),
         });
         // Nobody listens only where the process is ending.
-        let _ = self.notices.send(notice);
+        let _ = self.thread_events.send(event);
     }
 }
 
@@ -93,19 +95,21 @@ mod tests {
 
     use super::*;
 
-    fn last_words(body: impl FnOnce() -> Result<(), RingError> + Send + 'static) -> Notice {
+    fn last_words(body: impl FnOnce() -> Result<(), RingError> + Send + 'static) -> ThreadEvent {
         let (sender, receiver) = mpsc::channel();
         spawn("test".to_owned(), sender, body).unwrap();
         receiver.recv().unwrap()
     }
 
     #[test]
-    fn every_end_is_noticed() {
-        assert!(matches!(last_words(|| Ok(())), Notice::Ended));
+    fn every_end_is_reported() {
+        assert!(matches!(last_words(|| Ok(())), ThreadEvent::Ended));
         let failed = last_words(|| Err(RingError::Pin { core: 99 }));
-        assert!(matches!(failed, Notice::Failed { thread, reason }
+        assert!(matches!(failed, ThreadEvent::Failed { thread, reason }
             if thread == "test" && reason.contains("core 99")));
         let panicked = last_words(|| std::panic::resume_unwind(Box::new("no output")));
-        assert!(matches!(panicked, Notice::Failed { reason, .. } if reason.contains("panicked")));
+        assert!(
+            matches!(panicked, ThreadEvent::Failed { reason, .. } if reason.contains("panicked"))
+        );
     }
 }

@@ -37,16 +37,16 @@ use crate::data::disk::directory::DataDirectory;
 use crate::data::disk::files;
 use crate::data::disk::probe::{self, Findings};
 use crate::data::metadata::{Metadata, MetadataThread};
-use crate::data::recover::{Survivors, recover};
+use crate::data::recover::{RecoveredData, recover};
 use crate::fail_point;
 use crate::failure::Failure;
-use crate::http::responses::Pages;
+use crate::http::responses::Responses;
 use crate::listeners::{Bound, Purpose, bind_all};
 use crate::shard::acceptor::ACCEPTING_SHARD;
 use crate::shard::cores::{self, CorePlan};
-use crate::shard::thread::{self, ShardSeat};
-use crate::shared_state::{Shared, Stage};
-use crate::thread::{Notice, Start};
+use crate::shard::thread::{self, ShardParts};
+use crate::shared_state::{SharedState, Stage};
+use crate::thread::{Start, ThreadEvent};
 use crate::watch::memory::MemoryLimit;
 use crate::watch::monitor::{self, Monitor};
 use crate::{host, http, log};
@@ -99,8 +99,8 @@ fn failed(thread: String, reason: String) -> Failure {
 
 /// A broker between its start and its end, as the main thread sees it.
 struct Broker {
-    shared: Arc<Shared>,
-    notices: Receiver<Notice>,
+    shared: Arc<SharedState>,
+    thread_events: Receiver<ThreadEvent>,
     plan: CorePlan,
     connections_max: u32,
     /// Ours while the broker runs.
@@ -111,7 +111,7 @@ struct Broker {
     starts: Vec<Sender<Start>>,
     amqp: Vec<Bound>,
     http: Vec<Bound>,
-    pages: Option<Pages>,
+    responses: Option<Responses>,
 }
 
 /// What all threads are made from.
@@ -120,15 +120,15 @@ struct Threads<'a> {
     plan: &'a CorePlan,
     connections_max: u32,
     storage: &'a Storage,
-    shared: &'a Arc<Shared>,
-    notices: &'a Sender<Notice>,
+    shared: &'a Arc<SharedState>,
+    thread_events: &'a Sender<ThreadEvent>,
     clock: Clock,
 }
 
 impl Threads<'_> {
     fn monitor(&self, monitor: Monitor) -> Result<Sender<Start>, Failure> {
         let (start, started) = mpsc::channel();
-        monitor::spawn(monitor, self.plan.cores.len(), self.notices, started)
+        monitor::spawn(monitor, self.plan.cores.len(), self.thread_events, started)
             .map_err(system("start the monitor thread"))?;
         Ok(start)
     }
@@ -144,14 +144,14 @@ impl Threads<'_> {
         let shards = self.plan.cores.len();
         // That thread ends when the last shard has dropped its end.
         let (files, requests) = files::channel(shards);
-        files::spawn(self.storage.clone(), requests, self.notices)
+        files::spawn(self.storage.clone(), requests, self.thread_events)
             .map_err(system("start the files thread"))?;
         let settings = Arc::new(settings);
         let spin_ns = u64::from(self.config.spin_us(self.plan.exclusive)) * 1_000;
         let cores = self.plan.cores.iter().enumerate();
         let mut starts = Vec::new();
         for ((index, core), (log, endpoint)) in cores.zip(logs.into_iter().zip(endpoints)) {
-            let seat = ShardSeat {
+            let parts = ShardParts {
                 index,
                 shards: shards as u16,
                 core: *core,
@@ -162,12 +162,12 @@ impl Threads<'_> {
                 files: files.clone(),
                 log,
                 shared: Arc::clone(self.shared),
-                notices: self.notices.clone(),
+                thread_events: self.thread_events.clone(),
                 clock: self.clock,
             };
             let (start, started) = mpsc::channel();
             starts.push(start);
-            thread::spawn_shard(seat, endpoint, topology.clone(), started)
+            thread::spawn_shard(parts, endpoint, topology.clone(), started)
                 .map_err(system("start a shard's thread"))?;
         }
         Ok(starts)
@@ -181,11 +181,18 @@ impl Threads<'_> {
     ) -> Result<Sender<Start>, Failure> {
         let (start, started) = mpsc::channel();
         if let Some(endpoint) = endpoint {
-            let metadata = MetadataThread::start(metadata, self.notices)
+            let metadata = MetadataThread::start(metadata, self.thread_events)
                 .map_err(system("start the metadata thread"))?;
             let member = ControlMember::of(control);
-            thread::spawn_control(endpoint, member, metadata, self.shared, self.notices, started)
-                .map_err(system("start the control thread"))?;
+            thread::spawn_control(
+                endpoint,
+                member,
+                metadata,
+                self.shared,
+                self.thread_events,
+                started,
+            )
+            .map_err(system("start the control thread"))?;
         }
         Ok(start)
     }
@@ -200,7 +207,7 @@ enum Ending {
 impl Broker {
     /// Takes the addresses and makes all threads, which then wait to be let go.
     fn start(config: &Config) -> Result<Self, Failure> {
-        let (sender, notices) = mpsc::channel();
+        let (sender, thread_events) = mpsc::channel();
         signal::watch(sender.clone()).map_err(system("watch for signals"))?;
         let plan = cores::plan(&leveret_ring::allowed_cores(), config.shards);
         if !plan.exclusive {
@@ -216,7 +223,7 @@ impl Broker {
         http.extend(bind_all(&config.metrics, Purpose::Metrics)?);
 
         let shards = plan.cores.len();
-        let shared = Arc::new(Shared::new(shards, connections_max));
+        let shared = Arc::new(SharedState::new(shards, connections_max));
         let clock = Clock::start();
         let limit = MemoryLimit::find(config.memory_limit_bytes, shards, Path::new("/"));
         let mut monitor = Monitor::new(config, &limit, Arc::clone(&shared));
@@ -228,7 +235,7 @@ impl Broker {
         let mut endpoints = Mesh::new(shards + 1, usize::from(config.mesh_lane_batches));
         let seed = seed();
         let segment_bytes = config.log_segment_bytes;
-        let Survivors { control, metadata, logs } =
+        let RecoveredData { control, metadata, logs } =
             recover(data.layout().root(), &storage, shards as u16, segment_bytes, seed)?;
         // The last member is the control state.
         let control_endpoint = endpoints.pop();
@@ -238,18 +245,18 @@ impl Broker {
             connections_max,
             storage: &storage,
             shared: &shared,
-            notices: &sender,
+            thread_events: &sender,
             clock,
         };
         let mut starts = threads.shards(logs, endpoints, settings, control.topology())?;
         starts.push(threads.control(control_endpoint, control, metadata)?);
         starts.push(threads.monitor(monitor)?);
         let cluster_name = config.cluster_name(&host::name());
-        let pages = Some(Pages::new(clock, cluster_name, config.durability));
+        let responses = Some(Responses::new(clock, cluster_name, config.durability));
         let wakes = Arc::from([]);
         Ok(Self {
             shared,
-            notices,
+            thread_events,
             plan,
             connections_max,
             data,
@@ -258,7 +265,7 @@ impl Broker {
             starts,
             amqp,
             http,
-            pages,
+            responses,
         })
     }
 
@@ -288,11 +295,10 @@ impl Broker {
             // A thread that is gone has left a notice, which ends the broker.
             let _ = start.send(Start { wakes, listeners });
         }
-        if let Some(pages) = self.pages.take() {
+        if let Some(responses) = self.responses.take() {
             let shards = self.plan.cores.len();
-            let doorbells: Vec<Waker> =
-                self.wakes[..shards].iter().map(WakeTarget::waker).collect();
-            http::spawn(http, pages, doorbells, Arc::clone(&self.shared))
+            let wakers: Vec<Waker> = self.wakes[..shards].iter().map(WakeTarget::waker).collect();
+            http::spawn(http, responses, wakers, Arc::clone(&self.shared))
                 .map_err(system("start the HTTP thread"))?;
         }
         Ok(Some(open))
@@ -301,13 +307,13 @@ impl Broker {
     fn wait_until_ready(&self) -> Result<Option<Arc<[WakeTarget]>>, Failure> {
         let mut wakes: Vec<Option<WakeTarget>> = vec![None; self.plan.cores.len() + 1];
         while wakes.iter().any(Option::is_none) {
-            match self.notices.recv_timeout(READY_PATIENCE) {
-                Ok(Notice::Ready { member, wake }) => wakes[member] = Some(wake),
-                Ok(Notice::Failed { thread, reason }) => {
+            match self.thread_events.recv_timeout(READY_PATIENCE) {
+                Ok(ThreadEvent::Ready { member, wake }) => wakes[member] = Some(wake),
+                Ok(ThreadEvent::Failed { thread, reason }) => {
                     return Err(Failure::Thread { thread, reason });
                 }
-                Ok(Notice::Signal { .. }) => return Ok(None),
-                Ok(Notice::Stopped | Notice::Closed | Notice::Ended) => {}
+                Ok(ThreadEvent::Signal { .. }) => return Ok(None),
+                Ok(ThreadEvent::Stopped | ThreadEvent::Closed | ThreadEvent::Ended) => {}
                 Err(_) => {
                     let reason = "its ring was not ready in time".to_owned();
                     return Err(Failure::Thread { thread: "a shard".to_owned(), reason });
@@ -334,13 +340,20 @@ impl Broker {
 
     fn wait_for_end(&self) -> Ending {
         loop {
-            match self.notices.recv() {
-                Ok(Notice::Signal { name }) => {
+            match self.thread_events.recv() {
+                Ok(ThreadEvent::Signal { name }) => {
                     info!("{name}: stopping; a second one ends the broker at once");
                     return Ending::Signal;
                 }
-                Ok(Notice::Failed { thread, reason }) => return Ending::Failure { thread, reason },
-                Ok(Notice::Ready { .. } | Notice::Stopped | Notice::Closed | Notice::Ended) => {}
+                Ok(ThreadEvent::Failed { thread, reason }) => {
+                    return Ending::Failure { thread, reason };
+                }
+                Ok(
+                    ThreadEvent::Ready { .. }
+                    | ThreadEvent::Stopped
+                    | ThreadEvent::Closed
+                    | ThreadEvent::Ended,
+                ) => {}
                 Err(_) => {
                     let thread = "every thread".to_owned();
                     return Ending::Failure { thread, reason: "is gone".to_owned() };
@@ -354,40 +367,40 @@ impl Broker {
     fn stop(&self) -> Result<(), Failure> {
         let shards = self.plan.cores.len();
         self.shared.enter(Stage::Stopping, &self.wakes);
-        let stopped =
-            self.count_notices(shards, STOP_PATIENCE, |notice| matches!(notice, Notice::Stopped))?;
+        let stopped = self
+            .count_events(shards, STOP_PATIENCE, |event| matches!(event, ThreadEvent::Stopped))?;
         if stopped < shards {
             let left: u32 = self.shared.placement.counts().iter().sum();
             warn!("{left} clients did not take leave within {} s", STOP_PATIENCE.as_secs());
         }
         self.shared.enter(Stage::Closing, &self.wakes);
-        let closed =
-            self.count_notices(shards, CLOSE_PATIENCE, |notice| matches!(notice, Notice::Closed))?;
+        let closed = self
+            .count_events(shards, CLOSE_PATIENCE, |event| matches!(event, ThreadEvent::Closed))?;
         if closed < shards {
             return Err(Failure::DiskStandsStill { waited: CLOSE_PATIENCE });
         }
         self.shared.enter(Stage::Quitting, &self.wakes);
         // The control thread, the monitor, the files thread and the metadata thread end too.
-        self.count_notices(shards + 4, QUIT_PATIENCE, |notice| matches!(notice, Notice::Ended))?;
+        self.count_events(shards + 4, QUIT_PATIENCE, |event| matches!(event, ThreadEvent::Ended))?;
         info!("stopped");
         Ok(())
     }
 
-    /// Waits for `wanted` notices, `patience` long; returns how many came. A thread that fails
+    /// Waits for `wanted` events, `patience` long; returns how many came. A thread that fails
     /// meanwhile is the end.
-    fn count_notices(
+    fn count_events(
         &self,
         wanted: usize,
         patience: Duration,
-        counts: impl Fn(&Notice) -> bool,
+        counts: impl Fn(&ThreadEvent) -> bool,
     ) -> Result<usize, Failure> {
         let deadline = Instant::now() + patience;
         let mut seen = 0;
         while seen < wanted {
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.notices.recv_timeout(left) {
-                Ok(notice) if counts(&notice) => seen += 1,
-                Ok(Notice::Failed { thread, reason }) => return Err(failed(thread, reason)),
+            match self.thread_events.recv_timeout(left) {
+                Ok(event) if counts(&event) => seen += 1,
+                Ok(ThreadEvent::Failed { thread, reason }) => return Err(failed(thread, reason)),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
             }

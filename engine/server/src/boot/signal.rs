@@ -8,10 +8,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 
-use crate::thread::Notice;
+use crate::thread::ThreadEvent;
 
 /// Watches for signals from now on.
-pub(crate) fn watch(notices: Sender<Notice>) -> io::Result<()> {
+pub(crate) fn watch(thread_events: Sender<ThreadEvent>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         let mut asked = false;
@@ -23,7 +23,7 @@ pub(crate) fn watch(notices: Sender<Notice>) -> io::Result<()> {
             }
             asked = true;
             // Nobody listens only where the process is ending anyway.
-            let _ = notices.send(Notice::Signal { name: name(signal) });
+            let _ = thread_events.send(ThreadEvent::Signal { name: name(signal) });
         }
     })?;
     Ok(())

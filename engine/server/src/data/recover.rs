@@ -28,7 +28,7 @@ use crate::data::store::{self, Move};
 use crate::failure::Failure;
 
 /// Everything that survived, ready for the threads.
-pub(crate) struct Survivors {
+pub(crate) struct RecoveredData {
     /// With all that was declared.
     pub(crate) control: Control,
     /// Where it is stored.
@@ -44,7 +44,7 @@ pub(crate) fn recover(
     shards: u16,
     segment_bytes: u32,
     seed: u64,
-) -> Result<Survivors, Failure> {
+) -> Result<RecoveredData, Failure> {
     let (metadata, mut loaded) = Metadata::open(data_dir, shards)?;
     if loaded.fresh {
         info!("{} is a new data directory", data_dir.display());
@@ -71,7 +71,7 @@ pub(crate) fn recover(
         open_log(log, loaded.store_id, storage, segment_bytes, keeps_unknown)
     });
     let logs = logs.collect::<Result<_, Failure>>()?;
-    Ok(Survivors { control, metadata, logs })
+    Ok(RecoveredData { control, metadata, logs })
 }
 
 /// Makes a log ready for its shard.

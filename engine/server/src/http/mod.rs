@@ -31,11 +31,11 @@ use tokio::time::Sleep;
 use tracing::{error, warn};
 
 use crate::http::metrics::Figures;
-use crate::http::responses::Pages;
+use crate::http::responses::Responses;
 use crate::listeners::Purpose;
 use crate::log::Rate;
-use crate::shared_state::Shared;
-use crate::shared_state::shard_reports::Look;
+use crate::shared_state::SharedState;
+use crate::shared_state::shard_reports::ShardAnswer;
 
 /// HTTP connections per listener: a few people, scrapers and probes. More are closed at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -55,20 +55,20 @@ const JSON: &str = "application/json";
 /// Serves all of `listeners` from one new thread. Does nothing where there are none.
 pub(crate) fn spawn(
     listeners: Vec<(TcpListener, Purpose)>,
-    pages: Pages,
+    responses: Responses,
     wakers: Vec<Waker>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 ) -> io::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }
-    let site = Arc::new(Site { pages, wakers, shared });
+    let state = Arc::new(HttpState { responses, wakers, shared });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     Builder::new().name("http".to_owned()).spawn(move || {
         runtime.block_on(async {
             let mut served = Vec::new();
             for (listener, purpose) in listeners {
-                served.push(tokio::spawn(serve(listener, purpose, Arc::clone(&site))));
+                served.push(tokio::spawn(serve(listener, purpose, Arc::clone(&state))));
             }
             for task in served {
                 match task.await {
@@ -82,17 +82,17 @@ pub(crate) fn spawn(
     Ok(())
 }
 
-async fn serve(listener: TcpListener, purpose: Purpose, site: Arc<Site>) -> io::Result<()> {
+async fn serve(listener: TcpListener, purpose: Purpose, state: Arc<HttpState>) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let listener = Limited {
         listener: tokio::net::TcpListener::from_std(listener)?,
         open: Arc::new(AtomicUsize::new(0)),
         failures: Rate::default(),
     };
-    axum::serve(listener, router(purpose, site)).await
+    axum::serve(listener, router(purpose, state)).await
 }
 
-fn router(purpose: Purpose, site: Arc<Site>) -> Router {
+fn router(purpose: Purpose, state: Arc<HttpState>) -> Router {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/metrics/per-object", get(metrics_per_object));
@@ -100,25 +100,25 @@ fn router(purpose: Purpose, site: Arc<Site>) -> Router {
         Purpose::Metrics => router.route("/", get(metrics_index)),
         Purpose::Http | Purpose::Amqp => router.route("/", get(index)).route("/api/top", get(top)),
     };
-    router.with_state(site)
+    router.with_state(state)
 }
 
-/// What the pages are made of.
-struct Site {
-    pages: Pages,
+/// What the responses are made of.
+struct HttpState {
+    responses: Responses,
     wakers: Vec<Waker>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
 }
 
-impl Site {
-    async fn look(&self, with_queues: bool) -> Vec<Look> {
-        self.shared.board.look(&self.wakers, with_queues).await
+impl HttpState {
+    async fn request(&self, with_queues: bool) -> Vec<ShardAnswer> {
+        self.shared.shard_reports.request(&self.wakers, with_queues).await
     }
 
     /// With queues only where there are not too many of them.
-    async fn look_closely(&self) -> Vec<Look> {
-        let looks = self.look(false).await;
-        if Pages::lists_queues(&looks) { self.look(true).await } else { looks }
+    async fn request_with_queues(&self) -> Vec<ShardAnswer> {
+        let answers = self.request(false).await;
+        if Responses::lists_queues(&answers) { self.request(true).await } else { answers }
     }
 
     fn figures(&self) -> Figures {
@@ -131,28 +131,29 @@ impl Site {
     }
 }
 
-async fn index(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, TEXT)], site.pages.index(&site.look(false).await))
+async fn index(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, TEXT)], state.responses.index(&state.request(false).await))
 }
 
 async fn metrics_index() -> impl IntoResponse {
     ([(CONTENT_TYPE, TEXT)], "Leveret metrics for Prometheus: /metrics, /metrics/per-object\n")
 }
 
-async fn metrics(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    let looks = site.look(false).await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics(&looks, site.figures()))
+async fn metrics(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    let answers = state.request(false).await;
+    ([(CONTENT_TYPE, METRICS)], state.responses.metrics(&answers, state.figures()))
 }
 
-async fn metrics_per_object(State(site): State<Arc<Site>>) -> impl IntoResponse {
-    let looks = site.look_closely().await;
-    ([(CONTENT_TYPE, METRICS)], site.pages.metrics_per_object(&looks, site.figures()))
+async fn metrics_per_object(State(state): State<Arc<HttpState>>) -> impl IntoResponse {
+    let answers = state.request_with_queues().await;
+    ([(CONTENT_TYPE, METRICS)], state.responses.metrics_per_object(&answers, state.figures()))
 }
 
-async fn top(RawQuery(query): RawQuery, State(site): State<Arc<Site>>) -> impl IntoResponse {
+async fn top(RawQuery(query): RawQuery, State(state): State<Arc<HttpState>>) -> impl IntoResponse {
     let queues = queues_asked(query.as_deref());
-    let looks = if queues > 0 { site.look_closely().await } else { site.look(false).await };
-    ([(CONTENT_TYPE, JSON)], site.pages.top(&looks, queues))
+    let answers =
+        if queues > 0 { state.request_with_queues().await } else { state.request(false).await };
+    ([(CONTENT_TYPE, JSON)], state.responses.top(&answers, queues))
 }
 
 /// `queues=N` of a query, 0 to 200, 20 where it is not given.

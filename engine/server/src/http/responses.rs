@@ -11,14 +11,14 @@ use crate::clock::Clock;
 use crate::config::Durability;
 use crate::http::metrics::{self, Figures};
 use crate::http::snapshot::{Flow, Latency, LogSnapshot, QueueSnapshot, ShardSnapshot, Snapshot};
-use crate::shared_state::shard_reports::{Look, queue_reports, reports};
+use crate::shared_state::shard_reports::{ShardAnswer, queue_reports, reports};
 
 /// Above this many queues none is listed, neither in `leveret top` nor per object: describing one
 /// costs its shard some hundred nanoseconds and 0.7 KB, so this is a stall of a few milliseconds.
 const QUEUES_LISTED_MAX: usize = 10_000;
 
-/// Renders pages.
-pub(crate) struct Pages {
+/// Renders responses.
+pub(crate) struct Responses {
     clock: Clock,
     cluster_name: String,
     durability: Durability,
@@ -27,21 +27,22 @@ pub(crate) struct Pages {
     passed: Mutex<HashMap<(Name, Name), u64>>,
 }
 
-impl Pages {
-    /// Pages of the broker of this name, which started with the clock.
+impl Responses {
+    /// Responses of the broker of this name, which started with the clock.
     pub(crate) fn new(clock: Clock, cluster_name: String, durability: Durability) -> Self {
         Self { clock, cluster_name, durability, passed: Mutex::default() }
     }
 
     /// Whether there are few enough queues to describe each.
-    pub(crate) fn lists_queues(looks: &[Look]) -> bool {
-        reports(looks).map(|report| report.report.queues).sum::<usize>() <= QUEUES_LISTED_MAX
+    pub(crate) fn lists_queues(answers: &[ShardAnswer]) -> bool {
+        reports(answers).map(|report| report.report.queues).sum::<usize>() <= QUEUES_LISTED_MAX
     }
 
     /// `/`: a few lines for a person.
-    pub(crate) fn index(&self, looks: &[Look]) -> String {
-        let sum =
-            |of: fn(&Report) -> usize| reports(looks).map(|look| of(&look.report)).sum::<usize>();
+    pub(crate) fn index(&self, answers: &[ShardAnswer]) -> String {
+        let sum = |of: fn(&Report) -> usize| {
+            reports(answers).map(|shard| of(&shard.report)).sum::<usize>()
+        };
         let mut text = format!(
             "Leveret {}, {}, up {} s\n\n",
             env!("CARGO_PKG_VERSION"),
@@ -49,7 +50,7 @@ impl Pages {
             self.clock.uptime_ns() / 1_000_000_000
         );
         for (name, count) in [
-            ("shards", looks.len()),
+            ("shards", answers.len()),
             ("connections", sum(|report| report.connections)),
             ("channels", sum(|report| report.channels)),
             ("consumers", sum(|report| report.consumers)),
@@ -68,25 +69,28 @@ impl Pages {
     }
 
     /// `/metrics`.
-    pub(crate) fn metrics(&self, looks: &[Look], figures: Figures) -> String {
-        metrics::broker(looks, &self.identity(figures), false)
+    pub(crate) fn metrics(&self, answers: &[ShardAnswer], figures: Figures) -> String {
+        metrics::broker(answers, &self.identity(figures), false)
     }
 
     /// `/metrics/per-object`: the same and one series per queue.
-    pub(crate) fn metrics_per_object(&self, looks: &[Look], figures: Figures) -> String {
-        let mut text = metrics::broker(looks, &self.identity(figures), true);
-        text.push_str(&metrics::queues(looks));
+    pub(crate) fn metrics_per_object(&self, answers: &[ShardAnswer], figures: Figures) -> String {
+        let mut text = metrics::broker(answers, &self.identity(figures), true);
+        text.push_str(&metrics::queues(answers));
         text
     }
 
     /// `/api/top`, with at most `queues` of the busiest queues.
-    pub(crate) fn top(&self, looks: &[Look], queues: usize) -> String {
+    pub(crate) fn top(&self, answers: &[ShardAnswer], queues: usize) -> String {
         let snapshot = Snapshot {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster_name: self.cluster_name.clone(),
             uptime_ns: self.clock.uptime_ns(),
-            shards: (0..).zip(looks).map(|(shard, look)| shard_snapshot(shard, look)).collect(),
-            queues: self.busiest(looks, queues),
+            shards: (0..)
+                .zip(answers)
+                .map(|(shard, answer)| shard_snapshot(shard, answer))
+                .collect(),
+            queues: self.busiest(answers, queues),
         };
         // Maps with keys that are no strings cannot be written as JSON; there are none here.
         serde_json::to_string(&snapshot).unwrap_or_default()
@@ -102,7 +106,7 @@ impl Pages {
     }
 
     /// The queues through which most passed since the last look, then the longest.
-    fn busiest(&self, looks: &[Look], count: usize) -> Vec<QueueSnapshot> {
+    fn busiest(&self, answers: &[ShardAnswer], count: usize) -> Vec<QueueSnapshot> {
         if count == 0 {
             return Vec::new();
         }
@@ -110,7 +114,7 @@ impl Pages {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ranked: Vec<(u64, u16, &QueueReport)> = Vec::new();
         let mut now = HashMap::new();
-        for (shard, queue) in queue_reports(looks) {
+        for (shard, queue) in queue_reports(answers) {
             let total = queue.counts.published + queue.counts.delivered;
             let key = (queue.vhost.clone(), queue.name.clone());
             let before = passed.get(&key).copied().unwrap_or(0);
@@ -129,14 +133,14 @@ impl Pages {
     }
 }
 
-fn shard_snapshot(shard: u16, look: &Look) -> ShardSnapshot {
-    let Some(report) = look.report.as_ref().map(|report| &report.report) else {
+fn shard_snapshot(shard: u16, answer: &ShardAnswer) -> ShardSnapshot {
+    let Some(report) = answer.report.as_ref().map(|report| &report.report) else {
         return ShardSnapshot { shard, ..ShardSnapshot::default() };
     };
     let counts = &report.counts;
     ShardSnapshot {
         shard,
-        answered: look.answered,
+        answered: answer.answered,
         connections: report.connections as u64,
         channels: report.channels as u64,
         consumers: report.consumers as u64,
@@ -223,20 +227,20 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::http::sample_reports::{busy_look, look};
+    use crate::http::sample_reports::{busy_answer, fresh_answer};
     use crate::shared_state::shard_reports::ShardReport;
 
-    fn pages() -> Pages {
-        Pages::new(Clock::start(), "leveret@alpha".to_owned(), Durability::Flush)
+    fn responses() -> Responses {
+        Responses::new(Clock::start(), "leveret@alpha".to_owned(), Durability::Flush)
     }
 
-    fn top(pages: &Pages, looks: &[Look], queues: usize) -> Snapshot {
-        serde_json::from_str(&pages.top(looks, queues)).unwrap()
+    fn top(responses: &Responses, answers: &[ShardAnswer], queues: usize) -> Snapshot {
+        serde_json::from_str(&responses.top(answers, queues)).unwrap()
     }
 
     #[test]
     fn the_first_page_counts_everything() {
-        let text = pages().index(&[busy_look(0, &[("a", 1)]), busy_look(1, &[("b", 1)])]);
+        let text = responses().index(&[busy_answer(0, &[("a", 1)]), busy_answer(1, &[("b", 1)])]);
         let count = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_whitespace().last().unwrap().parse::<u64>().unwrap()
@@ -247,8 +251,8 @@ mod tests {
 
     #[test]
     fn top_says_what_shards_reported() {
-        let silent = Look { answered: false, report: None };
-        let snapshot = top(&pages(), &[busy_look(0, &[]), silent], 0);
+        let silent = ShardAnswer { answered: false, report: None };
+        let snapshot = top(&responses(), &[busy_answer(0, &[]), silent], 0);
         let shard = &snapshot.shards[0];
         assert_eq!((shard.flow.published, shard.flow.delivered), (100, 65));
         assert_eq!((shard.blocked, shard.memory_alarm, shard.disk_alarm), (1, true, false));
@@ -261,26 +265,27 @@ mod tests {
 
     #[test]
     fn the_busiest_since_the_last_look_come_first() {
-        let pages = pages();
+        let responses = responses();
         let names = |snapshot: Snapshot| -> Vec<String> {
             snapshot.queues.into_iter().map(|queue| queue.name).collect()
         };
-        let first = [busy_look(0, &[("old", 1_000), ("new", 10)])];
-        assert_eq!(names(top(&pages, &first, 9)), ["old", "new"]);
-        let second = [busy_look(0, &[("old", 1_001), ("new", 90)]), busy_look(1, &[("idle", 0)])];
-        assert_eq!(names(top(&pages, &second, 2)), ["new", "old"]);
-        let queue = &top(&pages, &second, 1).queues[0];
+        let first = [busy_answer(0, &[("old", 1_000), ("new", 10)])];
+        assert_eq!(names(top(&responses, &first, 9)), ["old", "new"]);
+        let second =
+            [busy_answer(0, &[("old", 1_001), ("new", 90)]), busy_answer(1, &[("idle", 0)])];
+        assert_eq!(names(top(&responses, &second, 2)), ["new", "old"]);
+        let queue = &top(&responses, &second, 1).queues[0];
         assert_eq!(queue.time_in_queue.0.first(), Some(&(3_072, 1)));
         assert_eq!(queue.time_in_queue.0.last(), Some(&(u64::MAX, 1)));
     }
 
     #[test]
     fn too_many_queues_are_not_described() {
-        let mut crowded = ShardReport::clone(&look(0).report.unwrap());
+        let mut crowded = ShardReport::clone(&fresh_answer(0).report.unwrap());
         crowded.report.queues = QUEUES_LISTED_MAX + 1;
-        let crowded = Look { answered: true, report: Some(Arc::new(crowded)) };
-        assert!(Pages::lists_queues(&[look(0), look(1)]));
-        assert!(!Pages::lists_queues(&[look(0), crowded]));
+        let crowded = ShardAnswer { answered: true, report: Some(Arc::new(crowded)) };
+        assert!(Responses::lists_queues(&[fresh_answer(0), fresh_answer(1)]));
+        assert!(!Responses::lists_queues(&[fresh_answer(0), crowded]));
     }
 
     #[test]

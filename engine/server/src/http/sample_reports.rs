@@ -11,10 +11,10 @@ use leveret_broker::shard::Shard;
 use leveret_broker::shard::report::{LogReport, QueueReport};
 use leveret_ring::RingCounters;
 
-use crate::shared_state::shard_reports::{Look, ShardReport};
+use crate::shared_state::shard_reports::{ShardAnswer, ShardReport};
 
 /// What a fresh shard reports.
-pub(crate) fn look(shard: u16) -> Look {
+pub(crate) fn fresh_answer(shard: u16) -> ShardAnswer {
     let topology = Topology::with_presets(1, 2);
     let fresh = Shard::new(ShardId(shard), 2, Arc::new(Settings::default()), topology);
     let report = ShardReport {
@@ -23,12 +23,12 @@ pub(crate) fn look(shard: u16) -> Look {
         buffers_free: 248,
         buffers_leased: 3,
     };
-    Look { answered: true, report: Some(Arc::new(report)) }
+    ShardAnswer { answered: true, report: Some(Arc::new(report)) }
 }
 
 /// The same after some traffic, and with these queues.
-pub(crate) fn busy_look(shard: u16, queues: &[(&str, u64)]) -> Look {
-    let fresh = look(shard);
+pub(crate) fn busy_answer(shard: u16, queues: &[(&str, u64)]) -> ShardAnswer {
+    let fresh = fresh_answer(shard);
     let mut busy = ShardReport::clone(&fresh.report.unwrap());
     let report = &mut busy.report;
     report.connections = 2;
@@ -48,7 +48,7 @@ pub(crate) fn busy_look(shard: u16, queues: &[(&str, u64)]) -> Look {
         report.time_in_queue.saturating_record(nanoseconds / 2);
     }
     report.queue_reports = queues.iter().map(|(name, published)| queue(name, *published)).collect();
-    Look { answered: true, report: Some(Arc::new(busy)) }
+    ShardAnswer { answered: true, report: Some(Arc::new(busy)) }
 }
 
 fn queue(name: &str, published: u64) -> QueueReport {
@@ -64,6 +64,6 @@ fn queue(name: &str, published: u64) -> QueueReport {
         counts: Counts::default(),
         latency: Some((latency.clone(), latency)),
     };
-    report.counts.client.published = published;
+    report.counts.published = published;
     report
 }

@@ -10,7 +10,7 @@ use leveret_ring::{ListenerId, Ring, RingError};
 use tracing::{debug, error, warn};
 
 use crate::log::Rate;
-use crate::shared_state::connection_placement::{Placement, Refusal};
+use crate::shared_state::connection_placement::{ConnectionPlacement, Refusal};
 
 /// The shard that listens.
 pub(crate) const ACCEPTING_SHARD: usize = 0;
@@ -53,7 +53,11 @@ impl Acceptor {
 
     /// Leaves a connection in the inbox of the shard that is to serve it, which then has to be
     /// told. `None`: it is closed, for there is no room, or the broker stops.
-    pub(crate) fn place(&mut self, stream: TcpStream, placement: &Placement) -> Option<usize> {
+    pub(crate) fn place(
+        &mut self,
+        stream: TcpStream,
+        placement: &ConnectionPlacement,
+    ) -> Option<usize> {
         if self.listeners.is_empty() {
             return None;
         }

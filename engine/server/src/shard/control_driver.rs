@@ -13,7 +13,7 @@ use tracing::warn;
 use crate::data::metadata::MetadataThread;
 use crate::log::Rate;
 use crate::shard::driver::LANES;
-use crate::shared_state::{Shared, Stage};
+use crate::shared_state::{SharedState, Stage};
 
 /// Batches taken from one lane per turn. Many, for patterns are compiled once per turn.
 const BATCHES_PER_LANE_MAX: usize = 128;
@@ -54,7 +54,7 @@ pub(crate) struct ControlDriver {
     pub(crate) mesh: Endpoint<Batch>,
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<SharedState>,
     pub(crate) state: TurnState,
 }
 

@@ -33,10 +33,10 @@ use crate::data::disk::Disk;
 use crate::log::Rate;
 use crate::shard::acceptor::Acceptor;
 use crate::shard::polling::Polling;
-use crate::shard::receive_queue::{Arrival, Arrivals};
+use crate::shard::receive_queue::{ReceiveQueue, Received};
 use crate::shared_state::shard_reports::ShardReport;
-use crate::shared_state::{Shared, Stage};
-use crate::thread::Notice;
+use crate::shared_state::{SharedState, Stage};
+use crate::thread::ThreadEvent;
 
 /// The lanes of the mesh as both crates name them. Replies first: they free what work needs.
 pub(crate) const LANES: [(Lane, mail::Lane); 2] =
@@ -48,7 +48,7 @@ const BATCHES_PER_LANE_MAX: usize = 4;
 
 /// Received bytes worked off per turn, unless one buffer has more: what becomes of them is sent
 /// while both are in a core's level 2 cache, and before an outbox is full of it.
-const ARRIVED_BYTES_PER_TURN: usize = 512 << 10;
+const RECEIVED_BYTES_PER_TURN: usize = 512 << 10;
 
 /// Connections taken over per turn; each costs two system calls.
 const ADOPTIONS_PER_TURN_MAX: usize = 64;
@@ -61,7 +61,7 @@ const FULL_LANE_RETRY_NS: u64 = 100_000;
 
 /// Turns without a sleep after which the shard says how much memory it uses: a busy turn takes some
 /// ten microseconds and the monitor looks each 100 ms.
-const TURNS_PER_FIGURE: u32 = 64;
+const TURNS_PER_MEMORY_REPORT: u32 = 64;
 
 /// Lines about damage per second: enough to see a pattern, as in the shard.
 const DAMAGE_LINES_MAX: u32 = 64;
@@ -76,8 +76,8 @@ pub(crate) struct Driver {
     pub(crate) mesh: Endpoint<Batch>,
     /// Every member of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) notices: Sender<Notice>,
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) thread_events: Sender<ThreadEvent>,
     pub(crate) clock: Clock,
     /// Connections that open and close are no work to poll for: their clients mostly think for
     /// longer than a wake-up takes.
@@ -89,16 +89,16 @@ pub(crate) struct Driver {
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
-    arrived: Arrivals,
+    receive_queue: ReceiveQueue,
     /// Somebody woke us: look at what the other threads leave without the mesh.
-    called: bool,
+    woken: bool,
     /// More to do at once: do not sleep.
     busy: bool,
     /// Mail waits for a lane that is full.
     lane_full: bool,
-    told_to_stop: bool,
+    is_stopping: bool,
     stop_reported: bool,
-    told_to_close: bool,
+    is_closing: bool,
     close_reported: bool,
     refusals: Rate,
     damages: Rate,
@@ -113,7 +113,7 @@ impl Driver {
     pub(crate) fn run(mut self) -> Result<(), RingError> {
         let mut time = self.clock.time();
         // Whatever was left for us before we were awake.
-        self.state.called = true;
+        self.state.woken = true;
         loop {
             let wait = self.wait(time.now);
             self.publish_memory(wait);
@@ -121,10 +121,10 @@ impl Driver {
             time = self.clock.time();
             let mut found = !self.state.completions.is_empty();
             let mut worked = self.take_completions(time);
-            self.take_arrivals(time);
-            worked |= self.take_disk_events(time) | self.take_mail(time);
-            worked |= self.shard.take_traffic();
-            if std::mem::take(&mut self.state.called) && !self.answer_calls(time) {
+            self.handle_received(time);
+            worked |=
+                self.take_disk_events(time) | self.take_mail(time) | self.shard.take_traffic();
+            if std::mem::take(&mut self.state.woken) && !self.check_shared_state(time) {
                 return Ok(());
             }
             if self.shard.next_timeout().is_some_and(|due| due <= time.now) {
@@ -139,7 +139,8 @@ impl Driver {
     }
 
     fn wait(&self, now: Instant) -> Wait {
-        let has_work = self.state.busy || !self.state.arrived.is_empty() || self.disk.has_event();
+        let has_work =
+            self.state.busy || !self.state.receive_queue.is_empty() || self.disk.has_event();
         if has_work || self.polling.looks_again(now) {
             return Wait::No;
         }
@@ -161,7 +162,7 @@ impl Driver {
     fn publish_memory(&mut self, wait: Wait) {
         self.state.turns += 1;
         let sleeps = wait != Wait::No;
-        if sleeps || self.state.turns >= TURNS_PER_FIGURE {
+        if sleeps || self.state.turns >= TURNS_PER_MEMORY_REPORT {
             self.state.turns = 0;
             self.shared.resources.publish(self.index, self.shard.backend().memory_bytes());
         }
@@ -193,13 +194,13 @@ impl Driver {
                 }
                 Completion::Received { socket, bytes } => {
                     let connection = connection(socket);
-                    if self.state.arrived.push(Arrival { connection, bytes: Some(bytes) }) {
+                    if self.state.receive_queue.push(Received { connection, bytes: Some(bytes) }) {
                         self.ring.pause(socket);
                     }
                 }
                 Completion::EndOfStream { socket } | Completion::Failed { socket, .. } => {
                     let connection = connection(socket);
-                    self.state.arrived.push(Arrival { connection, bytes: None });
+                    self.state.receive_queue.push(Received { connection, bytes: None });
                 }
                 // The shard asked for it: what still waits of the connection means nothing to it.
                 Completion::Closed { socket } => {
@@ -207,7 +208,7 @@ impl Driver {
                     self.shard.handle(Event::Closed { connection: connection(socket) }, time);
                     worked = true;
                 }
-                Completion::Woken => self.state.called = true,
+                Completion::Woken => self.state.woken = true,
                 Completion::File { token, bytes, result } => {
                     self.disk.complete(token, bytes, result, &mut self.ring, time.now);
                     worked = true;
@@ -223,10 +224,10 @@ impl Driver {
     }
 
     /// Works off what arrived, as much as one turn is for.
-    fn take_arrivals(&mut self, time: Time) {
-        let mut bytes_left = ARRIVED_BYTES_PER_TURN;
+    fn handle_received(&mut self, time: Time) {
+        let mut bytes_left = RECEIVED_BYTES_PER_TURN;
         while bytes_left > 0
-            && let Some(Arrival { connection, bytes }) = self.state.arrived.pop()
+            && let Some(Received { connection, bytes }) = self.state.receive_queue.pop()
         {
             let event = match bytes {
                 Some(bytes) => {
@@ -237,7 +238,7 @@ impl Driver {
             };
             self.shard.handle(event, time);
         }
-        while let Some(connection) = self.state.arrived.resume_next() {
+        while let Some(connection) = self.state.receive_queue.resume_next() {
             self.ring.receive(socket(connection));
         }
     }
@@ -271,7 +272,7 @@ impl Driver {
     }
 
     /// Looks at what other threads leave before they wake us; false when it is time to end.
-    fn answer_calls(&mut self, time: Time) -> bool {
+    fn check_shared_state(&mut self, time: Time) -> bool {
         let alarms = self.shared.resources.alarms();
         if alarms != std::mem::replace(&mut self.state.alarms, alarms) {
             self.shard.handle(Event::Alarms(alarms), time);
@@ -279,16 +280,16 @@ impl Driver {
         self.adopt(time);
         match self.shared.stage() {
             Stage::Running => {}
-            Stage::Stopping => self.tell_to_stop(time),
+            Stage::Stopping => self.begin_stop(time),
             Stage::Closing => {
-                self.tell_to_stop(time);
-                if !std::mem::replace(&mut self.state.told_to_close, true) {
+                self.begin_stop(time);
+                if !std::mem::replace(&mut self.state.is_closing, true) {
                     self.shard.handle(Event::CloseLog, time);
                 }
             }
             Stage::Quitting => return false,
         }
-        self.shared.board.answer(self.index, |with_queues| ShardReport {
+        self.shared.shard_reports.answer(self.index, |with_queues| ShardReport {
             report: self.shard.report(with_queues),
             ring: self.ring.counters(),
             buffers_free: self.ring.free_buffers(),
@@ -299,7 +300,7 @@ impl Driver {
 
     fn accept(&mut self, stream: TcpStream) {
         match self.acceptor.place(stream, &self.shared.placement) {
-            Some(shard) if shard == self.index => self.state.called = true,
+            Some(shard) if shard == self.index => self.state.woken = true,
             // Without asking whether it sleeps: the inbox is looked at only after a wake.
             Some(shard) => self.ring.wake(&self.wakes[shard]),
             None => {}
@@ -319,7 +320,7 @@ impl Driver {
             }
         }
         // Nobody wakes us again for those that are left.
-        self.state.called = true;
+        self.state.woken = true;
     }
 
     fn adopt_one(&mut self, stream: TcpStream, time: Time) -> Result<(), RingError> {
@@ -327,7 +328,7 @@ impl Driver {
         let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
         let socket = self.ring.adopt_accepted(stream)?;
         debug!("shard {} serves {peer}", self.index);
-        self.state.arrived.begin(connection(socket));
+        self.state.receive_queue.begin(connection(socket));
         self.shard.handle(Event::Accepted { connection: connection(socket), peer }, time);
         self.ring.receive(socket);
         Ok(())
@@ -335,7 +336,7 @@ impl Driver {
 
     /// Carries out what the shard wants until it wants no more.
     fn flush(&mut self, time: Time) {
-        self.state.busy = self.state.called;
+        self.state.busy = self.state.woken;
         for _ in 0..FLUSH_ROUNDS_MAX {
             self.operate(time.now);
             let sent = self.send_mail();
@@ -357,12 +358,12 @@ impl Driver {
                     self.ring.send(socket(connection), Outgoing { scratch, bodies });
                 }
                 Operation::Pause { connection } => {
-                    if self.state.arrived.want(connection, false) {
+                    if self.state.receive_queue.want(connection, false) {
                         self.ring.pause(socket(connection));
                     }
                 }
                 Operation::Resume { connection } => {
-                    if self.state.arrived.want(connection, true) {
+                    if self.state.receive_queue.want(connection, true) {
                         self.ring.receive(socket(connection));
                     }
                 }
@@ -380,7 +381,7 @@ impl Driver {
     fn fail(&self, reason: String) {
         let thread = format!("shard-{}", self.index);
         // Nobody listens only where the process is ending.
-        let _ = self.notices.send(Notice::Failed { thread, reason });
+        let _ = self.thread_events.send(ThreadEvent::Failed { thread, reason });
     }
 
     /// True when any was sent.
@@ -415,8 +416,8 @@ impl Driver {
         any
     }
 
-    fn tell_to_stop(&mut self, time: Time) {
-        if !std::mem::replace(&mut self.state.told_to_stop, true) {
+    fn begin_stop(&mut self, time: Time) {
+        if !std::mem::replace(&mut self.state.is_stopping, true) {
             self.acceptor.stop(&mut self.ring);
             self.shard.handle(Event::Stop, time);
         }
@@ -444,14 +445,14 @@ impl Driver {
     }
 
     fn report_stop(&mut self) {
-        if self.state.told_to_stop && !self.state.stop_reported && self.shard.is_stopped() {
+        if self.state.is_stopping && !self.state.stop_reported && self.shard.is_stopped() {
             self.state.stop_reported = true;
             // The main thread listens until the process ends.
-            let _ = self.notices.send(Notice::Stopped);
+            let _ = self.thread_events.send(ThreadEvent::Stopped);
         }
-        let closed = self.state.told_to_close && self.shard.backend().home.is_log_settled();
+        let closed = self.state.is_closing && self.shard.backend().home.is_log_settled();
         if closed && !std::mem::replace(&mut self.state.close_reported, true) {
-            let _ = self.notices.send(Notice::Closed);
+            let _ = self.thread_events.send(ThreadEvent::Closed);
         }
     }
 }

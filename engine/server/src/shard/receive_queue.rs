@@ -32,84 +32,84 @@ const RESUME_PART: usize = 4;
 
 /// A buffer of a connection, or its end.
 #[derive(Debug)]
-pub(crate) struct Arrival {
+pub(crate) struct Received {
     pub(crate) connection: ConnectionId,
     /// `None`: nothing more will come.
     pub(crate) bytes: Option<Bytes>,
 }
 
-/// Arrivals of all connections, each connection's in their order.
+/// Received buffers of all connections, each connection's in their order.
 #[derive(Default)]
-pub(crate) struct Arrivals {
-    waiting: VecDeque<Arrival>,
+pub(crate) struct ReceiveQueue {
+    waiting: VecDeque<Received>,
     /// What is left of the round, the next one last.
-    round: Vec<Arrival>,
+    round: Vec<Received>,
     /// By slot of the connection.
-    lines: Vec<Line>,
+    backlogs: Vec<Backlog>,
     /// Connections of which something is in `waiting` or `round`.
     connections: usize,
     bytes: usize,
     /// Connections that are held back.
-    held: Vec<ConnectionId>,
+    held_back: Vec<ConnectionId>,
     rounds: u32,
     /// Memory of `waiting` for the next round.
-    spare: VecDeque<Arrival>,
+    spare: VecDeque<Received>,
 }
 
 /// What waits of one connection.
 #[derive(Clone, Copy, Default)]
-struct Line {
-    arrivals: u32,
+struct Backlog {
+    buffers: u32,
     bytes: usize,
     /// The last round that it was in.
     round: u32,
     /// The shard takes nothing of it now.
     unwanted: bool,
     /// It is among those held back.
-    held: bool,
+    held_back: bool,
 }
 
-impl Arrivals {
+impl ReceiveQueue {
     pub(crate) fn is_empty(&self) -> bool {
         self.connections == 0
     }
 
     /// A new connection, which wants to be received from.
     pub(crate) fn begin(&mut self, connection: ConnectionId) {
-        let line = self.line(connection);
-        (line.unwanted, line.held) = (false, false);
-        self.held.retain(|held| held.slot != connection.slot);
+        let backlog = self.backlog(connection);
+        (backlog.unwanted, backlog.held_back) = (false, false);
+        self.held_back.retain(|held| held.slot != connection.slot);
     }
 
     /// Whether the shard wants more of a connection. True when that is to be told to the ring now:
     /// of who is held back nothing is received anyway.
     pub(crate) fn want(&mut self, connection: ConnectionId, wanted: bool) -> bool {
-        let line = self.line(connection);
-        line.unwanted = !wanted;
-        !line.held
+        let backlog = self.backlog(connection);
+        backlog.unwanted = !wanted;
+        !backlog.held_back
     }
 
     /// Adds what arrived last. True when nothing more of that connection is to be received now.
-    pub(crate) fn push(&mut self, arrival: Arrival) -> bool {
-        let (connection, bytes) = (arrival.connection, arrival.size_bytes());
-        let line = self.line(connection);
-        let is_first = line.arrivals == 0;
-        line.arrivals += 1;
-        line.bytes += bytes;
+    pub(crate) fn push(&mut self, received: Received) -> bool {
+        let (connection, bytes) = (received.connection, received.size_bytes());
+        let backlog = self.backlog(connection);
+        let is_first = backlog.buffers == 0;
+        backlog.buffers += 1;
+        backlog.bytes += bytes;
         self.connections += usize::from(is_first);
         self.bytes += bytes;
-        self.waiting.push_back(arrival);
+        self.waiting.push_back(received);
         if self.bytes <= WAITING_BYTES_MAX {
             return false;
         }
         let share = self.share_bytes();
-        let line = self.line(connection);
-        if line.held || line.bytes <= share {
+        let backlog = self.backlog(connection);
+        if backlog.held_back || backlog.bytes <= share {
             return false;
         }
-        line.held = true;
-        let wanted = !line.unwanted;
-        self.held.push(connection);
+        backlog.held_back = true;
+        let wanted = !backlog.unwanted;
+        self.held_back.push(connection);
         wanted
     }
 
@@ -117,31 +117,34 @@ impl Arrivals {
     pub(crate) fn resume_next(&mut self) -> Option<ConnectionId> {
         let enough = self.share_bytes() / RESUME_PART;
         loop {
-            let lines = &self.lines;
-            let at = self.held.iter().position(|held| lines[held.slot as usize].bytes <= enough)?;
-            let connection = self.held.swap_remove(at);
-            let line = self.line(connection);
-            line.held = false;
-            if !line.unwanted {
+            let backlogs = &self.backlogs;
+            let at = self
+                .held_back
+                .iter()
+                .position(|held| backlogs[held.slot as usize].bytes <= enough)?;
+            let connection = self.held_back.swap_remove(at);
+            let backlog = self.backlog(connection);
+            backlog.held_back = false;
+            if !backlog.unwanted {
                 return Some(connection);
             }
         }
     }
 
     /// Takes what is next.
-    pub(crate) fn pop(&mut self) -> Option<Arrival> {
+    pub(crate) fn pop(&mut self) -> Option<Received> {
         if self.round.is_empty() && self.connections > 1 {
             self.begin_round();
         }
-        let arrival = self.round.pop().or_else(|| self.waiting.pop_front())?;
-        let bytes = arrival.size_bytes();
-        let line = self.line(arrival.connection);
-        line.arrivals -= 1;
-        line.bytes -= bytes;
-        let is_last = line.arrivals == 0;
+        let received = self.round.pop().or_else(|| self.waiting.pop_front())?;
+        let bytes = received.size_bytes();
+        let backlog = self.backlog(received.connection);
+        backlog.buffers -= 1;
+        backlog.bytes -= bytes;
+        let is_last = backlog.buffers == 0;
         self.connections -= usize::from(is_last);
         self.bytes -= bytes;
-        Some(arrival)
+        Some(received)
     }
 
     /// What may wait of one connection.
@@ -149,36 +152,36 @@ impl Arrivals {
         (WAITING_BYTES_MAX / self.connections.max(1)).max(SHARE_MIN_BYTES)
     }
 
-    fn line(&mut self, connection: ConnectionId) -> &mut Line {
+    fn backlog(&mut self, connection: ConnectionId) -> &mut Backlog {
         let slot = connection.slot as usize;
-        if self.lines.len() <= slot {
-            self.lines.resize(slot + 1, Line::default());
+        if self.backlogs.len() <= slot {
+            self.backlogs.resize(slot + 1, Backlog::default());
         }
-        &mut self.lines[slot]
+        &mut self.backlogs[slot]
     }
 
     fn begin_round(&mut self) {
         self.rounds = self.rounds.wrapping_add(1);
         let mut left = std::mem::take(&mut self.spare);
-        for arrival in self.waiting.drain(..) {
-            let line = &mut self.lines[arrival.connection.slot as usize];
-            if std::mem::replace(&mut line.round, self.rounds) == self.rounds {
-                left.push_back(arrival);
+        for received in self.waiting.drain(..) {
+            let backlog = &mut self.backlogs[received.connection.slot as usize];
+            if std::mem::replace(&mut backlog.round, self.rounds) == self.rounds {
+                left.push_back(received);
             } else {
-                self.round.push(arrival);
+                self.round.push(received);
             }
         }
         self.spare = std::mem::replace(&mut self.waiting, left);
         // Stable: those with equally much stay in the order of their arrival.
         self.round.reverse();
-        let lines = &self.lines;
-        self.round.sort_by_key(|arrival| {
-            std::cmp::Reverse(lines[arrival.connection.slot as usize].bytes)
+        let backlogs = &self.backlogs;
+        self.round.sort_by_key(|received| {
+            std::cmp::Reverse(backlogs[received.connection.slot as usize].bytes)
         });
     }
 }
 
-impl Arrival {
+impl Received {
     fn size_bytes(&self) -> usize {
         self.bytes.as_ref().map_or(0, Bytes::len)
     }
@@ -188,23 +191,23 @@ impl Arrival {
 mod tests {
     use super::*;
 
-    fn received(slot: u32, bytes: &'static [u8]) -> Arrival {
+    fn received(slot: u32, bytes: &'static [u8]) -> Received {
         let connection = ConnectionId { slot, generation: 1 };
-        Arrival { connection, bytes: Some(Bytes::from_static(bytes)) }
+        Received { connection, bytes: Some(Bytes::from_static(bytes)) }
     }
 
-    fn ended(slot: u32) -> Arrival {
-        Arrival { connection: ConnectionId { slot, generation: 1 }, bytes: None }
+    fn ended(slot: u32) -> Received {
+        Received { connection: ConnectionId { slot, generation: 1 }, bytes: None }
     }
 
-    fn popped(arrivals: &mut Arrivals) -> Option<(u32, usize)> {
-        arrivals.pop().map(|arrival| (arrival.connection.slot, arrival.size_bytes()))
+    fn popped(queue: &mut ReceiveQueue) -> Option<(u32, usize)> {
+        queue.pop().map(|received| (received.connection.slot, received.size_bytes()))
     }
 
     #[test]
     fn short_ones_go_first_and_long_ones_take_turns() {
-        let mut arrivals = Arrivals::default();
-        for arrival in [
+        let mut queue = ReceiveQueue::default();
+        for received in [
             received(0, b"a long one"),
             received(0, b"goes"),
             received(1, b"another"),
@@ -212,94 +215,93 @@ mod tests {
             received(2, b"ack"),
             received(1, b"one"),
         ] {
-            arrivals.push(arrival);
+            queue.push(received);
         }
-        let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
         assert_eq!(order, [(2, 3), (1, 7), (0, 10), (1, 3), (0, 4), (0, 2)]);
-        assert!(arrivals.is_empty() && arrivals.bytes == 0);
-        assert!(arrivals.lines.iter().all(|line| line.bytes == 0));
+        assert!(queue.is_empty() && queue.bytes == 0);
+        assert!(queue.backlogs.iter().all(|backlog| backlog.bytes == 0));
     }
 
     #[test]
     fn what_comes_during_a_round_is_in_the_next_one() {
-        let mut arrivals = Arrivals::default();
-        arrivals.push(received(0, b"aaaa"));
-        arrivals.push(received(0, b"bbb"));
-        arrivals.push(received(1, b"cc"));
-        assert_eq!(popped(&mut arrivals), Some((1, 2)));
-        arrivals.push(received(1, b"d"));
-        assert_eq!(popped(&mut arrivals), Some((0, 4)), "the long one is not passed over");
-        assert_eq!(popped(&mut arrivals), Some((1, 1)));
-        assert_eq!(popped(&mut arrivals), Some((0, 3)));
-        assert_eq!(popped(&mut arrivals), None);
+        let mut queue = ReceiveQueue::default();
+        queue.push(received(0, b"aaaa"));
+        queue.push(received(0, b"bbb"));
+        queue.push(received(1, b"cc"));
+        assert_eq!(popped(&mut queue), Some((1, 2)));
+        queue.push(received(1, b"d"));
+        assert_eq!(popped(&mut queue), Some((0, 4)), "the long one is not passed over");
+        assert_eq!(popped(&mut queue), Some((1, 1)));
+        assert_eq!(popped(&mut queue), Some((0, 3)));
+        assert_eq!(popped(&mut queue), None);
     }
 
     #[test]
     fn the_end_of_a_connection_stays_behind_what_it_sent() {
-        let mut arrivals = Arrivals::default();
-        arrivals.push(received(0, b"aaaa"));
-        arrivals.push(ended(0));
-        arrivals.push(received(1, b"b"));
-        let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
+        let mut queue = ReceiveQueue::default();
+        queue.push(received(0, b"aaaa"));
+        queue.push(ended(0));
+        queue.push(received(1, b"b"));
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
         assert_eq!(order, [(1, 1), (0, 4), (0, 0)]);
     }
 
     #[test]
     fn who_sends_more_than_its_share_is_held_back_until_most_is_worked_off() {
         static BUFFER: [u8; SHARE_MIN_BYTES] = [7; SHARE_MIN_BYTES];
-        let mut arrivals = Arrivals::default();
+        let mut queue = ReceiveQueue::default();
         let buffers = WAITING_BYTES_MAX / BUFFER.len();
-        let hold: Vec<bool> =
-            (0..buffers + 2).map(|_| arrivals.push(received(0, &BUFFER))).collect();
+        let hold: Vec<bool> = (0..buffers + 2).map(|_| queue.push(received(0, &BUFFER))).collect();
         assert_eq!(hold.iter().position(|&hold| hold), Some(buffers), "one more than its share");
         assert!(!hold[buffers + 1], "it is told once");
-        assert!(!arrivals.push(received(1, b"a short one")), "nobody else is");
+        assert!(!queue.push(received(1, b"a short one")), "nobody else is");
         // The short one goes first, so all is its share again, of which a quarter may be left.
         let mut left = buffers + 2;
-        while arrivals.resume_next().is_none() {
-            left -= usize::from(arrivals.pop().is_some_and(|next| next.connection.slot == 0));
+        while queue.resume_next().is_none() {
+            left -= usize::from(queue.pop().is_some_and(|next| next.connection.slot == 0));
         }
         assert_eq!(left, buffers / RESUME_PART);
-        assert_eq!(arrivals.resume_next(), None);
-        assert!(!arrivals.push(received(0, &BUFFER)), "it has its share again");
+        assert_eq!(queue.resume_next(), None);
+        assert!(!queue.push(received(0, &BUFFER)), "it has its share again");
     }
 
     #[test]
     fn the_shard_and_the_share_both_have_to_agree() {
         static LONG: [u8; WAITING_BYTES_MAX + 1] = [7; WAITING_BYTES_MAX + 1];
         let connection = ConnectionId { slot: 0, generation: 1 };
-        let mut arrivals = Arrivals::default();
-        assert!(arrivals.want(connection, false), "the ring is told");
-        assert!(!arrivals.push(received(0, &LONG)), "nothing is received of it already");
-        arrivals.pop();
-        assert_eq!(arrivals.resume_next(), None, "the shard wants nothing");
-        assert!(arrivals.want(connection, true));
-        assert!(arrivals.push(received(0, &LONG)));
-        assert!(!arrivals.want(connection, false) && !arrivals.want(connection, true));
-        arrivals.pop();
-        assert_eq!(arrivals.resume_next(), Some(connection));
+        let mut queue = ReceiveQueue::default();
+        assert!(queue.want(connection, false), "the ring is told");
+        assert!(!queue.push(received(0, &LONG)), "nothing is received of it already");
+        queue.pop();
+        assert_eq!(queue.resume_next(), None, "the shard wants nothing");
+        assert!(queue.want(connection, true));
+        assert!(queue.push(received(0, &LONG)));
+        assert!(!queue.want(connection, false) && !queue.want(connection, true));
+        queue.pop();
+        assert_eq!(queue.resume_next(), Some(connection));
     }
 
     #[test]
     fn the_next_connection_of_a_slot_begins_anew() {
         static LONG: [u8; WAITING_BYTES_MAX + 1] = [7; WAITING_BYTES_MAX + 1];
         let next = ConnectionId { slot: 0, generation: 2 };
-        let mut arrivals = Arrivals::default();
-        assert!(arrivals.push(received(0, &LONG)));
-        assert!(!arrivals.want(next, false));
-        arrivals.begin(next);
-        arrivals.pop();
-        assert_eq!(arrivals.resume_next(), None);
-        assert!(arrivals.want(next, true), "it is not held back");
+        let mut queue = ReceiveQueue::default();
+        assert!(queue.push(received(0, &LONG)));
+        assert!(!queue.want(next, false));
+        queue.begin(next);
+        queue.pop();
+        assert_eq!(queue.resume_next(), None);
+        assert!(queue.want(next, true), "it is not held back");
     }
 
     #[test]
     fn equally_long_ones_keep_their_order() {
-        let mut arrivals = Arrivals::default();
+        let mut queue = ReceiveQueue::default();
         for slot in [3, 1, 2, 0] {
-            arrivals.push(received(slot, b"same"));
+            queue.push(received(slot, b"same"));
         }
-        let order: Vec<_> = std::iter::from_fn(|| popped(&mut arrivals)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
         assert_eq!(order, [(3, 4), (1, 4), (2, 4), (0, 4)]);
     }
 }

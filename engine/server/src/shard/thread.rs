@@ -22,11 +22,11 @@ use crate::shard::acceptor::Acceptor;
 use crate::shard::control_driver::{self, ControlDriver};
 use crate::shard::driver::{self, Driver};
 use crate::shard::polling::Polling;
-use crate::shared_state::Shared;
-use crate::thread::{Notice, Start, spawn};
+use crate::shared_state::SharedState;
+use crate::thread::{Start, ThreadEvent, spawn};
 
 /// What a shard's thread is given before it starts.
-pub(crate) struct ShardSeat {
+pub(crate) struct ShardParts {
     pub(crate) index: usize,
     pub(crate) shards: u16,
     /// `None`: not pinned.
@@ -39,48 +39,49 @@ pub(crate) struct ShardSeat {
     pub(crate) files: SyncSender<Request>,
     /// What the shard's log was found to hold.
     pub(crate) log: Recovered,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) notices: Sender<Notice>,
+    pub(crate) shared: Arc<SharedState>,
+    pub(crate) thread_events: Sender<ThreadEvent>,
     pub(crate) clock: Clock,
 }
 
 /// Starts a shard's thread. It makes its ring, gives notice, and waits for `started`; where the
 /// other side of that is dropped it ends.
 pub(crate) fn spawn_shard(
-    seat: ShardSeat,
+    parts: ShardParts,
     mesh: Endpoint<Batch>,
     topology: Topology,
     started: Receiver<Start>,
 ) -> io::Result<()> {
-    let name = format!("shard-{}", seat.index);
-    spawn(name, seat.notices.clone(), move || -> Result<(), RingError> {
-        if let Some(core) = seat.core {
+    let name = format!("shard-{}", parts.index);
+    spawn(name, parts.thread_events.clone(), move || -> Result<(), RingError> {
+        if let Some(core) = parts.core {
             pin_current_thread(core)?;
         }
-        let mut ring = Ring::new(&seat.ring)?;
+        let mut ring = Ring::new(&parts.ring)?;
         // Made here and not before, so that its memory is near this core.
-        let id = ShardId(seat.index as u16);
-        let mut shard = Shard::new(id, seat.shards, seat.settings, topology);
-        shard.open_log(seat.log, seat.clock.time());
-        let ready = Notice::Ready { member: seat.index, wake: ring.wake_target() };
-        let Some(Start { wakes, listeners }) = await_start(&seat.notices, ready, &started) else {
+        let id = ShardId(parts.index as u16);
+        let mut shard = Shard::new(id, parts.shards, parts.settings, topology);
+        shard.open_log(parts.log, parts.clock.time());
+        let ready = ThreadEvent::Ready { member: parts.index, wake: ring.wake_target() };
+        let Some(Start { wakes, listeners }) = await_start(&parts.thread_events, ready, &started)
+        else {
             return Ok(());
         };
-        let acceptor = Acceptor::new(&mut ring, listeners, usize::from(seat.shards))?;
+        let acceptor = Acceptor::new(&mut ring, listeners, usize::from(parts.shards))?;
         let waker = ring.wake_target().waker();
-        let disk = Disk::new(seat.index as u16, seat.storage, seat.files, waker);
+        let disk = Disk::new(parts.index as u16, parts.storage, parts.files, waker);
         let driver = Driver {
-            index: seat.index,
+            index: parts.index,
             shard,
             ring,
             acceptor,
             disk,
             mesh,
             wakes,
-            shared: seat.shared,
-            notices: seat.notices,
-            clock: seat.clock,
-            polling: Polling::new(seat.spin_ns, seat.clock.now()),
+            shared: parts.shared,
+            thread_events: parts.thread_events,
+            clock: parts.clock,
+            polling: Polling::new(parts.spin_ns, parts.clock.now()),
             state: driver::TurnState::default(),
         };
         driver.run()
@@ -92,15 +93,15 @@ pub(crate) fn spawn_control(
     mesh: Endpoint<Batch>,
     member: ControlMember,
     metadata: MetadataThread,
-    shared: &Arc<Shared>,
-    notices: &Sender<Notice>,
+    shared: &Arc<SharedState>,
+    thread_events: &Sender<ThreadEvent>,
     started: Receiver<Start>,
 ) -> io::Result<()> {
-    let (shared, told) = (Arc::clone(shared), notices.clone());
-    spawn("control".to_owned(), notices.clone(), move || -> Result<(), RingError> {
+    let (shared, events) = (Arc::clone(shared), thread_events.clone());
+    spawn("control".to_owned(), thread_events.clone(), move || -> Result<(), RingError> {
         let ring = Ring::new(&control_driver::ring_config())?;
-        let ready = Notice::Ready { member: mesh.id(), wake: ring.wake_target() };
-        let Some(Start { wakes, .. }) = await_start(&told, ready, &started) else {
+        let ready = ThreadEvent::Ready { member: mesh.id(), wake: ring.wake_target() };
+        let Some(Start { wakes, .. }) = await_start(&events, ready, &started) else {
             return Ok(());
         };
         let state = control_driver::TurnState::default();
@@ -108,9 +109,13 @@ pub(crate) fn spawn_control(
     })
 }
 
-fn await_start<T>(notices: &Sender<Notice>, ready: Notice, started: &Receiver<T>) -> Option<T> {
+fn await_start<T>(
+    thread_events: &Sender<ThreadEvent>,
+    ready: ThreadEvent,
+    started: &Receiver<T>,
+) -> Option<T> {
     // Both fail only where the main thread is ending.
-    notices.send(ready).ok()?;
+    thread_events.send(ready).ok()?;
     started.recv().ok()
 }
 
@@ -122,17 +127,17 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_not_started_ends() {
-        let (sender, notices) = mpsc::channel();
+        let (sender, thread_events) = mpsc::channel();
         let (start, started) = mpsc::channel();
-        let told = sender.clone();
+        let events = sender.clone();
         spawn("test".to_owned(), sender, move || -> Result<(), RingError> {
-            let ready = Notice::Signal { name: "ready" };
-            assert!(await_start::<()>(&told, ready, &started).is_none());
+            let ready = ThreadEvent::Signal { name: "ready" };
+            assert!(await_start::<()>(&events, ready, &started).is_none());
             Ok(())
         })
         .unwrap();
-        assert!(matches!(notices.recv().unwrap(), Notice::Signal { .. }));
+        assert!(matches!(thread_events.recv().unwrap(), ThreadEvent::Signal { .. }));
         drop(start);
-        assert!(matches!(notices.recv().unwrap(), Notice::Ended));
+        assert!(matches!(thread_events.recv().unwrap(), ThreadEvent::Ended));
     }
 }

@@ -11,18 +11,18 @@ use crossbeam_queue::ArrayQueue;
 const INBOX_CAPACITY: usize = 1024;
 
 /// What the acceptor and the shards share about connections.
-pub(crate) struct Placement {
-    doors: Vec<Door>,
+pub(crate) struct ConnectionPlacement {
+    inboxes: Vec<ShardInbox>,
     connections_max: u32,
     refused: AtomicU64,
 }
 
 /// One shard's side. Alone on its cache lines, for its shard and the acceptor both write to it.
 #[repr(align(128))]
-struct Door {
+struct ShardInbox {
     /// Placed here and not yet closed.
     connections: AtomicU32,
-    inbox: ArrayQueue<TcpStream>,
+    streams: ArrayQueue<TcpStream>,
 }
 
 /// Why a connection was not placed; it is closed.
@@ -37,13 +37,15 @@ pub(crate) enum Refusal {
     Overrun,
 }
 
-impl Placement {
+impl ConnectionPlacement {
     /// For `shards` shards, which together serve at most `connections_max` connections.
     pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
-        let door =
-            || Door { connections: AtomicU32::new(0), inbox: ArrayQueue::new(INBOX_CAPACITY) };
-        let doors = (0..shards).map(|_| door()).collect();
-        Self { doors, connections_max, refused: AtomicU64::new(0) }
+        let inbox = || ShardInbox {
+            connections: AtomicU32::new(0),
+            streams: ArrayQueue::new(INBOX_CAPACITY),
+        };
+        let inboxes = (0..shards).map(|_| inbox()).collect();
+        Self { inboxes, connections_max, refused: AtomicU64::new(0) }
     }
 
     /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
@@ -69,11 +71,11 @@ impl Placement {
         let Some(shard) = order.min_by_key(|shard| counts[*shard]) else {
             return Err(Refusal::Overrun);
         };
-        let door = &self.doors[shard];
+        let inbox = &self.inboxes[shard];
         // Counted before it can be seen, so that the shard's release cannot come first.
-        door.connections.fetch_add(1, Ordering::Relaxed);
-        if door.inbox.push(stream).is_err() {
-            door.connections.fetch_sub(1, Ordering::Relaxed);
+        inbox.connections.fetch_add(1, Ordering::Relaxed);
+        if inbox.streams.push(stream).is_err() {
+            inbox.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Overrun);
         }
         Ok(shard)
@@ -81,12 +83,12 @@ impl Placement {
 
     /// The shard's side: takes a connection placed there.
     pub(crate) fn take(&self, shard: usize) -> Option<TcpStream> {
-        self.doors[shard].inbox.pop()
+        self.inboxes[shard].streams.pop()
     }
 
     /// The shard's side: a connection placed there is closed.
     pub(crate) fn release(&self, shard: usize) {
-        self.doors[shard].connections.fetch_sub(1, Ordering::Relaxed);
+        self.inboxes[shard].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Connections that were not placed since the start.
@@ -96,7 +98,7 @@ impl Placement {
 
     /// Connections of each shard.
     pub(crate) fn counts(&self) -> Vec<u32> {
-        self.doors.iter().map(|door| door.connections.load(Ordering::Relaxed)).collect()
+        self.inboxes.iter().map(|inbox| inbox.connections.load(Ordering::Relaxed)).collect()
     }
 }
 
@@ -123,7 +125,7 @@ mod tests {
     #[test]
     fn connections_spread_and_return_to_the_emptiest() {
         let streams = Streams::new();
-        let placement = Placement::new(3, 100);
+        let placement = ConnectionPlacement::new(3, 100);
         let mut last = 2;
         let mut seen = Vec::new();
         for _ in 0..6 {
@@ -143,7 +145,7 @@ mod tests {
     #[test]
     fn short_connections_visit_all_shards() {
         let streams = Streams::new();
-        let placement = Placement::new(2, 100);
+        let placement = ConnectionPlacement::new(2, 100);
         let mut last = 1;
         for expected in [0, 1, 0, 1] {
             last = placement.place(streams.next(), last).unwrap();
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn the_limit_holds_and_is_given_back() {
         let streams = Streams::new();
-        let placement = Placement::new(2, 3);
+        let placement = ConnectionPlacement::new(2, 3);
         let shards: Vec<_> = (0..3).map(|_| placement.place(streams.next(), 0).unwrap()).collect();
         let refused = placement.place(streams.next(), 0);
         assert_eq!(refused, Err(Refusal::Full { connections_max: 3 }));
@@ -167,7 +169,7 @@ mod tests {
     #[test]
     fn no_shard_gets_more_than_its_share_and_one() {
         let streams = Streams::new();
-        let placement = Placement::new(3, 10);
+        let placement = ConnectionPlacement::new(3, 10);
         let mut last = 0;
         for connection in 0..100 {
             let Ok(shard) = placement.place(streams.next(), last) else {

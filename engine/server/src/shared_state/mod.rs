@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use leveret_ring::{WakeTarget, Waker};
 
-use self::connection_placement::Placement;
+use self::connection_placement::ConnectionPlacement;
 use self::resources::Resources;
-use self::shard_reports::Board;
+use self::shard_reports::ShardReports;
 
 /// How far the broker is from its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,26 +29,26 @@ pub(crate) enum Stage {
 }
 
 /// Shared state. Whoever changes it wakes whom it concerns, so that nobody has to poll it.
-pub(crate) struct Shared {
+pub(crate) struct SharedState {
     stage: AtomicU8,
-    /// For those that sleep without a ring: see [`Shared::rest`].
+    /// For those that sleep without a ring: see [`SharedState::sleep`].
     entered: (Mutex<()>, Condvar),
     /// Where connections go.
-    pub(crate) placement: Placement,
+    pub(crate) placement: ConnectionPlacement,
     /// What shards report.
-    pub(crate) board: Board,
+    pub(crate) shard_reports: ShardReports,
     /// What is used, and what runs out.
     pub(crate) resources: Resources,
 }
 
-impl Shared {
+impl SharedState {
     /// For `shards` shards that together serve at most `connections_max` connections.
     pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
         Self {
             stage: AtomicU8::new(Stage::Running as u8),
             entered: (Mutex::new(()), Condvar::new()),
-            placement: Placement::new(shards, connections_max),
-            board: Board::new(shards),
+            placement: ConnectionPlacement::new(shards, connections_max),
+            shard_reports: ShardReports::new(shards),
             resources: Resources::new(shards),
         }
     }
@@ -74,12 +74,12 @@ impl Shared {
     }
 
     /// Sleeps as long as told, but not beyond [`Stage::Quitting`]; false when that has come.
-    pub(crate) fn rest(&self, time: Duration) -> bool {
+    pub(crate) fn sleep(&self, time: Duration) -> bool {
         let (guard, entered) = &self.entered;
         let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
-        let goes_on = |(): &mut ()| self.stage() != Stage::Quitting;
+        let still_sleeps = |(): &mut ()| self.stage() != Stage::Quitting;
         // Poisoned or not: the lock guards nothing.
-        drop(entered.wait_timeout_while(guard, time, goes_on));
+        drop(entered.wait_timeout_while(guard, time, still_sleeps));
         self.stage() != Stage::Quitting
     }
 }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn stages_only_go_on() {
-        let shared = Shared::new(1, 1);
+        let shared = SharedState::new(1, 1);
         assert_eq!(shared.stage(), Stage::Running);
         shared.enter(Stage::Quitting, &[]);
         shared.enter(Stage::Stopping, &[]);
@@ -98,14 +98,14 @@ mod tests {
     }
 
     #[test]
-    fn who_rests_is_called_when_the_broker_quits() {
-        let shared = Shared::new(1, 1);
-        assert!(shared.rest(Duration::from_millis(1)));
+    fn a_sleeping_thread_wakes_when_the_broker_quits() {
+        let shared = SharedState::new(1, 1);
+        assert!(shared.sleep(Duration::from_millis(1)));
         std::thread::scope(|scope| {
-            let resting = scope.spawn(|| shared.rest(Duration::MAX));
+            let sleeping = scope.spawn(|| shared.sleep(Duration::MAX));
             shared.enter(Stage::Stopping, &[]);
             shared.enter(Stage::Quitting, &[]);
-            assert!(!resting.join().unwrap());
+            assert!(!sleeping.join().unwrap());
         });
     }
 }

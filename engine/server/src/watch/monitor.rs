@@ -22,8 +22,8 @@ use nix::sys::statvfs::statvfs;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::shared_state::Shared;
-use crate::thread::{self, Notice, Start};
+use crate::shared_state::SharedState;
+use crate::thread::{self, Start, ThreadEvent};
 use crate::watch::memory::MemoryLimit;
 
 /// How often memory is looked at when it is nearly used up. At 10 Gbit/s 125 MB come in meanwhile,
@@ -42,13 +42,13 @@ const INFLOW_MAX_PER_SHARD: u64 = 4_000_000_000;
 pub(crate) fn spawn(
     monitor: Monitor,
     shards: usize,
-    notices: &Sender<Notice>,
+    thread_events: &Sender<ThreadEvent>,
     started: Receiver<Start>,
 ) -> io::Result<()> {
-    thread::spawn("monitor".to_owned(), notices.clone(), move || {
+    thread::spawn("monitor".to_owned(), thread_events.clone(), move || {
         if let Ok(Start { wakes, .. }) = started.recv() {
-            let doorbells: Vec<Waker> = wakes.iter().take(shards).map(WakeTarget::waker).collect();
-            monitor.run(&doorbells);
+            let wakers: Vec<Waker> = wakes.iter().take(shards).map(WakeTarget::waker).collect();
+            monitor.run(&wakers);
         }
         Ok::<(), Infallible>(())
     })
@@ -56,7 +56,7 @@ pub(crate) fn spawn(
 
 /// The thread's state.
 pub(crate) struct Monitor {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     memory: Threshold,
     disk: Threshold,
     data_dir: PathBuf,
@@ -66,7 +66,7 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Watches `data_dir`, which exists.
-    pub(crate) fn new(config: &Config, limit: &MemoryLimit, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(config: &Config, limit: &MemoryLimit, shared: Arc<SharedState>) -> Self {
         info!("memory limit: {} bytes ({})", limit.bytes, limit.source);
         shared.resources.memory_limit_bytes.store(limit.bytes, Ordering::Relaxed);
         Self {
@@ -85,12 +85,12 @@ impl Monitor {
         self.shared.resources.set_alarms(self.alarms());
     }
 
-    /// Looks until the broker quits; `doorbells` are those of the shards.
-    pub(crate) fn run(mut self, doorbells: &[Waker]) {
+    /// Looks until the broker quits; `wakers` are those of the shards.
+    pub(crate) fn run(mut self, wakers: &[Waker]) {
         let mut since_disk = Duration::ZERO;
         loop {
-            let period = self.period(doorbells.len());
-            if !self.shared.rest(period) {
+            let period = self.period(wakers.len());
+            if !self.shared.sleep(period) {
                 return;
             }
             self.look_at_memory();
@@ -101,7 +101,7 @@ impl Monitor {
             }
             if self.alarms() != self.shared.resources.alarms() {
                 self.shared.resources.set_alarms(self.alarms());
-                doorbells.iter().for_each(Waker::wake);
+                wakers.iter().for_each(Waker::wake);
             }
         }
     }
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(seen, [None, None, Some(true), None, None, Some(false), None]);
     }
 
-    fn monitor(config: &Config, shared: &Arc<Shared>) -> Monitor {
+    fn monitor(config: &Config, shared: &Arc<SharedState>) -> Monitor {
         let limit = MemoryLimit { bytes: 1_000, source: "a test".to_owned() };
         Monitor::new(config, &limit, Arc::clone(shared))
     }
@@ -225,7 +225,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let data_dir = parent.path().join("data");
         std::fs::create_dir(&data_dir).unwrap();
-        let shared = Arc::new(Shared::new(1, 1));
+        let shared = Arc::new(SharedState::new(1, 1));
         for (disk_free_min_bytes, alarm) in [(16 << 20, false), (1 << 50, true)] {
             let config =
                 Config { data_dir: data_dir.clone(), disk_free_min_bytes, ..Config::default() };
@@ -250,7 +250,7 @@ mod tests {
             disk_free_min_bytes: 1,
             ..Config::default()
         };
-        let shared = Arc::new(Shared::new(2, 1));
+        let shared = Arc::new(SharedState::new(2, 1));
         let mut monitor = monitor(&config, &shared);
         for (used, alarm) in [(500, false), (501, true), (401, true), (400, false)] {
             shared.resources.publish(0, 500);
@@ -264,7 +264,7 @@ mod tests {
     fn memory_is_looked_at_before_it_can_run_out() {
         let directory = tempfile::tempdir().unwrap();
         let config = Config { data_dir: directory.path().to_owned(), ..Config::default() };
-        let shared = Arc::new(Shared::new(2, 1));
+        let shared = Arc::new(SharedState::new(2, 1));
         let limit = MemoryLimit { bytes: 10 << 30, source: "a test".to_owned() };
         let mut monitor = Monitor::new(&config, &limit, Arc::clone(&shared));
         assert_eq!(monitor.period(2), PERIOD_MAX, "an idle broker sleeps");

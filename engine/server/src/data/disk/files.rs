@@ -21,7 +21,7 @@ use tracing::warn;
 
 use super::Storage;
 use super::segment::{self, SegmentId};
-use crate::thread::{self, Notice};
+use crate::thread::{self, ThreadEvent};
 
 /// Requests of one shard under way; more wait with the shard. A log prepares one segment ahead and
 /// removes those that are empty, and nothing is gained by having the disk do more at once.
@@ -46,15 +46,15 @@ pub(crate) enum Answer {
 /// What shards send to the thread.
 #[derive(Debug)]
 pub(crate) struct Request {
-    letter_box: Arc<LetterBox>,
+    answers: Arc<Answers>,
     work: Work,
 }
 
 /// Where a shard finds its answers.
 #[derive(Debug)]
-struct LetterBox {
+struct Answers {
     shard: u16,
-    answers: ArrayQueue<Answer>,
+    queue: ArrayQueue<Answer>,
     waker: Waker,
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn channel(shards: usize) -> (SyncSender<Request>, Receiver<Request>)
 #[derive(Debug)]
 pub(crate) struct FilesLink {
     requests: SyncSender<Request>,
-    letter_box: Arc<LetterBox>,
+    answers: Arc<Answers>,
     under_way: usize,
     /// At most one per segment of the log.
     waiting: VecDeque<Work>,
@@ -76,20 +76,20 @@ pub(crate) struct FilesLink {
 impl FilesLink {
     /// For one shard, whose ring `waker` wakes.
     pub(crate) fn new(shard: u16, requests: SyncSender<Request>, waker: Waker) -> Self {
-        let answers = ArrayQueue::new(REQUESTS_PER_SHARD_MAX);
-        let letter_box = Arc::new(LetterBox { shard, answers, waker });
-        Self { requests, letter_box, under_way: 0, waiting: VecDeque::new() }
+        let queue = ArrayQueue::new(REQUESTS_PER_SHARD_MAX);
+        let answers = Arc::new(Answers { shard, queue, waker });
+        Self { requests, answers, under_way: 0, waiting: VecDeque::new() }
     }
 
     /// Asks for work; one answer follows.
-    pub(crate) fn ask(&mut self, work: Work) {
+    pub(crate) fn request(&mut self, work: Work) {
         self.waiting.push_back(work);
         self.send();
     }
 
     /// The next answer.
     pub(crate) fn answer(&mut self) -> Option<Answer> {
-        let answer = self.letter_box.answers.pop()?;
+        let answer = self.answers.queue.pop()?;
         self.under_way -= 1;
         self.send();
         Some(answer)
@@ -99,7 +99,7 @@ impl FilesLink {
         while self.under_way < REQUESTS_PER_SHARD_MAX
             && let Some(work) = self.waiting.pop_front()
         {
-            let request = Request { letter_box: Arc::clone(&self.letter_box), work };
+            let request = Request { answers: Arc::clone(&self.answers), work };
             self.under_way += 1;
             // There is room for all that is under way. It fails only where the thread is gone,
             // which ends the broker by its notice.
@@ -112,9 +112,9 @@ impl FilesLink {
 pub(crate) fn spawn(
     storage: Storage,
     requests: Receiver<Request>,
-    notices: &Sender<Notice>,
+    thread_events: &Sender<ThreadEvent>,
 ) -> io::Result<()> {
-    thread::spawn("files".to_owned(), notices.clone(), move || {
+    thread::spawn("files".to_owned(), thread_events.clone(), move || {
         run(&storage, &requests);
         Ok::<(), Infallible>(())
     })
@@ -153,8 +153,8 @@ fn sort(storage: &Storage, request: Request, waiting: &mut VecDeque<Request>) {
 }
 
 fn carry_out(storage: &Storage, request: Request, between: &mut dyn FnMut()) {
-    let Request { letter_box, work } = request;
-    let id = |segment| SegmentId { shard: letter_box.shard, segment };
+    let Request { answers, work } = request;
+    let id = |segment| SegmentId { shard: answers.shard, segment };
     let answer = match work {
         Work::Prepare { segment, size_bytes, recycled } => {
             let made = segment::prepare(storage, id(segment), size_bytes, recycled, between);
@@ -168,9 +168,9 @@ fn carry_out(storage: &Storage, request: Request, between: &mut dyn FnMut()) {
             Answer::Removed { segment, gone: remove(storage, id(segment), damaged) }
         }
     };
-    let delivered = letter_box.answers.push(answer).is_ok();
+    let delivered = answers.queue.push(answer).is_ok();
     assert!(delivered, "a shard has no more under way than its letter box holds");
-    letter_box.waker.wake();
+    answers.waker.wake();
 }
 
 /// Removes a segment durably. Where it cannot, it says why: what stays costs only space.

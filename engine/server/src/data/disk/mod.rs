@@ -139,7 +139,7 @@ impl Disk {
                 if let Some(recycled) = recycled {
                     self.open.close(recycled);
                 }
-                self.files.ask(Work::Prepare { segment, size_bytes, recycled });
+                self.files.request(Work::Prepare { segment, size_bytes, recycled });
             }
             DiskOperation::Commit { segment, offset, blocks } => {
                 self.begin_commit(segment, offset, blocks, ring, now);
@@ -149,7 +149,7 @@ impl Disk {
             }
             DiskOperation::Remove { segment, damaged } => {
                 self.open.close(segment);
-                self.files.ask(Work::Remove { segment, damaged });
+                self.files.request(Work::Remove { segment, damaged });
             }
         }
     }
@@ -307,7 +307,7 @@ impl Disk {
         let waiting = self.opening.entry(segment).or_default();
         waiting.push(read);
         if waiting.len() == 1 {
-            self.files.ask(Work::Open { segment });
+            self.files.request(Work::Open { segment });
         }
     }
 

@@ -151,9 +151,9 @@ fn builder() -> Builder {
 fn open_database(path: &Path) -> Result<Database, Failure> {
     let failed = |error: redb::DatabaseError| failure(path, &error.into());
     let is_repaired = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&is_repaired);
+    let repaired = Arc::clone(&is_repaired);
     let mut builder = builder();
-    builder.set_repair_callback(move |_| told.store(true, Ordering::Relaxed));
+    builder.set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
     // `create` would take an empty file for a new database.
     let mut database = builder.open(path).map_err(failed)?;
     if is_repaired.load(Ordering::Relaxed) {
@@ -224,7 +224,7 @@ impl Loaded {
     fn read_rows(&mut self, transaction: &ReadTransaction) -> Result<(), redb::Error> {
         let definitions = &mut self.definitions;
         let damages = &mut self.damages;
-        let told = |what: &str, key: &[u8], damage: Damage| {
+        let message = |what: &str, key: &[u8], damage: Damage| {
             format!(
                 "the row of {what} in {FILE_NAME} is not used: {damage}",
                 what = named(what, key)
@@ -236,14 +236,14 @@ impl Loaded {
                 Ok(()) => definitions
                     .vhosts
                     .extend(row::vhost_name(key.value()).map(|name| VhostDefinition { name })),
-                Err(damage) => damages.push(told("virtual host", key.value(), damage)),
+                Err(damage) => damages.push(message("virtual host", key.value(), damage)),
             }
         }
         for row in transaction.open_table(EXCHANGES)?.iter()? {
             let (key, value) = row?;
             match row::read_exchange(key.value(), value.value()) {
                 Ok(exchange) => definitions.exchanges.push(exchange),
-                Err(damage) => damages.push(told("exchange", key.value(), damage)),
+                Err(damage) => damages.push(message("exchange", key.value(), damage)),
             }
         }
         for row in transaction.open_table(QUEUES)?.iter()? {
@@ -251,7 +251,7 @@ impl Loaded {
             match row::read_queue(key.value(), value.value()) {
                 Ok(queue) => definitions.queues.push(queue),
                 Err(damage) => {
-                    damages.push(told("queue", key.value(), damage));
+                    damages.push(message("queue", key.value(), damage));
                     definitions.quarantined.extend(row::names(key.value()));
                 }
             }
@@ -260,7 +260,7 @@ impl Loaded {
             let (key, value) = row?;
             match row::read_binding(key.value(), value.value()) {
                 Ok(binding) => definitions.bindings.push(binding),
-                Err(damage) => damages.push(told("binding", key.value(), damage)),
+                Err(damage) => damages.push(message("binding", key.value(), damage)),
             }
         }
         Ok(())

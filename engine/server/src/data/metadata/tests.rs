@@ -159,9 +159,9 @@ fn a_damaged_row_costs_itself_alone() {
     assert_eq!((found.exchanges.len(), found.queues.len(), found.bindings.len()), (2, 2, 7));
     assert_eq!(found.quarantined, [(Name::from("/"), Name::from("b"))]);
     assert_eq!(loaded.damages.len(), 5, "{:?}", loaded.damages);
-    let told = "the row of queue 'b' in vhost '/' in metadata.redb is not used: its checksum does \
-                not fit";
-    assert!(loaded.damages.iter().any(|damage| damage == told), "{:?}", loaded.damages);
+    let report = "the row of queue 'b' in vhost '/' in metadata.redb is not used: its checksum \
+                  does not fit";
+    assert!(loaded.damages.iter().any(|damage| damage == report), "{:?}", loaded.damages);
     assert!(loaded.damages.iter().any(|damage| damage.contains("perhaps of a newer broker")));
 }
 
@@ -211,7 +211,7 @@ fn an_unfinished_database_is_made_anew() {
 }
 
 #[test]
-fn a_second_process_is_told() {
+fn a_second_process_gets_an_error() {
     let directory = directory();
     let (_metadata, _) = open(&directory);
     assert!(refusal(directory.path()).contains("another process has it open"));

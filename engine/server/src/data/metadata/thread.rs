@@ -8,7 +8,7 @@ use leveret_ring::Waker;
 
 use super::Metadata;
 use crate::failure::Failure;
-use crate::thread::Notice;
+use crate::thread::ThreadEvent;
 
 /// The control thread's end of it. When it is dropped the thread ends, what it has done by then.
 ///
@@ -27,10 +27,13 @@ struct Commit {
 
 impl MetadataThread {
     /// Starts the thread, which gives notice of its end.
-    pub(crate) fn start(metadata: Metadata, notices: &Sender<Notice>) -> io::Result<Self> {
+    pub(crate) fn start(
+        metadata: Metadata,
+        thread_events: &Sender<ThreadEvent>,
+    ) -> io::Result<Self> {
         let (commits, to_commit) = mpsc::channel();
         let (done_sender, done) = mpsc::channel();
-        crate::thread::spawn("metadata".to_owned(), notices.clone(), move || {
+        crate::thread::spawn("metadata".to_owned(), thread_events.clone(), move || {
             run(&metadata, &to_commit, &done_sender)
         })?;
         Ok(Self { commits, done })

@@ -14,7 +14,7 @@ use self::families::{
 use self::text::{Kind, Text};
 use crate::config::Durability;
 use crate::host;
-use crate::shared_state::shard_reports::{Look, ShardReport, queue_reports, reports};
+use crate::shared_state::shard_reports::{ShardAnswer, ShardReport, queue_reports, reports};
 
 /// Whose metrics these are.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,11 @@ pub(crate) struct Figures {
 
 /// The metrics of the whole broker and of each shard. Families that [`queues`] has per queue are
 /// left out `with_queues`, as `RabbitMQ` does.
-pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool) -> String {
+pub(crate) fn broker(
+    answers: &[ShardAnswer],
+    identity: &Identity<'_>,
+    with_queues: bool,
+) -> String {
     let mut text = Text::default();
     text.family("leveret_build_info", Kind::Gauge, "The broker's version.");
     text.sample("leveret_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -50,43 +54,48 @@ pub(crate) fn broker(looks: &[Look], identity: &Identity<'_>, with_queues: bool)
         "Connections closed at once, at the limit or in a storm.",
         identity.figures.connections_refused,
     );
-    let exchanges = reports(looks).map(|look| look.report.exchanges).max().unwrap_or(0);
+    let exchanges = reports(answers).map(|shard| shard.report.exchanges).max().unwrap_or(0);
     text.single("leveret_exchanges", Kind::Gauge, "Exchanges.", exchanges);
     resources(&mut text, identity.figures);
-    shards(&mut text, looks);
-    logs(&mut text, looks);
-    bodies(&mut text, looks);
-    left_queues(&mut text, looks);
-    blocked(&mut text, looks);
-    latencies(&mut text, looks);
+    shards(&mut text, answers);
+    logs(&mut text, answers);
+    bodies(&mut text, answers);
+    left_queues(&mut text, answers);
+    blocked(&mut text, answers);
+    latencies(&mut text, answers);
     process(&mut text);
-    rabbitmq(&mut text, looks, identity);
+    rabbitmq(&mut text, answers, identity);
     if !with_queues {
-        queue_sums(&mut text, looks);
+        queue_sums(&mut text, answers);
     }
     text.finish()
 }
 
-fn shards(text: &mut Text, looks: &[Look]) {
+fn shards(text: &mut Text, answers: &[ShardAnswer]) {
     let name = "leveret_shard_answered";
     text.family(name, Kind::Gauge, "0: the shard did not answer in time; its figures are old.");
-    for (shard, look) in looks.iter().enumerate() {
-        text.sample(name, &[("shard", &shard.to_string())], u8::from(look.answered));
+    for (shard, answer) in answers.iter().enumerate() {
+        text.sample(name, &[("shard", &shard.to_string())], u8::from(answer.answered));
     }
     for (name, help, value) in SHARD_GAUGES {
-        per_shard(text, looks, name, Kind::Gauge, help, |look| value(&look.report) as u64);
+        per_shard(text, answers, name, Kind::Gauge, help, |shard| value(&shard.report) as u64);
     }
     for (name, help, value) in SHARD_COUNTS {
-        per_shard(text, looks, name, Kind::Counter, help, |look| value(&look.report.counts));
+        per_shard(text, answers, name, Kind::Counter, help, |shard| value(&shard.report.counts));
     }
     for (name, help, value) in RING_COUNTS {
-        per_shard(text, looks, name, Kind::Counter, help, |look| value(&look.ring));
+        per_shard(text, answers, name, Kind::Counter, help, |shard| value(&shard.ring));
     }
-    per_shard(text, looks, "receive_buffers_free", Kind::Gauge, "Free receive buffers.", |look| {
-        u64::from(look.buffers_free)
-    });
-    per_shard(text, looks, "receive_buffers_leased", Kind::Gauge, "Buffers in use.", |look| {
-        u64::from(look.buffers_leased)
+    per_shard(
+        text,
+        answers,
+        "receive_buffers_free",
+        Kind::Gauge,
+        "Free receive buffers.",
+        |shard| u64::from(shard.buffers_free),
+    );
+    per_shard(text, answers, "receive_buffers_leased", Kind::Gauge, "Buffers in use.", |shard| {
+        u64::from(shard.buffers_leased)
     });
 }
 
@@ -111,65 +120,65 @@ fn resources(text: &mut Text, figures: Figures) {
     }
 }
 
-fn logs(text: &mut Text, looks: &[Look]) {
+fn logs(text: &mut Text, answers: &[ShardAnswer]) {
     for (name, help, value) in LOG_GAUGES {
         let name = format!("log_{name}");
-        per_shard(text, looks, &name, Kind::Gauge, help, |look| {
-            look.report.log.as_ref().map_or(0, value)
+        per_shard(text, answers, &name, Kind::Gauge, help, |shard| {
+            shard.report.log.as_ref().map_or(0, value)
         });
     }
     for (name, help, value) in LOG_COUNTS {
         let name = format!("log_{name}");
-        per_shard(text, looks, &name, Kind::Counter, help, |look| {
-            look.report.log.map_or(0, |log| value(&log.counts))
+        per_shard(text, answers, &name, Kind::Counter, help, |shard| {
+            shard.report.log.map_or(0, |log| value(&log.counts))
         });
     }
 }
 
 /// The proof of zero-copy: the ratio of these two, over all shards.
-fn bodies(text: &mut Text, looks: &[Look]) {
+fn bodies(text: &mut Text, answers: &[ShardAnswer]) {
     let help = "Body bytes put into what is sent to clients, by copy or by reference.";
-    per_shard(text, looks, "body_bytes_delivered_total", Kind::Counter, help, |look| {
-        look.report.body_bytes.delivered()
+    per_shard(text, answers, "body_bytes_delivered_total", Kind::Counter, help, |shard| {
+        shard.report.body_bytes.delivered()
     });
     let name = "leveret_body_bytes_copied_total";
     text.family(name, Kind::Counter, "Body bytes copied in user space, and into what.");
-    for look in reports(looks) {
-        let shard = look.report.shard.to_string();
+    for shard in reports(answers) {
+        let label = shard.report.shard.to_string();
         for (into, bytes) in BODY_COPIES {
-            let labels = [("shard", shard.as_str()), ("into", into)];
-            text.sample(name, &labels, bytes(&look.report.body_bytes.copied));
+            let labels = [("shard", label.as_str()), ("into", into)];
+            text.sample(name, &labels, bytes(&shard.report.body_bytes.copied));
         }
     }
 }
 
-fn left_queues(text: &mut Text, looks: &[Look]) {
+fn left_queues(text: &mut Text, answers: &[ShardAnswer]) {
     let name = "leveret_messages_left_total";
     text.family(name, Kind::Counter, "Messages that left queues, by the reason.");
-    for look in reports(looks) {
-        let shard = look.report.shard.to_string();
+    for answer in reports(answers) {
+        let shard = answer.report.shard.to_string();
         for reason in Reason::ALL {
             let labels = [("shard", shard.as_str()), ("reason", reason.word())];
-            text.sample(name, &labels, look.report.counts.home.left[reason as usize]);
+            text.sample(name, &labels, answer.report.counts.home.left[reason as usize]);
         }
     }
 }
 
-fn blocked(text: &mut Text, looks: &[Look]) {
+fn blocked(text: &mut Text, answers: &[ShardAnswer]) {
     let name = "leveret_connections_blocked";
     text.family(name, Kind::Gauge, "Connections whose publishes are held back, and why.");
-    for look in reports(looks) {
-        let shard = look.report.shard.to_string();
+    for shard in reports(answers) {
+        let label = shard.report.shard.to_string();
         for (reason, count) in BLOCKED {
-            let labels = [("shard", shard.as_str()), ("reason", reason)];
-            text.sample(name, &labels, count(&look.report.blocked));
+            let labels = [("shard", label.as_str()), ("reason", reason)];
+            text.sample(name, &labels, count(&shard.report.blocked));
         }
     }
 }
 
 fn per_shard(
     text: &mut Text,
-    looks: &[Look],
+    answers: &[ShardAnswer],
     name: &str,
     kind: Kind,
     help: &str,
@@ -177,23 +186,23 @@ fn per_shard(
 ) {
     let name = format!("leveret_{name}");
     text.family(&name, kind, help);
-    for look in reports(looks) {
-        text.sample(&name, &[("shard", &look.report.shard.to_string())], value(look));
+    for shard in reports(answers) {
+        text.sample(&name, &[("shard", &shard.report.shard.to_string())], value(shard));
     }
 }
 
-fn latencies(text: &mut Text, looks: &[Look]) {
+fn latencies(text: &mut Text, answers: &[ShardAnswer]) {
     let name = "leveret_publish_to_deliver_seconds";
     text.family(name, Kind::Histogram, "From a publish to the delivery's way out.");
-    for look in reports(looks) {
-        let shard = look.report.shard.to_string();
-        text.precise_histogram(name, &[("shard", &shard)], &look.report.publish_to_deliver);
+    for shard in reports(answers) {
+        let label = shard.report.shard.to_string();
+        text.precise_histogram(name, &[("shard", &label)], &shard.report.publish_to_deliver);
     }
     let name = "leveret_time_in_queue_seconds";
     text.family(name, Kind::Histogram, "From becoming ready to leaving the queue.");
-    for look in reports(looks) {
-        let shard = look.report.shard.to_string();
-        text.precise_histogram(name, &[("shard", &shard)], &look.report.time_in_queue);
+    for shard in reports(answers) {
+        let label = shard.report.shard.to_string();
+        text.precise_histogram(name, &[("shard", &label)], &shard.report.time_in_queue);
     }
 }
 
@@ -211,7 +220,7 @@ fn process(text: &mut Text) {
     }
 }
 
-fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
+fn rabbitmq(text: &mut Text, answers: &[ShardAnswer], identity: &Identity<'_>) {
     let name = identity.cluster_name;
     text.family("rabbitmq_identity_info", Kind::Gauge, "What dashboards join everything on.");
     let labels = [
@@ -232,34 +241,35 @@ fn rabbitmq(text: &mut Text, looks: &[Look], identity: &Identity<'_>) {
     text.single("rabbitmq_erlang_uptime_seconds", Kind::Gauge, uptime, identity.uptime_s);
 
     for (name, help, value) in SHARD_GAUGES.iter().filter(|(name, ..)| OBJECTS.contains(name)) {
-        let sum: usize = reports(looks).map(|look| value(&look.report)).sum();
+        let sum: usize = reports(answers).map(|shard| value(&shard.report)).sum();
         text.single(&format!("rabbitmq_{name}"), Kind::Gauge, help, sum);
     }
     let opened_and_closed = SHARD_COUNTS
         .iter()
         .filter(|(name, ..)| name.ends_with("s_opened_total") || name.ends_with("s_closed_total"));
     for (name, help, value) in opened_and_closed {
-        let sum: u64 = reports(looks).map(|look| value(&look.report.counts)).sum();
+        let sum: u64 = reports(answers).map(|shard| value(&shard.report.counts)).sum();
         text.single(&format!("rabbitmq_{name}"), Kind::Counter, help, sum);
     }
     for (name, labels, value) in GLOBAL_COUNTS.into_iter().chain([GLOBAL_DELIVERED]) {
         let name = format!("rabbitmq_global_messages_{name}_total");
-        let sum: u64 = reports(looks).map(|look| value(&look.report.counts)).sum();
+        let sum: u64 = reports(answers).map(|shard| value(&shard.report.counts)).sum();
         text.family(&name, Kind::Counter, "Over all queues.");
         text.labelled(&name, labels, sum);
     }
     for (name, help, is_on) in ALARMS {
-        let on = reports(looks).any(|look| is_on(look.report.alarms));
+        let on = reports(answers).any(|shard| is_on(shard.report.alarms));
         text.single(&format!("rabbitmq_alarms_{name}"), Kind::Gauge, help, u8::from(on));
     }
-    let consumers: usize = reports(looks).map(|look| look.report.consumers).sum();
+    let consumers: usize = reports(answers).map(|shard| shard.report.consumers).sum();
     text.family("rabbitmq_global_consumers", Kind::Gauge, "Consumers.");
     text.labelled("rabbitmq_global_consumers", PROTOCOL, consumers);
 }
 
 /// Messages of all queues together.
-fn queue_sums(text: &mut Text, looks: &[Look]) {
-    let sum = |of: fn(&Report) -> usize| reports(looks).map(|look| of(&look.report)).sum::<usize>();
+fn queue_sums(text: &mut Text, answers: &[ShardAnswer]) {
+    let sum =
+        |of: fn(&Report) -> usize| reports(answers).map(|shard| of(&shard.report)).sum::<usize>();
     let (ready, unacked) =
         (sum(|report| report.messages_ready), sum(|report| report.messages_unacked));
     for (name, help, value) in [
@@ -272,10 +282,10 @@ fn queue_sums(text: &mut Text, looks: &[Look]) {
 }
 
 /// The metrics of each queue, where they were asked for and are not too many.
-pub(crate) fn queues(looks: &[Look]) -> String {
+pub(crate) fn queues(answers: &[ShardAnswer]) -> String {
     let mut text = Text::default();
-    let there: usize = reports(looks).map(|look| look.report.queues).sum();
-    let described = queue_reports(looks).count();
+    let there: usize = reports(answers).map(|shard| shard.report.queues).sum();
+    let described = queue_reports(answers).count();
     text.single(
         "leveret_queues_not_described",
         Kind::Gauge,
@@ -284,13 +294,13 @@ pub(crate) fn queues(looks: &[Look]) -> String {
     );
     for (name, kind, help, value) in QUEUE_FIGURES {
         text.family(name, kind, help);
-        for (_, queue) in queue_reports(looks) {
+        for (_, queue) in queue_reports(answers) {
             with_labels(queue, |labels| text.sample(name, labels, value(queue)));
         }
     }
     let name = "leveret_queue_publish_to_deliver_seconds";
     text.family(name, Kind::Histogram, "From a publish to the delivery's way out.");
-    for (_, queue) in queue_reports(looks) {
+    for (_, queue) in queue_reports(answers) {
         let Some((latency, _)) = &queue.latency else {
             continue;
         };
@@ -300,7 +310,7 @@ pub(crate) fn queues(looks: &[Look]) -> String {
     }
     let name = "leveret_queue_time_in_queue_seconds";
     text.family(name, Kind::Histogram, "From becoming ready to leaving the queue.");
-    for (_, queue) in queue_reports(looks) {
+    for (_, queue) in queue_reports(answers) {
         let Some((_, latency)) = &queue.latency else {
             continue;
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::http::sample_reports::{busy_look, look};
+use crate::http::sample_reports::{busy_answer, fresh_answer};
 
 fn identity() -> Identity<'static> {
     let figures =
@@ -52,8 +52,8 @@ fn value(samples: &[(String, f64)], series: &str) -> f64 {
 
 #[test]
 fn the_broker_is_described_per_shard_and_as_rabbitmq() {
-    let looks = [busy_look(0, &[("a", 1)]), busy_look(1, &[("b", 1), ("c", 1)])];
-    let samples = parse(&broker(&looks, &identity(), false));
+    let answers = [busy_answer(0, &[("a", 1)]), busy_answer(1, &[("b", 1), ("c", 1)])];
+    let samples = parse(&broker(&answers, &identity(), false));
     for (series, expected) in [
         ("leveret_connections{shard=\"0\"}", 2.0),
         ("leveret_queues{shard=\"1\"}", 2.0),
@@ -91,7 +91,7 @@ fn the_broker_is_described_per_shard_and_as_rabbitmq() {
 
 #[test]
 fn every_family_of_rabbitmqs_overview_is_there_before_any_traffic() {
-    let text = broker(&[look(0)], &identity(), false);
+    let text = broker(&[fresh_answer(0)], &identity(), false);
     let samples = parse(&text);
     for family in [
         "identity_info",
@@ -130,9 +130,9 @@ fn every_family_of_rabbitmqs_overview_is_there_before_any_traffic() {
 
 #[test]
 fn a_silent_shard_is_marked_and_does_not_vanish() {
-    let old = Look { answered: false, ..busy_look(1, &[]) };
-    let never = Look { answered: false, report: None };
-    let samples = parse(&broker(&[look(0), old, never], &identity(), false));
+    let old = ShardAnswer { answered: false, ..busy_answer(1, &[]) };
+    let never = ShardAnswer { answered: false, report: None };
+    let samples = parse(&broker(&[fresh_answer(0), old, never], &identity(), false));
     assert_eq!(value(&samples, "leveret_shard_answered{shard=\"0\"}"), 1.0);
     assert_eq!(value(&samples, "leveret_shard_answered{shard=\"1\"}"), 0.0);
     assert_eq!(value(&samples, "leveret_shard_answered{shard=\"2\"}"), 0.0);
@@ -141,8 +141,8 @@ fn a_silent_shard_is_marked_and_does_not_vanish() {
 
 #[test]
 fn queues_are_described_under_their_names() {
-    let looks = [busy_look(0, &[("or\"ders\n", 42), ("b", 7)])];
-    let text = broker(&looks, &identity(), true) + &queues(&looks);
+    let answers = [busy_answer(0, &[("or\"ders\n", 42), ("b", 7)])];
+    let text = broker(&answers, &identity(), true) + &queues(&answers);
     let samples = parse(&text);
     let labels = "vhost=\"/\",queue=\"or\\\"ders\\n\"";
     for (series, expected) in [
