@@ -2,14 +2,16 @@
 //! pure shards of `leveret_broker`, driven by the rings of `leveret_ring`.
 //!
 //! ```text
-//!  main ──── notices ◄──── signals
+//!  main ◄──── ThreadEvents of all others: ready, stopped, failed, a signal came
 //!   │ spawns
-//!   ├─► control      accepts and places connections, orders all changes of the topology
-//!   ├─► files        makes, opens and removes the segments of the shards' logs
-//!   ├─► metadata     stores what the control state decides about durable objects
-//!   ├─► shard 0 … n  one pinned thread each: ring ► shard ► ring, mail over the mesh
+//!   ├─► signals      waits for SIGTERM and SIGINT
+//!   ├─► shard 0 … n  one pinned thread each: ring ► shard ► ring, mail over the mesh;
+//!   │                shard 0 also accepts all AMQP connections and spreads them over the shards
+//!   ├─► control      orders all changes of the topology
+//!   ├─► metadata     commits the durable ones of these changes to metadata.redb
+//!   ├─► files        lays out, opens and removes the segment files of the shards' logs
 //!   ├─► monitor      memory and disk space, alarms
-//!   └─► http         status, metrics, `leveret top`
+//!   └─► http         status, metrics, the data of `leveret top`
 //! ```
 #![forbid(unsafe_code)]
 
