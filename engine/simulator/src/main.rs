@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use leveret_simulator::power;
-use leveret_simulator::run::{Plan, Tally, run};
+use leveret_simulator::workload::run::{Plan, Tally, run};
 
 /// Run whole brokers in made-up worlds, each following from its seed.
 #[derive(Debug, Parser)]

@@ -5,7 +5,7 @@ use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicAck, BasicGet, ConfirmSelect, QueueDeclare};
 use leveret_broker::alarms::Alarms;
 use leveret_simulator::client::Client;
-use leveret_simulator::scene::{consume, declare_queue};
+use leveret_simulator::client::methods::{consume, declare_queue};
 use leveret_simulator::world::World;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -194,7 +194,7 @@ fn silence_of_a_blocked_connection_is_no_death_and_it_hears_heartbeats() {
 #[test]
 fn a_blocked_client_that_leaves_is_answered_when_it_is_heard_again() {
     // What they send comes in few pieces: a socket that was paused would not notice its end.
-    let faults = leveret_simulator::fault::Faults::none();
+    let faults = leveret_simulator::world::faults::Faults::none();
     let mut world = World::new(2, 1, faults, leveret_broker::settings::Settings::default());
     let mut polite = Client::open(&mut world, 0);
     let mut rude = Client::open(&mut world, 0);

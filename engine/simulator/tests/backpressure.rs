@@ -5,9 +5,9 @@ use leveret_broker::home::backlog::PATIENCE_NS;
 use leveret_broker::mesh::outgoing::BACKED_UP_BYTES;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::fault::Faults;
-use leveret_simulator::scene::{consume, declare_queue};
+use leveret_simulator::client::methods::{consume, declare_queue};
 use leveret_simulator::world::World;
+use leveret_simulator::world::faults::Faults;
 
 /// Messages of each publisher, and their size: ten times what a lane may hold back.
 const MESSAGES: u32 = 105;

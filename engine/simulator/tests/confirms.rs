@@ -3,7 +3,7 @@
 use leveret_amqp::Method;
 use leveret_amqp::method::ConfirmSelect;
 use leveret_simulator::client::Client;
-use leveret_simulator::scene::{bind_queue, declare_queue};
+use leveret_simulator::client::methods::{bind_queue, declare_queue};
 use leveret_simulator::world::World;
 
 fn in_confirm_mode(world: &mut World) -> Client {

@@ -5,10 +5,10 @@ use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicGet, BasicQos, ChannelCloseOk, ConnectionCloseOk, QueueDeclare};
 use leveret_amqp::{Method, encode_frame};
 use leveret_simulator::client::Client;
-use leveret_simulator::fault::Faults;
-use leveret_simulator::scene::{consume, declare_queue};
-use leveret_simulator::stream::Heard;
+use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::stream::Heard;
 use leveret_simulator::world::World;
+use leveret_simulator::world::faults::Faults;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const TUNE: Tune = Tune { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };

@@ -3,7 +3,7 @@
 use leveret_amqp::method::{BasicAck, BasicCancel, BasicQos, QueueDeclare};
 use leveret_amqp::{Method, TableBuilder};
 use leveret_simulator::client::Client;
-use leveret_simulator::scene::{consume, declare_queue, delete_queue};
+use leveret_simulator::client::methods::{consume, declare_queue, delete_queue};
 use leveret_simulator::world::World;
 
 fn with_queue(shards: u16) -> (World, Client) {

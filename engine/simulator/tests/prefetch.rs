@@ -2,7 +2,7 @@
 
 use leveret_amqp::method::{BasicAck, BasicQos};
 use leveret_simulator::client::Client;
-use leveret_simulator::scene::{consume, declare_queue};
+use leveret_simulator::client::methods::{consume, declare_queue};
 use leveret_simulator::world::World;
 
 const fn qos(prefetch_count: u16, global: bool) -> BasicQos {

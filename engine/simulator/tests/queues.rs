@@ -6,10 +6,10 @@ use leveret_broker::id::VhostId;
 use leveret_broker::queue::Queue;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::fault::Faults;
-use leveret_simulator::scene::{consume, declare_queue, delete_queue};
-use leveret_simulator::stream::Heard;
+use leveret_simulator::client::methods::{consume, declare_queue, delete_queue};
+use leveret_simulator::client::stream::Heard;
 use leveret_simulator::world::World;
+use leveret_simulator::world::faults::Faults;
 
 fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
     let passive = QueueDeclare { passive: true, ..declare_queue(queue) };

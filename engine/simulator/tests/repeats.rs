@@ -5,9 +5,9 @@ use leveret_amqp::Method;
 use leveret_amqp::method::{BasicCancel, BasicConsume, BasicQos, ConfirmSelect};
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::fault::Faults;
-use leveret_simulator::scene::{bind_queue, consume, declare_queue};
+use leveret_simulator::client::methods::{bind_queue, consume, declare_queue};
 use leveret_simulator::world::World;
+use leveret_simulator::world::faults::Faults;
 
 const MESSAGES: u32 = 600;
 

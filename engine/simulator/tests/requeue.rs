@@ -4,8 +4,8 @@ use leveret_amqp::Method;
 use leveret_amqp::method::{
     BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject, ChannelClose,
 };
+use leveret_simulator::client::methods::{consume, declare_queue};
 use leveret_simulator::client::{Client, Delivery};
-use leveret_simulator::scene::{consume, declare_queue};
 use leveret_simulator::world::World;
 
 /// A queue `q` with messages whose bodies count from 0, filled through shard 0.

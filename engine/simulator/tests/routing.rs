@@ -3,7 +3,7 @@
 use leveret_amqp::method::{ExchangeBind, ExchangeDeclare, ExchangeDelete, QueueUnbind};
 use leveret_amqp::{Method, TableBuilder, TableRef};
 use leveret_simulator::client::Client;
-use leveret_simulator::scene::{bind_queue, consume, declare_exchange, declare_queue};
+use leveret_simulator::client::methods::{bind_queue, consume, declare_exchange, declare_queue};
 use leveret_simulator::world::World;
 
 fn bind_exchange<'a>(destination: &'a str, source: &'a str, key: &'a str) -> ExchangeBind<'a> {
@@ -128,7 +128,7 @@ fn an_auto_delete_exchange_goes_with_its_last_binding() {
         publisher.publish(&mut world, 1, ("brief", ""), false, b"x");
         publisher.settle(&mut world);
         assert_eq!(tags(&mut world, &mut listener), "a");
-        listener.ask(&mut world, 1, &leveret_simulator::scene::delete_queue("a"));
+        listener.ask(&mut world, 1, &leveret_simulator::client::methods::delete_queue("a"));
         publisher.publish(&mut world, 1, ("brief", ""), false, b"x");
         publisher.settle(&mut world);
         let (_, closed) = &publisher.closed_channels[0];

@@ -1,6 +1,6 @@
 //! Two hundred worlds in every test run; `cargo sim` runs as many as one likes.
 
-use leveret_simulator::run::{Plan, Tally, run};
+use leveret_simulator::workload::run::{Plan, Tally, run};
 
 /// Runs a range of seeds and checks that they were worth it.
 fn all_go_well(seeds: std::ops::Range<u64>) {

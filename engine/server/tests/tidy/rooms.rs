@@ -15,7 +15,7 @@ struct Crate {
     rooms: &'static [(&'static str, &'static str)],
 }
 
-const CRATES: [Crate; 2] = [BROKER, SERVER];
+const CRATES: [Crate; 3] = [BROKER, SERVER, SIMULATOR];
 
 const BROKER: Crate = Crate {
     folder: "engine/broker/src",
@@ -43,6 +43,17 @@ const SERVER: Crate = Crate {
         ("shard", "The threads that drive the shards and the control state."),
         ("http", "The HTTP thread: status, metrics, and `leveret top`, which asks it."),
         ("boot", "The command line, and a broker from its configuration to its end."),
+    ],
+};
+
+const SIMULATOR: Crate = Crate {
+    folder: "engine/simulator/src",
+    rooms: &[
+        ("disk", "A made-up disk for the log of one shard."),
+        ("power", "What a loss of power does to a log: every image it could leave is judged."),
+        ("world", "N shards, the control state, and everything around them, driven by one seed."),
+        ("client", "A client: real AMQP over a socket of the world."),
+        ("workload", "Random clients of a broker, and the oracle that accounts for every message."),
     ],
 };
 

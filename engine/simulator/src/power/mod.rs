@@ -1,4 +1,4 @@
-//! What a loss of power does to a log: every image it could leave is built, read and judged.
+//! What a loss of power does to a log: every image it could leave is judged.
 //!
 //! ```text
 //!   Workload: a real Log on a made-up Disk ──► trace: steps of the disk, what clients know

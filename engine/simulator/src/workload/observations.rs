@@ -2,11 +2,11 @@
 
 use leveret_amqp::Method;
 
-use crate::agent::Agent;
+use crate::client::stream::Heard;
 use crate::identity::Identity;
-use crate::oracle::{Delivered, Oracle};
-use crate::seat::{Held, Seat, Source, Waiting};
-use crate::stream::Heard;
+use crate::workload::channel_view::{Held, Seat, Source, Waiting};
+use crate::workload::oracle::{Delivered, Oracle};
+use crate::workload::random_client::Agent;
 
 /// How a channel may be refused when its client knows that it may be.
 const REFUSALS: [u16; 4] = [403, 404, 405, 406];

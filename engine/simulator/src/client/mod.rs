@@ -1,5 +1,8 @@
 //! A client: real AMQP over a socket of the world.
 
+pub mod methods;
+pub mod stream;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use leveret_amqp::encoder::{self, Publish};
@@ -12,9 +15,9 @@ use leveret_amqp::method::{
 use leveret_amqp::sasl::{Credentials, encode_plain};
 use leveret_amqp::{Method, TableBuilder};
 
-use crate::network::SocketId;
-use crate::stream::{Heard, Stream};
+use crate::client::stream::{Heard, Stream};
 use crate::world::World;
+use crate::world::network::SocketId;
 
 /// Steps after which a world that has a single request to answer must have come to rest.
 const STEPS_MAX: u64 = 5_000_000;

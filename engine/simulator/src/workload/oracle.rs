@@ -110,7 +110,8 @@ pub struct Oracle {
 impl Oracle {
     /// A judge who knows which lasting queues outlive a crash. All messages are persistent.
     pub fn of(is_durable: impl Fn(usize) -> bool) -> Self {
-        let durable = (0..crate::scene::LASTING_QUEUES).filter(|queue| is_durable(*queue));
+        let durable =
+            (0..crate::workload::topology::LASTING_QUEUES).filter(|queue| is_durable(*queue));
         Self { durable: durable.collect(), ..Self::default() }
     }
 

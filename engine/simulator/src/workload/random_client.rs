@@ -4,9 +4,9 @@ use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicQos, ChannelClose, ChannelOpen, ConfirmSelect};
 
 use crate::client::Client;
-use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::seat::{Role, Seat, Source, Waiting};
+use crate::workload::channel_view::{Role, Seat, Source, Waiting};
+use crate::workload::oracle::Oracle;
 use crate::world::World;
 
 /// Channels one agent has at a time.

@@ -1,5 +1,14 @@
 //! N shards, the control state, and everything around them, driven by one seed.
 
+pub mod faults;
+mod mesh;
+pub mod metadata;
+pub mod network;
+#[cfg(test)]
+pub(crate) mod planted_bug;
+mod pool;
+pub mod restart;
+
 use std::sync::Arc;
 
 use leveret_broker::alarms::Alarms;
@@ -14,15 +23,15 @@ use leveret_broker::shard::event::Event;
 use leveret_broker::storage::log::Log;
 
 use crate::disk::Disk;
-use crate::fault::Faults;
-use crate::ledger::Ledger;
-use crate::mesh::{Mesh, Route};
-use crate::network::{Sending, Slots, Socket, SocketId};
-use crate::pool::Pool;
 use crate::random::Random;
-use crate::restart::{Boot, Crash, restart};
+use crate::world::faults::Faults;
+use crate::world::mesh::{Mesh, Route};
+use crate::world::metadata::Ledger;
+use crate::world::network::{Sending, Slots, Socket, SocketId};
 #[cfg(test)]
-use crate::sabotage::Sabotage;
+use crate::world::planted_bug::Sabotage;
+use crate::world::pool::Pool;
+use crate::world::restart::{Boot, Crash, restart};
 
 /// Longest time one step takes, so that the clock moves by itself.
 const STEP_MAX_NS: u64 = 20_000;

@@ -1,11 +1,10 @@
 //! What exists in a run before its clients come: queues that last, and the ways to them.
 
-use leveret_amqp::method::{
-    BasicConsume, ExchangeBind, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete,
-};
+use leveret_amqp::method::{ExchangeBind, ExchangeDeclare, QueueDeclare};
 use leveret_amqp::{OwnedTable, TableBuilder, TableRef};
 
 use crate::client::Client;
+use crate::client::methods::{bind_queue, declare_exchange, declare_queue};
 use crate::world::World;
 
 /// Queues that last for the whole run: more than shards, so that each has some.
@@ -52,66 +51,6 @@ pub const fn may_be_lossy(queue: usize) -> bool {
 /// Whether a lasting queue outlives the broker. Two do not: messages go to both kinds at once.
 pub const fn is_durable(queue: usize) -> bool {
     queue != 3 && queue != 4
-}
-
-/// `queue.declare` without any flag.
-pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
-    QueueDeclare {
-        queue,
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: TableRef::EMPTY,
-    }
-}
-
-/// `exchange.declare` without any flag.
-pub const fn declare_exchange<'a>(
-    exchange: &'a str,
-    kind: &'a str,
-    arguments: TableRef<'a>,
-) -> ExchangeDeclare<'a> {
-    ExchangeDeclare {
-        exchange,
-        kind,
-        passive: false,
-        durable: false,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-        arguments,
-    }
-}
-
-/// `queue.bind` without arguments.
-pub const fn bind_queue<'a>(queue: &'a str, exchange: &'a str, key: &'a str) -> QueueBind<'a> {
-    QueueBind {
-        queue,
-        exchange,
-        routing_key: key.as_bytes(),
-        nowait: false,
-        arguments: TableRef::EMPTY,
-    }
-}
-
-/// `queue.delete` without conditions.
-pub const fn delete_queue(queue: &str) -> QueueDelete<'_> {
-    QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
-}
-
-/// `basic.consume` without any flag.
-pub const fn consume<'a>(queue: &'a str, consumer_tag: &'a str) -> BasicConsume<'a> {
-    BasicConsume {
-        queue,
-        consumer_tag,
-        no_local: false,
-        no_ack: false,
-        exclusive: false,
-        nowait: false,
-        arguments: TableRef::EMPTY,
-    }
 }
 
 /// Exchange and key by which a lasting queue is bound.

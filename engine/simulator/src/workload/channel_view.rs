@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::identity::Identity;
-use crate::oracle::ChannelUid;
+use crate::workload::oracle::ChannelUid;
+use crate::workload::topology::lasting;
 
 /// What a channel is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,16 @@ pub(crate) enum Source {
     Lasting(usize),
     /// One that comes and goes.
     Passing(String),
+}
+
+impl Source {
+    /// The name of the queue.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Lasting(queue) => lasting(*queue),
+            Self::Passing(name) => name.clone(),
+        }
+    }
 }
 
 /// A consumer of the channel.

@@ -9,16 +9,17 @@ use leveret_broker::client::backend::Backend;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::report::BlockedCounts;
 
-use crate::agent::Agent;
 use crate::client::Client;
-use crate::fault::Faults;
+use crate::client::methods::delete_queue;
 use crate::identity::Identity;
-use crate::oracle::{Delivered, Oracle};
 use crate::random::Random;
-use crate::restart::Crash;
-use crate::scene::{LASTING_QUEUES, PASSING_QUEUES, delete_queue, is_durable, lasting, mend, set};
-use crate::seat::Source;
+use crate::workload::channel_view::Source;
+use crate::workload::oracle::{Delivered, Oracle};
+use crate::workload::random_client::Agent;
+use crate::workload::topology::{LASTING_QUEUES, PASSING_QUEUES, is_durable, lasting, mend, set};
 use crate::world::World;
+use crate::world::faults::Faults;
+use crate::world::restart::Crash;
 
 /// Deeds kept for the report of a failure.
 const DEEDS_KEPT: usize = 40;
@@ -254,7 +255,7 @@ impl Run {
                 return Err(format!("client {} has half a message", agent.name));
             }
             for seat in &agent.seats {
-                let idle = seat.waiting == crate::seat::Waiting::Nothing;
+                let idle = seat.waiting == crate::workload::channel_view::Waiting::Nothing;
                 if !idle {
                     return Err(format!("channel {} still waits: {:?}", seat.uid, seat.waiting));
                 }

@@ -16,10 +16,10 @@ use leveret_broker::storage::log::segment::Segments;
 use leveret_broker::storage::log::{Log, LogEvent};
 
 use crate::disk::Disk;
-use crate::ledger::definitions;
 use crate::power::differential::{compare, recover};
 use crate::power::reader;
 use crate::random::Random;
+use crate::world::metadata::definitions;
 
 /// Of the data directory of every world.
 const STORE_ID: [u8; 16] = [7; 16];

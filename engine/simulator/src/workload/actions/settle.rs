@@ -1,0 +1,71 @@
+//! Acknowledging, rejecting and requeueing deliveries.
+
+use leveret_amqp::method::{BasicAck, BasicNack, BasicReject};
+
+use crate::workload::channel_view::{Seat, Source};
+use crate::workload::oracle::{Oracle, Settlement};
+use crate::workload::random_client::Agent;
+use crate::world::World;
+
+impl Agent {
+    /// Settles deliveries in any order and in all ways.
+    pub(crate) fn settle(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
+        let seat = &mut self.seats[at];
+        let tags: Vec<u64> = seat.held.keys().copied().collect();
+        let delivery_tag = if world.random.chance(60) { tags[0] } else { world.random.pick(&tags) };
+        let multiple = world.random.chance(30);
+        let kind = world.random.below(10);
+        let number = seat.number;
+        let how = match kind {
+            0..=5 => {
+                self.client.send(world, number, &BasicAck { delivery_tag, multiple });
+                Settlement::Done
+            }
+            6 => {
+                let reject = BasicReject { delivery_tag, requeue: false };
+                self.client.send(world, number, &reject);
+                Settlement::Done
+            }
+            7 => {
+                self.client.send(world, number, &BasicReject { delivery_tag, requeue: true });
+                Settlement::Requeue
+            }
+            8 => {
+                let nack = BasicNack { delivery_tag, multiple, requeue: true };
+                self.client.send(world, number, &nack);
+                Settlement::Requeue
+            }
+            _ => {
+                let nack = BasicNack { delivery_tag, multiple, requeue: false };
+                self.client.send(world, number, &nack);
+                Settlement::Done
+            }
+        };
+        let multiple = multiple && !matches!(kind, 6 | 7);
+        seat.settled(oracle, delivery_tag, multiple, how);
+        format!("settles {delivery_tag} (multiple {multiple}) on {}: {how:?}", seat.uid)
+    }
+}
+
+impl Seat {
+    /// Notes what has been settled.
+    pub(super) fn settled(
+        &mut self,
+        oracle: &mut Oracle,
+        tag: u64,
+        multiple: bool,
+        how: Settlement,
+    ) {
+        let settled = if multiple {
+            let above = self.held.split_off(&(tag + 1));
+            std::mem::replace(&mut self.held, above)
+        } else {
+            self.held.remove(&tag).into_iter().map(|held| (tag, held)).collect()
+        };
+        for held in settled.into_values() {
+            if let Source::Lasting(queue) = held.source {
+                oracle.settled(queue, held.identity, self.uid, how);
+            }
+        }
+    }
+}
