@@ -17,7 +17,7 @@ const BOTH: Alarms = Alarms { memory: true, disk: true };
 /// How many messages a queue holds.
 fn count(client: &mut Client, world: &mut World, queue: &str) -> u32 {
     let passive = QueueDeclare { passive: true, ..declare_queue(queue) };
-    match client.ask(world, 1, &passive).method() {
+    match client.request(world, 1, &passive).method() {
         Some(Method::QueueDeclareOk(ok)) => ok.message_count,
         other => panic!("{other:?}"),
     }
@@ -33,13 +33,13 @@ fn the_next_publish_is_the_last_thing_read() {
         let mut world = World::calm(shards);
         let mut publisher = Client::open(&mut world, 0);
         let mut observer = Client::open(&mut world, shards - 1);
-        publisher.ask(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &declare_queue("q"));
         publisher.publish(&mut world, 1, ("", "q"), false, b"before");
         publisher.settle(&mut world);
         world.alarm_all(MEMORY);
         publisher.settle(&mut world);
         assert_eq!(publisher.blocked, None, "it has not published since");
-        publisher.ask(&mut world, 1, &declare_queue("other"));
+        publisher.request(&mut world, 1, &declare_queue("other"));
         assert_eq!(publisher.blocked, None, "and may do anything else");
 
         publisher.publish(&mut world, 1, ("", "q"), false, b"held back");
@@ -59,8 +59,8 @@ fn the_next_publish_is_the_last_thing_read() {
         assert_eq!(publisher.blocked, None);
         assert_eq!(count(&mut observer, &mut world, "q"), 3);
         assert_eq!(blocked_connections(&world), 0);
-        publisher.leave(&mut world);
-        observer.leave(&mut world);
+        publisher.close(&mut world);
+        observer.close(&mut world);
         assert_eq!(world.lent_buffers(), 0);
     }
 }
@@ -74,13 +74,13 @@ fn the_reason_is_what_runs_out_when_the_publish_comes() {
         let mut late = Client::open(&mut world, 0);
         assert_eq!(late.blocked, None);
         // A message without a body is whole with its header: it gets in and is the last one.
-        late.ask(&mut world, 1, &declare_queue("q"));
-        late.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        late.request(&mut world, 1, &declare_queue("q"));
+        late.request(&mut world, 1, &ConfirmSelect { nowait: false });
         late.publish(&mut world, 1, ("", "q"), false, b"");
         late.settle(&mut world);
         assert_eq!(late.blocked.as_deref(), Some(reason));
-        let heard = late.take();
-        assert!(matches!(heard[0].method(), Some(Method::BasicAck(_))), "{heard:?}");
+        let incoming = late.take();
+        assert!(matches!(incoming[0].method(), Some(Method::BasicAck(_))), "{incoming:?}");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_publish_that_fails_counts_too() {
     world.alarm_all(NONE);
     client.settle(&mut world);
     client.open_channel(&mut world, 1);
-    client.leave(&mut world);
+    client.close(&mut world);
 }
 
 #[test]
@@ -104,10 +104,10 @@ fn a_client_that_cannot_be_told_is_held_back_all_the_same() {
     let mut world = World::calm(1);
     let tune = Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT };
     let mut publisher = Client::connect(&mut world, 0, tune);
-    publisher.hears_blocked = false;
+    publisher.supports_blocked = false;
     publisher.settle(&mut world);
     publisher.open_channel(&mut world, 1);
-    publisher.ask(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &declare_queue("q"));
     world.alarm_all(DISK);
     for _ in 0..3 {
         publisher.publish(&mut world, 1, ("", "q"), false, b"x");
@@ -115,7 +115,7 @@ fn a_client_that_cannot_be_told_is_held_back_all_the_same() {
     publisher.send(&mut world, 1, &declare_queue("later"));
     publisher.settle(&mut world);
     assert_eq!(blocked_connections(&world), 1);
-    assert!(publisher.heard.is_empty(), "{:?}", publisher.heard);
+    assert!(publisher.incoming.is_empty(), "{:?}", publisher.incoming);
     world.alarm_all(NONE);
     publisher.settle(&mut world);
     assert!(matches!(publisher.take()[0].method(), Some(Method::QueueDeclareOk(_))));
@@ -128,13 +128,13 @@ fn consumers_go_on_and_a_blocked_connection_is_blocked_wholly() {
         let mut world = World::calm(shards);
         let mut both = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, shards - 1);
-        both.ask(&mut world, 1, &declare_queue("q"));
+        both.request(&mut world, 1, &declare_queue("q"));
         for _ in 0..10 {
             both.publish(&mut world, 1, ("", "q"), false, b"x");
         }
         both.settle(&mut world);
         world.alarm_all(MEMORY);
-        consumer.ask(&mut world, 1, &consume("q", "c"));
+        consumer.request(&mut world, 1, &consume("q", "c"));
         let delivered = consumer.deliveries(&mut world);
         assert_eq!(delivered.len(), 10);
         consumer.send(&mut world, 1, &BasicAck { delivery_tag: 8, multiple: true });
@@ -143,10 +143,10 @@ fn consumers_go_on_and_a_blocked_connection_is_blocked_wholly() {
             world.shards().iter().map(|s| s.report(false).messages_unacked).sum::<usize>(),
             2
         );
-        consumer.leave(&mut world);
+        consumer.close(&mut world);
 
         // What it consumes still reaches it; what it says is not heard.
-        both.ask(&mut world, 1, &consume("q", "c"));
+        both.request(&mut world, 1, &consume("q", "c"));
         let delivered = both.deliveries(&mut world);
         assert_eq!(delivered.len(), 2);
         both.publish(&mut world, 1, ("", "q"), false, b"y");
@@ -196,25 +196,29 @@ fn a_blocked_client_that_leaves_is_answered_when_it_is_heard_again() {
     // What they send comes in few pieces: a socket that was paused would not notice its end.
     let faults = leveret_simulator::world::faults::Faults::none();
     let mut world = World::new(2, 1, faults, leveret_broker::settings::Settings::default());
-    let mut polite = Client::open(&mut world, 0);
+    let mut answers_close = Client::open(&mut world, 0);
     let mut rude = Client::open(&mut world, 0);
     world.alarm_all(MEMORY);
-    for client in [&mut polite, &mut rude] {
+    for client in [&mut answers_close, &mut rude] {
         client.publish(&mut world, 1, ("", "nowhere"), false, b"x");
         client.settle(&mut world);
         assert!(client.blocked.is_some());
     }
-    polite.say_goodbye(&mut world);
-    polite.settle(&mut world);
-    assert!(!polite.left && !world.is_closed(polite.socket));
+    answers_close.send_close(&mut world);
+    answers_close.settle(&mut world);
+    assert!(!answers_close.left && !world.is_closed(answers_close.socket));
     // A connection that is reset is gone at once.
     world.reset(rude.socket);
     world.run(1_000_000);
     assert!(world.is_closed(rude.socket));
     assert_eq!(blocked_connections(&world), 1);
     world.alarm_all(NONE);
-    polite.settle(&mut world);
-    assert!(polite.left && polite.blocked.is_none() && world.is_closed(polite.socket));
+    answers_close.settle(&mut world);
+    assert!(
+        answers_close.left
+            && answers_close.blocked.is_none()
+            && world.is_closed(answers_close.socket)
+    );
     assert_eq!(world.lent_buffers(), 0);
 }
 
@@ -240,7 +244,7 @@ fn what_a_blocked_publisher_sends_meanwhile_stays_in_its_socket() {
     let mut world = World::calm(1);
     let mut publisher = Client::open(&mut world, 0);
     let mut observer = Client::open(&mut world, 0);
-    publisher.ask(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &declare_queue("q"));
     world.alarm_all(DISK);
     for _ in 0..200 {
         publisher.publish(&mut world, 1, ("", "q"), false, &vec![7; 20_000]);
@@ -261,8 +265,8 @@ fn what_a_blocked_publisher_sends_meanwhile_stays_in_its_socket() {
     assert_eq!(count(&mut observer, &mut world, "q"), 200);
     assert!(world.shards()[0].report(false).memory_bytes > 200 * 20_000);
     for _ in 0..200 {
-        let heard = observer.ask(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
-        assert_eq!(heard.body().len(), 20_000);
+        let incoming = observer.request(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
+        assert_eq!(incoming.body().len(), 20_000);
     }
     assert_eq!(world.lent_buffers(), 0);
 }

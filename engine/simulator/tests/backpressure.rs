@@ -21,10 +21,10 @@ fn a_backed_up_lane_stops_what_feeds_it() {
         let mut publisher = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, 1);
         for queue in ["a", "b", "c", "d"] {
-            publisher.ask(&mut world, 1, &declare_queue(queue));
+            publisher.request(&mut world, 1, &declare_queue(queue));
             let mut all = consume(queue, queue);
             all.no_ack = true;
-            consumer.ask(&mut world, 1, &all);
+            consumer.request(&mut world, 1, &all);
         }
         for number in 0..MESSAGES {
             let mut body = vec![0; BODY_BYTES];
@@ -80,10 +80,10 @@ fn wait_for_consumers(publisher_shard: u16, end: End) {
     let mut world = World::new(7, 2, faults, settings);
     // The queue lives with who declared it.
     let mut consumer = Client::open(&mut world, 0);
-    consumer.ask(&mut world, 1, &declare_queue("q"));
+    consumer.request(&mut world, 1, &declare_queue("q"));
     let mut all = consume("q", "q");
     all.no_ack = true;
-    consumer.ask(&mut world, 1, &all);
+    consumer.request(&mut world, 1, &all);
     let mut publisher = Client::open(&mut world, publisher_shard);
     for number in 0..MESSAGES {
         let mut body = vec![0; BODY_BYTES];

@@ -6,7 +6,7 @@ use leveret_amqp::method::{BasicGet, BasicQos, ChannelCloseOk, ConnectionCloseOk
 use leveret_amqp::{Method, encode_frame};
 use leveret_simulator::client::Client;
 use leveret_simulator::client::methods::{consume, declare_queue};
-use leveret_simulator::client::stream::Heard;
+use leveret_simulator::client::stream::Incoming;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 
@@ -26,7 +26,7 @@ fn a_handshake_that_takes_too_long_is_cut() {
     world.advance(2 * SECOND_NS);
     world.run(1_000);
     assert!(world.is_closed(silent) && world.is_closed(slow));
-    quick.leave(&mut world);
+    quick.close(&mut world);
     assert_eq!(world.lent_buffers(), 0);
 }
 
@@ -55,7 +55,8 @@ fn a_silent_peer_is_given_up_and_an_idle_one_hears_heartbeats() {
         world.write(alive.socket, &leveret_amqp::frame::HEARTBEAT);
         alive.settle(&mut world);
         silent.settle(&mut world);
-        heartbeats += alive.take().iter().filter(|heard| **heard == Heard::Heartbeat).count();
+        heartbeats +=
+            alive.take().iter().filter(|incoming| **incoming == Incoming::Heartbeat).count();
         if half < 3 {
             assert!(!world.is_closed(silent.socket), "two intervals are allowed");
         }
@@ -104,18 +105,18 @@ fn large_messages_are_cut_to_each_receivers_frames() {
         let mut world = World::calm(shards);
         let mut small = Client::open_with(&mut world, shards - 1, Tune { frame_max: 4096, ..TUNE });
         let mut large = Client::open(&mut world, 0);
-        small.ask(&mut world, 1, &declare_queue("q"));
+        small.request(&mut world, 1, &declare_queue("q"));
         // The stream checks each frame against the negotiated size.
         for size in [0, 1, 511, 512, 513, 4087, 4088, 4089, 16_384, 131_064, 131_065, 1 << 20] {
             let body: Vec<u8> = (0..size).map(|at: usize| (at * 7) as u8).collect();
             large.publish(&mut world, 1, ("", "q"), false, &body);
             large.settle(&mut world);
-            let heard = small.ask(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
-            assert_eq!(heard.body(), body, "{size}");
+            let incoming = small.request(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
+            assert_eq!(incoming.body(), body, "{size}");
             small.publish(&mut world, 1, ("", "q"), false, &body);
             small.settle(&mut world);
-            let heard = large.ask(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
-            assert_eq!(heard.body(), body, "{size}");
+            let incoming = large.request(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
+            assert_eq!(incoming.body(), body, "{size}");
         }
         assert_eq!(world.lent_buffers(), 0);
     }
@@ -126,7 +127,7 @@ fn channels_do_not_disturb_each_other() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, 0);
-        client.ask(&mut world, 1, &declare_queue("q"));
+        client.request(&mut world, 1, &declare_queue("q"));
         for channel in 2..=200 {
             client.open_channel(&mut world, channel);
         }
@@ -147,7 +148,7 @@ fn channels_do_not_disturb_each_other() {
             client.deliveries(&mut world).iter().map(|delivery| delivery.channel).collect();
         channels.sort_unstable();
         assert_eq!(channels, (2..=200).collect::<Vec<_>>(), "one for each");
-        client.leave(&mut world);
+        client.close(&mut world);
         assert!(world.shards().iter().all(|shard| shard.backend().home.channels() == 0));
     }
 }
@@ -157,8 +158,8 @@ fn a_closing_channel_swallows_everything_but_its_end() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, 0);
-        client.polite = false;
-        client.ask(&mut world, 1, &declare_queue("q"));
+        client.answers_close = false;
+        client.request(&mut world, 1, &declare_queue("q"));
         client.publish(&mut world, 1, ("no-such-exchange", ""), false, b"closes the channel");
         client.publish(&mut world, 1, ("", "q"), false, &[3; 9_000]);
         client.send(&mut world, 1, &declare_queue("swallowed"));
@@ -168,10 +169,10 @@ fn a_closing_channel_swallows_everything_but_its_end() {
         client.send(&mut world, 1, &ChannelCloseOk {});
         client.take();
         client.open_channel(&mut world, 1);
-        let heard = client.ask(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
-        assert!(matches!(heard.method(), Some(Method::BasicGetEmpty(_))));
+        let incoming = client.request(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
+        assert!(matches!(incoming.method(), Some(Method::BasicGetEmpty(_))));
         let passive = QueueDeclare { passive: true, ..declare_queue("swallowed") };
-        client.ask(&mut world, 1, &passive);
+        client.request(&mut world, 1, &passive);
         assert_eq!(client.closed_channels[1].1.code, 404);
     }
 }
@@ -180,7 +181,7 @@ fn a_closing_channel_swallows_everything_but_its_end() {
 fn a_client_that_never_agrees_to_the_end_is_cut() {
     let mut world = World::calm(1);
     let mut client = Client::open(&mut world, 0);
-    client.polite = false;
+    client.answers_close = false;
     client.open_channel(&mut world, 2);
     client.send(&mut world, 2, &leveret_amqp::method::ChannelOpen {});
     client.settle(&mut world);
@@ -201,10 +202,10 @@ fn a_consumer_that_does_not_read_costs_a_bounded_outbox() {
         let mut world = World::new(7, shards, faults, settings);
         let mut publisher = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, shards - 1);
-        consumer.ask(&mut world, 1, &declare_queue("q"));
+        consumer.request(&mut world, 1, &declare_queue("q"));
         let mut all = consume("q", "c");
         all.no_ack = true;
-        consumer.ask(&mut world, 1, &all);
+        consumer.request(&mut world, 1, &all);
         for number in 0..400_u16 {
             let mut body = vec![0; 20_000];
             body[..2].copy_from_slice(&number.to_be_bytes());

@@ -9,7 +9,7 @@ use leveret_simulator::world::World;
 fn with_queue(shards: u16) -> (World, Client) {
     let mut world = World::calm(shards);
     let mut client = Client::open(&mut world, 0);
-    client.ask(&mut world, 1, &declare_queue("q"));
+    client.request(&mut world, 1, &declare_queue("q"));
     (world, client)
 }
 
@@ -20,7 +20,7 @@ fn consumers_are_served_in_turn() {
         let mut consumers: Vec<Client> =
             (0..3).map(|number| Client::open(&mut world, number % shards)).collect();
         for consumer in &mut consumers {
-            consumer.ask(&mut world, 1, &consume("q", "c"));
+            consumer.request(&mut world, 1, &consume("q", "c"));
         }
         for number in 0..12 {
             publisher.publish(&mut world, 1, ("", "q"), false, &[number]);
@@ -43,7 +43,7 @@ fn bodies_of_any_size_follow_each_other_unharmed() {
             let (mut world, mut publisher) = with_queue(shards);
             let mut consumer = Client::open(&mut world, shards - 1);
             if !waiting {
-                consumer.ask(&mut world, 1, &consume("q", "c"));
+                consumer.request(&mut world, 1, &consume("q", "c"));
             }
             for size in sizes {
                 publisher.publish(&mut world, 1, ("", "q"), false, &vec![7; size]);
@@ -66,12 +66,16 @@ fn a_higher_priority_is_served_first_while_it_can_take() {
         let (mut world, mut publisher) = with_queue(shards);
         let mut low = Client::open(&mut world, 0);
         let mut high = Client::open(&mut world, shards - 1);
-        low.ask(&mut world, 1, &consume("q", "low"));
-        high.ask(&mut world, 1, &BasicQos { prefetch_size: 0, prefetch_count: 2, global: false });
+        low.request(&mut world, 1, &consume("q", "low"));
+        high.request(
+            &mut world,
+            1,
+            &BasicQos { prefetch_size: 0, prefetch_count: 2, global: false },
+        );
         let arguments = TableBuilder::new().int("x-priority", 5).finish();
         let mut wanted = consume("q", "high");
         wanted.arguments = arguments.as_ref();
-        high.ask(&mut world, 1, &wanted);
+        high.request(&mut world, 1, &wanted);
         for number in 0..4 {
             publisher.publish(&mut world, 1, ("", "q"), false, &[number]);
         }
@@ -91,15 +95,15 @@ fn an_exclusive_consumer_is_alone() {
         let mut second = Client::open(&mut world, shards - 1);
         let mut alone = consume("q", "alone");
         alone.exclusive = true;
-        first.ask(&mut world, 1, &alone);
-        second.ask(&mut world, 1, &consume("q", "other"));
+        first.request(&mut world, 1, &alone);
+        second.request(&mut world, 1, &consume("q", "other"));
         let (_, closed) = &second.closed_channels[0];
         assert_eq!((closed.code, closed.method), (403, (60, 20)));
         assert_eq!(closed.text, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use");
-        first.ask(&mut world, 1, &BasicCancel { consumer_tag: "alone", nowait: false });
+        first.request(&mut world, 1, &BasicCancel { consumer_tag: "alone", nowait: false });
         second.open_channel(&mut world, 1);
-        let heard = second.ask(&mut world, 1, &consume("q", "other"));
-        assert!(matches!(heard.method(), Some(Method::BasicConsumeOk(_))));
+        let incoming = second.request(&mut world, 1, &consume("q", "other"));
+        assert!(matches!(incoming.method(), Some(Method::BasicConsumeOk(_))));
     }
 }
 
@@ -108,19 +112,21 @@ fn consumers_hear_of_the_end_of_their_queue() {
     for shards in [1, 3] {
         let (mut world, mut owner) = with_queue(shards);
         let mut consumer = Client::open(&mut world, shards - 1);
-        consumer.ask(&mut world, 1, &consume("q", "c"));
+        consumer.request(&mut world, 1, &consume("q", "c"));
         owner.publish(&mut world, 1, ("", "q"), false, b"unacked");
         assert_eq!(consumer.deliveries(&mut world).len(), 1);
-        let heard = owner.ask(&mut world, 1, &delete_queue("q"));
-        let Some(Method::QueueDeleteOk(ok)) = heard.method() else { panic!("{heard:?}") };
+        let incoming = owner.request(&mut world, 1, &delete_queue("q"));
+        let Some(Method::QueueDeleteOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
         assert_eq!(ok.message_count, 0, "unacked ones are not counted");
         consumer.settle(&mut world);
-        let heard = consumer.take();
-        let Some(Method::BasicCancel(cancel)) = heard[0].method() else { panic!("{heard:?}") };
+        let incoming = consumer.take();
+        let Some(Method::BasicCancel(cancel)) = incoming[0].method() else {
+            panic!("{incoming:?}")
+        };
         assert_eq!(cancel.consumer_tag, "c");
         // An ack that crosses with the deletion is no fault.
         consumer.send(&mut world, 1, &BasicAck { delivery_tag: 1, multiple: false });
-        consumer.leave(&mut world);
+        consumer.close(&mut world);
         assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));
     }
 }
@@ -132,13 +138,14 @@ fn a_cancel_that_crosses_with_a_deletion_is_answered() {
             let (mut world, mut owner) = with_queue(shards);
             world.random = leveret_simulator::random::Random::new(seed);
             let mut consumer = Client::open(&mut world, shards - 1);
-            consumer.ask(&mut world, 1, &consume("q", "c"));
+            consumer.request(&mut world, 1, &consume("q", "c"));
             owner.send(&mut world, 1, &delete_queue("q"));
             consumer.send(&mut world, 1, &BasicCancel { consumer_tag: "c", nowait: false });
             consumer.settle(&mut world);
-            let oks = consumer.take().iter().filter(|heard| {
-                matches!(heard.method(), Some(Method::BasicCancelOk(ok)) if ok.consumer_tag == "c")
-            }).count();
+            let is_ok =
+                |method| matches!(method, Method::BasicCancelOk(ok) if ok.consumer_tag == "c");
+            let incoming = consumer.take();
+            let oks = incoming.iter().filter(|one| one.method().is_some_and(is_ok)).count();
             assert_eq!(oks, 1, "seed {seed}");
         }
     }
@@ -152,21 +159,21 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
         let mut other = Client::open(&mut world, shards - 1);
         let declare = QueueDeclare { auto_delete: true, ..declare_queue("brief") };
         let passive = QueueDeclare { passive: true, ..declare_queue("brief") };
-        owner.ask(&mut world, 1, &declare);
+        owner.request(&mut world, 1, &declare);
         // It waits for its first consumer.
         assert!(matches!(
-            other.ask(&mut world, 1, &passive).method(),
+            other.request(&mut world, 1, &passive).method(),
             Some(Method::QueueDeclareOk(_))
         ));
-        owner.ask(&mut world, 1, &consume("brief", "a"));
-        other.ask(&mut world, 1, &consume("brief", "b"));
-        owner.leave(&mut world);
+        owner.request(&mut world, 1, &consume("brief", "a"));
+        other.request(&mut world, 1, &consume("brief", "b"));
+        owner.close(&mut world);
         assert!(matches!(
-            other.ask(&mut world, 1, &passive).method(),
+            other.request(&mut world, 1, &passive).method(),
             Some(Method::QueueDeclareOk(_))
         ));
-        other.ask(&mut world, 1, &BasicCancel { consumer_tag: "b", nowait: false });
-        other.ask(&mut world, 1, &passive);
+        other.request(&mut world, 1, &BasicCancel { consumer_tag: "b", nowait: false });
+        other.request(&mut world, 1, &passive);
         let (_, closed) = &other.closed_channels[0];
         assert_eq!((closed.code, closed.method), (404, (50, 10)));
         assert_eq!(closed.text, "NOT_FOUND - no queue 'brief' in vhost '/'");

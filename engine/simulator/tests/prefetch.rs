@@ -18,7 +18,7 @@ fn filled(shards: u16, count: usize) -> (World, Client, Client) {
     let mut world = World::calm(shards);
     let mut publisher = Client::open(&mut world, 0);
     for queue in ["one", "two"] {
-        publisher.ask(&mut world, 1, &declare_queue(queue));
+        publisher.request(&mut world, 1, &declare_queue(queue));
         for _ in 0..count {
             publisher.publish(&mut world, 1, ("", queue), false, queue.as_bytes());
         }
@@ -32,8 +32,8 @@ fn filled(shards: u16, count: usize) -> (World, Client, Client) {
 fn a_consumer_holds_no_more_than_its_prefetch() {
     for shards in [1, 3] {
         let (mut world, _publisher, mut client) = filled(shards, 10);
-        client.ask(&mut world, 1, &qos(3, false));
-        client.ask(&mut world, 1, &consume("one", "a"));
+        client.request(&mut world, 1, &qos(3, false));
+        client.request(&mut world, 1, &consume("one", "a"));
         assert_eq!(client.deliveries(&mut world).len(), 3);
         client.send(&mut world, 1, &ack(2, false));
         let more = client.deliveries(&mut world);
@@ -41,7 +41,7 @@ fn a_consumer_holds_no_more_than_its_prefetch() {
         client.send(&mut world, 1, &ack(4, true));
         assert_eq!(client.deliveries(&mut world).len(), 3);
         // Another consumer of the channel has a credit of its own.
-        client.ask(&mut world, 1, &consume("two", "b"));
+        client.request(&mut world, 1, &consume("two", "b"));
         assert_eq!(client.deliveries(&mut world).len(), 3);
     }
 }
@@ -50,11 +50,11 @@ fn a_consumer_holds_no_more_than_its_prefetch() {
 fn a_changed_prefetch_is_for_consumers_to_come() {
     for shards in [1, 3] {
         let (mut world, _publisher, mut client) = filled(shards, 10);
-        client.ask(&mut world, 1, &qos(1, false));
-        client.ask(&mut world, 1, &consume("one", "a"));
-        client.ask(&mut world, 1, &qos(5, false));
+        client.request(&mut world, 1, &qos(1, false));
+        client.request(&mut world, 1, &consume("one", "a"));
+        client.request(&mut world, 1, &qos(5, false));
         assert_eq!(client.deliveries(&mut world).len(), 1);
-        client.ask(&mut world, 1, &consume("two", "b"));
+        client.request(&mut world, 1, &consume("two", "b"));
         assert_eq!(client.deliveries(&mut world).len(), 5);
     }
 }
@@ -63,16 +63,16 @@ fn a_changed_prefetch_is_for_consumers_to_come() {
 fn a_global_prefetch_is_shared_by_the_consumers_of_the_channel() {
     for shards in [1, 3] {
         let (mut world, _publisher, mut client) = filled(shards, 10);
-        client.ask(&mut world, 1, &qos(4, true));
-        client.ask(&mut world, 1, &consume("one", "a"));
-        client.ask(&mut world, 1, &consume("two", "b"));
+        client.request(&mut world, 1, &qos(4, true));
+        client.request(&mut world, 1, &consume("one", "a"));
+        client.request(&mut world, 1, &consume("two", "b"));
         assert_eq!(client.deliveries(&mut world).len(), 4);
         client.send(&mut world, 1, &ack(2, true));
         assert_eq!(client.deliveries(&mut world).len(), 2);
         // Raised, it lets more through at once; lifted, it lets all through.
-        client.ask(&mut world, 1, &qos(7, true));
+        client.request(&mut world, 1, &qos(7, true));
         assert_eq!(client.deliveries(&mut world).len(), 3);
-        client.ask(&mut world, 1, &qos(0, true));
+        client.request(&mut world, 1, &qos(0, true));
         assert_eq!(client.deliveries(&mut world).len(), 11);
     }
 }
@@ -81,11 +81,11 @@ fn a_global_prefetch_is_shared_by_the_consumers_of_the_channel() {
 fn both_limits_hold_at_once() {
     for shards in [1, 3] {
         let (mut world, _publisher, mut client) = filled(shards, 10);
-        client.ask(&mut world, 1, &qos(2, false));
-        client.ask(&mut world, 1, &qos(3, true));
-        client.ask(&mut world, 1, &consume("one", "a"));
+        client.request(&mut world, 1, &qos(2, false));
+        client.request(&mut world, 1, &qos(3, true));
+        client.request(&mut world, 1, &consume("one", "a"));
         assert_eq!(client.deliveries(&mut world).len(), 2);
-        client.ask(&mut world, 1, &consume("two", "b"));
+        client.request(&mut world, 1, &consume("two", "b"));
         assert_eq!(client.deliveries(&mut world).len(), 1);
         client.send(&mut world, 1, &ack(0, true));
         let next = client.deliveries(&mut world);
@@ -99,11 +99,11 @@ fn both_limits_hold_at_once() {
 fn auto_ack_knows_no_limit() {
     for shards in [1, 3] {
         let (mut world, _publisher, mut client) = filled(shards, 10);
-        client.ask(&mut world, 1, &qos(1, true));
-        client.ask(&mut world, 1, &qos(1, false));
+        client.request(&mut world, 1, &qos(1, true));
+        client.request(&mut world, 1, &qos(1, false));
         let mut all = consume("one", "a");
         all.no_ack = true;
-        client.ask(&mut world, 1, &all);
+        client.request(&mut world, 1, &all);
         assert_eq!(client.deliveries(&mut world).len(), 10);
     }
 }

@@ -7,14 +7,14 @@ use leveret_broker::queue::Queue;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
 use leveret_simulator::client::methods::{consume, declare_queue, delete_queue};
-use leveret_simulator::client::stream::Heard;
+use leveret_simulator::client::stream::Incoming;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 
 fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
     let passive = QueueDeclare { passive: true, ..declare_queue(queue) };
-    let heard = client.ask(world, 1, &passive);
-    let Some(Method::QueueDeclareOk(ok)) = heard.method() else { panic!("{heard:?}") };
+    let incoming = client.request(world, 1, &passive);
+    let Some(Method::QueueDeclareOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
     (ok.message_count, ok.consumer_count)
 }
 
@@ -26,8 +26,8 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
             let mut owner = Client::open(&mut world, shards - 1);
             let mut other = Client::open(&mut world, 0);
             let declare = QueueDeclare { exclusive: true, ..declare_queue("mine") };
-            owner.ask(&mut world, 1, &declare);
-            other.ask(&mut world, 1, &consume("mine", "c"));
+            owner.request(&mut world, 1, &declare);
+            other.request(&mut world, 1, &consume("mine", "c"));
             let (_, closed) = other.closed_channels.remove(0);
             assert_eq!((closed.code, closed.method), (405, (60, 20)), "{}", closed.text);
             if reset {
@@ -35,11 +35,11 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
                 world.run(100_000);
             } else {
                 // Close-ok means that the name is free again.
-                owner.leave(&mut world);
+                owner.close(&mut world);
             }
             other.open_channel(&mut world, 1);
-            let heard = other.ask(&mut world, 1, &declare_queue("mine"));
-            assert!(matches!(heard.method(), Some(Method::QueueDeclareOk(_))), "{heard:?}");
+            let incoming = other.request(&mut world, 1, &declare_queue("mine"));
+            assert!(matches!(incoming.method(), Some(Method::QueueDeclareOk(_))), "{incoming:?}");
         }
     }
 }
@@ -61,7 +61,7 @@ fn end(client: &mut Client, world: &mut World, end: End) {
             let close = ChannelClose { reply_code: 200, reply_text: "bye", class_id, method_id };
             client.send(world, 1, &close);
         }
-        End::Connection => client.say_goodbye(world),
+        End::Connection => client.send_close(world),
         End::ChannelException => client.send(world, 1, &consume("no such queue", "d")),
         // A consumer tag twice.
         End::ConnectionException => client.send(world, 1, &consume("kept", "c")),
@@ -70,9 +70,9 @@ fn end(client: &mut Client, world: &mut World, end: End) {
 
 /// Whether the client was told that it has ended.
 fn hears_end(client: &mut Client, world: &mut World) -> bool {
-    client.listen(world).expect("the server speaks AMQP");
+    client.receive(world).expect("the server speaks AMQP");
     let is_end = |method| matches!(method, Method::ChannelCloseOk(_) | Method::ChannelClose(_));
-    let channel_ended = client.take().iter().filter_map(Heard::method).any(is_end);
+    let channel_ended = client.take().iter().filter_map(Incoming::method).any(is_end);
     channel_ended || client.left || client.closed.is_some()
 }
 
@@ -85,10 +85,10 @@ fn who_hears_of_an_end_finds_nothing_of_it_left() {
             let mut declarer = Client::open(&mut world, shards - 1);
             let mut consumer = Client::open(&mut world, 0);
             let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
-            declarer.ask(&mut world, 1, &passing);
-            declarer.ask(&mut world, 1, &declare_queue("kept"));
-            consumer.ask(&mut world, 1, &consume("passing", "p"));
-            consumer.ask(&mut world, 1, &consume("kept", "c"));
+            declarer.request(&mut world, 1, &passing);
+            declarer.request(&mut world, 1, &declare_queue("kept"));
+            consumer.request(&mut world, 1, &consume("passing", "p"));
+            consumer.request(&mut world, 1, &consume("kept", "c"));
             declarer.publish(&mut world, 1, ("", "kept"), false, b"unacked");
             assert_eq!(consumer.deliveries(&mut world).len(), 1);
 
@@ -117,21 +117,21 @@ fn purge_and_delete_count_what_they_drop() {
         let mut client = Client::open(&mut world, shards - 1);
         let mut publisher = Client::open(&mut world, 0);
         for queue in ["a", "b", "c", "d"] {
-            client.ask(&mut world, 1, &declare_queue(queue));
+            client.request(&mut world, 1, &declare_queue(queue));
             for _ in 0..5 {
                 publisher.publish(&mut world, 1, ("", queue), false, b"x");
             }
             publisher.settle(&mut world);
             // One is given out: it stays.
-            client.ask(&mut world, 1, &BasicGet { queue, no_ack: false });
+            client.request(&mut world, 1, &BasicGet { queue, no_ack: false });
             assert_eq!(counts(&mut client, &mut world, queue), (4, 0));
-            let heard = client.ask(&mut world, 1, &QueuePurge { queue, nowait: false });
-            let Some(Method::QueuePurgeOk(ok)) = heard.method() else { panic!("{heard:?}") };
+            let incoming = client.request(&mut world, 1, &QueuePurge { queue, nowait: false });
+            let Some(Method::QueuePurgeOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
             assert_eq!(ok.message_count, 4);
             publisher.publish(&mut world, 1, ("", queue), false, b"x");
             publisher.settle(&mut world);
-            let heard = client.ask(&mut world, 1, &delete_queue(queue));
-            let Some(Method::QueueDeleteOk(ok)) = heard.method() else { panic!("{heard:?}") };
+            let incoming = client.request(&mut world, 1, &delete_queue(queue));
+            let Some(Method::QueueDeleteOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
             assert_eq!(ok.message_count, 1);
         }
         assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));
@@ -143,16 +143,16 @@ fn deletion_can_be_conditional() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, shards - 1);
-        client.ask(&mut world, 1, &declare_queue("q"));
+        client.request(&mut world, 1, &declare_queue("q"));
         client.publish(&mut world, 1, ("", "q"), false, b"x");
         let if_empty = QueueDelete { if_empty: true, ..delete_queue("q") };
-        client.ask(&mut world, 1, &if_empty);
+        client.request(&mut world, 1, &if_empty);
         client.open_channel(&mut world, 1);
-        client.ask(&mut world, 1, &consume("q", "c"));
+        client.request(&mut world, 1, &consume("q", "c"));
         client.deliveries(&mut world);
         client.open_channel(&mut world, 2);
         let if_unused = QueueDelete { if_unused: true, ..delete_queue("q") };
-        client.ask(&mut world, 2, &if_unused);
+        client.request(&mut world, 2, &if_unused);
         let texts: Vec<_> =
             client.closed_channels.iter().map(|(_, closed)| closed.text.as_str()).collect();
         assert_eq!(
@@ -170,13 +170,13 @@ fn a_server_named_queue_is_the_channels_last_one() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, shards - 1);
-        let heard = client.ask(&mut world, 1, &declare_queue(""));
-        let Some(Method::QueueDeclareOk(ok)) = heard.method() else { panic!("{heard:?}") };
+        let incoming = client.request(&mut world, 1, &declare_queue(""));
+        let Some(Method::QueueDeclareOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
         let name = ok.queue.to_owned();
         assert!(name.starts_with("amq.gen-"), "{name}");
         client.publish(&mut world, 1, ("", &name), true, b"to you");
-        let heard = client.ask(&mut world, 1, &BasicGet { queue: "", no_ack: true });
-        assert_eq!(heard.body(), b"to you");
+        let incoming = client.request(&mut world, 1, &BasicGet { queue: "", no_ack: true });
+        assert_eq!(incoming.body(), b"to you");
     }
 }
 
@@ -200,7 +200,7 @@ fn declarations_that_differ_are_refused_and_race_without_harm() {
                 let ok = client
                     .take()
                     .iter()
-                    .any(|heard| matches!(heard.method(), Some(Method::QueueDeclareOk(_))));
+                    .any(|incoming| matches!(incoming.method(), Some(Method::QueueDeclareOk(_))));
                 won += usize::from(ok);
                 if let Some((_, closed)) = client.closed_channels.pop() {
                     assert_eq!((closed.code, closed.method), (406, (50, 10)));

@@ -41,7 +41,7 @@ fn consumer(world: &mut World, shard: u16, tag: &str) -> Client {
 
 fn consumer_of(world: &mut World, shard: u16, queue: &str, tag: &str, no_ack: bool) -> Client {
     let mut consumer = Client::open(world, shard);
-    consumer.ask(world, 1, &BasicConsume { no_ack, ..consume(queue, tag) });
+    consumer.request(world, 1, &BasicConsume { no_ack, ..consume(queue, tag) });
     consumer
 }
 
@@ -51,7 +51,7 @@ fn bodies(client: &mut Client, world: &mut World) -> Vec<Vec<u8>> {
 
 /// How many publishes the client heard the end of, where nothing but acks came.
 fn acked(client: &mut Client) -> u64 {
-    client.take().iter().fold(0, |acked, heard| match heard.method() {
+    client.take().iter().fold(0, |acked, incoming| match incoming.method() {
         Some(Method::BasicAck(ack)) if ack.multiple => ack.delivery_tag,
         Some(Method::BasicAck(_)) => acked + 1,
         other => panic!("{other:?}"),
@@ -63,9 +63,9 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
     for (shards, wide) in [(1, true), (1, false), (2, true), (2, false)] {
         let mut world = if wide { World::calm(shards) } else { narrow(3, shards) };
         let mut publisher = Client::open(&mut world, 0);
-        publisher.ask(&mut world, 1, &declare_queue("q"));
-        publisher.ask(&mut world, 1, &declare_queue("other"));
-        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        publisher.request(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &declare_queue("other"));
+        publisher.request(&mut world, 1, &ConfirmSelect { nowait: false });
         let mut consumer = consumer(&mut world, shards - 1, "c");
         for number in 0..MESSAGES {
             publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
@@ -95,7 +95,7 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
 fn consumers_of_one_queue_take_turns_also_within_a_run() {
     let mut world = World::calm(1);
     let mut publisher = Client::open(&mut world, 0);
-    publisher.ask(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &declare_queue("q"));
     let mut consumers = ["a", "b", "c"].map(|tag| consumer(&mut world, 0, tag));
     let published: Vec<_> = (0..MESSAGES).map(|number| number.to_be_bytes().to_vec()).collect();
     for body in &published {
@@ -113,7 +113,7 @@ fn what_a_consumer_leaves_behind_rests_for_the_next_one() {
     for seed in 0..8 {
         let mut world = narrow(seed, 1);
         let mut publisher = Client::open(&mut world, 0);
-        publisher.ask(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &declare_queue("q"));
         let mut first = consumer(&mut world, 0, "first");
         for number in 0..MESSAGES {
             publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
@@ -138,12 +138,12 @@ fn what_is_to_be_acknowledged_rests_until_then_and_returns_in_its_order() {
     for (shards, wide, prefetch) in [(1, true, 0), (1, false, 0), (1, true, 50), (2, false, 0)] {
         let mut world = if wide { World::calm(shards) } else { narrow(7, shards) };
         let mut publisher = Client::open(&mut world, 0);
-        publisher.ask(&mut world, 1, &declare_queue("q"));
-        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        publisher.request(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &ConfirmSelect { nowait: false });
         let mut first = Client::open(&mut world, shards - 1);
         let limit = BasicQos { prefetch_size: 0, prefetch_count: prefetch, global: false };
-        first.ask(&mut world, 1, &limit);
-        first.ask(&mut world, 1, &consume("q", "first"));
+        first.request(&mut world, 1, &limit);
+        first.request(&mut world, 1, &consume("q", "first"));
         for number in 0..MESSAGES {
             publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
         }
@@ -153,7 +153,7 @@ fn what_is_to_be_acknowledged_rests_until_then_and_returns_in_its_order() {
         assert!(got.into_iter().eq((0..most).map(body)), "{shards} {wide} {prefetch}");
         let held = world.shards().iter().map(|shard| shard.backend().home.store().messages());
         assert_eq!(held.sum::<usize>(), MESSAGES as usize, "{shards} {wide} {prefetch}");
-        first.leave(&mut world);
+        first.close(&mut world);
         let mut second = consumer(&mut world, 0, "second");
         let again = second.deliveries(&mut world);
         let flags = again.iter().map(|delivery| delivery.redelivered);
@@ -169,12 +169,12 @@ fn each_of_several_queues_gets_all_and_what_rests_in_some_rests_once() {
     for (shards, wide) in [(1, true), (1, false), (2, true), (2, false), (3, false)] {
         let mut world = if wide { World::calm(shards) } else { narrow(5, shards) };
         let mut publisher = Client::open(&mut world, 0);
-        publisher.ask(&mut world, 1, &ConfirmSelect { nowait: false });
+        publisher.request(&mut world, 1, &ConfirmSelect { nowait: false });
         // Of two nobody takes anything yet.
         let queues = ["here", "later", "acked", "there", "never"];
         for queue in queues {
-            publisher.ask(&mut world, 1, &declare_queue(queue));
-            publisher.ask(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
+            publisher.request(&mut world, 1, &declare_queue(queue));
+            publisher.request(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
         }
         let mut consumers = [
             consumer_of(&mut world, 0, "here", "a", true),
@@ -211,7 +211,8 @@ fn each_that_reaches_no_queue_is_returned() {
         }
     }
     publisher.settle(&mut world);
-    let returned: Vec<_> = publisher.take().iter().map(|heard| heard.body().to_vec()).collect();
+    let returned: Vec<_> =
+        publisher.take().iter().map(|incoming| incoming.body().to_vec()).collect();
     assert!(returned.into_iter().eq((0..MESSAGES).map(body)));
     let counts = world.shards()[0].counts();
     assert_eq!(counts.client.unroutable_returned, MESSAGES.into());

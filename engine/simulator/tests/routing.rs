@@ -22,10 +22,10 @@ fn listened(shards: u16) -> (World, Client, Client) {
     let publisher = Client::open(&mut world, 0);
     let mut listener = Client::open(&mut world, shards - 1);
     for queue in ["a", "b"] {
-        listener.ask(&mut world, 1, &declare_queue(queue));
+        listener.request(&mut world, 1, &declare_queue(queue));
         let mut all = consume(queue, queue);
         all.no_ack = true;
-        listener.ask(&mut world, 1, &all);
+        listener.request(&mut world, 1, &all);
     }
     (world, publisher, listener)
 }
@@ -43,7 +43,7 @@ fn a_binding_holds_everywhere_once_it_is_answered() {
         let (mut world, mut publisher, mut listener) = listened(shards);
         for round in 0..20 {
             let key = format!("key-{round}");
-            listener.ask(&mut world, 1, &bind_queue("a", "amq.direct", &key));
+            listener.request(&mut world, 1, &bind_queue("a", "amq.direct", &key));
             publisher.publish(&mut world, 1, ("amq.direct", &key), true, b"x");
             publisher.settle(&mut world);
             assert!(publisher.take().is_empty(), "not returned");
@@ -54,7 +54,7 @@ fn a_binding_holds_everywhere_once_it_is_answered() {
                 routing_key: key.as_bytes(),
                 arguments: TableRef::EMPTY,
             };
-            listener.ask(&mut world, 1, &unbind);
+            listener.request(&mut world, 1, &unbind);
             publisher.publish(&mut world, 1, ("amq.direct", &key), true, b"x");
             publisher.settle(&mut world);
             let returned = publisher.take();
@@ -69,15 +69,15 @@ fn messages_go_through_exchanges_once_to_each_queue() {
     for shards in [1, 3] {
         let (mut world, mut publisher, mut listener) = listened(shards);
         for (exchange, kind) in [("in", "topic"), ("mid", "fanout"), ("out", "direct")] {
-            listener.ask(&mut world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
+            listener.request(&mut world, 1, &declare_exchange(exchange, kind, TableRef::EMPTY));
         }
-        listener.ask(&mut world, 1, &bind_exchange("mid", "in", "*.error"));
-        listener.ask(&mut world, 1, &bind_exchange("out", "in", "#"));
+        listener.request(&mut world, 1, &bind_exchange("mid", "in", "*.error"));
+        listener.request(&mut world, 1, &bind_exchange("out", "in", "#"));
         // A cycle, which must not go round.
-        listener.ask(&mut world, 1, &bind_exchange("in", "mid", ""));
-        listener.ask(&mut world, 1, &bind_queue("a", "mid", ""));
-        listener.ask(&mut world, 1, &bind_queue("a", "out", "disk.error"));
-        listener.ask(&mut world, 1, &bind_queue("b", "out", "disk.info"));
+        listener.request(&mut world, 1, &bind_exchange("in", "mid", ""));
+        listener.request(&mut world, 1, &bind_queue("a", "mid", ""));
+        listener.request(&mut world, 1, &bind_queue("a", "out", "disk.error"));
+        listener.request(&mut world, 1, &bind_queue("b", "out", "disk.info"));
         for (key, expected) in
             [("disk.error", "a"), ("disk.info", "b"), ("cpu.error", "a"), ("cpu.info", "")]
         {
@@ -93,10 +93,10 @@ fn an_alternate_exchange_takes_what_has_no_way() {
     for shards in [1, 3] {
         let (mut world, mut publisher, mut listener) = listened(shards);
         let arguments = TableBuilder::new().long_str("alternate-exchange", "rest").finish();
-        listener.ask(&mut world, 1, &declare_exchange("rest", "fanout", TableRef::EMPTY));
-        listener.ask(&mut world, 1, &declare_exchange("main", "direct", arguments.as_ref()));
-        listener.ask(&mut world, 1, &bind_queue("a", "main", "known"));
-        listener.ask(&mut world, 1, &bind_queue("b", "rest", ""));
+        listener.request(&mut world, 1, &declare_exchange("rest", "fanout", TableRef::EMPTY));
+        listener.request(&mut world, 1, &declare_exchange("main", "direct", arguments.as_ref()));
+        listener.request(&mut world, 1, &bind_queue("a", "main", "known"));
+        listener.request(&mut world, 1, &bind_queue("b", "rest", ""));
         publisher.publish(&mut world, 1, ("main", "known"), true, b"x");
         publisher.settle(&mut world);
         assert_eq!(tags(&mut world, &mut listener), "a");
@@ -104,7 +104,7 @@ fn an_alternate_exchange_takes_what_has_no_way() {
         publisher.settle(&mut world);
         assert_eq!(tags(&mut world, &mut listener), "b");
         assert!(publisher.take().is_empty(), "it was routed after all");
-        listener.ask(
+        listener.request(
             &mut world,
             1,
             &ExchangeDelete { exchange: "rest", if_unused: false, nowait: false },
@@ -123,12 +123,12 @@ fn an_auto_delete_exchange_goes_with_its_last_binding() {
             auto_delete: true,
             ..declare_exchange("brief", "fanout", TableRef::EMPTY)
         };
-        listener.ask(&mut world, 1, &declare);
-        listener.ask(&mut world, 1, &bind_queue("a", "brief", ""));
+        listener.request(&mut world, 1, &declare);
+        listener.request(&mut world, 1, &bind_queue("a", "brief", ""));
         publisher.publish(&mut world, 1, ("brief", ""), false, b"x");
         publisher.settle(&mut world);
         assert_eq!(tags(&mut world, &mut listener), "a");
-        listener.ask(&mut world, 1, &leveret_simulator::client::methods::delete_queue("a"));
+        listener.request(&mut world, 1, &leveret_simulator::client::methods::delete_queue("a"));
         publisher.publish(&mut world, 1, ("brief", ""), false, b"x");
         publisher.settle(&mut world);
         let (_, closed) = &publisher.closed_channels[0];
@@ -180,6 +180,6 @@ fn a_message_is_what_it_says_whatever_the_one_before_was() {
         of_queue.map(|delivery| delivery.body.len()).collect()
     };
     assert_eq!([sizes("a"), sizes("b")], expected);
-    let heard: Vec<_> = publisher.take().iter().map(|heard| heard.body().len()).collect();
-    assert_eq!(heard, returned);
+    let incoming: Vec<_> = publisher.take().iter().map(|incoming| incoming.body().len()).collect();
+    assert_eq!(incoming, returned);
 }

@@ -24,8 +24,8 @@ fn hello_world() {
         let mut world = World::calm(shards);
         let mut publisher = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, shards - 1);
-        let heard = publisher.ask(&mut world, 1, &declare("hello"));
-        let Some(Method::QueueDeclareOk(ok)) = heard.method() else { panic!("{heard:?}") };
+        let incoming = publisher.request(&mut world, 1, &declare("hello"));
+        let Some(Method::QueueDeclareOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
         assert_eq!((ok.queue, ok.message_count, ok.consumer_count), ("hello", 0, 0));
         publisher.publish(&mut world, 1, ("", "hello"), false, b"Hello World!");
         publisher.settle(&mut world);
@@ -38,18 +38,20 @@ fn hello_world() {
             nowait: false,
             arguments: TableRef::EMPTY,
         };
-        let heard = consumer.ask(&mut world, 1, &consume);
-        assert!(matches!(heard.method(), Some(Method::BasicConsumeOk(_))), "{heard:?}");
-        let heard = consumer.take();
-        assert_eq!(heard.len(), 1);
-        let Some(Method::BasicDeliver(deliver)) = heard[0].method() else { panic!("{heard:?}") };
+        let incoming = consumer.request(&mut world, 1, &consume);
+        assert!(matches!(incoming.method(), Some(Method::BasicConsumeOk(_))), "{incoming:?}");
+        let incoming = consumer.take();
+        assert_eq!(incoming.len(), 1);
+        let Some(Method::BasicDeliver(deliver)) = incoming[0].method() else {
+            panic!("{incoming:?}")
+        };
         assert_eq!((deliver.routing_key, deliver.redelivered), (&b"hello"[..], false));
-        assert_eq!(heard[0].body(), b"Hello World!");
+        assert_eq!(incoming[0].body(), b"Hello World!");
         consumer.send(&mut world, 1, &BasicAck { delivery_tag: 1, multiple: false });
-        consumer.leave(&mut world);
-        let heard = publisher.ask(&mut world, 1, &BasicGet { queue: "hello", no_ack: true });
-        assert!(matches!(heard.method(), Some(Method::BasicGetEmpty(_))), "{heard:?}");
-        publisher.leave(&mut world);
+        consumer.close(&mut world);
+        let incoming = publisher.request(&mut world, 1, &BasicGet { queue: "hello", no_ack: true });
+        assert!(matches!(incoming.method(), Some(Method::BasicGetEmpty(_))), "{incoming:?}");
+        publisher.close(&mut world);
         assert_eq!(world.lent_buffers(), 0);
         assert!(world.is_mail_drained());
         assert!(world.shards().iter().all(|shard| shard.backend().home.store().messages() == 0));

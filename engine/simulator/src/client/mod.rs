@@ -15,7 +15,7 @@ use leveret_amqp::method::{
 use leveret_amqp::sasl::{Credentials, encode_plain};
 use leveret_amqp::{Method, TableBuilder};
 
-use crate::client::stream::{Heard, Stream};
+use crate::client::stream::{Incoming, Stream};
 use crate::world::World;
 use crate::world::network::SocketId;
 
@@ -54,7 +54,7 @@ pub struct Client {
     /// Its socket.
     pub socket: SocketId,
     /// What the server said and nobody has looked at, handshake and closes excepted.
-    pub heard: VecDeque<Heard>,
+    pub incoming: VecDeque<Incoming>,
     /// `connection.open-ok` has come.
     pub open: bool,
     /// The server said `connection.close`.
@@ -64,11 +64,11 @@ pub struct Client {
     /// Why the server reads no further, if it said so.
     pub blocked: Option<String>,
     /// Says at login that it understands `connection.blocked`.
-    pub hears_blocked: bool,
+    pub supports_blocked: bool,
     /// Channels the server closed, with its reason; they are open no longer.
     pub closed_channels: Vec<(u16, Closed)>,
     /// Answers `close` by itself. Off for tests of what happens without the answer.
-    pub polite: bool,
+    pub answers_close: bool,
     tune: Tune,
     stream: Stream,
     /// The last delivery tag of each channel.
@@ -88,14 +88,14 @@ impl Client {
     pub fn silent(socket: SocketId, tune: Tune) -> Self {
         Self {
             socket,
-            heard: VecDeque::new(),
+            incoming: VecDeque::new(),
             open: false,
             closed: None,
             left: false,
             blocked: None,
-            hears_blocked: true,
+            supports_blocked: true,
             closed_channels: Vec::new(),
-            polite: true,
+            answers_close: true,
             tune,
             stream: Stream::new(),
             delivery_tags: BTreeMap::new(),
@@ -127,8 +127,8 @@ impl Client {
     /// # Panics
     /// If the server refuses.
     pub fn open_channel(&mut self, world: &mut World, channel: u16) {
-        let heard = self.ask(world, channel, &ChannelOpen {});
-        assert!(matches!(heard.method(), Some(Method::ChannelOpenOk(_))), "{heard:?}");
+        let incoming = self.request(world, channel, &ChannelOpen {});
+        assert!(matches!(incoming.method(), Some(Method::ChannelOpenOk(_))), "{incoming:?}");
     }
 
     /// Sends a method.
@@ -163,14 +163,14 @@ impl Client {
     ///
     /// # Panics
     /// If nothing is heard.
-    pub fn ask(&mut self, world: &mut World, channel: u16, method: &impl Encode) -> Heard {
-        let before = self.heard.len();
+    pub fn request(&mut self, world: &mut World, channel: u16, method: &impl Encode) -> Incoming {
+        let before = self.incoming.len();
         self.send(world, channel, method);
         self.settle(world);
-        let Some(heard) = self.heard.remove(before) else {
+        let Some(incoming) = self.incoming.remove(before) else {
             panic!("no answer; closed: {:?} {:?}", self.closed, self.closed_channels);
         };
-        heard
+        incoming
     }
 
     /// Lets the world come to rest and takes in what this client is told.
@@ -180,7 +180,7 @@ impl Client {
     pub fn settle(&mut self, world: &mut World) {
         loop {
             world.run(STEPS_MAX);
-            match self.listen(world) {
+            match self.receive(world) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => panic!("{error}"),
@@ -192,38 +192,38 @@ impl Client {
     ///
     /// # Errors
     /// What is not AMQP about it.
-    pub fn listen(&mut self, world: &mut World) -> Result<bool, String> {
+    pub fn receive(&mut self, world: &mut World) -> Result<bool, String> {
         let bytes = world.read(self.socket);
         if bytes.is_empty() {
             return Ok(false);
         }
-        let mut heard = Vec::new();
-        self.stream.feed(&bytes, &mut heard)?;
-        for heard in heard {
-            self.hear(world, heard)?;
+        let mut incoming = Vec::new();
+        self.stream.feed(&bytes, &mut incoming)?;
+        for incoming in incoming {
+            self.handle(world, incoming)?;
         }
         Ok(true)
     }
 
     /// Takes everything heard so far.
-    pub fn take(&mut self) -> Vec<Heard> {
-        self.heard.drain(..).collect()
+    pub fn take(&mut self) -> Vec<Incoming> {
+        self.incoming.drain(..).collect()
     }
 
     /// Lets the world come to rest and takes the deliveries out of what was heard.
     pub fn deliveries(&mut self, world: &mut World) -> Vec<Delivery> {
         self.settle(world);
         let mut deliveries = Vec::new();
-        self.heard.retain(|heard| {
-            let Some(Method::BasicDeliver(deliver)) = heard.method() else {
+        self.incoming.retain(|incoming| {
+            let Some(Method::BasicDeliver(deliver)) = incoming.method() else {
                 return true;
             };
             deliveries.push(Delivery {
-                channel: heard.channel(),
+                channel: incoming.channel(),
                 consumer_tag: deliver.consumer_tag.to_owned(),
                 delivery_tag: deliver.delivery_tag,
                 redelivered: deliver.redelivered,
-                body: heard.body().to_vec(),
+                body: incoming.body().to_vec(),
             });
             false
         });
@@ -234,14 +234,14 @@ impl Client {
     ///
     /// # Panics
     /// If the server does not agree.
-    pub fn leave(&mut self, world: &mut World) {
-        self.say_goodbye(world);
+    pub fn close(&mut self, world: &mut World) {
+        self.send_close(world);
         self.settle(world);
         assert!(self.left && world.is_closed(self.socket), "no close-ok");
     }
 
     /// Says `connection.close`.
-    pub fn say_goodbye(&mut self, world: &mut World) {
+    pub fn send_close(&mut self, world: &mut World) {
         let (class_id, method_id) = (0, 0);
         let close = ConnectionClose { reply_code: 200, reply_text: "bye", class_id, method_id };
         self.send(world, 0, &close);
@@ -252,13 +252,13 @@ impl Client {
         self.stream.is_between_messages()
     }
 
-    fn hear(&mut self, world: &mut World, heard: Heard) -> Result<(), String> {
-        let channel = heard.channel();
+    fn handle(&mut self, world: &mut World, incoming: Incoming) -> Result<(), String> {
+        let channel = incoming.channel();
         if self.left || self.closed.is_some() && channel != 0 {
-            return Err(format!("a word after the end: {heard:?}"));
+            return Err(format!("a word after the end: {incoming:?}"));
         }
-        let Some(method) = heard.method() else {
-            self.heard.push_back(heard);
+        let Some(method) = incoming.method() else {
+            self.incoming.push_back(incoming);
             return Ok(());
         };
         match method {
@@ -268,7 +268,7 @@ impl Client {
             Method::ConnectionCloseOk(_) => self.left = true,
             Method::ConnectionBlocked(blocked) => {
                 let reason = Some(blocked.reason.to_owned());
-                if self.blocked.is_some() || !self.hears_blocked {
+                if self.blocked.is_some() || !self.supports_blocked {
                     return Err(format!("blocked out of the blue: {reason:?}"));
                 }
                 self.blocked = reason;
@@ -284,7 +284,7 @@ impl Client {
                     text: close.reply_text.to_owned(),
                     method: (close.class_id, close.method_id),
                 });
-                if self.polite {
+                if self.answers_close {
                     self.send(world, 0, &ConnectionCloseOk {});
                 }
             }
@@ -296,14 +296,14 @@ impl Client {
                 };
                 self.closed_channels.push((channel, closed));
                 self.delivery_tags.remove(&channel);
-                if self.polite {
+                if self.answers_close {
                     self.send(world, channel, &ChannelCloseOk {});
                 }
-                self.heard.push_back(heard);
+                self.incoming.push_back(incoming);
             }
             other => {
                 self.check_tag(channel, &other)?;
-                self.heard.push_back(heard);
+                self.incoming.push_back(incoming);
             }
         }
         Ok(())
@@ -334,7 +334,7 @@ impl Client {
             .bool("consumer_cancel_notify", true)
             .bool("basic.nack", true)
             .bool("authentication_failure_close", true)
-            .bool("connection.blocked", self.hears_blocked)
+            .bool("connection.blocked", self.supports_blocked)
             .finish();
         let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
         let response = encode_plain(Credentials { username: b"guest", password: b"guest" });

@@ -9,7 +9,7 @@ use leveret_amqp::{Method, method};
 
 /// One whole thing that a server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Incoming {
     /// A method without content.
     Method {
         /// The channel.
@@ -32,7 +32,7 @@ pub enum Heard {
     Heartbeat,
 }
 
-impl Heard {
+impl Incoming {
     /// The method, with or without content; `None` for a heartbeat.
     pub fn method(&self) -> Option<Method<'_>> {
         match self {
@@ -105,13 +105,13 @@ impl Stream {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub fn feed(&mut self, bytes: &[u8], heard: &mut Vec<Heard>) -> Result<(), String> {
+    pub fn feed(&mut self, bytes: &[u8], incoming: &mut Vec<Incoming>) -> Result<(), String> {
         let mut cursor = 0;
         // Taken out so that frames can borrow from it beside the rest.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         loop {
             match decoder.next(bytes, &mut cursor) {
-                Ok(Some(frame)) => self.frame(&frame, bytes, heard)?,
+                Ok(Some(frame)) => self.frame(&frame, bytes, incoming)?,
                 Ok(None) => break,
                 Err(error) => return Err(format!("invalid frame: {error}")),
             }
@@ -124,11 +124,11 @@ impl Stream {
         &mut self,
         frame: &Frame<'_>,
         bytes: &[u8],
-        heard: &mut Vec<Heard>,
+        incoming: &mut Vec<Incoming>,
     ) -> Result<(), String> {
         match frame {
-            Frame::Method { channel, payload } => self.method(*channel, payload, heard),
-            Frame::Header { channel, payload } => self.header(*channel, payload, heard),
+            Frame::Method { channel, payload } => self.method(*channel, payload, incoming),
+            Frame::Header { channel, payload } => self.header(*channel, payload, incoming),
             Frame::Body { channel, data, first, last } => {
                 let data = &bytes[data.clone()];
                 self.body_frame_size = if *first { 0 } else { self.body_frame_size } + data.len();
@@ -136,10 +136,10 @@ impl Stream {
                 if *last && self.body_frame_size == 0 {
                     return Err("an empty body frame".into());
                 }
-                self.body(*channel, data, *last, heard)
+                self.body(*channel, data, *last, incoming)
             }
             Frame::Heartbeat { channel: 0 } => {
-                heard.push(Heard::Heartbeat);
+                incoming.push(Incoming::Heartbeat);
                 Ok(())
             }
             Frame::Heartbeat { channel } => Err(format!("a heartbeat on channel {channel}")),
@@ -160,7 +160,7 @@ impl Stream {
         &mut self,
         channel: u16,
         payload: &[u8],
-        heard: &mut Vec<Heard>,
+        incoming: &mut Vec<Incoming>,
     ) -> Result<(), String> {
         self.check_size(payload.len())?;
         let method = Method::decode(payload).map_err(|error| format!("bad method: {error}"))?;
@@ -176,7 +176,7 @@ impl Stream {
             let partial = Partial { payload, header: None, body: Vec::new() };
             self.partial.insert(channel, partial);
         } else {
-            heard.push(Heard::Method { channel, payload });
+            incoming.push(Incoming::Method { channel, payload });
         }
         Ok(())
     }
@@ -185,7 +185,7 @@ impl Stream {
         &mut self,
         channel: u16,
         payload: &[u8],
-        heard: &mut Vec<Heard>,
+        incoming: &mut Vec<Incoming>,
     ) -> Result<(), String> {
         self.check_size(payload.len())?;
         let header = ContentHeader::decode(payload).map_err(|error| error.to_string())?;
@@ -199,7 +199,7 @@ impl Stream {
         };
         partial.header = Some((header.properties.to_vec(), header.body_size));
         if header.body_size == 0 {
-            self.whole(channel, heard);
+            self.whole(channel, incoming);
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ impl Stream {
         channel: u16,
         data: &[u8],
         last: bool,
-        heard: &mut Vec<Heard>,
+        incoming: &mut Vec<Incoming>,
     ) -> Result<(), String> {
         let partial = self.partial.get_mut(&channel);
         let Some((partial, size)) = partial.and_then(|partial| {
@@ -223,16 +223,16 @@ impl Stream {
             return Err(format!("a body of more than the declared {size} octets"));
         }
         if last && partial.body.len() as u64 == size {
-            self.whole(channel, heard);
+            self.whole(channel, incoming);
         }
         Ok(())
     }
 
-    fn whole(&mut self, channel: u16, heard: &mut Vec<Heard>) {
+    fn whole(&mut self, channel: u16, incoming: &mut Vec<Incoming>) {
         if let Some(Partial { payload, header: Some((properties, _)), body }) =
             self.partial.remove(&channel)
         {
-            heard.push(Heard::Content { channel, payload, properties, body });
+            incoming.push(Incoming::Content { channel, payload, properties, body });
         }
     }
 }

@@ -282,8 +282,8 @@ impl Disk {
             self.write(*segment, *offset, task.bytes[..done].into());
         }
         // A removal that could not be done is not answered.
-        let told = !matches!(task.operation, DiskOperation::Remove { .. });
-        told.then(|| failure.error())
+        let reported = !matches!(task.operation, DiskOperation::Remove { .. });
+        reported.then(|| failure.error())
     }
 
     fn prepare(&mut self, action: Action, segment: u32, size_bytes: u32, recycled: Option<u32>) {

@@ -37,7 +37,8 @@ pub fn judge_all(
     let (mut volume, mut expected) = (Volume::default(), Expected::default());
     let mut count = 0;
     for (moment, traced) in trace.iter().enumerate() {
-        let told = |error| format!("moment {moment} of {}, {}: {error}", trace.len(), kind(traced));
+        let described =
+            |error| format!("moment {moment} of {}, {}: {error}", trace.len(), kind(traced));
         let changes = match traced {
             Traced::Step(step) => {
                 volume.make(step);
@@ -59,7 +60,7 @@ pub fn judge_all(
             continue;
         }
         for image in images(&volume, &mut random) {
-            judge(&image, &expected).map_err(told)?;
+            judge(&image, &expected).map_err(described)?;
             count += 1;
             if count == limit {
                 return Ok(count);

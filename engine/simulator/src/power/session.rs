@@ -243,11 +243,11 @@ impl Session {
             LogEvent::Read(read, result) => self.check_read(read, result)?,
             LogEvent::None | LogEvent::Failed(_) | LogEvent::Durable => {}
         }
-        Ok(self.tell_durable())
+        Ok(self.report_durable())
     }
 
     /// What clients know by what is durable now.
-    pub(super) fn tell_durable(&mut self) -> Vec<Note> {
+    pub(super) fn report_durable(&mut self) -> Vec<Note> {
         let mut notes = Vec::new();
         let durable = self.log.durable();
         while let Some((_, queues)) = self.unconfirmed.pop_front_if(|(at, _)| *at <= durable) {

@@ -117,7 +117,7 @@ impl Workload {
             self.session.note_operation(&operation);
             self.disk.submit(operation, self.now, &mut self.random);
         }
-        self.trace.extend(self.session.tell_durable().into_iter().map(Traced::Note));
+        self.trace.extend(self.session.report_durable().into_iter().map(Traced::Note));
     }
 
     fn step_disk(&mut self) -> Result<(), String> {

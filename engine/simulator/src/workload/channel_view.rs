@@ -24,7 +24,7 @@ pub(crate) enum Waiting {
     Nothing,
     /// `channel.open-ok`
     Open,
-    /// Any answer that needs no deed.
+    /// Any answer that needs no action.
     Answer,
     /// `basic.cancel-ok`
     Cancel(String),
@@ -78,7 +78,7 @@ pub(crate) struct Held {
 
 /// One channel.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct ChannelView {
     pub(crate) number: u16,
     pub(crate) uid: ChannelUid,
     pub(crate) role: Role,
@@ -101,7 +101,7 @@ pub(crate) struct Seat {
     pub(crate) answers_due: u8,
 }
 
-impl Seat {
+impl ChannelView {
     pub(crate) fn new(number: u16, uid: ChannelUid, role: Role) -> Self {
         Self {
             number,

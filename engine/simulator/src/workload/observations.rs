@@ -2,52 +2,56 @@
 
 use leveret_amqp::Method;
 
-use crate::client::stream::Heard;
+use crate::client::stream::Incoming;
 use crate::identity::Identity;
-use crate::workload::channel_view::{Held, Seat, Source, Waiting};
+use crate::workload::channel_view::{ChannelView, Held, Source, Waiting};
 use crate::workload::oracle::{Delivered, Oracle};
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 
 /// How a channel may be refused when its client knows that it may be.
 const REFUSALS: [u16; 4] = [403, 404, 405, 406];
 
-impl Agent {
+impl RandomClient {
     /// Judges one thing heard.
-    pub(crate) fn hear(&mut self, oracle: &mut Oracle, heard: &Heard) -> Result<(), String> {
-        let Some(method) = heard.method() else {
+    pub(crate) fn observe(
+        &mut self,
+        oracle: &mut Oracle,
+        incoming: &Incoming,
+    ) -> Result<(), String> {
+        let Some(method) = incoming.method() else {
             return Ok(());
         };
-        let number = heard.channel();
-        let Some(at) = self.seats.iter().position(|seat| seat.number == number) else {
+        let number = incoming.channel();
+        let Some(at) = self.channels.iter().position(|channel| channel.number == number) else {
             return Err(format!("{} on channel {number}, which is closed", method.name()));
         };
-        let seat = &mut self.seats[at];
+        let channel = &mut self.channels[at];
         match &method {
             Method::ChannelClose(close) => {
-                if !seat.suspect || !REFUSALS.contains(&close.reply_code) {
-                    return Err(format!("channel {} refused: {close:?}", seat.uid));
+                if !channel.suspect || !REFUSALS.contains(&close.reply_code) {
+                    return Err(format!("channel {} refused: {close:?}", channel.uid));
                 }
-                if seat.waiting != Waiting::Close {
-                    self.lose_seat(at, oracle);
+                if channel.waiting != Waiting::Close {
+                    self.lose_channel(at, oracle);
                 }
                 Ok(())
             }
             Method::ChannelCloseOk(_) => {
-                if seat.waiting != Waiting::Close {
+                if channel.waiting != Waiting::Close {
                     return Err("channel.close-ok out of the blue".into());
                 }
-                self.seats.remove(at);
+                self.channels.remove(at);
                 Ok(())
             }
             // Whatever else comes had been sent before the server knew.
-            _ if seat.waiting == Waiting::Close => Ok(()),
-            _ => seat.hear(oracle, &method, heard.body()),
+            _ if channel.waiting == Waiting::Close => Ok(()),
+            _ => channel.observe(oracle, &method, incoming.body()),
         }
     }
 }
 
-impl Seat {
-    fn hear(
+impl ChannelView {
+    fn observe(
         &mut self,
         oracle: &mut Oracle,
         method: &Method<'_>,

@@ -7,7 +7,7 @@ use super::run::{Plan, Run};
 use crate::client::Client;
 use crate::client::methods::{consume, declare_queue};
 use crate::world::World;
-use crate::world::planted_bug::{BUGS, Bug, Sabotage};
+use crate::world::planted_bug::{BUGS, Bug, PlantedBug};
 
 /// Runs seeds with the bug planted until one is found guilty.
 fn is_caught(bug: Bug) -> Option<(u64, String)> {
@@ -16,13 +16,16 @@ fn is_caught(bug: Bug) -> Option<(u64, String)> {
         if run.world.faults().patience_steps() > QUICK_STEPS {
             return None;
         }
-        run.world.plant(Sabotage::new(bug, (seed % 7) as u32));
+        run.world.plant(PlantedBug::new(bug, (seed % 7) as u32));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.all(500).err()));
         let error = match caught {
             Ok(error) => error?,
             Err(_) => "panicked".into(),
         };
-        assert!(run.world.sabotage.is_some_and(|sabotage| sabotage.done), "{bug:?}: {error}");
+        assert!(
+            run.world.planted_bug.is_some_and(|planted_bug| planted_bug.done),
+            "{bug:?}: {error}"
+        );
         Some((seed, error))
     })
 }
@@ -48,10 +51,10 @@ fn a_home_that_never_answers_keeps_no_connection_for_ever() {
     let mut declarer = Client::open(&mut world, 1);
     let mut consumer = Client::open(&mut world, 0);
     let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
-    declarer.ask(&mut world, 1, &passing);
-    consumer.ask(&mut world, 1, &consume("passing", "p"));
-    world.plant(Sabotage::new(Bug::LoseChannelsEnded, 0));
-    consumer.say_goodbye(&mut world);
+    declarer.request(&mut world, 1, &passing);
+    consumer.request(&mut world, 1, &consume("passing", "p"));
+    world.plant(PlantedBug::new(Bug::LoseChannelsEnded, 0));
+    consumer.send_close(&mut world);
     consumer.settle(&mut world);
     assert!(!consumer.left && !world.is_closed(consumer.socket), "it waits for the home");
     world.advance(Settings::default().close_wait_ns);
@@ -65,7 +68,7 @@ fn a_seed_repeats_exactly() {
         let plan = Plan { seed, steps: 400, shards: None };
         let (mut first, mut second) = (Run::new(plan), Run::new(plan));
         assert_eq!(first.all(400), second.all(400));
-        assert_eq!(first.deeds, second.deeds);
-        assert!(!first.deeds.is_empty());
+        assert_eq!(first.actions, second.actions);
+        assert!(!first.actions.is_empty());
     }
 }

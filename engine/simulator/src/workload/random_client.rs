@@ -5,19 +5,19 @@ use leveret_amqp::method::{BasicQos, ChannelClose, ChannelOpen, ConfirmSelect};
 
 use crate::client::Client;
 use crate::random::Random;
-use crate::workload::channel_view::{Role, Seat, Source, Waiting};
+use crate::workload::channel_view::{ChannelView, Role, Source, Waiting};
 use crate::workload::oracle::Oracle;
 use crate::world::World;
 
 /// Channels one agent has at a time.
-const SEATS_MAX: usize = 4;
+const CHANNELS_MAX: usize = 4;
 
 /// One client of a run.
 #[derive(Debug)]
-pub(crate) struct Agent {
+pub(crate) struct RandomClient {
     pub(crate) name: usize,
-    pub(crate) client: Client,
-    pub(crate) seats: Vec<Seat>,
+    pub(crate) connection: Client,
+    pub(crate) channels: Vec<ChannelView>,
     pub(crate) frame_max: u32,
     /// It has reset or half-closed its connection, or done what ends connections.
     pub(crate) doomed: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Agent {
     pub(crate) gone: bool,
 }
 
-impl Agent {
+impl RandomClient {
     /// Connects to a shard by chance.
     pub(crate) fn new(world: &mut World, name: usize) -> Self {
         let shard = world.random.index(world.shards().len()) as u16;
@@ -35,8 +35,8 @@ impl Agent {
         let tune = Tune { channel_max: 2047, frame_max, heartbeat: 0 };
         Self {
             name,
-            client: Client::connect(world, shard, tune),
-            seats: Vec::new(),
+            connection: Client::connect(world, shard, tune),
+            channels: Vec::new(),
             frame_max,
             doomed: false,
             leaving: false,
@@ -55,17 +55,17 @@ impl Agent {
     ) -> Result<Option<String>, String> {
         // A client that is slow to read is the broker's hardest.
         if world.random.chance(60) {
-            self.listen(world, oracle)?;
+            self.receive(world, oracle)?;
         }
-        if self.gone || self.doomed || self.leaving || !self.client.open {
+        if self.gone || self.doomed || self.leaving || !self.connection.open {
             return Ok(None);
         }
         let done = match world.random.below(100) {
             chance if chance < world.faults().reset_percent => Some(self.reset(world, oracle)),
-            98 if world.random.chance(30) => Some(self.say_goodbye(world, oracle)),
+            98 if world.random.chance(30) => Some(self.send_close(world, oracle)),
             99 if world.random.chance(20) => Some(self.half_close(world, oracle)),
-            _ if self.seats.len() < SEATS_MAX && world.random.chance(25) => {
-                self.open_seat(world, oracle)
+            _ if self.channels.len() < CHANNELS_MAX && world.random.chance(25) => {
+                self.open_channel(world, oracle)
             }
             _ => self.act(world, oracle),
         };
@@ -76,7 +76,7 @@ impl Agent {
     ///
     /// # Errors
     /// What the broker has done wrong.
-    pub(crate) fn listen(
+    pub(crate) fn receive(
         &mut self,
         world: &mut World,
         oracle: &mut Oracle,
@@ -85,24 +85,24 @@ impl Agent {
             return Ok(false);
         }
         // Asked first: what is read after it is all there ever will be.
-        let over = world.is_closed(self.client.socket);
-        let any = self.client.listen(world)?;
-        for heard in self.client.take() {
-            self.hear(oracle, &heard)?;
+        let over = world.is_closed(self.connection.socket);
+        let any = self.connection.receive(world)?;
+        for incoming in self.connection.take() {
+            self.observe(oracle, &incoming)?;
         }
         // Where both said close, the broker may not have read all that came before ours.
-        if let Some(closed) = &self.client.closed {
+        if let Some(closed) = &self.connection.closed {
             if !self.doomed && !self.leaving {
                 return Err(format!("client {} was closed: {closed:?}", self.name));
             }
             self.lose_all(oracle);
-        } else if self.client.left {
+        } else if self.connection.left {
             self.gone = true;
-            self.seats.clear();
+            self.channels.clear();
         } else if over {
             // Deadlines end handshakes, and goodbyes that take too long.
             let hasty = self.leaving && world.faults().jump_percent > 0;
-            let expected = self.doomed || hasty || !self.client.open;
+            let expected = self.doomed || hasty || !self.connection.open;
             if !expected {
                 return Err(format!("client {} was cut off", self.name));
             }
@@ -112,27 +112,27 @@ impl Agent {
     }
 
     /// Whether the connection is open and this client means to go on.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.client.open && !self.gone && !self.doomed && !self.leaving
+    pub(crate) fn is_active(&self) -> bool {
+        self.connection.open && !self.gone && !self.doomed && !self.leaving
     }
 
     /// Leaves, properly or not, as chance has it.
-    pub(crate) fn depart(&mut self, world: &mut World, oracle: &mut Oracle) {
+    pub(crate) fn disconnect(&mut self, world: &mut World, oracle: &mut Oracle) {
         if self.gone || self.doomed || self.leaving {
             return;
         }
-        if self.client.open && world.random.chance(70) {
-            self.say_goodbye(world, oracle);
+        if self.connection.open && world.random.chance(70) {
+            self.send_close(world, oracle);
         } else {
             self.reset(world, oracle);
         }
     }
 
     /// A channel whose state at the server is not known any more.
-    pub(crate) fn lose_seat(&mut self, at: usize, oracle: &mut Oracle) {
-        let seat = self.seats.remove(at);
-        oracle.break_channel(seat.uid);
-        seat.tell_takers_left(oracle);
+    pub(crate) fn lose_channel(&mut self, at: usize, oracle: &mut Oracle) {
+        let channel = self.channels.remove(at);
+        oracle.break_channel(channel.uid);
+        channel.report_takers_left(oracle);
     }
 
     /// The broker is gone without a word.
@@ -143,42 +143,42 @@ impl Agent {
     fn lose_all(&mut self, oracle: &mut Oracle) {
         self.gone = true;
         self.doomed = true;
-        while !self.seats.is_empty() {
-            self.lose_seat(0, oracle);
+        while !self.channels.is_empty() {
+            self.lose_channel(0, oracle);
         }
     }
 
     fn reset(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
-        world.reset(self.client.socket);
+        world.reset(self.connection.socket);
         self.lose_all(oracle);
         "resets".into()
     }
 
     fn half_close(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
-        world.half_close(self.client.socket);
+        world.half_close(self.connection.socket);
         self.doomed = true;
-        for seat in &self.seats {
+        for channel in &self.channels {
             // All that was written will be read, but answers may be cut off.
-            oracle.break_channel(seat.uid);
-            seat.tell_takers_left(oracle);
+            oracle.break_channel(channel.uid);
+            channel.report_takers_left(oracle);
         }
         "half-closes".into()
     }
 
-    fn say_goodbye(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
-        self.client.say_goodbye(world);
+    fn send_close(&mut self, world: &mut World, oracle: &mut Oracle) -> String {
+        self.connection.send_close(world);
         self.leaving = true;
-        for seat in &mut self.seats {
-            oracle.leave_channel(seat.uid);
-            seat.tell_takers_left(oracle);
-            seat.waiting = Waiting::Close;
+        for channel in &mut self.channels {
+            oracle.leave_channel(channel.uid);
+            channel.report_takers_left(oracle);
+            channel.waiting = Waiting::Close;
         }
         "says goodbye".into()
     }
 
-    fn open_seat(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
-        let number = (1..=SEATS_MAX as u16)
-            .find(|number| self.seats.iter().all(|seat| seat.number != *number))?;
+    fn open_channel(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
+        let number = (1..=CHANNELS_MAX as u16)
+            .find(|number| self.channels.iter().all(|channel| channel.number != *number))?;
         let role = match world.random.below(10) {
             0..=2 => Role::Publisher { confirm: true },
             3..=4 => Role::Publisher { confirm: false },
@@ -189,62 +189,62 @@ impl Agent {
         if role == Role::Churner {
             oracle.break_channel(uid);
         }
-        self.client.send(world, number, &ChannelOpen {});
-        let mut seat = Seat::new(number, uid, role);
+        self.connection.send(world, number, &ChannelOpen {});
+        let mut channel = ChannelView::new(number, uid, role);
         if matches!(role, Role::Publisher { confirm: true }) {
-            self.client.send(world, number, &ConfirmSelect { nowait: true });
+            self.connection.send(world, number, &ConfirmSelect { nowait: true });
         }
         if role == Role::Consumer {
-            self.limit(world, &mut seat);
+            self.limit(world, &mut channel);
         }
-        self.seats.push(seat);
+        self.channels.push(channel);
         Some(format!("opens channel {number} ({uid}) as {role:?}"))
     }
 
     /// Sets the prefetch limits of a channel that has no consumers yet.
-    fn limit(&mut self, world: &mut World, seat: &mut Seat) {
-        seat.prefetch = world.random.pick(&[0, 1, 2, 10]);
-        seat.global = world.random.pick(&[0, 0, 1, 3, 7]);
-        seat.answers_due = 2;
-        for (prefetch_count, global) in [(seat.prefetch, false), (seat.global, true)] {
+    fn limit(&mut self, world: &mut World, channel: &mut ChannelView) {
+        channel.prefetch = world.random.pick(&[0, 1, 2, 10]);
+        channel.global = world.random.pick(&[0, 0, 1, 3, 7]);
+        channel.answers_due = 2;
+        for (prefetch_count, global) in [(channel.prefetch, false), (channel.global, true)] {
             let qos = BasicQos { prefetch_size: 0, prefetch_count, global };
-            self.client.send(world, seat.number, &qos);
+            self.connection.send(world, channel.number, &qos);
         }
     }
 
     fn act(&mut self, world: &mut World, oracle: &mut Oracle) -> Option<String> {
-        if self.seats.is_empty() {
+        if self.channels.is_empty() {
             return None;
         }
-        let at = world.random.index(self.seats.len());
-        let may_settle = !matches!(self.seats[at].waiting, Waiting::Close | Waiting::Refusal);
-        if may_settle && !self.seats[at].held.is_empty() && world.random.chance(50) {
+        let at = world.random.index(self.channels.len());
+        let may_settle = !matches!(self.channels[at].waiting, Waiting::Close | Waiting::Refusal);
+        if may_settle && !self.channels[at].held.is_empty() && world.random.chance(50) {
             return Some(self.settle(world, oracle, at));
         }
-        if self.seats[at].waiting != Waiting::Nothing {
+        if self.channels[at].waiting != Waiting::Nothing {
             return None;
         }
         if world.random.chance(3) {
-            return Some(self.close_seat(world, oracle, at));
+            return Some(self.close_channel(world, oracle, at));
         }
         if world.random.chance(2) {
-            return Some(self.err(world, oracle, at));
+            return Some(self.violate(world, oracle, at));
         }
-        match self.seats[at].role {
+        match self.channels[at].role {
             Role::Publisher { confirm } => Some(self.publish_some(world, oracle, at, confirm)),
             Role::Consumer => self.consume_something(world, oracle, at),
             Role::Churner => self.churn(world, oracle, at),
         }
     }
 
-    fn close_seat(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
-        let seat = &mut self.seats[at];
+    fn close_channel(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
+        let channel = &mut self.channels[at];
         let close = ChannelClose { reply_code: 200, reply_text: "done", class_id: 0, method_id: 0 };
-        self.client.send(world, seat.number, &close);
-        oracle.leave_channel(seat.uid);
-        seat.tell_takers_left(oracle);
-        seat.waiting = Waiting::Close;
-        format!("closes channel {}", seat.uid)
+        self.connection.send(world, channel.number, &close);
+        oracle.leave_channel(channel.uid);
+        channel.report_takers_left(oracle);
+        channel.waiting = Waiting::Close;
+        format!("closes channel {}", channel.uid)
     }
 
     /// A body size by chance: empty-ish, small, about a frame, or several frames.
@@ -261,9 +261,9 @@ impl Agent {
     }
 }
 
-impl Seat {
+impl ChannelView {
     /// Whoever takes from lasting queues here is about to be gone.
-    pub(crate) fn tell_takers_left(&self, oracle: &mut Oracle) {
+    pub(crate) fn report_takers_left(&self, oracle: &mut Oracle) {
         let consumers = self.consumers.values().map(|consumer| (&consumer.source, consumer.no_ack));
         let held = self.held.values().map(|held| (&held.source, false));
         let getting = match &self.waiting {

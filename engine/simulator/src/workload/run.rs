@@ -13,16 +13,18 @@ use crate::client::Client;
 use crate::client::methods::delete_queue;
 use crate::identity::Identity;
 use crate::random::Random;
-use crate::workload::channel_view::Source;
+use crate::workload::channel_view::{Source, Waiting};
 use crate::workload::oracle::{Delivered, Oracle};
-use crate::workload::random_client::Agent;
-use crate::workload::topology::{LASTING_QUEUES, PASSING_QUEUES, is_durable, lasting, mend, set};
+use crate::workload::random_client::RandomClient;
+use crate::workload::topology::{
+    LASTING_QUEUES, PASSING_QUEUES, declare_all, is_durable, lasting, redeclare_transient,
+};
 use crate::world::World;
 use crate::world::faults::Faults;
 use crate::world::restart::Crash;
 
 /// Deeds kept for the report of a failure.
-const DEEDS_KEPT: usize = 40;
+const ACTIONS_KEPT: usize = 40;
 
 /// Steps after which a world without new requests must have come to rest.
 const QUIET_STEPS_MAX: u64 = 3_000_000;
@@ -58,17 +60,17 @@ pub struct Tally {
 pub(crate) struct Run {
     pub(crate) world: World,
     oracle: Oracle,
-    agents: Vec<Agent>,
-    /// The last deeds, oldest first.
-    pub(crate) deeds: VecDeque<String>,
-    born: usize,
-    agents_max: usize,
+    clients: Vec<RandomClient>,
+    /// The last actions, oldest first.
+    pub(crate) actions: VecDeque<String>,
+    clients_started: usize,
+    clients_max: usize,
 }
 
 /// Carries out a plan.
 ///
 /// # Errors
-/// What was wrong, with the last deeds of the clients, one a line.
+/// What was wrong, with the last actions of the clients, one a line.
 pub fn run(plan: Plan) -> Result<Tally, String> {
     let mut run = Run::new(plan);
     match run.all(plan.steps) {
@@ -82,25 +84,25 @@ impl Run {
         let mut random = Random::new(plan.seed);
         let shards = plan.shards.unwrap_or_else(|| random.between(1, 4) as u16);
         let faults = Faults::random(&mut random);
-        let agents_max = random.between(2, 6) as usize;
+        let clients_max = random.between(2, 6) as usize;
         Self {
             world: World::new(random.bits(), shards, faults, Settings::default()),
             oracle: Oracle::of(is_durable),
-            agents: Vec::new(),
-            deeds: VecDeque::new(),
-            born: 0,
-            agents_max,
+            clients: Vec::new(),
+            actions: VecDeque::new(),
+            clients_started: 0,
+            clients_max,
         }
     }
 
     pub(crate) fn describe(&self, error: &str) -> String {
-        let deeds: Vec<&str> = self.deeds.iter().map(String::as_str).collect();
+        let actions: Vec<&str> = self.actions.iter().map(String::as_str).collect();
         let (faults, shards) = (self.world.faults(), self.world.shards().len());
-        format!("{}\n{shards} shards, {faults:?}\n{error}", deeds.join("\n"))
+        format!("{}\n{shards} shards, {faults:?}\n{error}", actions.join("\n"))
     }
 
     pub(crate) fn all(&mut self, steps: u64) -> Result<Tally, String> {
-        set(&mut self.world);
+        declare_all(&mut self.world);
         for _ in 0..steps {
             if self.world.random.below(1000) < self.world.faults().restart_permille {
                 self.restart()?;
@@ -131,12 +133,12 @@ impl Run {
         for _ in 0..self.world.random.below(patience) {
             self.world.step();
         }
-        self.agents.retain(|agent| !agent.gone);
-        if self.agents.len() < self.agents_max && self.world.random.chance(20) {
-            let agent = Agent::new(&mut self.world, self.born);
-            self.log(&format!("client {} connects", self.born));
-            self.born += 1;
-            self.agents.push(agent);
+        self.clients.retain(|client| !client.gone);
+        if self.clients.len() < self.clients_max && self.world.random.chance(20) {
+            let client = RandomClient::new(&mut self.world, self.clients_started);
+            self.log(&format!("client {} connects", self.clients_started));
+            self.clients_started += 1;
+            self.clients.push(client);
             return Ok(());
         }
         if self.world.random.chance(self.world.faults().jump_percent) {
@@ -149,14 +151,14 @@ impl Run {
         if crashes || self.world.has_failed() {
             return self.crash();
         }
-        if self.agents.is_empty() {
+        if self.clients.is_empty() {
             return Ok(());
         }
-        let at = self.world.random.index(self.agents.len());
-        let agent = &mut self.agents[at];
-        if let Some(deed) = agent.turn(&mut self.world, &mut self.oracle)? {
-            let deed = format!("client {} {deed}", agent.name);
-            self.log(&deed);
+        let at = self.world.random.index(self.clients.len());
+        let client = &mut self.clients[at];
+        if let Some(action) = client.turn(&mut self.world, &mut self.oracle)? {
+            let action = format!("client {} {action}", client.name);
+            self.log(&action);
         }
         Ok(())
     }
@@ -174,16 +176,16 @@ impl Run {
 
     /// The broker dies in the middle of everything; what clients knew of it is all that counts.
     fn crash(&mut self) -> Result<(), String> {
-        for agent in &mut self.agents {
-            agent.lose_broker(&mut self.oracle);
+        for client in &mut self.clients {
+            client.lose_broker(&mut self.oracle);
         }
-        self.agents.clear();
+        self.clients.clear();
         self.oracle.crashed();
         let kept_percent = self.world.random.pick(&[0, 50, 100]);
         let crash = self.world.random.pick(&[Crash::Kill, Crash::PowerCut { kept_percent }]);
         self.log(&format!("the broker dies: {crash:?}"));
         self.world.crash(crash)?;
-        mend(&mut self.world);
+        redeclare_transient(&mut self.world);
         Ok(())
     }
 
@@ -191,7 +193,7 @@ impl Run {
     /// makes no difference.
     fn restart(&mut self) -> Result<(), String> {
         self.stop()?;
-        self.agents.clear();
+        self.clients.clear();
         self.oracle.stopped();
         self.world.close_logs();
         self.come_to_rest()?;
@@ -202,15 +204,15 @@ impl Run {
         let end = self.world.random.pick(&[Crash::Kill, cut]);
         self.log(&format!("the broker has stopped: {end:?}"));
         self.world.restart(end)?;
-        mend(&mut self.world);
+        redeclare_transient(&mut self.world);
         Ok(())
     }
 
-    fn log(&mut self, deed: &str) {
-        if self.deeds.len() == DEEDS_KEPT {
-            self.deeds.pop_front();
+    fn log(&mut self, action: &str) {
+        if self.actions.len() == ACTIONS_KEPT {
+            self.actions.pop_front();
         }
-        self.deeds.push_back(format!("{:>8}  {deed}", self.world.steps()));
+        self.actions.push_back(format!("{:>8}  {action}", self.world.steps()));
     }
 
     /// Clients read on but do nothing more, until nothing happens.
@@ -222,26 +224,26 @@ impl Run {
                     return Err("the world finds no rest".into());
                 }
                 if self.world.steps().is_multiple_of(64) {
-                    self.listen()?;
+                    self.receive()?;
                 }
             }
-            if !self.listen()? {
+            if !self.receive()? {
                 return Ok(());
             }
         }
     }
 
-    fn listen(&mut self) -> Result<bool, String> {
+    fn receive(&mut self) -> Result<bool, String> {
         let mut any = false;
-        for agent in &mut self.agents {
-            any |= agent.listen(&mut self.world, &mut self.oracle)?;
+        for client in &mut self.clients {
+            any |= client.receive(&mut self.world, &mut self.oracle)?;
         }
         Ok(any)
     }
 
     /// Nothing is under way: everything is answered, and nobody waits for what is there.
     fn check_rest(&mut self) -> Result<(), String> {
-        self.agents.retain(|agent| !agent.gone);
+        self.clients.retain(|client| !client.gone);
         self.oracle.check_quiet()?;
         if !self.world.is_mail_drained() {
             return Err("mail is left in a quiet world".into());
@@ -250,17 +252,22 @@ impl Run {
         if let Some(blocked) = blocked.into_iter().find(|of| *of != BlockedCounts::default()) {
             return Err(format!("a connection is held back in a quiet world: {blocked:?}"));
         }
-        for agent in self.agents.iter().filter(|agent| agent.is_settled()) {
-            if !agent.client.is_between_messages() {
-                return Err(format!("client {} has half a message", agent.name));
+        for client in self.clients.iter().filter(|client| client.is_active()) {
+            if !client.connection.is_between_messages() {
+                return Err(format!("client {} has half a message", client.name));
             }
-            for seat in &agent.seats {
-                let idle = seat.waiting == crate::workload::channel_view::Waiting::Nothing;
+            for channel in &client.channels {
+                let idle = channel.waiting == Waiting::Nothing;
                 if !idle {
-                    return Err(format!("channel {} still waits: {:?}", seat.uid, seat.waiting));
+                    return Err(format!(
+                        "channel {} still waits: {:?}",
+                        channel.uid, channel.waiting
+                    ));
                 }
-                for consumer in seat.consumers.values().filter(|consumer| seat.wants(consumer)) {
-                    self.check_served(&consumer.source, seat.uid)?;
+                for consumer in
+                    channel.consumers.values().filter(|consumer| channel.wants(consumer))
+                {
+                    self.check_served(&consumer.source, channel.uid)?;
                 }
             }
         }
@@ -281,15 +288,15 @@ impl Run {
         named.map(|queue| queue.kind.ready_count()).sum()
     }
 
-    /// The broker stops in the middle of more deeds; everybody is told and nobody is kept.
+    /// The broker stops in the middle of more actions; everybody is told and nobody is kept.
     fn stop(&mut self) -> Result<(), String> {
         for _ in 0..20 {
             self.step()?;
         }
         self.world.stop();
         self.log("the broker stops");
-        for agent in &mut self.agents {
-            agent.doomed = true;
+        for client in &mut self.clients {
+            client.doomed = true;
         }
         self.come_to_rest()?;
         self.world.advance(CLOSING_NS);
@@ -307,15 +314,15 @@ impl Run {
 
     /// All clients leave; one more comes and takes what is left.
     fn empty(&mut self) -> Result<(), String> {
-        for agent in &mut self.agents {
-            agent.depart(&mut self.world, &mut self.oracle);
+        for client in &mut self.clients {
+            client.disconnect(&mut self.world, &mut self.oracle);
         }
         self.come_to_rest()?;
         self.world.advance(CLOSING_NS);
         self.come_to_rest()?;
-        self.agents.retain(|agent| !agent.gone);
-        if let Some(agent) = self.agents.first() {
-            return Err(format!("client {} cannot leave", agent.name));
+        self.clients.retain(|client| !client.gone);
+        if let Some(client) = self.clients.first() {
+            return Err(format!("client {} cannot leave", client.name));
         }
         let mut last = Client::open(&mut self.world, 0);
         let channel = self.oracle.open_channel();
@@ -323,20 +330,20 @@ impl Run {
             self.drain(&mut last, channel, queue)?;
         }
         for queue in 0..PASSING_QUEUES {
-            last.ask(&mut self.world, 1, &delete_queue(&format!("passing-{queue}")));
+            last.request(&mut self.world, 1, &delete_queue(&format!("passing-{queue}")));
         }
-        last.leave(&mut self.world);
+        last.close(&mut self.world);
         Ok(())
     }
 
     fn drain(&mut self, client: &mut Client, channel: u32, queue: usize) -> Result<(), String> {
         loop {
             let get = BasicGet { queue: &lasting(queue), no_ack: true };
-            let heard = client.ask(&mut self.world, 1, &get);
-            let Some(Method::BasicGetOk(got)) = heard.method() else {
+            let incoming = client.request(&mut self.world, 1, &get);
+            let Some(Method::BasicGetOk(got)) = incoming.method() else {
                 return Ok(());
             };
-            let identity = Identity::read(heard.body())?;
+            let identity = Identity::read(incoming.body())?;
             let (redelivered, no_ack, consumer) = (got.redelivered, true, 0);
             let delivered = Delivered { queue, identity, redelivered, channel, consumer, no_ack };
             self.oracle.delivered(delivered)?;

@@ -14,10 +14,10 @@ pub const LASTING_QUEUES: usize = 6;
 pub const PASSING_QUEUES: usize = 4;
 
 /// Exchange, routing key, and the lasting queues a message reaches thereby.
-pub type Way = (&'static str, &'static str, &'static [usize]);
+pub type Route = (&'static str, &'static str, &'static [usize]);
 
 /// All ways of messages whose end is certain.
-pub const WAYS: [Way; 17] = [
+pub const ROUTES: [Route; 17] = [
     ("", "lasting-0", &[0]),
     ("", "lasting-1", &[1]),
     ("", "lasting-2", &[2]),
@@ -67,7 +67,7 @@ const BINDINGS: [(usize, &str, &str); 9] = [
 ];
 
 /// Declares and binds everything that lasts.
-pub fn set(world: &mut World) {
+pub fn declare_all(world: &mut World) {
     let mut client = Client::open(world, 0);
     let durable = |exchange, kind| ExchangeDeclare {
         durable: true,
@@ -79,13 +79,13 @@ pub fn set(world: &mut World) {
         ("sim.topic", "topic"),
         ("sim.outer", "fanout"),
     ] {
-        client.ask(world, 1, &durable(exchange, kind));
+        client.request(world, 1, &durable(exchange, kind));
     }
     let alternate: OwnedTable =
         TableBuilder::new().long_str("alternate-exchange", "sim.fanout").finish();
     let with_alternate =
         ExchangeDeclare { arguments: alternate.as_ref(), ..durable("sim.alt", "direct") };
-    client.ask(world, 1, &with_alternate);
+    client.request(world, 1, &with_alternate);
     declare_queues(&mut client, world, |_| true);
     let outer = ExchangeBind {
         destination: "sim.direct",
@@ -94,27 +94,27 @@ pub fn set(world: &mut World) {
         nowait: false,
         arguments: TableRef::EMPTY,
     };
-    client.ask(world, 1, &outer);
+    client.request(world, 1, &outer);
     assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
-    client.leave(world);
+    client.close(world);
 }
 
 /// Declares and binds anew, after a restart, what does not outlive the broker; all else has to be
 /// there.
-pub fn mend(world: &mut World) {
+pub fn redeclare_transient(world: &mut World) {
     let mut client = Client::open(world, 0);
     declare_queues(&mut client, world, |queue| !is_durable(queue));
     assert!(client.closed_channels.is_empty(), "{:?}", client.closed_channels);
-    client.leave(world);
+    client.close(world);
 }
 
 fn declare_queues(client: &mut Client, world: &mut World, which: impl Fn(usize) -> bool) {
     for queue in (0..LASTING_QUEUES).filter(|queue| which(*queue)) {
         let name = lasting(queue);
         let declare = QueueDeclare { durable: is_durable(queue), ..declare_queue(&name) };
-        client.ask(world, 1, &declare);
+        client.request(world, 1, &declare);
     }
     for (queue, exchange, key) in BINDINGS.into_iter().filter(|(queue, ..)| which(*queue)) {
-        client.ask(world, 1, &bind_queue(&lasting(queue), exchange, key));
+        client.request(world, 1, &bind_queue(&lasting(queue), exchange, key));
     }
 }

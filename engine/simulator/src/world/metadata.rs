@@ -10,7 +10,7 @@ use crate::random::Random;
 
 /// Commits of changes of type `T`.
 #[derive(Clone, Debug)]
-pub struct Ledger<T> {
+pub struct MetadataStore<T> {
     durable: Vec<T>,
     under_way: Option<Commit<T>>,
 }
@@ -23,13 +23,13 @@ struct Commit<T> {
     due: Instant,
 }
 
-impl<T> Default for Ledger<T> {
+impl<T> Default for MetadataStore<T> {
     fn default() -> Self {
         Self { durable: Vec::new(), under_way: None }
     }
 }
 
-impl<T> Ledger<T> {
+impl<T> MetadataStore<T> {
     /// Begins a commit that ends at `due`.
     ///
     /// # Panics
@@ -114,14 +114,14 @@ mod tests {
     fn a_crash_keeps_a_commit_wholly_or_not_at_all() {
         let mut lengths = [0; 3];
         for seed in 0..40 {
-            let mut ledger = Ledger::default();
-            ledger.commit(7, vec!["a"], Instant(5));
-            assert_eq!(ledger.complete(Instant(4)), None);
-            assert_eq!(ledger.complete(Instant(5)), Some(7));
-            ledger.commit(9, vec!["b", "c"], Instant(9));
-            ledger.crash(&mut Random::new(seed));
-            assert_eq!(ledger.next_due(), None);
-            match ledger.durable() {
+            let mut metadata = MetadataStore::default();
+            metadata.commit(7, vec!["a"], Instant(5));
+            assert_eq!(metadata.complete(Instant(4)), None);
+            assert_eq!(metadata.complete(Instant(5)), Some(7));
+            metadata.commit(9, vec!["b", "c"], Instant(9));
+            metadata.crash(&mut Random::new(seed));
+            assert_eq!(metadata.next_due(), None);
+            match metadata.durable() {
                 ["a"] => lengths[0] += 1,
                 ["a", "b", "c"] => lengths[2] += 1,
                 other => panic!("{other:?}"),

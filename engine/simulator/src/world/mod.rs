@@ -26,10 +26,10 @@ use crate::disk::Disk;
 use crate::random::Random;
 use crate::world::faults::Faults;
 use crate::world::mesh::{Mesh, Route};
-use crate::world::metadata::Ledger;
+use crate::world::metadata::MetadataStore;
 use crate::world::network::{Sending, Slots, Socket, SocketId};
 #[cfg(test)]
-use crate::world::planted_bug::Sabotage;
+use crate::world::planted_bug::PlantedBug;
 use crate::world::pool::Pool;
 use crate::world::restart::{Boot, Crash, restart};
 
@@ -57,13 +57,13 @@ pub struct World {
     /// Where each shard's log is.
     disks: Vec<Disk>,
     /// What was declared durably.
-    ledger: Ledger<DurableChange>,
+    metadata: MetadataStore<DurableChange>,
     /// Shards that may have operations to be polled.
-    stirred: Vec<bool>,
+    may_have_operations: Vec<bool>,
     /// Requests came in since the control state's turn ended.
-    asked: bool,
+    control_has_requests: bool,
     /// The control state may have work for its spare time.
-    leisure: bool,
+    control_may_idle: bool,
     mesh: Mesh,
     sockets: Vec<Socket>,
     slots: Vec<Slots>,
@@ -71,7 +71,7 @@ pub struct World {
     steps: u64,
     choices: Vec<Step>,
     #[cfg(test)]
-    pub(crate) sabotage: Option<Sabotage>,
+    pub(crate) planted_bug: Option<PlantedBug>,
 }
 
 /// One thing that can happen next.
@@ -79,7 +79,7 @@ pub struct World {
 enum Step {
     Accept(usize),
     Arrive(usize),
-    Tell(usize),
+    Deliver(usize),
     End(usize),
     Transmit(usize),
     Complete(usize),
@@ -91,7 +91,7 @@ enum Step {
     Send(Route),
     Carry(Route),
     Control,
-    Leisure,
+    ControlIdle,
     Store,
 }
 
@@ -135,10 +135,10 @@ impl World {
             control,
             seed,
             disks,
-            ledger: Ledger::default(),
-            stirred: vec![true; count],
-            asked: false,
-            leisure: false,
+            metadata: MetadataStore::default(),
+            may_have_operations: vec![true; count],
+            control_has_requests: false,
+            control_may_idle: false,
             mesh: Mesh::new(count + 1, faults.lane_batches),
             sockets: Vec::new(),
             slots: (0..count).map(|_| Slots::default()).collect(),
@@ -148,7 +148,7 @@ impl World {
             steps: 0,
             choices: Vec::new(),
             #[cfg(test)]
-            sabotage: None,
+            planted_bug: None,
         }
     }
 
@@ -317,15 +317,15 @@ impl World {
                 }
             }
         }
-        self.ledger.crash(&mut self.random);
+        self.metadata.crash(&mut self.random);
         self.jump_wall_clock();
         self.boot(stopped)?;
         let count = self.shards.len();
         self.mesh = Mesh::new(count + 1, self.faults.lane_batches);
         self.slots = (0..count).map(|_| Slots::default()).collect();
         self.pools = (0..count).map(|_| Pool::new(self.faults.pool_buffers)).collect();
-        self.stirred = vec![true; count];
-        (self.asked, self.leisure) = (false, false);
+        self.may_have_operations = vec![true; count];
+        (self.control_has_requests, self.control_may_idle) = (false, false);
         Ok(())
     }
 
@@ -342,7 +342,7 @@ impl World {
 
     fn boot(&mut self, stopped: bool) -> Result<(), String> {
         #[cfg(test)]
-        let forgets_flags = self.sabotage.as_mut().is_some_and(Sabotage::booted);
+        let forgets_flags = self.planted_bug.as_mut().is_some_and(PlantedBug::booted);
         #[cfg(not(test))]
         let forgets_flags = false;
         let booted = restart(Boot {
@@ -351,7 +351,7 @@ impl World {
             seed: self.seed,
             time: self.time(),
             segment_bytes: self.faults.segment_bytes,
-            changes: self.ledger.durable(),
+            changes: self.metadata.durable(),
             disks: &mut self.disks,
             random: &mut self.random,
             stopped,
@@ -363,21 +363,21 @@ impl World {
 
     /// Plants a bug.
     #[cfg(test)]
-    pub(crate) fn plant(&mut self, mut sabotage: Sabotage) {
-        sabotage.plant(&mut self.disks);
-        self.sabotage = Some(sabotage);
+    pub(crate) fn plant(&mut self, mut planted_bug: PlantedBug) {
+        planted_bug.plant(&mut self.disks);
+        self.planted_bug = Some(planted_bug);
     }
 
     /// Has the metadata stored that the control state wants stored.
     fn store(&mut self) {
         if let Some((through, changes)) = self.control.poll_durable() {
             #[cfg(test)]
-            let changes = match &mut self.sabotage {
-                Some(sabotage) => sabotage.stored(changes),
+            let changes = match &mut self.planted_bug {
+                Some(planted_bug) => planted_bug.stored(changes),
                 None => changes,
             };
             let due = self.now.after(self.random.below(self.faults.metadata_max_ns + 1));
-            self.ledger.commit(through, changes, due);
+            self.metadata.commit(through, changes, due);
         }
     }
 
@@ -421,7 +421,7 @@ impl World {
         // A publisher waits for consumers only so long, and its clients for what it reads then.
         let held_back = self.shards.iter().filter(|shard| shard.blocked_counts().backlog > 0);
         let logs = logs.chain(held_back.filter_map(Shard::next_timeout));
-        let others = self.mesh.next_due().into_iter().chain(self.ledger.next_due());
+        let others = self.mesh.next_due().into_iter().chain(self.metadata.next_due());
         others.chain(disks).chain(logs).min()
     }
 
@@ -436,7 +436,7 @@ impl World {
             let possible = [
                 (!socket.accepted, Step::Accept(index)),
                 (socket.can_arrive(), Step::Arrive(index)),
-                (socket.can_be_told(), Step::Tell(index)),
+                (socket.can_deliver(), Step::Deliver(index)),
                 (socket.can_end(), Step::End(index)),
                 (socket.can_transmit(self.faults.window_bytes), Step::Transmit(index)),
                 (socket.can_complete(), Step::Complete(index)),
@@ -447,7 +447,7 @@ impl World {
         for (index, shard) in self.shards.iter().enumerate() {
             let late = shard.next_timeout().is_some_and(|at| at <= self.now);
             let possible = [
-                (self.stirred[index], Step::Operate(index)),
+                (self.may_have_operations[index], Step::Operate(index)),
                 (shard.has_work(), Step::Work(index)),
                 (late, Step::Timeout(index)),
             ];
@@ -466,13 +466,13 @@ impl World {
                 choices.push(Step::Send(route));
             }
         }
-        if self.ledger.next_due().is_some_and(|due| due <= self.now) {
+        if self.metadata.next_due().is_some_and(|due| due <= self.now) {
             choices.push(Step::Store);
         }
-        if self.asked {
+        if self.control_has_requests {
             choices.push(Step::Control);
-        } else if self.leisure {
-            choices.push(Step::Leisure);
+        } else if self.control_may_idle {
+            choices.push(Step::ControlIdle);
         }
         self.choices = choices;
     }
@@ -488,7 +488,7 @@ impl World {
         match step {
             Step::Accept(index) => self.accept(index),
             Step::Arrive(index) => self.arrive(index),
-            Step::Tell(index) => {
+            Step::Deliver(index) => {
                 let socket = &mut self.sockets[index];
                 let Some(bytes) = socket.arrived.pop_front() else {
                     return;
@@ -497,7 +497,7 @@ impl World {
                 self.handle(shard, Event::Received { connection, bytes });
             }
             Step::End(index) => {
-                self.sockets[index].end_told = true;
+                self.sockets[index].end_delivered = true;
                 let connection = self.sockets[index].id;
                 self.handle(self.shard_of(index), Event::Ended { connection });
             }
@@ -521,12 +521,12 @@ impl World {
             Step::Work(index) => {
                 let time = self.time();
                 self.shards[index].work(time);
-                self.stirred[index] = true;
+                self.may_have_operations[index] = true;
             }
             Step::Timeout(index) => {
                 let time = self.time();
                 self.shards[index].handle_timeout(time);
-                self.stirred[index] = true;
+                self.may_have_operations[index] = true;
             }
             Step::Disk(index) => {
                 let event = self.disks[index].step(self.now, &mut self.random);
@@ -538,18 +538,18 @@ impl World {
             Step::Carry(route) => self.carry(route),
             Step::Control => {
                 self.control.finish_turn();
-                self.asked = false;
-                self.leisure = true;
+                self.control_has_requests = false;
+                self.control_may_idle = true;
                 self.store();
             }
-            Step::Leisure => {
-                self.leisure = self.control.idle();
+            Step::ControlIdle => {
+                self.control_may_idle = self.control.idle();
                 self.store();
             }
             Step::Store => {
-                if let Some(through) = self.ledger.complete(self.now) {
+                if let Some(through) = self.metadata.complete(self.now) {
                     self.control.made_durable(through);
-                    self.asked = true;
+                    self.control_has_requests = true;
                 }
             }
         }
@@ -562,7 +562,7 @@ impl World {
     fn handle(&mut self, shard: usize, event: Event) {
         let time = self.time();
         self.shards[shard].handle(event, time);
-        self.stirred[shard] = true;
+        self.may_have_operations[shard] = true;
     }
 
     fn accept(&mut self, index: usize) {
@@ -583,8 +583,8 @@ impl World {
         let bytes: Vec<u8> = socket.to_server.drain(..size).collect();
         let lent = self.pools[shard].lend(bytes);
         #[cfg(test)]
-        if let Some(sabotage) = &mut self.sabotage {
-            sabotage.received(&lent);
+        if let Some(planted_bug) = &mut self.planted_bug {
+            planted_bug.received(&lent);
         }
         socket.arrived.push_back(lent);
     }
@@ -607,7 +607,7 @@ impl World {
         let most = self.random.between(1, 16);
         for _ in 0..most {
             let Some(operation) = self.shards[shard].poll_operation() else {
-                self.stirred[shard] = false;
+                self.may_have_operations[shard] = false;
                 return;
             };
             self.carry_out(shard, operation);
@@ -639,8 +639,8 @@ impl World {
                 #[cfg_attr(not(test), expect(unused_mut, reason = "planted bugs damage it"))]
                 let mut wire = outbox.to_vec();
                 #[cfg(test)]
-                if let Some(sabotage) = &mut self.sabotage {
-                    sabotage.transmitted(&mut wire);
+                if let Some(planted_bug) = &mut self.planted_bug {
+                    planted_bug.transmitted(&mut wire);
                 }
                 assert!(!wire.is_empty(), "a send of nothing on {connection:?}");
                 socket.sending = Some(Sending { outbox, wire, sent: 0 });
@@ -658,7 +658,7 @@ impl World {
         let (from, to, lane) = route;
         let batch = match self.shards.get_mut(usize::from(from.0)) {
             Some(shard) => {
-                self.stirred[usize::from(from.0)] = true;
+                self.may_have_operations[usize::from(from.0)] = true;
                 shard.poll_mail(to, lane)
             }
             None => self.control.poll_mail(to, lane),
@@ -666,8 +666,8 @@ impl World {
         let Some(batch) = batch else { return };
         let due = self.now.after(self.random.below(self.faults.mail_delay_max_ns + 1));
         #[cfg(test)]
-        let batch = match &mut self.sabotage {
-            Some(sabotage) => sabotage.sent(lane, batch),
+        let batch = match &mut self.planted_bug {
+            Some(planted_bug) => planted_bug.sent(lane, batch),
             None => batch,
         };
         self.mesh.push(route, due, batch);
@@ -681,7 +681,7 @@ impl World {
         let time = self.time();
         match self.shards.get_mut(usize::from(to.0)) {
             Some(shard) => {
-                self.stirred[usize::from(to.0)] = true;
+                self.may_have_operations[usize::from(to.0)] = true;
                 let emptied = shard.handle_mail(from, batch, time);
                 self.give_back(from, emptied);
             }
@@ -690,7 +690,7 @@ impl World {
     }
 
     fn hand_to_control(&mut self, from: ShardId, batch: Batch) {
-        self.asked = true;
+        self.control_has_requests = true;
         let emptied = self.control.handle_mail(from, batch);
         self.give_back(from, emptied);
     }

@@ -26,7 +26,7 @@ pub(crate) struct Socket {
     pub(crate) half_closed: bool,
     /// Both directions are gone.
     pub(crate) reset: bool,
-    pub(crate) end_told: bool,
+    pub(crate) end_delivered: bool,
     pub(crate) sending: Option<Sending>,
     /// Reached the client, not read yet.
     pub(crate) to_client: Vec<u8>,
@@ -57,7 +57,7 @@ impl Socket {
             paused: false,
             half_closed: false,
             reset: false,
-            end_told: false,
+            end_delivered: false,
             sending: None,
             to_client: Vec::new(),
             closing: false,
@@ -82,7 +82,7 @@ impl Socket {
             && self.arrived.len() < ARRIVED_CHUNKS_MAX
     }
 
-    pub(crate) fn can_be_told(&self) -> bool {
+    pub(crate) fn can_deliver(&self) -> bool {
         !self.arrived.is_empty() && !self.closed
     }
 
@@ -90,7 +90,7 @@ impl Socket {
     pub(crate) fn can_end(&self) -> bool {
         let over = self.reset || self.half_closed && self.to_server.is_empty();
         let noticed = !self.paused || self.reset && self.sending.is_some();
-        let idle = self.accepted && !self.end_told && !self.closing && self.arrived.is_empty();
+        let idle = self.accepted && !self.end_delivered && !self.closing && self.arrived.is_empty();
         over && noticed && idle
     }
 

@@ -70,7 +70,7 @@ pub(crate) const BUGS: [Bug; 16] = [
 
 /// A bug in a world.
 #[derive(Debug)]
-pub(crate) struct Sabotage {
+pub(crate) struct PlantedBug {
     bug: Bug,
     /// Occasions still to be let pass.
     spared: u32,
@@ -78,7 +78,7 @@ pub(crate) struct Sabotage {
     kept: Vec<Bytes>,
 }
 
-impl Sabotage {
+impl PlantedBug {
     pub(crate) const fn new(bug: Bug, spared: u32) -> Self {
         Self { bug, spared, done: false, kept: Vec::new() }
     }

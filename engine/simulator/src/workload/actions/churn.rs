@@ -7,11 +7,11 @@ use super::consume::CONSUMERS_MAX;
 use crate::client::methods::{bind_queue, declare_exchange, declare_queue, delete_queue};
 use crate::workload::channel_view::{Source, Waiting};
 use crate::workload::oracle::Oracle;
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 use crate::workload::topology::PASSING_QUEUES;
 use crate::world::World;
 
-impl Agent {
+impl RandomClient {
     /// Declares, deletes, fills and empties what comes and goes.
     pub(crate) fn churn(
         &mut self,
@@ -21,7 +21,7 @@ impl Agent {
     ) -> Option<String> {
         let queue = format!("passing-{}", world.random.index(PASSING_QUEUES));
         let exchange = format!("passing-x{}", world.random.index(2));
-        let number = self.seats[at].number;
+        let number = self.channels[at].number;
         let no_ack = world.random.chance(50);
         let kind = world.random.below(12);
         match kind {
@@ -31,10 +31,10 @@ impl Agent {
                 let durable = world.random.chance(40);
                 let declare =
                     QueueDeclare { durable, exclusive, auto_delete, ..declare_queue(&queue) };
-                self.client.send(world, number, &declare);
+                self.connection.send(world, number, &declare);
             }
-            3 => self.client.send(world, number, &delete_queue(&queue)),
-            4 => self.client.send(world, number, &QueuePurge { queue: &queue, nowait: false }),
+            3 => self.connection.send(world, number, &delete_queue(&queue)),
+            4 => self.connection.send(world, number, &QueuePurge { queue: &queue, nowait: false }),
             5 => {
                 let kind = world.random.pick(&["fanout", "topic"]);
                 let declare = ExchangeDeclare {
@@ -42,15 +42,15 @@ impl Agent {
                     durable: world.random.chance(50),
                     ..declare_exchange(&exchange, kind, TableRef::EMPTY)
                 };
-                self.client.send(world, number, &declare);
+                self.connection.send(world, number, &declare);
             }
-            6 => self.client.send(world, number, &bind_queue(&queue, &exchange, "#")),
+            6 => self.connection.send(world, number, &bind_queue(&queue, &exchange, "#")),
             7 => {
                 let delete = ExchangeDelete { exchange: &exchange, if_unused: true, nowait: false };
-                self.client.send(world, number, &delete);
+                self.connection.send(world, number, &delete);
             }
             8 => return Some(self.get(world, at, Source::Passing(queue), no_ack)),
-            9 if self.seats[at].consumers.len() < CONSUMERS_MAX => {
+            9 if self.channels[at].consumers.len() < CONSUMERS_MAX => {
                 return Some(self.consume(world, at, Source::Passing(queue), no_ack));
             }
             9 => return self.cancel(world, at),
@@ -61,7 +61,7 @@ impl Agent {
                 return Some(format!("publishes to {queue}"));
             }
         }
-        self.seats[at].waiting = Waiting::Answer;
+        self.channels[at].waiting = Waiting::Answer;
         Some(format!("churns {queue} and {exchange} ({kind})"))
     }
 }

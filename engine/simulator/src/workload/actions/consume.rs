@@ -5,14 +5,14 @@ use leveret_amqp::method::{BasicCancel, BasicConsume};
 
 use crate::workload::channel_view::{Consumer, Source, Waiting};
 use crate::workload::oracle::Oracle;
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 use crate::workload::topology::{LASTING_QUEUES, may_be_lossy};
 use crate::world::World;
 
 /// Consumers of one channel.
 pub(super) const CONSUMERS_MAX: usize = 3;
 
-impl Agent {
+impl RandomClient {
     /// Starts or ends a consumer of a lasting queue, or gets a message.
     pub(crate) fn consume_something(
         &mut self,
@@ -22,14 +22,14 @@ impl Agent {
     ) -> Option<String> {
         let queue = world.random.index(LASTING_QUEUES);
         let no_ack = may_be_lossy(queue) && world.random.chance(40);
-        let seat = &self.seats[at];
+        let channel = &self.channels[at];
         match world.random.below(10) {
-            0..=4 if seat.consumers.len() < CONSUMERS_MAX => {
+            0..=4 if channel.consumers.len() < CONSUMERS_MAX => {
                 Some(self.consume(world, at, Source::Lasting(queue), no_ack))
             }
-            5 if !seat.consumers.is_empty() => self.cancel(world, at),
+            5 if !channel.consumers.is_empty() => self.cancel(world, at),
             // With a consumer nobody could tell which deliveries came before and which after.
-            6 if seat.consumers.is_empty() && !seat.held.is_empty() => {
+            6 if channel.consumers.is_empty() && !channel.held.is_empty() => {
                 Some(self.recover(world, oracle, at))
             }
             7..=8 => Some(self.get(world, at, Source::Lasting(queue), no_ack)),
@@ -44,9 +44,9 @@ impl Agent {
         source: Source,
         no_ack: bool,
     ) -> String {
-        let seat = &mut self.seats[at];
-        seat.consumers_started += 1;
-        let (number, prefetch) = (seat.consumers_started, seat.prefetch);
+        let channel = &mut self.channels[at];
+        channel.consumers_started += 1;
+        let (number, prefetch) = (channel.consumers_started, channel.prefetch);
         let tag = format!("tag-{number}");
         let consume = BasicConsume {
             queue: &source.name(),
@@ -57,21 +57,21 @@ impl Agent {
             nowait: false,
             arguments: TableRef::EMPTY,
         };
-        self.client.send(world, seat.number, &consume);
-        let said = format!("consumes {source:?} on {} (no-ack {no_ack})", seat.uid);
-        seat.consumers.insert(tag, Consumer { source, no_ack, prefetch, number });
-        seat.waiting = Waiting::Answer;
+        self.connection.send(world, channel.number, &consume);
+        let said = format!("consumes {source:?} on {} (no-ack {no_ack})", channel.uid);
+        channel.consumers.insert(tag, Consumer { source, no_ack, prefetch, number });
+        channel.waiting = Waiting::Answer;
         said
     }
 
     pub(super) fn cancel(&mut self, world: &mut World, at: usize) -> Option<String> {
-        let seat = &mut self.seats[at];
-        let tags: Vec<String> = seat.consumers.keys().cloned().collect();
+        let channel = &mut self.channels[at];
+        let tags: Vec<String> = channel.consumers.keys().cloned().collect();
         let tag = tags.get(world.random.index(tags.len()))?.clone();
         let cancel = BasicCancel { consumer_tag: &tag, nowait: false };
-        self.client.send(world, seat.number, &cancel);
-        let said = format!("cancels {tag} on {}", seat.uid);
-        seat.waiting = Waiting::Cancel(tag);
+        self.connection.send(world, channel.number, &cancel);
+        let said = format!("cancels {tag} on {}", channel.uid);
+        channel.waiting = Waiting::Cancel(tag);
         Some(said)
     }
 }

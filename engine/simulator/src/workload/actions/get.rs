@@ -3,10 +3,10 @@
 use leveret_amqp::method::BasicGet;
 
 use crate::workload::channel_view::{Source, Waiting};
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 use crate::world::World;
 
-impl Agent {
+impl RandomClient {
     pub(super) fn get(
         &mut self,
         world: &mut World,
@@ -14,10 +14,10 @@ impl Agent {
         source: Source,
         no_ack: bool,
     ) -> String {
-        let seat = &mut self.seats[at];
-        self.client.send(world, seat.number, &BasicGet { queue: &source.name(), no_ack });
-        let said = format!("gets from {source:?} on {} (no-ack {no_ack})", seat.uid);
-        seat.waiting = Waiting::Get(source, no_ack);
+        let channel = &mut self.channels[at];
+        self.connection.send(world, channel.number, &BasicGet { queue: &source.name(), no_ack });
+        let said = format!("gets from {source:?} on {} (no-ack {no_ack})", channel.uid);
+        channel.waiting = Waiting::Get(source, no_ack);
         said
     }
 }

@@ -2,52 +2,52 @@
 
 use leveret_amqp::method::{BasicAck, BasicNack, BasicReject};
 
-use crate::workload::channel_view::{Seat, Source};
+use crate::workload::channel_view::{ChannelView, Source};
 use crate::workload::oracle::{Oracle, Settlement};
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 use crate::world::World;
 
-impl Agent {
+impl RandomClient {
     /// Settles deliveries in any order and in all ways.
     pub(crate) fn settle(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
-        let seat = &mut self.seats[at];
-        let tags: Vec<u64> = seat.held.keys().copied().collect();
+        let channel = &mut self.channels[at];
+        let tags: Vec<u64> = channel.held.keys().copied().collect();
         let delivery_tag = if world.random.chance(60) { tags[0] } else { world.random.pick(&tags) };
         let multiple = world.random.chance(30);
         let kind = world.random.below(10);
-        let number = seat.number;
+        let number = channel.number;
         let how = match kind {
             0..=5 => {
-                self.client.send(world, number, &BasicAck { delivery_tag, multiple });
+                self.connection.send(world, number, &BasicAck { delivery_tag, multiple });
                 Settlement::Done
             }
             6 => {
                 let reject = BasicReject { delivery_tag, requeue: false };
-                self.client.send(world, number, &reject);
+                self.connection.send(world, number, &reject);
                 Settlement::Done
             }
             7 => {
-                self.client.send(world, number, &BasicReject { delivery_tag, requeue: true });
+                self.connection.send(world, number, &BasicReject { delivery_tag, requeue: true });
                 Settlement::Requeue
             }
             8 => {
                 let nack = BasicNack { delivery_tag, multiple, requeue: true };
-                self.client.send(world, number, &nack);
+                self.connection.send(world, number, &nack);
                 Settlement::Requeue
             }
             _ => {
                 let nack = BasicNack { delivery_tag, multiple, requeue: false };
-                self.client.send(world, number, &nack);
+                self.connection.send(world, number, &nack);
                 Settlement::Done
             }
         };
         let multiple = multiple && !matches!(kind, 6 | 7);
-        seat.settled(oracle, delivery_tag, multiple, how);
-        format!("settles {delivery_tag} (multiple {multiple}) on {}: {how:?}", seat.uid)
+        channel.settled(oracle, delivery_tag, multiple, how);
+        format!("settles {delivery_tag} (multiple {multiple}) on {}: {how:?}", channel.uid)
     }
 }
 
-impl Seat {
+impl ChannelView {
     /// Notes what has been settled.
     pub(super) fn settled(
         &mut self,

@@ -5,42 +5,42 @@ use leveret_amqp::method::{BasicAck, BasicGet, QueueDeclare};
 use crate::client::methods::declare_queue;
 use crate::workload::channel_view::Waiting;
 use crate::workload::oracle::Oracle;
-use crate::workload::random_client::Agent;
+use crate::workload::random_client::RandomClient;
 use crate::world::World;
 
-impl Agent {
+impl RandomClient {
     /// Does what is not allowed.
-    pub(crate) fn err(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
-        let seat = &mut self.seats[at];
-        let number = seat.number;
-        oracle.break_channel(seat.uid);
-        seat.tell_takers_left(oracle);
-        seat.suspect = true;
-        seat.waiting = Waiting::Refusal;
+    pub(crate) fn violate(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
+        let channel = &mut self.channels[at];
+        let number = channel.number;
+        oracle.break_channel(channel.uid);
+        channel.report_takers_left(oracle);
+        channel.suspect = true;
+        channel.waiting = Waiting::Refusal;
         let kind = world.random.below(5);
         match kind {
             0 => {
                 let ack = BasicAck { delivery_tag: 1 << 40, multiple: world.random.chance(50) };
-                self.client.send(world, number, &ack);
+                self.connection.send(world, number, &ack);
             }
             1 => {
                 let get = BasicGet { queue: "nowhere", no_ack: true };
-                self.client.send(world, number, &get);
+                self.connection.send(world, number, &get);
             }
             2 => {
                 let declare =
                     QueueDeclare { passive: true, durable: true, ..declare_queue("nowhere") };
-                self.client.send(world, number, &declare);
+                self.connection.send(world, number, &declare);
             }
             3 => {
                 let declare = QueueDeclare { auto_delete: true, ..declare_queue("lasting-0") };
-                self.client.send(world, number, &declare);
+                self.connection.send(world, number, &declare);
             }
             _ => {
                 let identity = self.publish(world, at, "no-exchange", "k", true);
                 oracle.published(identity, Some(&[]), false, false);
             }
         }
-        format!("errs on {} ({kind})", self.seats[at].uid)
+        format!("errs on {} ({kind})", self.channels[at].uid)
     }
 }
