@@ -73,6 +73,12 @@ pub trait Messages {
 pub trait Upcoming: Messages + Clone {
     /// How many are left.
     fn count(&self) -> usize;
+
+    /// The only one left, where it can be had without lending it.
+    #[inline(always)]
+    fn lone(&self) -> Option<&Message<'_>> {
+        None
+    }
 }
 
 /// One at most.
@@ -89,6 +95,11 @@ impl Upcoming for Option<&Message<'_>> {
     #[inline(always)]
     fn count(&self) -> usize {
         usize::from(self.is_some())
+    }
+
+    #[inline(always)]
+    fn lone(&self) -> Option<&Message<'_>> {
+        *self
     }
 }
 

@@ -62,8 +62,8 @@ impl Backend {
     }
 
     /// Bytes of messages: at rest with their index, and on their way to sockets and other shards.
-    /// O(1) but for the number of shards. A body that is lent to an outbox counts on both sides: the
-    /// store may let go first.
+    /// O(1) but for the number of shards. A body that is lent to an outbox counts on both sides:
+    /// the store may let go first.
     pub fn memory_bytes(&self) -> u64 {
         let on_their_way = self.outputs.writers.waiting_bytes() + self.outputs.mesh.waiting_bytes();
         (self.home.memory_bytes() + on_their_way) as u64
@@ -80,8 +80,8 @@ impl Backend {
         }
     }
 
-    /// The publishers that wait for the consumers of a queue; `None` where the queue is gone. A queue
-    /// that lives here is asked to notify this shard when its backlog is small again.
+    /// The publishers that wait for the consumers of a queue; `None` where the queue is gone. A
+    /// queue that lives here is asked to notify this shard when its backlog is small again.
     pub(super) fn backlog_publishers(
         &mut self,
         queue: QueueId,
@@ -109,8 +109,8 @@ impl Backend {
         self.outputs.grant_waiting(channel);
     }
 
-    /// The log of a home, or its lane, has room again, or has none: its publishers hear of it, and so
-    /// do the consumers here that were passed over.
+    /// The log of a home, or its lane, has room again, or has none: its publishers hear of it, and
+    /// so do the consumers here that were passed over.
     pub(crate) fn relieve(&mut self, home: ShardId) {
         let relieved = self.outputs.mesh.relieved(home);
         self.outputs.resumed.extend(relieved.publishers);

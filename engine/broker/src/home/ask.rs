@@ -171,8 +171,9 @@ impl OpenQueue<'_> {
         self.out.work(self.turn.control(), Mail::Control(Box::new(request)));
     }
 
-    /// Ends service: consumers hear of it, and the queue is open for nothing any more. Messages stay
-    /// until the control state has forgotten the queue: before that a crash would bring it back.
+    /// Ends service: consumers hear of it, and the queue is open for nothing any more. Messages
+    /// stay until the control state has forgotten the queue: before that a crash would bring it
+    /// back.
     pub(super) fn end_service(&mut self) {
         self.queue.closing = true;
         self.end_backlog();

@@ -1,7 +1,7 @@
 //! The one door out of a queue: whatever leaves leaves through [`Departures`], with a reason.
 
 use crate::id::Instant;
-use crate::storage::log::{Log, LogId, QueueRef};
+use crate::storage::log::{Log, LogId, Place, QueueRef};
 use crate::storage::store::{MessageId, Release, Where};
 
 use super::Shared;
@@ -113,11 +113,17 @@ impl Departures<'_> {
     }
 
     /// A message leaves its position, wherever it is.
+    #[inline(always)]
     pub(super) fn leave_from(&mut self, position: u64, location: Where) {
-        let place = match location {
-            Where::Store(message) => return self.leave(position, message),
-            Where::Log(place) => place,
-        };
+        match location {
+            Where::Store(message) => self.leave(position, message),
+            Where::Log(place) => self.leave_log(position, place),
+        }
+    }
+
+    /// A message leaves that only the log has.
+    #[inline(never)]
+    fn leave_log(&mut self, position: u64, place: Place) {
         self.count += 1;
         self.release.forgotten();
         let Some(log) = &mut self.log else { return };

@@ -48,7 +48,9 @@ impl Home {
             accepted.refused = true;
             return accepted;
         }
-        if messages.count() == 1 {
+        if let Some(message) = messages.lone() {
+            self.publish_one(turn, out, queues, message, &mut accepted);
+        } else if messages.count() == 1 {
             messages.clone().lend(|message| {
                 self.publish_one(turn, out, queues.clone(), message, &mut accepted);
                 true
@@ -82,8 +84,11 @@ impl Home {
                 if is_lone && rest.count() > 0 {
                     // No other queue needs these, so each can be stored as it is handed over.
                     let mut handed = rest.clone();
-                    count += queue.give_at_once(true, &mut rest);
+                    queue.give_at_once(true, &mut rest);
                     accepted.promise = queue.log_handed(&mut handed);
+                    // And what is left waits in this queue alone.
+                    queue.enqueue_all(&mut rest, accepted);
+                    count = messages.count();
                 }
             }
             given.push(count);
@@ -128,8 +133,23 @@ impl Home {
 }
 
 impl OpenQueue<'_> {
-    /// A message that finds its queue empty and a consumer with room leaves at once. `stored` is the
-    /// store's id of the message, once a queue keeps it.
+    /// Takes messages that no other queue gets, one by one.
+    fn enqueue_all(&mut self, messages: &mut impl Messages, accepted: &mut Accepted) {
+        messages.lend(|message| {
+            let mut stored = None;
+            self.enqueue(message, &mut stored, accepted);
+            if !self.home.stored.queues.is_empty()
+                && let Some(id) = stored
+            {
+                let promise = self.home.log_stored(self.turn, self.out, id, message);
+                accepted.promise = promise.or(accepted.promise);
+            }
+            true
+        });
+    }
+
+    /// A message that finds its queue empty and a consumer with room leaves at once. `stored` is
+    /// the store's id of the message, once a queue keeps it.
     ///
     /// Not inlined: in a loop over queues the compiler would work out beforehand what rendering
     /// needs of the message, and mostly there is one queue.

@@ -1,9 +1,9 @@
 //! One queue as a value: its messages, and who has which of them.
 //!
 //! [`kind::Kind`] keeps the messages. Behind it, [`state::State`] holds what a replica would hold
-//! too: which messages are ready, in which order, and which are checked out by whom; it changes only
-//! by the steps of [`step::Step`]. [`consumers::Consumers`] holds who can take a message right now,
-//! which concerns this shard alone. [`Queue`] ties them together.
+//! too: which messages are ready, in which order, and which are checked out by whom; it changes
+//! only by the steps of [`step::Step`]. [`consumers::Consumers`] holds who can take a message right
+//! now, which concerns this shard alone. [`Queue`] ties them together.
 
 pub mod backlog;
 pub mod consumers;

@@ -16,8 +16,8 @@
 //!   drop      │ 7  │ from             │ count           │
 //!   clear     │ 8  │
 //! ```
-//! Numbers are little endian: 8 octets each, a holder 4, a flag 1. The holder of a check-out follows
-//! its flag if that is 1.
+//! Numbers are little endian: 8 octets each, a holder 4, a flag 1. The holder of a check-out
+//! follows its flag if that is 1.
 
 use crate::id::WallTime;
 use crate::queue::terms::{Deliveries, Holder};

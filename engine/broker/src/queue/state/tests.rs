@@ -229,7 +229,8 @@ fn decide(state: &State, choice: u8, amount: u64, holder: u32, now: u64) -> Step
 
 proptest! {
     /// The same steps give the same queue, wherever two shards have its messages and whatever they
-    /// did before: with other ids, other room, other messages on disk only and moved at other times.
+    /// did before: with other ids, other room, other messages on disk only and moved at other
+    /// times.
     #[test]
     fn the_same_steps_give_the_same_queue(
         steps in proptest::collection::vec((0..16_u8, 1..9_u64, 0..3_u32, 0..40_usize), 1..200),
@@ -253,7 +254,9 @@ proptest! {
     }
 
     #[test]
-    fn octets_that_are_no_step_are_refused(octets in proptest::collection::vec(any::<u8>(), 0..40)) {
+    fn octets_that_are_no_step_are_refused(
+        octets in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
         if let Some((step, rest)) = Step::decode(&octets) {
             let mut again = Vec::new();
             step.encode(&mut again);
