@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::Calibrate;
 use crate::fault::Fault;
-use crate::floor::Floor;
+use crate::floor::process::Floor;
 use crate::machine::environment;
 use crate::measurement::SILENCE_MAX;
 use crate::report::text::quantity;

@@ -5,7 +5,7 @@ use std::path::Path;
 use glob::Pattern;
 
 use crate::fault::Fault;
-use crate::run::beside;
+use crate::run::interference;
 use crate::scenario::{Load, Scenario};
 use crate::topology;
 
@@ -118,7 +118,7 @@ fn parse(name: &str, text: &str) -> Result<Entry, Fault> {
         .map_err(|error| Fault::Usage(format!("the scenario {name} is not valid: {error}")))?;
     match &scenario.load {
         Load::Flow(flow) => topology::check(flow)?,
-        Load::Beside(beside) => beside::check(beside)?,
+        Load::Beside(beside) => interference::check(beside)?,
         Load::Search(search) => topology::check(&search.flow)?,
         Load::RoundTrip(_) | Load::Backlog(_) | Load::Churn(_) | Load::Idle(_) => {}
     }

@@ -3,8 +3,8 @@
 //!
 //! `scenario` says what is asked, `measurement` in which order, `run` how one run is made,
 //! `results` what was found and `report` how it is shown. Connections under load are values
-//! (`load`) that a `driver` moves octets for; `machine` watches processors and memory; `relay` is
-//! the floor.
+//! (`load`) that a `driver` moves octets for; `machine` watches processors and memory; `floor` is
+//! the least that a broker could do.
 #![forbid(unsafe_code)]
 
 mod broker;
@@ -22,7 +22,6 @@ mod live;
 mod load;
 mod machine;
 mod measurement;
-mod relay;
 mod report;
 mod results;
 mod run;
@@ -55,7 +54,7 @@ fn obey(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Run(plan) => return measure(&plan),
         Command::List => list()?,
-        Command::Limit(limit) => floor::serve(&limit)?,
+        Command::Limit(limit) => floor::process::serve(&limit)?,
         Command::Calibrate(options) => print!("{}", calibrate::calibrate(&options)?),
         Command::Report { results, out } => {
             let written = report::write(&report::read(&results)?, &out)?;

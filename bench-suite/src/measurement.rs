@@ -7,7 +7,7 @@ use crate::catalogue::{self, Entry};
 use crate::cli::Plan;
 use crate::client::Connection;
 use crate::fault::Fault;
-use crate::floor::Floor;
+use crate::floor::process::Floor;
 use crate::live::Live;
 use crate::machine::system_calls::Tracer;
 use crate::machine::{environment, procfs};
@@ -183,7 +183,7 @@ impl Measurement<'_> {
             Load::RoundTrip(what) => run::round_trip::run(&setting, what, &sample),
             Load::Backlog(backlog) => run::backlog::run(&setting, backlog, &sample),
             Load::Churn(churn) => run::churn::run(&setting, churn),
-            Load::Beside(beside) => run::beside::run(&setting, beside, &sample),
+            Load::Beside(beside) => run::interference::run(&setting, beside, &sample),
             Load::Idle(idle) => run::idle::run(&setting, idle, &mut baselines[subject]),
         };
         let streams = outcome.as_ref().map_or(STREAMS_OF_A_FAILED_RUN, |reading| reading.streams);

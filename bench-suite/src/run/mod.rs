@@ -1,10 +1,10 @@
 //! One measured run of each kind of load, and what it is given and gives back.
 
 pub(crate) mod backlog;
-pub(crate) mod beside;
 pub(crate) mod churn;
 pub(crate) mod flow;
 pub(crate) mod idle;
+pub(crate) mod interference;
 pub(crate) mod round_trip;
 pub(crate) mod search;
 #[cfg(test)]

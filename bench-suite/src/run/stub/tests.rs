@@ -1,14 +1,18 @@
 //! The stub does what it is told, wrong or right: spoken to in raw frames.
 
-use leveret_amqp::TableRef;
-use leveret_amqp::encoder::Publish;
+use std::io::Read;
+
+use leveret_amqp::encoder::{Publish, encode_content};
 use leveret_amqp::frame::PROTOCOL_HEADER;
 use leveret_amqp::method::{
-    BasicCancel, BasicQos, ChannelOpen, ConfirmSelect, ConnectionOpen, ConnectionStartOk,
-    ConnectionTuneOk, ExchangeDeclare, QueueBind, QueueDelete, QueuePurge, QueueUnbind,
+    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicQos, ChannelOpen, ConfirmSelect,
+    ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode, ExchangeDeclare, QueueBind,
+    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, encode_frame,
 };
 use leveret_amqp::properties::NO_PROPERTIES;
+use leveret_amqp::{ContentHeader, Decoder, Frame, Method, TableRef};
 
+use super::state::{PERIOD, VICTIM};
 use super::*;
 
 /// More than one victim, and messages behind it.

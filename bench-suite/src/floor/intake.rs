@@ -13,8 +13,9 @@ use leveret_amqp::reply::reply_text;
 use leveret_amqp::{ContentHeader, Decoder, Frame, Method, ReplyCode};
 
 use super::Floor;
-use super::outlet::{Message, PENDING_MAX, REFERENCE_FROM};
-use super::topology::Target;
+use super::delivery::Target;
+use super::message::Message;
+use super::outlet::{PENDING_MAX, REFERENCE_FROM};
 
 /// The largest message in octets: RabbitMQ's limit.
 const MESSAGE_SIZE_MAX: u64 = 512 << 20;

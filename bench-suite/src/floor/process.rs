@@ -8,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use crate::broker::Broker;
 use crate::cli::Limit;
 use crate::fault::Fault;
-use crate::relay;
 
 /// What a relay says once it listens; the address follows.
 const LISTENING: &str = "listening on ";
@@ -73,5 +72,5 @@ pub(crate) fn serve(limit: &Limit) -> Result<(), Fault> {
         .map_err(Fault::io(format!("listen on {}", limit.listen)))?;
     let address = listener.local_addr().map_err(Fault::io("tell the address of the floor"))?;
     println!("{LISTENING}{address}");
-    relay::serve(listener, limit.core)
+    super::serve(listener, limit.core)
 }

@@ -13,8 +13,11 @@
 //! Errors end the connection, also those that would end only the channel at a broker.
 
 mod answer;
+mod delivery;
 mod intake;
+mod message;
 mod outlet;
+pub(crate) mod process;
 mod topology;
 
 use std::io::Read;

@@ -1,102 +1,9 @@
-//! Names: exchanges, queues, consumers, and where a publish goes.
-
-use std::collections::{HashMap, VecDeque};
+//! What becomes of a message: to a consumer of each queue on its route, or to rest there.
 
 use super::Floor;
-use super::outlet::{Feed, Message};
-
-/// Queues, exchanges and bindings each: enough for every scenario that the floor can do.
-pub(super) const NAMES_MAX: usize = 1 << 20;
-
-#[derive(Debug)]
-pub(super) struct Consumer {
-    pub(super) slot: usize,
-    pub(super) channel: u16,
-    pub(super) tag: String,
-    /// What its connection negotiated.
-    pub(super) frame_max: u32,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    pub(super) consumers: Vec<Consumer>,
-    /// Messages that came while there was no consumer.
-    pub(super) resting: VecDeque<Message>,
-    /// The connection that it goes with.
-    pub(super) owner: Option<usize>,
-    pub(super) auto_delete: bool,
-    /// The consumer that gets the next message that is not relayed as it came.
-    next: usize,
-}
-
-impl Queue {
-    pub(super) fn new(owner: Option<usize>, auto_delete: bool) -> Self {
-        Self { owner, auto_delete, ..Self::default() }
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Exchange {
-    pub(super) fanout: bool,
-    /// Queues by binding key; those of a fan-out under the empty key.
-    pub(super) bindings: HashMap<Vec<u8>, Vec<String>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Topology {
-    pub(super) queues: HashMap<String, Queue>,
-    pub(super) exchanges: HashMap<String, Exchange>,
-    /// Grows with every change, so that a publisher knows when its routes are out of date.
-    pub(super) generation: u64,
-    pub(super) names_given: u64,
-}
-
-impl Topology {
-    pub(super) fn new() -> Self {
-        let declared = [("amq.direct", false), ("amq.fanout", true), ("amq.topic", false)];
-        let exchange = |fanout| Exchange { fanout, ..Exchange::default() };
-        Self {
-            queues: HashMap::new(),
-            exchanges: declared
-                .map(|(name, fanout)| (name.to_owned(), exchange(fanout)))
-                .into_iter()
-                .collect(),
-            generation: 1,
-            names_given: 0,
-        }
-    }
-
-    /// The names of the queues that a publish goes to. A wildcard in a binding key is a letter like
-    /// any other.
-    pub(super) fn route(&self, exchange: &[u8], routing_key: &[u8]) -> Vec<String> {
-        let text = |octets| std::str::from_utf8(octets).unwrap_or_default();
-        if exchange.is_empty() {
-            let queue = text(routing_key);
-            return self
-                .queues
-                .get_key_value(queue)
-                .map(|(name, _)| name.clone())
-                .into_iter()
-                .collect();
-        }
-        let Some(exchange) = self.exchanges.get(text(exchange)) else { return Vec::new() };
-        let key = if exchange.fanout { b"" } else { routing_key };
-        exchange.bindings.get(key).cloned().unwrap_or_default()
-    }
-
-    /// Takes a queue away with its bindings.
-    pub(super) fn delete(&mut self, queue: &str) -> Option<Queue> {
-        let deleted = self.queues.remove(queue)?;
-        self.generation += 1;
-        for exchange in self.exchanges.values_mut() {
-            exchange.bindings.retain(|_, queues| {
-                queues.retain(|bound| bound != queue);
-                !queues.is_empty()
-            });
-        }
-        Some(deleted)
-    }
-}
+use super::message::Message;
+use super::outlet::{Feed, PENDING_MAX};
+use super::topology::{Consumer, Queue};
 
 /// One queue of a route.
 #[derive(Debug)]
@@ -140,7 +47,7 @@ impl Floor {
                         self.dirty.push(feed.slot);
                     }
                     outlet.deliver(feed, message);
-                    if outlet.pending() > super::PENDING_MAX {
+                    if outlet.pending() > PENDING_MAX {
                         over = Some(feed.slot);
                     }
                 }

@@ -8,6 +8,9 @@ use leveret_amqp::frame::{FRAME_BODY, FRAME_END, frame_header};
 use leveret_amqp::method::{Encode, encode_frame};
 use leveret_ring::{Outgoing, SocketId};
 
+use super::message::Message;
+use super::topology::Consumer;
+
 /// Octets that may wait for a connection before those who feed it are held back: 1 ms of a
 /// 10 Gbit/s link.
 pub(super) const PENDING_MAX: usize = 1 << 20;
@@ -223,7 +226,7 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(
         outlet: &mut Outlet,
-        consumer: &super::topology::Consumer,
+        consumer: &Consumer,
         exchange: &[u8],
         routing_key: &[u8],
     ) -> Self {
@@ -251,37 +254,5 @@ impl Feed {
             // Frame header, ids, length of the tag, tag.
             tag_at: 7 + 4 + 1 + consumer.tag.len(),
         }
-    }
-}
-
-/// A message that is not relayed as it came: it was cut by the end of a receive buffer, it is
-/// framed differently for its consumer, or it waits.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Message {
-    pub(super) exchange: Vec<u8>,
-    pub(super) routing_key: Vec<u8>,
-    /// Property flags and values.
-    pub(super) properties: Vec<u8>,
-    pub(super) parts: Vec<Bytes>,
-}
-
-impl Message {
-    pub(super) fn size(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
-    }
-
-    /// Octets it holds while it rests.
-    pub(super) fn weight(&self) -> usize {
-        size_of::<Self>()
-            + self.exchange.len()
-            + self.routing_key.len()
-            + self.properties.len()
-            + self.size()
-    }
-
-    /// A copy that holds no receive buffers.
-    pub(super) fn to_rest(&self) -> Self {
-        let body: Vec<u8> = self.parts.concat();
-        Self { parts: vec![Bytes::from(body)], ..self.clone() }
     }
 }
