@@ -62,7 +62,7 @@ fn enqueue(state: &mut State, number: u32) {
 fn arrive(state: &mut State, id: MessageId, at: WallTime) {
     let position = state.next_position();
     let step = Step::Enqueue { position, count: 1, at, redelivered: false };
-    black_box(state.apply(step, std::iter::once(Where::Store(id)), |_, _| {}));
+    black_box(state.apply(step, std::iter::once(Where::Store(id)), |_| {}));
 }
 
 /// Takes the front message: the number of its delivery, if a holder gets it.
@@ -70,7 +70,7 @@ fn check_out(state: &mut State, holder: Option<Holder>) -> (Entry, Option<u64>) 
     let front = state.front().expect("a message waits");
     let step = Step::CheckOut { from: front.position, count: 1, holder };
     let mut left = 0;
-    let effect = state.apply(step, none(), |_, _| left += 1);
+    let effect = state.apply(step, none(), |_| left += 1);
     assert_eq!(left, u32::from(holder.is_none()));
     (front, effect.first_delivery)
 }
@@ -83,13 +83,13 @@ fn deliver(state: &mut State) -> u64 {
 fn settle(state: &mut State, delivery: u64) {
     let step = Step::Settle(Deliveries { holder: HOLDER, first: delivery, count: 1 });
     let mut settled = 0;
-    state.apply(step, none(), |_, _| settled += 1);
+    state.apply(step, none(), |_| settled += 1);
     assert_eq!(settled, 1, "delivery {delivery} was not there");
 }
 
 fn requeue(state: &mut State, delivery: u64) {
     let deliveries = Deliveries { holder: HOLDER, first: delivery, count: 1 };
-    let effect = state.apply(Step::Requeue { deliveries, at: WallTime(1) }, none(), |_, _| {});
+    let effect = state.apply(Step::Requeue { deliveries, at: WallTime(1) }, none(), |_| {});
     assert_eq!(effect.count, 1, "delivery {delivery} was not there");
 }
 
@@ -97,7 +97,7 @@ fn requeue(state: &mut State, delivery: u64) {
 fn purge(state: &mut State, mut dropped: impl FnMut(MessageId)) -> u32 {
     let (from, count) = (state.front().map_or(0, |front| front.position), state.ready_count());
     let step = Step::Drop { from, count: count as u64 };
-    state.apply(step, none(), |_, location| dropped(in_store(location))).count as u32
+    state.apply(step, none(), |message| dropped(in_store(message.location))).count as u32
 }
 
 fn in_store(location: Where) -> MessageId {

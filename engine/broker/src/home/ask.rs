@@ -127,9 +127,7 @@ impl OpenQueue<'_> {
         let purged = self.queue.kind.ready_count();
         let log_id = self.queue.log_id;
         let mut departures = self.home.departures(log_id, Reason::Purged, self.turn.now);
-        self.queue.kind.drop_front(purged as u64, |position, location| {
-            departures.leave_from(position, location);
-        });
+        self.queue.kind.drop_front(purged as u64, |message| departures.leave_placed(message));
         drop(departures);
         self.serve_getters();
         self.backlog_shrank();

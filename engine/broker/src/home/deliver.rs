@@ -57,12 +57,10 @@ impl OpenQueue<'_> {
             queue.consumers.took_many(&taker, count as u32);
             if taker.no_ack {
                 let mut departures = home.departures(queue.log_id, Reason::Acknowledged, turn.now);
-                queue.kind.check_out(None, count, |position, location| {
-                    departures.leave_from(position, location);
-                });
+                queue.kind.check_out(None, count, |message| departures.leave_placed(message));
             } else {
                 home.given_out(&run.messages[..count as usize]);
-                queue.kind.check_out(holder, count, |_, _| {});
+                queue.kind.check_out(holder, count, |_| {});
             }
         }
     }

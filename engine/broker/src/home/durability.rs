@@ -145,7 +145,7 @@ impl Home {
             self.by_log_id.remove(&log_id);
         }
         let mut departures = self.shared.departures(queue.log_id, Reason::Deleted, turn.now);
-        queue.kind.clear(|position, location| departures.leave_from(position, location));
+        queue.kind.clear(|message| departures.leave_placed(message));
     }
 }
 

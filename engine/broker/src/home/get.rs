@@ -25,7 +25,7 @@ impl OpenQueue<'_> {
         if !no_ack {
             self.home.channel_queues.entry(channel).or_default().insert(self.queue.id);
         }
-        let delivery = self.queue.kind.check_out(holder, 1, |_, _| {});
+        let delivery = self.queue.kind.check_out(holder, 1, |_| {});
         self.queue.counts.delivered += 1;
         self.queue.counts.redelivered += u64::from(redelivered);
         self.home.counts.redelivered += u64::from(redelivered);

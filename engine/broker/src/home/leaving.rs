@@ -1,6 +1,7 @@
 //! The one door out of a queue: whatever leaves leaves through [`Departures`], with a reason.
 
 use crate::id::Instant;
+use crate::queue::state::Placed;
 use crate::storage::log::{Log, LogId, Place, QueueRef};
 use crate::storage::store::{MessageId, Release, Where};
 
@@ -112,12 +113,12 @@ impl Departures<'_> {
         }
     }
 
-    /// A message leaves its position, wherever it is.
+    /// A message leaves, wherever it is.
     #[inline(always)]
-    pub(super) fn leave_from(&mut self, position: u64, location: Where) {
-        match location {
-            Where::Store(message) => self.leave(position, message),
-            Where::Log(place) => self.leave_log(position, place),
+    pub(super) fn leave_placed(&mut self, message: &Placed) {
+        match message.location {
+            Where::Store(id) => self.leave(message.position, id),
+            Where::Log(place) => self.leave_log(message.position, place),
         }
     }
 

@@ -4,7 +4,7 @@
 use crate::delivery::unacked::Run;
 use crate::home::Home;
 use crate::queue::fifo::{ENTRY_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::queue::state::Checkout;
+use crate::queue::state::Placed;
 use crate::settings::Settings;
 use crate::storage::store::SEGMENT_BYTES;
 
@@ -12,7 +12,7 @@ use crate::storage::store::SEGMENT_BYTES;
 /// its checkout at the queue and its run at the channel, which it may have to itself. The sum is
 /// taken for either, so that it also covers the room by which ring buffers grow ahead.
 const INDEX_BYTES: usize =
-    ENTRY_BYTES_MAX + size_of::<(u64, Option<Checkout>)>() + size_of::<(u64, Run)>();
+    ENTRY_BYTES_MAX + size_of::<(u64, Option<Placed>)>() + size_of::<(u64, Run)>();
 
 impl Home {
     /// Bytes of messages at rest, with the index that finds them. O(1).

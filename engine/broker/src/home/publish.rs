@@ -35,7 +35,7 @@ impl Home {
     /// swallow them, which is what RabbitMQ confirms too.
     ///
     /// Whoever publishes answers for it by what this returns; see [`Home::confirms_later`].
-    #[inline]
+    #[inline(always)]
     pub fn publish(
         &mut self,
         turn: &Turn,
@@ -43,18 +43,13 @@ impl Home {
         queues: impl Iterator<Item = QueueId> + Clone,
         messages: &impl Upcoming,
     ) -> Accepted {
-        let mut accepted = Accepted::default();
-        if self.shared.has_failed() {
-            accepted.refused = true;
+        let mut accepted = Accepted { refused: self.shared.has_failed(), ..Accepted::default() };
+        if accepted.refused {
             return accepted;
         }
+        // Known when this is compiled: a lone message pays nothing for runs, nor they for it.
         if let Some(message) = messages.lone() {
             self.publish_one(turn, out, queues, message, &mut accepted);
-        } else if messages.count() == 1 {
-            messages.clone().lend(|message| {
-                self.publish_one(turn, out, queues.clone(), message, &mut accepted);
-                true
-            });
         } else {
             self.publish_run(turn, out, queues, messages, &mut accepted);
         }
@@ -73,6 +68,13 @@ impl Home {
         messages: &impl Upcoming,
         accepted: &mut Accepted,
     ) {
+        if messages.count() == 1 {
+            messages.clone().lend(|message| {
+                self.publish_one(turn, out, queues.clone(), message, accepted);
+                true
+            });
+            return;
+        }
         let is_lone = queues.clone().nth(1).is_none();
         let mut given = mem::take(&mut self.shared.given);
         given.clear();

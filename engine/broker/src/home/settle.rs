@@ -2,6 +2,7 @@
 
 use crate::delivery::outputs::Outputs;
 use crate::id::QueueId;
+use crate::queue::state::Placed;
 use crate::queue::terms::{Deliveries, Holder, Settlement};
 use crate::turn::Turn;
 
@@ -11,6 +12,7 @@ use super::{Home, OpenQueue};
 impl Home {
     /// Ends deliveries as their client wishes. `serve` is false while more of the same method
     /// follows: what returns together is in its places before any consumer is served.
+    #[inline(always)]
     pub fn settle(
         &mut self,
         turn: &Turn,
@@ -27,30 +29,26 @@ impl Home {
 }
 
 impl OpenQueue<'_> {
+    #[inline(never)]
     fn settle(&mut self, deliveries: Deliveries, settlement: Settlement, serve: bool) {
-        let settled = match settlement {
-            Settlement::Ack => self.done_with(deliveries, Reason::Acknowledged),
-            Settlement::Reject => self.done_with(deliveries, Reason::Rejected),
-            Settlement::Requeue => self.queue.kind.requeue(deliveries, self.turn.wall) as u32,
+        let settled = if settlement == Settlement::Requeue {
+            self.queue.kind.requeue(deliveries, self.turn.wall) as u32
+        } else {
+            let is_ack = settlement == Settlement::Ack;
+            let reason = if is_ack { Reason::Acknowledged } else { Reason::Rejected };
+            let mut departures = self.home.departures(self.queue.log_id, reason, self.turn.now);
+            let left = |message: &Placed| departures.leave_placed(message);
+            let settled = self.queue.kind.settle(deliveries, left);
+            self.queue.counts.acknowledged += if is_ack { settled } else { 0 };
+            settled as u32
         };
         if settled == 0 {
             return;
         }
         self.queue.consumers.settled(deliveries.holder, settled);
-        if settlement == Settlement::Ack {
-            self.queue.counts.acknowledged += u64::from(settled);
-        }
         if serve && !self.queue.kind.is_empty() {
             self.pump();
         }
-    }
-
-    /// The messages of deliveries leave. Returns how many there were.
-    #[inline]
-    fn done_with(&mut self, deliveries: Deliveries, reason: Reason) -> u32 {
-        let mut departures = self.home.departures(self.queue.log_id, reason, self.turn.now);
-        let left = |position, location| departures.leave_from(position, location);
-        self.queue.kind.settle(deliveries, left) as u32
     }
 
     /// All messages of a holder return to their places.

@@ -45,16 +45,17 @@ impl<T> Outstanding<T> {
 
     /// Takes the values of `count` numbers from `first` on out, as far as they are there.
     #[inline]
-    pub fn remove_many(&mut self, first: u64, count: u64, mut each: impl FnMut(T)) {
+    pub fn remove_many(&mut self, first: u64, count: u64, mut each: impl FnMut(&T)) {
         if !self.starts_with(first, count) {
             return (first..first + count).for_each(|number| {
-                self.remove(number).map(&mut each);
+                self.remove(number).as_ref().map(&mut each);
             });
         }
         self.live -= count as usize;
-        for value in self.entries.drain(..count as usize).filter_map(|(_, value)| value) {
-            each(value);
-        }
+        // Looked at where they are: a copy of each costs more than what is done with most of them.
+        let values = self.entries.range(..count as usize);
+        values.filter_map(|(_, value)| value.as_ref()).for_each(each);
+        self.entries.drain(..count as usize);
     }
 
     /// Whether the oldest values are those of these numbers.
@@ -157,7 +158,7 @@ mod tests {
                         let oldest = model.first_key_value().map_or(0, |(number, _)| *number);
                         let first = if pick % 2 == 0 { oldest } else { pick };
                         let mut removed = Vec::new();
-                        real.remove_many(first, pick % 7, |value| removed.push(value));
+                        real.remove_many(first, pick % 7, |value| removed.push(*value));
                         let numbers = first..first + pick % 7;
                         let expected: Vec<_> =
                             numbers.filter_map(|number| model.remove(&number)).collect();

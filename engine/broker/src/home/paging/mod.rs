@@ -366,9 +366,7 @@ impl OpenQueue<'_> {
         {
             let (log_id, now) = (self.queue.log_id, self.turn.now);
             let mut departures = self.home.departures(log_id, Reason::Lost, now);
-            self.queue.kind.drop_front(1, |position, location| {
-                departures.leave_from(position, location);
-            });
+            self.queue.kind.drop_front(1, |message| departures.leave_placed(message));
             dropped = true;
         }
         dropped

@@ -1,6 +1,7 @@
 //! The classic queue: what it decides becomes a step, and is made at once.
 
 use crate::id::WallTime;
+use crate::queue::state::Placed;
 use crate::queue::state::{State, none, stored};
 use crate::queue::step::Step;
 use crate::queue::terms::{Deliveries, Holder};
@@ -28,19 +29,19 @@ impl Classic {
     pub(super) fn accept(&mut self, message: MessageId, at: WallTime) {
         let position = self.state.next_position();
         let step = Step::Enqueue { position, count: 1, at, redelivered: false };
-        self.state.apply(step, std::iter::once(Where::Store(message)), |_, _| {});
+        self.state.apply(step, std::iter::once(Where::Store(message)), |_| {});
     }
 
     #[inline(always)]
     pub(super) fn hand_over(&mut self, holder: Holder, messages: &[MessageId]) -> u64 {
         let step = Step::HandOver { holder, count: messages.len() as u64 };
-        let effect = self.state.apply(step, stored(messages), |_, _| {});
+        let effect = self.state.apply(step, stored(messages), |_| {});
         effect.first_delivery.unwrap_or_default()
     }
 
     #[inline(always)]
     pub(super) fn pass_through(&mut self, count: u64) {
-        self.state.apply(Step::PassThrough { count }, none(), |_, _| {});
+        self.state.apply(Step::PassThrough { count }, none(), |_| {});
     }
 
     pub(super) fn recover(
@@ -51,7 +52,7 @@ impl Classic {
     ) {
         for RecoveredMessage { position, location, redelivered } in messages {
             let step = Step::Enqueue { position, count: 1, at, redelivered };
-            self.state.apply(step, std::iter::once(location), |_, _| {});
+            self.state.apply(step, std::iter::once(location), |_| {});
         }
         // Behind the last one that is still held some may have come and left.
         let count = next.saturating_sub(self.state.next_position());
@@ -63,29 +64,29 @@ impl Classic {
         &mut self,
         holder: Option<Holder>,
         count: u64,
-        left: impl FnMut(u64, Where),
+        left: impl FnMut(&Placed),
     ) -> Option<u64> {
         let from = self.front_position();
         self.state.apply(Step::CheckOut { from, count, holder }, none(), left).first_delivery
     }
 
     #[inline(always)]
-    pub(super) fn settle(&mut self, deliveries: Deliveries, left: impl FnMut(u64, Where)) -> u64 {
+    pub(super) fn settle(&mut self, deliveries: Deliveries, left: impl FnMut(&Placed)) -> u64 {
         self.state.apply(Step::Settle(deliveries), none(), left).count
     }
 
     pub(super) fn requeue(&mut self, deliveries: Deliveries, at: WallTime) -> u64 {
-        self.state.apply(Step::Requeue { deliveries, at }, none(), |_, _| {}).count
+        self.state.apply(Step::Requeue { deliveries, at }, none(), |_| {}).count
     }
 
-    pub(super) fn drop_front(&mut self, count: u64, left: impl FnMut(u64, Where)) {
+    pub(super) fn drop_front(&mut self, count: u64, left: impl FnMut(&Placed)) {
         if count > 0 {
             let from = self.front_position();
             self.state.apply(Step::Drop { from, count }, none(), left);
         }
     }
 
-    pub(super) fn clear(&mut self, left: impl FnMut(u64, Where)) {
+    pub(super) fn clear(&mut self, left: impl FnMut(&Placed)) {
         self.state.apply(Step::Clear, none(), left);
     }
 

@@ -9,7 +9,7 @@ use crate::id::WallTime;
 use crate::queue::fifo::FrontRun;
 use crate::queue::pageable::Pageable;
 use crate::queue::ready::Entry;
-use crate::queue::state::Checkout;
+use crate::queue::state::Placed;
 use crate::queue::terms::{Deliveries, Holder};
 use crate::storage::store::{MessageId, Where};
 
@@ -92,14 +92,14 @@ impl Kind {
         &mut self,
         holder: Option<Holder>,
         count: u64,
-        left: impl FnMut(u64, Where),
+        left: impl FnMut(&Placed),
     ) -> Option<u64> {
         of_kind!(self, queue => queue.check_out(holder, count, left))
     }
 
     /// Deliveries are done with: `left` gets the message of each that exists. Returns how many.
     #[inline(always)]
-    pub fn settle(&mut self, deliveries: Deliveries, left: impl FnMut(u64, Where)) -> u64 {
+    pub fn settle(&mut self, deliveries: Deliveries, left: impl FnMut(&Placed)) -> u64 {
         of_kind!(self, queue => queue.settle(deliveries, left))
     }
 
@@ -109,12 +109,12 @@ impl Kind {
     }
 
     /// The next `count` messages leave without being given out. At least `count` wait.
-    pub fn drop_front(&mut self, count: u64, left: impl FnMut(u64, Where)) {
+    pub fn drop_front(&mut self, count: u64, left: impl FnMut(&Placed)) {
         of_kind!(self, queue => queue.drop_front(count, left));
     }
 
     /// Everything leaves: the end of the queue.
-    pub fn clear(&mut self, left: impl FnMut(u64, Where)) {
+    pub fn clear(&mut self, left: impl FnMut(&Placed)) {
         of_kind!(self, queue => queue.clear(left));
     }
 
@@ -158,7 +158,7 @@ impl Kind {
     }
 
     /// The messages given out and not settled.
-    pub fn checked_out(&self) -> impl Iterator<Item = &Checkout> {
+    pub fn checked_out(&self) -> impl Iterator<Item = &Placed> {
         of_kind!(self, queue => queue.state().checked_out())
     }
 

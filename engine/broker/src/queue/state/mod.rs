@@ -11,10 +11,10 @@ use super::ready::{Entry, Ready};
 #[cfg(test)]
 mod tests;
 
-/// A message that was given out and is not settled.
+/// A message of a queue: its position there, and where this shard has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Checkout {
-    /// Where this shard has the message.
+pub struct Placed {
+    /// Where this shard has it.
     pub location: Where,
     /// Its position in the queue.
     pub position: u64,
@@ -27,7 +27,7 @@ pub struct State {
     ready: Ready,
     /// Indexed by [`Holder`]. Delivery numbers are per holder, so one consumer's deliveries stay
     /// contiguous and settle as one range.
-    held: Vec<Outstanding<Checkout>>,
+    held: Vec<Outstanding<Placed>>,
     next_position: u64,
     delivered_through: u64,
 }
@@ -43,7 +43,7 @@ pub struct Effect {
 
 impl State {
     /// Makes one step. `locations` says where this shard has the messages that the step brings, one
-    /// for each; `left` gets position and location of each message that leaves for good.
+    /// for each; `left` gets each message that leaves for good.
     ///
     /// Inlined, so that a caller pays for its own step only.
     ///
@@ -55,7 +55,7 @@ impl State {
         &mut self,
         step: Step,
         locations: impl ExactSizeIterator<Item = Where>,
-        mut left: impl FnMut(u64, Where),
+        mut left: impl FnMut(&Placed),
     ) -> Effect {
         match step {
             Step::Enqueue { position, count, at, redelivered } => {
@@ -81,7 +81,7 @@ impl State {
                 self.delivered_through = self.next_position;
                 let given = locations.enumerate().map(|(nth, location)| {
                     let position = first + nth as u64;
-                    Checkout { location, position }
+                    Placed { location, position }
                 });
                 let first_delivery = Some(self.holder(holder).push_many(given));
                 Effect { count, first_delivery }
@@ -93,9 +93,9 @@ impl State {
             Step::Settle(Deliveries { holder: Holder(slot), first, count: most }) => {
                 let mut count = 0;
                 if let Some(held) = self.held.get_mut(slot as usize) {
-                    held.remove_many(first, most, |Checkout { location, position }| {
+                    held.remove_many(first, most, |message| {
                         count += 1;
-                        left(position, location);
+                        left(message);
                     });
                 }
                 Effect { count, first_delivery: None }
@@ -105,7 +105,7 @@ impl State {
                 for number in deliveries.numbers() {
                     let held = self.held.get_mut(deliveries.holder.0 as usize);
                     let Some(out) = held.and_then(|held| held.remove(number)) else { continue };
-                    let Checkout { location: rests, position } = out;
+                    let Placed { location: rests, position } = out;
                     self.ready.put_back(Entry { rests, redelivered: true, position, ready_at: at });
                     count += 1;
                 }
@@ -115,7 +115,7 @@ impl State {
                 debug_assert_eq!(self.ready.front().map(|front| front.position), Some(from));
                 for _ in 0..count {
                     let entry = self.ready.pop().expect("a drop names messages that wait");
-                    left(entry.position, entry.rests);
+                    left(&Placed { location: entry.rests, position: entry.position });
                 }
                 Effect { count, first_delivery: None }
             }
@@ -178,7 +178,7 @@ impl State {
     }
 
     /// The messages given out and not settled.
-    pub fn checked_out(&self) -> impl Iterator<Item = &Checkout> {
+    pub fn checked_out(&self) -> impl Iterator<Item = &Placed> {
         self.held.iter().flat_map(Outstanding::iter).map(|(_, checkout)| checkout)
     }
 
@@ -209,7 +209,7 @@ impl State {
     }
 
     #[inline]
-    fn holder(&mut self, Holder(slot): Holder) -> &mut Outstanding<Checkout> {
+    fn holder(&mut self, Holder(slot): Holder) -> &mut Outstanding<Placed> {
         let slot = slot as usize;
         if self.held.len() <= slot {
             self.held.resize_with(slot + 1, Outstanding::default);
@@ -224,7 +224,7 @@ impl State {
         &mut self,
         count: u64,
         holder: Option<Holder>,
-        mut left: impl FnMut(u64, Where),
+        mut left: impl FnMut(&Placed),
     ) -> Effect {
         let first_delivery = holder.map(|holder| self.next_delivery(holder));
         let mut rest = count as usize;
@@ -245,11 +245,13 @@ impl State {
                 }
                 self.held[slot].push_many(messages.iter().enumerate().map(|(nth, message)| {
                     let position = position + nth as u64;
-                    Checkout { location: Where::Store(*message), position }
+                    Placed { location: Where::Store(*message), position }
                 }));
             } else {
                 let messages = messages.iter().zip(position..);
-                messages.for_each(|(message, position)| left(position, Where::Store(*message)));
+                messages.for_each(|(message, position)| {
+                    left(&Placed { location: Where::Store(*message), position });
+                });
             }
             self.ready.pop_many(taken);
             rest -= taken;
@@ -259,28 +261,28 @@ impl State {
 
     /// The next message leaves, which this shard has on disk only: a replica need not read it.
     #[cold]
-    fn check_out_absent(&mut self, holder: Option<Holder>, left: &mut impl FnMut(u64, Where)) {
+    fn check_out_absent(&mut self, holder: Option<Holder>, left: &mut impl FnMut(&Placed)) {
         let entry = self.ready.pop().expect("a check-out names messages that wait");
         let Entry { rests: location, position, .. } = entry;
         self.delivered_through = self.delivered_through.max(position + 1);
         match holder {
             Some(holder) => {
-                self.holder(holder).push_many(std::iter::once(Checkout { location, position }));
+                self.holder(holder).push_many(std::iter::once(Placed { location, position }));
             }
-            None => left(position, location),
+            None => left(&Placed { location, position }),
         }
     }
 
     #[cold]
-    fn clear(&mut self, mut left: impl FnMut(u64, Where)) -> Effect {
+    fn clear(&mut self, mut left: impl FnMut(&Placed)) -> Effect {
         let mut count = 0;
-        for Checkout { location, position } in self.checked_out() {
-            left(*position, *location);
+        for message in self.checked_out() {
+            left(message);
             count += 1;
         }
         self.held = Vec::new();
         while let Some(entry) = self.ready.pop() {
-            left(entry.position, entry.rests);
+            left(&Placed { location: entry.rests, position: entry.position });
             count += 1;
         }
         Effect { count, first_delivery: None }

@@ -12,7 +12,7 @@ fn enqueue(state: &mut State, ids: std::ops::Range<u32>) {
     let ids: Vec<_> = ids.map(MessageId).collect();
     let (position, count) = (state.next_position(), ids.len() as u64);
     let step = Step::Enqueue { position, count, at: NOW, redelivered: false };
-    state.apply(step, stored(&ids), |_, _| panic!("nothing leaves"));
+    state.apply(step, stored(&ids), |_| panic!("nothing leaves"));
 }
 
 /// Checks out `count` messages to a holder: their ids and the number of the first.
@@ -21,7 +21,7 @@ fn check_out(state: &mut State, holder: Option<u32>, count: u64) -> (Vec<u32>, O
     let from = state.front().unwrap().position;
     let mut ids = Vec::new();
     let step = Step::CheckOut { from, count, holder: holder.map(Holder) };
-    let effect = state.apply(step, none(), |_, location| ids.push(id(location)));
+    let effect = state.apply(step, none(), |message| ids.push(id(message.location)));
     if let Some(holder) = holder {
         assert_eq!(state.unacked_count(), held_before + count as usize);
         let held: Vec<_> = state.held[holder as usize].iter().collect();
@@ -44,13 +44,13 @@ fn deliveries(holder: u32, first: u64, count: u64) -> Deliveries {
 fn settle(state: &mut State, holder: u32, first: u64, count: u64) -> Vec<(u64, u32)> {
     let mut settled = Vec::new();
     let step = Step::Settle(deliveries(holder, first, count));
-    state.apply(step, none(), |position, location| settled.push((position, id(location))));
+    state.apply(step, none(), |message| settled.push((message.position, id(message.location))));
     settled
 }
 
 fn requeue(state: &mut State, holder: u32, first: u64, count: u64) -> u64 {
     let step = Step::Requeue { deliveries: deliveries(holder, first, count), at: NOW };
-    state.apply(step, none(), |_, _| panic!("nothing leaves")).count
+    state.apply(step, none(), |_| panic!("nothing leaves")).count
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn each_holder_numbers_its_own_deliveries() {
     let mut state = State::default();
     let mut hand_over = |holder, id| {
         let step = Step::HandOver { holder: Holder(holder), count: 1 };
-        state.apply(step, stored(&[MessageId(id)]), |_, _| {}).first_delivery
+        state.apply(step, stored(&[MessageId(id)]), |_| {}).first_delivery
     };
     assert_eq!([hand_over(1, 0), hand_over(0, 1), hand_over(1, 2)], [Some(0), Some(0), Some(1)]);
     assert_eq!((state.unacked_count(), state.delivered_through()), (3, 3));
@@ -112,7 +112,7 @@ fn positions_that_left_before_a_restart_are_gaps() {
     let mut state = State::default();
     for (position, redelivered) in [(3, true), (4, true), (9, false)] {
         let step = Step::Enqueue { position, count: 1, at: NOW, redelivered };
-        state.apply(step, stored(&[MessageId(position as u32)]), |_, _| {});
+        state.apply(step, stored(&[MessageId(position as u32)]), |_| {});
     }
     assert_eq!((state.next_position(), state.delivered_through()), (10, 5));
     assert_eq!(check_out(&mut state, None, 3), (vec![3, 4, 9], None));
@@ -136,10 +136,10 @@ impl Replica {
         state.apply(
             Step::Enqueue { position: 0, count, at: NOW, redelivered: false },
             stored(&ids),
-            |_, _| {},
+            |_| {},
         );
         if count > 0 {
-            state.apply(Step::Drop { from: 0, count }, none(), |_, _| {});
+            state.apply(Step::Drop { from: 0, count }, none(), |_| {});
         }
         state.next_position = 0;
         Self { state, first_id, absent }
@@ -166,9 +166,8 @@ impl Replica {
         };
         let locations: Vec<_> = brings.map(|position| self.location(position)).collect();
         let mut left = Vec::new();
-        let effect = self.state.apply(step, locations.into_iter(), |position, _| {
-            left.push(position);
-        });
+        let effect =
+            self.state.apply(step, locations.into_iter(), |message| left.push(message.position));
         (effect, left)
     }
 
