@@ -70,8 +70,7 @@ pub(super) struct Departures<'a> {
     release: Release<'a>,
     log: Option<&'a mut Log>,
     now: Instant,
-    count: u64,
-    /// Of this reason since the start.
+    /// Messages that left for this reason since the start.
     total: &'a mut u64,
 }
 
@@ -89,7 +88,6 @@ impl Shared {
             release: self.store.releases(),
             log: self.log.as_mut(),
             now,
-            count: 0,
             total: &mut self.counts.left[reason as usize],
         }
     }
@@ -99,7 +97,7 @@ impl Departures<'_> {
     /// A message leaves its position; the store knows it.
     #[inline(always)]
     pub(super) fn leave(&mut self, position: u64, message: MessageId) {
-        self.count += 1;
+        *self.total += 1;
         if let Some(log_id) = self.log_id
             && let Some(place) = self.release.log_entry(message)
             && let Some(log) = &mut self.log
@@ -125,20 +123,13 @@ impl Departures<'_> {
     /// A message leaves that only the log has.
     #[inline(never)]
     fn leave_log(&mut self, position: u64, place: Place) {
-        self.count += 1;
+        *self.total += 1;
         self.release.forgotten();
         let Some(log) = &mut self.log else { return };
         if let Some(log_id) = self.log_id {
             log.settle(QueueRef { log_id, sequence: position }, place, self.now);
         }
         log.release(place);
-    }
-}
-
-impl Drop for Departures<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        *self.total += self.count;
     }
 }
 

@@ -57,6 +57,22 @@ impl Home {
         accepted
     }
 
+    /// The only message of a mail.
+    #[inline(never)]
+    fn publish_lent(
+        &mut self,
+        turn: &Turn,
+        out: &mut Outputs,
+        queues: impl Iterator<Item = QueueId> + Clone,
+        messages: &impl Upcoming,
+        accepted: &mut Accepted,
+    ) {
+        messages.clone().lend(|message| {
+            self.publish_one(turn, out, queues.clone(), message, accepted);
+            true
+        });
+    }
+
     /// Each queue first gives out what it can at once. Only the rest is taken message by message,
     /// because a message that several queues keep is stored once for all of them.
     #[inline(never)]
@@ -69,11 +85,7 @@ impl Home {
         accepted: &mut Accepted,
     ) {
         if messages.count() == 1 {
-            messages.clone().lend(|message| {
-                self.publish_one(turn, out, queues.clone(), message, accepted);
-                true
-            });
-            return;
+            return self.publish_lent(turn, out, queues, messages, accepted);
         }
         let is_lone = queues.clone().nth(1).is_none();
         let mut given = mem::take(&mut self.shared.given);
@@ -135,7 +147,9 @@ impl Home {
 }
 
 impl OpenQueue<'_> {
-    /// Takes messages that no other queue gets, one by one.
+    /// Takes messages that no other queue gets, one by one. Not inlined: the loop that gives
+    /// messages out at once needs all registers.
+    #[inline(never)]
     fn enqueue_all(&mut self, messages: &mut impl Messages, accepted: &mut Accepted) {
         messages.lend(|message| {
             let mut stored = None;

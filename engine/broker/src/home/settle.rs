@@ -23,22 +23,22 @@ impl Home {
         serve: bool,
     ) {
         if let Some(mut queue) = self.open(turn, out, id) {
-            queue.settle(deliveries, settlement, serve);
+            queue.settle(&deliveries, settlement, serve);
         }
     }
 }
 
 impl OpenQueue<'_> {
     #[inline(never)]
-    fn settle(&mut self, deliveries: Deliveries, settlement: Settlement, serve: bool) {
+    fn settle(&mut self, deliveries: &Deliveries, settlement: Settlement, serve: bool) {
         let settled = if settlement == Settlement::Requeue {
-            self.queue.kind.requeue(deliveries, self.turn.wall) as u32
+            self.queue.kind.requeue(*deliveries, self.turn.wall) as u32
         } else {
             let is_ack = settlement == Settlement::Ack;
             let reason = if is_ack { Reason::Acknowledged } else { Reason::Rejected };
             let mut departures = self.home.departures(self.queue.log_id, reason, self.turn.now);
             let left = |message: &Placed| departures.leave_placed(message);
-            let settled = self.queue.kind.settle(deliveries, left);
+            let settled = self.queue.kind.settle(*deliveries, left);
             self.queue.counts.acknowledged += if is_ack { settled } else { 0 };
             settled as u32
         };
