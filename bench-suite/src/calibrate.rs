@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cli::Calibrate;
 use crate::fault::Fault;
-use crate::floor::process::Floor;
+use crate::floor::process::FloorProcess;
 use crate::machine::environment;
 use crate::measurement::SILENCE_MAX;
 use crate::report::text::quantity;
@@ -45,7 +45,7 @@ pub(crate) struct Ceilings {
 pub(crate) fn calibrate(calibrate: &Calibrate) -> Result<Ceilings, Fault> {
     let load_cores = Vec::from_iter(calibrate.load_core);
     environment::check_cores(&load_cores)?;
-    let floor = Floor::start(calibrate.floor_core)?;
+    let floor = FloorProcess::start(calibrate.floor_core)?;
     let mut rows = Vec::new();
     for body_bytes in BODIES_BYTES {
         rows.extend(TRANSPORTS.map(|(_, transport)| Row {

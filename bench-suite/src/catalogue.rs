@@ -118,7 +118,7 @@ fn parse(name: &str, text: &str) -> Result<Entry, Fault> {
         .map_err(|error| Fault::Usage(format!("the scenario {name} is not valid: {error}")))?;
     match &scenario.load {
         Load::Flow(flow) => topology::check(flow)?,
-        Load::Beside(beside) => interference::check(beside)?,
+        Load::Interference(interference) => interference::check(interference)?,
         Load::Search(search) => topology::check(&search.flow)?,
         Load::RoundTrip(_) | Load::Backlog(_) | Load::Churn(_) | Load::Idle(_) => {}
     }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_choose_and_typing_mistakes_are_told() {
+    fn globs_choose_and_typing_mistakes_are_reported() {
         let names = |globs: &[&str]| -> Vec<String> {
             let globs: Vec<String> = globs.iter().map(|&glob| glob.to_owned()).collect();
             choose(&globs).unwrap().into_iter().map(|entry| entry.name).collect()

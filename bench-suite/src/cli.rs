@@ -35,7 +35,8 @@ pub(crate) enum Command {
     /// Name the scenarios that are built in
     List,
     /// Serve the floor: a bare relay that does the least work a broker could do
-    Limit(Limit),
+    #[command(name = "limit")]
+    Floor(FloorArguments),
     /// Measure the load client's own ceiling against the floor, with both of its drivers
     Calibrate(Calibrate),
     /// Write Markdown and HTML of a results file again
@@ -135,7 +136,7 @@ pub(crate) struct Goals {
 
 /// The floor as a process of its own.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Limit {
+pub(crate) struct FloorArguments {
     /// Where it listens; port 0 for a free one, which is printed
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,

@@ -20,14 +20,15 @@ pub(crate) enum Which {
     /// What a flow reaches alone.
     Speed,
     /// What it costs a flow that others are there.
-    Beside,
+    #[value(name = "beside")]
+    Interference,
 }
 
 impl Which {
     fn text(self) -> &'static str {
         match self {
             Self::Speed => include_str!("../goals.toml"),
-            Self::Beside => include_str!("../beside.toml"),
+            Self::Interference => include_str!("../beside.toml"),
         }
     }
 
@@ -37,7 +38,7 @@ impl Which {
             Self::Speed => {
                 ["<!-- begin: leveret-bench goals -->", "<!-- end: leveret-bench goals -->"]
             }
-            Self::Beside => [
+            Self::Interference => [
                 "<!-- begin: leveret-bench goals --table beside -->",
                 "<!-- end: leveret-bench goals --table beside -->",
             ],
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn every_goal_has_one_bound_a_figure_and_a_scenario() {
-        for which in [Which::Speed, Which::Beside] {
+        for which in [Which::Speed, Which::Interference] {
             for goal in goals(which).unwrap() {
                 goal.bound().unwrap();
                 goal.measure().unwrap();
@@ -380,15 +381,15 @@ mod tests {
     fn a_page_keeps_what_stands_around_the_table() {
         let page = |speed: &str, beside: &str| {
             let [[begin, end], [begin_beside, end_beside]] =
-                [Which::Speed, Which::Beside].map(Which::lines);
+                [Which::Speed, Which::Interference].map(Which::lines);
             format!("# Head\n{begin}\n{speed}{end}\n{begin_beside}\n{beside}{end_beside}\ntail\n")
         };
         let old = page("old\n", "old\n");
         let replaced = replace(Which::Speed, &old, "| new |\n").unwrap();
         assert_eq!(replaced, page("| new |\n", "old\n"));
         assert_eq!(replace(Which::Speed, &replaced, "| new |\n").unwrap(), replaced);
-        let both = replace(Which::Beside, &replaced, "| newer |\n").unwrap();
+        let both = replace(Which::Interference, &replaced, "| newer |\n").unwrap();
         assert_eq!(both, page("| new |\n", "| newer |\n"));
-        assert_eq!(replace(Which::Beside, "no lines", ""), None);
+        assert_eq!(replace(Which::Interference, "no lines", ""), None);
     }
 }

@@ -54,7 +54,7 @@ fn obey(command: Command) -> Result<ExitCode, Fault> {
     match command {
         Command::Run(plan) => return measure(&plan),
         Command::List => list()?,
-        Command::Limit(limit) => floor::process::serve(&limit)?,
+        Command::Floor(arguments) => floor::process::serve(&arguments)?,
         Command::Calibrate(options) => print!("{}", calibrate::calibrate(&options)?),
         Command::Report { results, out } => {
             let written = report::write(&report::read(&results)?, &out)?;

@@ -7,7 +7,7 @@ use crate::catalogue::{self, Entry};
 use crate::cli::Plan;
 use crate::client::Connection;
 use crate::fault::Fault;
-use crate::floor::process::Floor;
+use crate::floor::process::FloorProcess;
 use crate::live::Live;
 use crate::machine::system_calls::Tracer;
 use crate::machine::{environment, procfs};
@@ -60,7 +60,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<(Results, report::Written), Fault> 
         None
     };
     let needs_floor = !plan.no_floor && entries.iter().any(|entry| entry.scenario.floor);
-    let floor = needs_floor.then(|| Floor::start(floor_core(plan))).transpose()?;
+    let floor = needs_floor.then(|| FloorProcess::start(floor_core(plan))).transpose()?;
     let mut brokers = plan.brokers.clone();
     brokers.extend(floor.as_ref().map(|floor| floor.broker.clone()));
     let subjects = brokers.iter().map(inspect).collect::<Result<Vec<_>, _>>()?;
@@ -183,7 +183,9 @@ impl Measurement<'_> {
             Load::RoundTrip(what) => run::round_trip::run(&setting, what, &sample),
             Load::Backlog(backlog) => run::backlog::run(&setting, backlog, &sample),
             Load::Churn(churn) => run::churn::run(&setting, churn),
-            Load::Beside(beside) => run::interference::run(&setting, beside, &sample),
+            Load::Interference(interference) => {
+                run::interference::run(&setting, interference, &sample)
+            }
             Load::Idle(idle) => run::idle::run(&setting, idle, &mut baselines[subject]),
         };
         let streams = outcome.as_ref().map_or(STREAMS_OF_A_FAILED_RUN, |reading| reading.streams);

@@ -68,7 +68,8 @@ pub(crate) enum Load {
     /// Connections do nothing.
     Idle(Idle),
     /// A flow alone, beside something, and alone again.
-    Beside(Box<Beside>),
+    #[serde(rename = "beside")]
+    Interference(Box<Interference>),
 }
 
 /// Messages from publishers to consumers.
@@ -246,7 +247,7 @@ pub(crate) struct Idle {
 /// beside it, and alone again, so that a machine that drifts drifts out of the ratio.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Beside {
+pub(crate) struct Interference {
     pub(crate) flow: Flow,
     #[serde(default)]
     pub(crate) idle: IdleThings,

@@ -10,7 +10,7 @@ use leveret_amqp::method::{
 };
 use leveret_amqp::{Method, ReplyCode, TableBuilder};
 
-use super::Floor;
+use super::FloorState;
 use super::intake::{Channel, End, Intake};
 use super::topology::{Consumer, Exchange, NAMES_MAX, Queue};
 
@@ -18,7 +18,7 @@ use super::topology::{Consumer, Exchange, NAMES_MAX, Queue};
 const OFFER: Tune = Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT };
 
 impl Intake {
-    pub(super) fn greet(&self, floor: &mut Floor) {
+    pub(super) fn send_start(&self, floor: &mut FloorState) {
         let properties = TableBuilder::new()
             .long_str("product", "floor")
             .long_str("version", env!("CARGO_PKG_VERSION"))
@@ -30,14 +30,14 @@ impl Intake {
             mechanisms: b"PLAIN",
             locales: b"en_US",
         };
-        self.say(floor, 0, &start);
+        self.send(floor, 0, &start);
     }
 
     /// Answers anything but publishes and acks.
     #[inline(never)]
     pub(super) fn answer(
         &mut self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         channel: u16,
         method: Method<'_>,
     ) -> Result<(), End> {
@@ -56,7 +56,7 @@ impl Intake {
                 }
                 self.channels.push(Channel::new(channel));
                 floor.topology.generation += 1;
-                self.say(floor, channel, &ChannelOpenOk {});
+                self.send(floor, channel, &ChannelOpenOk {});
                 Ok(())
             }
             Method::ChannelClose(_) => {
@@ -64,7 +64,7 @@ impl Intake {
                     floor.cancel(self.slot, Some(channel), None);
                     floor.outlets[self.slot].forget_channel(channel);
                 }
-                self.say(floor, channel, &ChannelCloseOk {});
+                self.send(floor, channel, &ChannelCloseOk {});
                 Ok(())
             }
             other => {
@@ -74,11 +74,11 @@ impl Intake {
         }
     }
 
-    fn answer_connection(&mut self, floor: &mut Floor, method: Method<'_>) -> Result<(), End> {
+    fn answer_connection(&mut self, floor: &mut FloorState, method: Method<'_>) -> Result<(), End> {
         match method {
             Method::ConnectionStartOk(_) => {
                 let Tune { channel_max, frame_max, heartbeat } = OFFER;
-                self.say(floor, 0, &ConnectionTune { channel_max, frame_max, heartbeat });
+                self.send(floor, 0, &ConnectionTune { channel_max, frame_max, heartbeat });
             }
             Method::ConnectionTuneOk(answer) => {
                 let (channel_max, frame_max) = (answer.channel_max, answer.frame_max);
@@ -89,13 +89,13 @@ impl Intake {
             }
             Method::ConnectionOpen(_) => {
                 self.open = true;
-                self.say(floor, 0, &ConnectionOpenOk {});
+                self.send(floor, 0, &ConnectionOpenOk {});
             }
             Method::ConnectionClose(_) => {
-                self.say(floor, 0, &ConnectionCloseOk {});
-                return Err(End::Said);
+                self.send(floor, 0, &ConnectionCloseOk {});
+                return Err(End::Answered);
             }
-            Method::ConnectionCloseOk(_) => return Err(End::Said),
+            Method::ConnectionCloseOk(_) => return Err(End::Answered),
             other => return Err(not_implemented(other)),
         }
         Ok(())
@@ -103,7 +103,7 @@ impl Intake {
 
     fn answer_on_channel(
         &mut self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         index: usize,
         method: Method<'_>,
     ) -> Result<(), End> {
@@ -114,7 +114,7 @@ impl Intake {
                 floor.topology.exchanges.remove(delete.exchange);
                 floor.topology.generation += 1;
                 if !delete.nowait {
-                    self.say(floor, channel, &ExchangeDeleteOk {});
+                    self.send(floor, channel, &ExchangeDeleteOk {});
                 }
             }
             Method::QueueDeclare(declare) => self.declare_queue(floor, index, &declare)?,
@@ -123,7 +123,7 @@ impl Intake {
             Method::QueuePurge(QueuePurge { queue, nowait }) => {
                 let message_count = floor.purge(self.named(index, queue));
                 if !nowait {
-                    self.say(floor, channel, &QueuePurgeOk { message_count });
+                    self.send(floor, channel, &QueuePurgeOk { message_count });
                 }
             }
             Method::QueueDelete(QueueDelete { queue, nowait, .. }) => {
@@ -131,30 +131,35 @@ impl Intake {
                 let message_count = floor.purge(queue);
                 floor.topology.delete(queue);
                 if !nowait {
-                    self.say(floor, channel, &QueueDeleteOk { message_count });
+                    self.send(floor, channel, &QueueDeleteOk { message_count });
                 }
             }
             Method::BasicConsume(consume) => self.consume(floor, index, &consume)?,
             Method::BasicCancel(cancel) => {
                 floor.cancel(self.slot, Some(channel), Some(cancel.consumer_tag));
                 if !cancel.nowait {
-                    self.say(floor, channel, &BasicCancelOk { consumer_tag: cancel.consumer_tag });
+                    self.send(floor, channel, &BasicCancelOk { consumer_tag: cancel.consumer_tag });
                 }
             }
             Method::BasicGet(BasicGet { queue, .. }) => {
                 match floor.take_rested(self.named(index, queue)) {
                     Some((message, left)) => {
-                        floor.outlets[self.slot].give(channel, &message, left, self.frame_max);
+                        floor.outlets[self.slot].deliver_got(
+                            channel,
+                            &message,
+                            left,
+                            self.frame_max,
+                        );
                         floor.dirty.push(self.slot);
                     }
-                    None => self.say(floor, channel, &BasicGetEmpty {}),
+                    None => self.send(floor, channel, &BasicGetEmpty {}),
                 }
             }
-            Method::BasicQos(_) => self.say(floor, channel, &BasicQosOk {}),
+            Method::BasicQos(_) => self.send(floor, channel, &BasicQosOk {}),
             Method::ConfirmSelect(select) => {
                 self.select_confirms(index);
                 if !select.nowait {
-                    self.say(floor, channel, &ConfirmSelectOk {});
+                    self.send(floor, channel, &ConfirmSelectOk {});
                 }
             }
             other => return Err(not_implemented(other)),
@@ -169,7 +174,7 @@ impl Intake {
 
     fn declare_exchange(
         &self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         channel: u16,
         declare: &ExchangeDeclare<'_>,
     ) -> Result<(), End> {
@@ -185,14 +190,14 @@ impl Intake {
             floor.topology.generation += 1;
         }
         if !declare.nowait {
-            self.say(floor, channel, &ExchangeDeclareOk {});
+            self.send(floor, channel, &ExchangeDeclareOk {});
         }
         Ok(())
     }
 
     fn declare_queue(
         &mut self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         index: usize,
         declare: &QueueDeclare<'_>,
     ) -> Result<(), End> {
@@ -223,13 +228,13 @@ impl Intake {
                 message_count: messages as u32,
                 consumer_count: consumers as u32,
             };
-            self.say(floor, channel, &answer);
+            self.send(floor, channel, &answer);
         }
         self.channels[index].last_queue = name;
         Ok(())
     }
 
-    fn bind(&self, floor: &mut Floor, index: usize, bind: &QueueBind<'_>) -> Result<(), End> {
+    fn bind(&self, floor: &mut FloorState, index: usize, bind: &QueueBind<'_>) -> Result<(), End> {
         let queue = self.named(index, bind.queue);
         if !floor.topology.queues.contains_key(queue) {
             return Err(not_found("queue", queue));
@@ -246,12 +251,12 @@ impl Intake {
         }
         floor.topology.generation += 1;
         if !bind.nowait {
-            self.say(floor, self.channels[index].number, &QueueBindOk {});
+            self.send(floor, self.channels[index].number, &QueueBindOk {});
         }
         Ok(())
     }
 
-    fn unbind(&self, floor: &mut Floor, index: usize, unbind: &QueueUnbind<'_>) {
+    fn unbind(&self, floor: &mut FloorState, index: usize, unbind: &QueueUnbind<'_>) {
         let queue = self.named(index, unbind.queue);
         if let Some(exchange) = floor.topology.exchanges.get_mut(unbind.exchange) {
             let key: &[u8] = if exchange.fanout { b"" } else { unbind.routing_key };
@@ -260,12 +265,12 @@ impl Intake {
             }
         }
         floor.topology.generation += 1;
-        self.say(floor, self.channels[index].number, &QueueUnbindOk {});
+        self.send(floor, self.channels[index].number, &QueueUnbindOk {});
     }
 
     fn consume(
         &self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         index: usize,
         consume: &BasicConsume<'_>,
     ) -> Result<(), End> {
@@ -284,7 +289,7 @@ impl Intake {
         queue.consumers.push(Consumer { slot, channel, tag: tag.clone(), frame_max });
         floor.topology.generation += 1;
         if !consume.nowait {
-            self.say(floor, channel, &BasicConsumeOk { consumer_tag: &tag });
+            self.send(floor, channel, &BasicConsumeOk { consumer_tag: &tag });
         }
         floor.wake(name);
         Ok(())

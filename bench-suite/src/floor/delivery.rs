@@ -1,6 +1,6 @@
 //! What becomes of a message: to a consumer of each queue on its route, or to rest there.
 
-use super::Floor;
+use super::FloorState;
 use super::message::Message;
 use super::outlet::{Feed, PENDING_MAX};
 use super::topology::{Consumer, Queue};
@@ -22,7 +22,7 @@ impl Target {
     }
 }
 
-impl Floor {
+impl FloorState {
     pub(super) fn targets(&mut self, exchange: &[u8], routing_key: &[u8]) -> Vec<Target> {
         let queues = self.topology.route(exchange, routing_key);
         let target = |queue: String| {
@@ -37,7 +37,7 @@ impl Floor {
 
     /// Delivers a message, or lets it rest where nobody consumes. Returns a connection that has
     /// too much to send now.
-    pub(super) fn relay(&mut self, targets: &mut [Target], message: &Message) -> Option<usize> {
+    pub(super) fn deliver(&mut self, targets: &mut [Target], message: &Message) -> Option<usize> {
         let mut over = None;
         for target in targets {
             match target.turn() {

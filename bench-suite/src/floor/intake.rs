@@ -12,7 +12,7 @@ use leveret_amqp::method::{BasicAck, BasicPublish, ConnectionClose, Encode, spli
 use leveret_amqp::reply::reply_text;
 use leveret_amqp::{ContentHeader, Decoder, Frame, Method, ReplyCode};
 
-use super::Floor;
+use super::FloorState;
 use super::delivery::Target;
 use super::message::Message;
 use super::outlet::{PENDING_MAX, REFERENCE_FROM};
@@ -32,7 +32,7 @@ const ROUTES: usize = 64;
 #[derive(Debug)]
 pub(super) enum End {
     /// It has been told all it is to be told.
-    Said,
+    Answered,
     Refused(ReplyCode, String),
 }
 
@@ -108,7 +108,7 @@ impl Intake {
     }
 
     /// Takes octets, cut anywhere. False when the connection has to end.
-    pub(super) fn receive(&mut self, floor: &mut Floor, chunk: &Bytes) -> bool {
+    pub(super) fn receive(&mut self, floor: &mut FloorState, chunk: &Bytes) -> bool {
         let taken = self.take(floor, chunk);
         self.confirm(floor);
         if let Err(End::Refused(code, text)) = &taken {
@@ -119,7 +119,7 @@ impl Intake {
                 class_id: 0,
                 method_id: 0,
             };
-            self.say(floor, 0, &close);
+            self.send(floor, 0, &close);
         }
         taken.is_ok()
     }
@@ -129,8 +129,8 @@ impl Intake {
         self.over.take()
     }
 
-    pub(super) fn say(&self, floor: &mut Floor, channel: u16, method: &impl Encode) {
-        floor.outlets[self.slot].say(channel, method);
+    pub(super) fn send(&self, floor: &mut FloorState, channel: u16, method: &impl Encode) {
+        floor.outlets[self.slot].send(channel, method);
         floor.dirty.push(self.slot);
     }
 
@@ -150,13 +150,13 @@ impl Intake {
         self.channels.len() < before
     }
 
-    fn take(&mut self, floor: &mut Floor, chunk: &Bytes) -> Result<(), End> {
+    fn take(&mut self, floor: &mut FloorState, chunk: &Bytes) -> Result<(), End> {
         let mut cursor = self.take_protocol_header(floor, chunk)?;
         // Frames borrow from the decoder while the rest of the connection works on them.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         loop {
             if self.open && self.assembling == 0 && decoder.between_frames() {
-                while let Some(next) = self.relay_whole(floor, chunk, cursor) {
+                while let Some(next) = self.forward_whole(floor, chunk, cursor) {
                     cursor = next;
                 }
             }
@@ -172,7 +172,11 @@ impl Intake {
     }
 
     /// Where the frames begin in the chunk.
-    fn take_protocol_header(&mut self, floor: &mut Floor, chunk: &Bytes) -> Result<usize, End> {
+    fn take_protocol_header(
+        &mut self,
+        floor: &mut FloorState,
+        chunk: &Bytes,
+    ) -> Result<usize, End> {
         let missing = PROTOCOL_HEADER.len() - self.protocol_header.len();
         if missing == 0 {
             return Ok(0);
@@ -180,9 +184,9 @@ impl Intake {
         let part = &chunk[..missing.min(chunk.len())];
         self.protocol_header.extend_from_slice(part);
         if self.protocol_header == PROTOCOL_HEADER {
-            self.greet(floor);
+            self.send_start(floor);
         } else if !PROTOCOL_HEADER.starts_with(&self.protocol_header) {
-            return Err(End::Said);
+            return Err(End::Answered);
         }
         Ok(part.len())
     }
@@ -190,7 +194,7 @@ impl Intake {
     /// Relays the message that begins at `at`, if all of it is in the chunk and its consumers take
     /// it as it is. Returns where it ends.
     #[inline(always)]
-    fn relay_whole(&mut self, floor: &mut Floor, chunk: &Bytes, at: usize) -> Option<usize> {
+    fn forward_whole(&mut self, floor: &mut FloorState, chunk: &Bytes, at: usize) -> Option<usize> {
         let whole = whole_message(chunk, at)?;
         let publish = &chunk[at..whole.content.start];
         let place = place_of(publish);
@@ -222,7 +226,7 @@ impl Intake {
     /// Finds out where publishes with this method frame go. `None` for a frame that is refused
     /// when it is read as such.
     #[inline(never)]
-    fn learn(&mut self, floor: &mut Floor, frame: &[u8], place: usize) -> Option<()> {
+    fn learn(&mut self, floor: &mut FloorState, frame: &[u8], place: usize) -> Option<()> {
         let number = u16::from_be_bytes([frame[1], frame[2]]);
         let channel = self.channel(number).ok()?;
         let payload = &frame[FRAME_HEADER_SIZE..frame.len() - 1];
@@ -249,7 +253,7 @@ impl Intake {
 
     fn take_frame(
         &mut self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         chunk: &Bytes,
         frame: Frame<'_>,
     ) -> Result<(), End> {
@@ -287,7 +291,12 @@ impl Intake {
         Ok(())
     }
 
-    fn take_header(&mut self, floor: &mut Floor, channel: u16, payload: &[u8]) -> Result<(), End> {
+    fn take_header(
+        &mut self,
+        floor: &mut FloorState,
+        channel: u16,
+        payload: &[u8],
+    ) -> Result<(), End> {
         let index = self.channel(channel)?;
         let Some(content @ Content { left: None, .. }) = &mut self.channels[index].content else {
             return Err(unexpected("a content header without a publish"));
@@ -307,7 +316,7 @@ impl Intake {
 
     fn take_body(
         &mut self,
-        floor: &mut Floor,
+        floor: &mut FloorState,
         channel: u16,
         chunk: &Bytes,
         data: Range<usize>,
@@ -336,7 +345,7 @@ impl Intake {
     }
 
     /// Relays the message of a channel once all of it is there.
-    fn finish(&mut self, floor: &mut Floor, index: usize) {
+    fn finish(&mut self, floor: &mut FloorState, index: usize) {
         let channel = &mut self.channels[index];
         let Some(content) = channel.content.take_if(|content| content.left == Some(0)) else {
             return;
@@ -345,13 +354,13 @@ impl Intake {
         channel.published += 1;
         let message = content.message;
         let mut targets = floor.targets(&message.exchange, &message.routing_key);
-        if let Some(over) = floor.relay(&mut targets, &message) {
+        if let Some(over) = floor.deliver(&mut targets, &message) {
             self.over = Some(over);
         }
     }
 
     /// Confirms everything of this chunk at once.
-    fn confirm(&mut self, floor: &mut Floor) {
+    fn confirm(&mut self, floor: &mut FloorState) {
         let slot = self.slot;
         for channel in &mut self.channels {
             if channel.published == channel.confirmed {
@@ -364,7 +373,7 @@ impl Intake {
             }
             channel.confirmed = channel.published;
             let ack = BasicAck { delivery_tag: channel.published, multiple: true };
-            floor.outlets[slot].say(channel.number, &ack);
+            floor.outlets[slot].send(channel.number, &ack);
             floor.dirty.push(slot);
         }
     }

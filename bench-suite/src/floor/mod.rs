@@ -57,11 +57,11 @@ pub(crate) fn serve(listener: TcpListener, core: Option<usize>) -> Result<(), Fa
         while !matches!(std::io::stdin().read(&mut rest), Ok(0) | Err(_)) {}
         std::process::exit(0);
     });
-    Relay::new(listener)?.run()
+    FloorServer::new(listener)?.run()
 }
 
 /// All that the connections share but the ring.
-struct Floor {
+struct FloorState {
     /// By slot of the socket.
     outlets: Vec<Outlet>,
     topology: Topology,
@@ -71,23 +71,27 @@ struct Floor {
     resting: usize,
 }
 
-struct Relay {
+struct FloorServer {
     ring: Ring,
-    floor: Floor,
+    state: FloorState,
     /// By slot of the socket; `None` for one that is closing.
     intakes: Vec<Option<Box<Intake>>>,
     /// Publishers that wait until fewer messages rest.
     held: Vec<SocketId>,
 }
 
-impl Relay {
+impl FloorServer {
     fn new(listener: TcpListener) -> Result<Self, Fault> {
         let config = RingConfig { sockets_max: CLIENTS_MAX, ..RingConfig::default() };
         let mut ring = Ring::new(&config).map_err(ring_fault)?;
         ring.listen(listener).map_err(ring_fault)?;
-        let floor =
-            Floor { outlets: Vec::new(), topology: Topology::new(), dirty: Vec::new(), resting: 0 };
-        Ok(Self { ring, floor, intakes: Vec::new(), held: Vec::new() })
+        let state = FloorState {
+            outlets: Vec::new(),
+            topology: Topology::new(),
+            dirty: Vec::new(),
+            resting: 0,
+        };
+        Ok(Self { ring, state, intakes: Vec::new(), held: Vec::new() })
     }
 
     fn run(&mut self) -> Result<(), Fault> {
@@ -111,10 +115,10 @@ impl Relay {
             Completion::Accepted { stream, .. } => self.adopt(stream),
             Completion::Received { socket, bytes } => self.receive(socket, &bytes),
             Completion::Sent { socket, outgoing } => {
-                let outlet = &mut self.floor.outlets[socket.slot as usize];
+                let outlet = &mut self.state.outlets[socket.slot as usize];
                 outlet.sent(outgoing);
                 if !outlet.is_empty() {
-                    self.floor.dirty.push(socket.slot as usize);
+                    self.state.dirty.push(socket.slot as usize);
                 } else if outlet.closing {
                     self.ring.close(socket);
                 }
@@ -126,7 +130,7 @@ impl Relay {
             }
             Completion::Closed { socket } => {
                 self.leave(socket);
-                self.floor.outlets[socket.slot as usize] = Outlet::default();
+                self.state.outlets[socket.slot as usize] = Outlet::default();
             }
             Completion::Woken | Completion::ListenFailed { .. } | Completion::File { .. } => {}
         }
@@ -138,31 +142,31 @@ impl Relay {
         let slot = socket.slot as usize;
         if self.intakes.len() <= slot {
             self.intakes.resize_with(slot + 1, || None);
-            self.floor.outlets.resize_with(slot + 1, Outlet::default);
+            self.state.outlets.resize_with(slot + 1, Outlet::default);
         }
         self.intakes[slot] = Some(Box::new(Intake::new(slot)));
-        self.floor.outlets[slot].socket = Some(socket);
+        self.state.outlets[slot].socket = Some(socket);
         self.ring.receive(socket);
     }
 
     fn receive(&mut self, socket: SocketId, bytes: &Bytes) {
         let slot = socket.slot as usize;
         let Some(mut intake) = self.intakes[slot].take() else { return };
-        let open = intake.receive(&mut self.floor, bytes);
+        let open = intake.receive(&mut self.state, bytes);
         let over = intake.take_over();
         self.intakes[slot] = Some(intake);
         if !open {
             self.leave(socket);
-            self.floor.outlets[slot].closing = true;
-            self.floor.dirty.push(slot);
+            self.state.outlets[slot].closing = true;
+            self.state.dirty.push(slot);
             return;
         }
         if let Some(consumer) = over
-            && self.floor.outlets[consumer].is_behind()
+            && self.state.outlets[consumer].is_behind()
         {
             self.ring.pause(socket);
-            self.floor.outlets[consumer].feeders.push(socket);
-        } else if self.floor.resting > RESTING_MAX {
+            self.state.outlets[consumer].feeders.push(socket);
+        } else if self.state.resting > RESTING_MAX {
             self.ring.pause(socket);
             self.held.push(socket);
         }
@@ -172,16 +176,16 @@ impl Relay {
     fn leave(&mut self, socket: SocketId) {
         let slot = socket.slot as usize;
         if self.intakes[slot].take().is_some() {
-            self.floor.leave(slot);
+            self.state.leave(slot);
         }
         // They are held back again if another consumer is full.
-        for feeder in std::mem::take(&mut self.floor.outlets[slot].feeders) {
+        for feeder in std::mem::take(&mut self.state.outlets[slot].feeders) {
             self.ring.receive(feeder);
         }
     }
 
     fn resume_feeders(&mut self, slot: usize) {
-        let outlet = &mut self.floor.outlets[slot];
+        let outlet = &mut self.state.outlets[slot];
         if outlet.pending() <= RESUME_BELOW {
             for feeder in outlet.feeders.drain(..) {
                 self.ring.receive(feeder);
@@ -191,8 +195,8 @@ impl Relay {
 
     /// Sends what the turn brought, one send per connection.
     fn flush(&mut self) {
-        for slot in self.floor.dirty.drain(..) {
-            let outlet = &mut self.floor.outlets[slot];
+        for slot in self.state.dirty.drain(..) {
+            let outlet = &mut self.state.outlets[slot];
             let Some(socket) = outlet.socket else { continue };
             if let Some(outgoing) = outlet.start() {
                 self.ring.send(socket, outgoing);
@@ -200,7 +204,7 @@ impl Relay {
                 self.ring.close(socket);
             }
         }
-        if !self.held.is_empty() && self.floor.resting <= RESTING_MAX / 2 {
+        if !self.held.is_empty() && self.state.resting <= RESTING_MAX / 2 {
             for publisher in self.held.drain(..) {
                 self.ring.receive(publisher);
             }

@@ -99,7 +99,7 @@ impl Outlet {
         self.spare = Spare::Here(outgoing);
     }
 
-    pub(super) fn say(&mut self, channel: u16, method: &impl Encode) {
+    pub(super) fn send(&mut self, channel: u16, method: &impl Encode) {
         encode_frame(channel, method, &mut self.scratch);
     }
 
@@ -160,7 +160,13 @@ impl Outlet {
     }
 
     /// Answers a get.
-    pub(super) fn give(&mut self, channel: u16, message: &Message, left: u32, frame_max: u32) {
+    pub(super) fn deliver_got(
+        &mut self,
+        channel: u16,
+        message: &Message,
+        left: u32,
+        frame_max: u32,
+    ) {
         let tags = self.tags_of(channel);
         let method = GetOk {
             channel,

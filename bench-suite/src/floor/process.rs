@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 
 use crate::broker::Broker;
-use crate::cli::Limit;
+use crate::cli::FloorArguments;
 use crate::fault::Fault;
 
 /// What a relay says once it listens; the address follows.
@@ -14,12 +14,12 @@ const LISTENING: &str = "listening on ";
 
 /// A relay that was started for a measurement. It ends with its value, and with this process.
 #[derive(Debug)]
-pub(crate) struct Floor {
+pub(crate) struct FloorProcess {
     child: Child,
     pub(crate) broker: Broker,
 }
 
-impl Floor {
+impl FloorProcess {
     /// Starts this program once more, as the relay.
     pub(crate) fn start(core: Option<usize>) -> Result<Self, Fault> {
         let program =
@@ -44,7 +44,7 @@ impl Floor {
     }
 }
 
-impl Drop for Floor {
+impl Drop for FloorProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -61,16 +61,16 @@ fn listening_address(child: &mut Child) -> Result<SocketAddr, Fault> {
 }
 
 /// Serves as the floor until standard input ends.
-pub(crate) fn serve(limit: &Limit) -> Result<(), Fault> {
-    if !limit.listen.ip().is_loopback() {
+pub(crate) fn serve(arguments: &FloorArguments) -> Result<(), Fault> {
+    if !arguments.listen.ip().is_loopback() {
         return Err(Fault::Usage(format!(
             "the floor answers anybody who connects, so it listens on loopback only, not on {}",
-            limit.listen
+            arguments.listen
         )));
     }
-    let listener = TcpListener::bind(limit.listen)
-        .map_err(Fault::io(format!("listen on {}", limit.listen)))?;
+    let listener = TcpListener::bind(arguments.listen)
+        .map_err(Fault::io(format!("listen on {}", arguments.listen)))?;
     let address = listener.local_addr().map_err(Fault::io("tell the address of the floor"))?;
     println!("{LISTENING}{address}");
-    super::serve(listener, limit.core)
+    super::serve(listener, arguments.core)
 }

@@ -19,10 +19,10 @@ use crate::load::endpoint::Attached;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A relay that serves as long as the test process lives.
-fn relay() -> SocketAddr {
+fn start_floor() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(move || Relay::new(listener).unwrap().run().unwrap());
+    thread::spawn(move || FloorServer::new(listener).unwrap().run().unwrap());
     address
 }
 
@@ -39,7 +39,7 @@ impl Peer {
         self.stream.write_all(wire).unwrap();
     }
 
-    fn say(&mut self, channel: u16, method: &impl Encode) {
+    fn send(&mut self, channel: u16, method: &impl Encode) {
         let mut wire = Vec::new();
         encode_frame(channel, method, &mut wire);
         self.write(&wire);
@@ -65,7 +65,7 @@ impl Peer {
     /// Waits for an answer to a passive declaration, before which anything may come: the
     /// relay has then done all that was said before. The error has the code of a close, or 0.
     fn message_count(&mut self, queue: &str) -> Result<u32, u16> {
-        self.say(CHANNEL, &declaration(queue, true));
+        self.send(CHANNEL, &declaration(queue, true));
         let mut answer = None;
         while answer.is_none() {
             let received = self.receive(|_, frame| {
@@ -102,7 +102,7 @@ fn declaration(queue: &str, passive: bool) -> QueueDeclare<'_> {
 }
 
 fn declare(connection: &mut Peer, queue: &str) {
-    connection.say(CHANNEL, &declaration(queue, false));
+    connection.send(CHANNEL, &declaration(queue, false));
 }
 
 fn consume(connection: &mut Peer, queue: &str, consumer_tag: &str) {
@@ -115,7 +115,7 @@ fn consume(connection: &mut Peer, queue: &str, consumer_tag: &str) {
         nowait: true,
         arguments: TableRef::EMPTY,
     };
-    connection.say(CHANNEL, &consume);
+    connection.send(CHANNEL, &consume);
     // An answer shows that what was said before is done.
     connection.message_count(queue).unwrap();
 }
@@ -192,7 +192,7 @@ fn assert_bodies(got: Vec<(String, u64, Vec<u8>)>, tag: &str, bodies: &[Vec<u8>]
 
 #[test]
 fn bodies_of_all_sizes_arrive_unchanged_and_in_order() {
-    let address = relay();
+    let address = start_floor();
     for channel in [CHANNEL, 9] {
         let mut consumer = connect(address);
         assert!(consumer.product.starts_with("floor "));
@@ -200,7 +200,7 @@ fn bodies_of_all_sizes_arrive_unchanged_and_in_order() {
         consume(&mut consumer, "q", "00aa");
         let mut publisher = connect(address);
         if channel != CHANNEL {
-            publisher.say(channel, &ChannelOpen {});
+            publisher.send(channel, &ChannelOpen {});
         }
         let bodies = bodies();
         let wire: Vec<u8> =
@@ -214,17 +214,17 @@ fn bodies_of_all_sizes_arrive_unchanged_and_in_order() {
         assert_bodies(deliveries(&mut consumer, bodies.len()), "00aa", &bodies);
         writer.join().unwrap();
         let delete = QueueDelete { queue: "q", if_unused: false, if_empty: false, nowait: true };
-        consumer.say(CHANNEL, &delete);
+        consumer.send(CHANNEL, &delete);
         assert!(consumer.message_count("q").is_err(), "deleted");
     }
 }
 
 #[test]
 fn what_is_published_before_there_is_a_consumer_waits() {
-    let address = relay();
+    let address = start_floor();
     let mut publisher = connect(address);
     declare(&mut publisher, "q");
-    publisher.say(CHANNEL, &ConfirmSelect { nowait: true });
+    publisher.send(CHANNEL, &ConfirmSelect { nowait: true });
     let bodies: Vec<_> = (0..50).map(|index| body(index, 500 * index)).collect();
     for body in &bodies {
         publisher.write(&publish("", "q", body));
@@ -241,7 +241,7 @@ fn what_is_published_before_there_is_a_consumer_waits() {
 
 #[test]
 fn a_fanout_reaches_every_queue_and_a_key_its_own() {
-    let address = relay();
+    let address = start_floor();
     let mut consumer = connect(address);
     for (exchange, kind) in [("f", "fanout"), ("d", "direct")] {
         let declare = ExchangeDeclare {
@@ -254,13 +254,13 @@ fn a_fanout_reaches_every_queue_and_a_key_its_own() {
             nowait: true,
             arguments: TableRef::EMPTY,
         };
-        consumer.say(CHANNEL, &declare);
+        consumer.send(CHANNEL, &declare);
         for queue in ["a", "b"] {
             self::declare(&mut consumer, queue);
             let arguments = TableRef::EMPTY;
             let routing_key = queue.as_bytes();
             let bind = QueueBind { queue, exchange, routing_key, nowait: true, arguments };
-            consumer.say(CHANNEL, &bind);
+            consumer.send(CHANNEL, &bind);
         }
     }
     consume(&mut consumer, "a", "A");
@@ -280,13 +280,13 @@ fn a_fanout_reaches_every_queue_and_a_key_its_own() {
 
 #[test]
 fn every_publish_is_confirmed_once() {
-    let address = relay();
+    let address = start_floor();
     let mut consumer = connect(address);
     declare(&mut consumer, "q");
     consume(&mut consumer, "q", "t");
     let mut publisher = connect(address);
     publisher.write(&publish("", "q", b"not counted"));
-    publisher.say(CHANNEL, &ConfirmSelect { nowait: true });
+    publisher.send(CHANNEL, &ConfirmSelect { nowait: true });
     let wire: Vec<u8> = (0..5_000).flat_map(|index| publish("", "q", &body(index, 20))).collect();
     publisher.write(&wire);
     let mut confirmed = 0;
@@ -304,16 +304,16 @@ fn every_publish_is_confirmed_once() {
 
 #[test]
 fn a_get_gives_the_oldest_message_or_none() {
-    let mut connection = connect(relay());
+    let mut connection = connect(start_floor());
     declare(&mut connection, "q");
     let get = BasicGet { queue: "q", no_ack: true };
     connection.write(&[publish("", "q", b"1"), publish("", "q", b"2")].concat());
     for (index, body) in [b"1", b"2"].into_iter().enumerate() {
-        connection.say(CHANNEL, &get);
+        connection.send(CHANNEL, &get);
         let got = deliveries(&mut connection, 1);
         assert_eq!(got, [(String::new(), index as u64 + 1, body.to_vec())]);
     }
-    connection.say(CHANNEL, &get);
+    connection.send(CHANNEL, &get);
     let mut empty = false;
     while !empty {
         let received = connection.receive(|_, frame| {
@@ -327,7 +327,7 @@ fn a_get_gives_the_oldest_message_or_none() {
 
 #[test]
 fn consumers_of_one_queue_take_turns() {
-    let address = relay();
+    let address = start_floor();
     let mut consumers = [connect(address), connect(address)];
     for consumer in &mut consumers {
         declare(consumer, "q");
@@ -342,7 +342,7 @@ fn consumers_of_one_queue_take_turns() {
 
 #[test]
 fn broken_input_ends_its_connection_and_no_other() {
-    let address = relay();
+    let address = start_floor();
     let mut bystander = connect(address);
     declare(&mut bystander, "q");
     consume(&mut bystander, "q", "t");
@@ -359,7 +359,7 @@ fn broken_input_ends_its_connection_and_no_other() {
         assert!(connection.message_count("q").is_err(), "{index}");
     }
     let mut connection = connect(address);
-    connection.say(CHANNEL, &TxSelect {});
+    connection.send(CHANNEL, &TxSelect {});
     assert_eq!(connection.message_count("q"), Err(540));
     // Of the protocol headers only the right one is answered.
     let mut wrong = TcpStream::connect(address).unwrap();

@@ -175,7 +175,7 @@ impl SharedCheck {
     }
 
     /// Takes over what a consumer got.
-    pub(crate) fn tell(&self, part: &mut SharedPart) {
+    pub(crate) fn report(&self, part: &mut SharedPart) {
         if part.untold.is_empty() {
             return;
         }
@@ -201,7 +201,7 @@ impl SharedCheck {
     /// Ends the part of a consumer: what it got out of order, and from the last consumer to leave
     /// also what became of the queue as a whole, with the number of expected messages.
     pub(crate) fn leave(&self, mut part: SharedPart, tally: &Tally) -> (u64, Verdict) {
-        self.tell(&mut part);
+        self.report(&mut part);
         let mut state = self.state();
         state.consumers -= 1;
         let mut verdict = Verdict { reordered: part.reordered, ..Verdict::default() };
@@ -360,7 +360,7 @@ mod tests {
             for &number in numbers {
                 part.note(0, number);
             }
-            check.tell(part);
+            check.report(part);
         }
         tally.close_stream(5, published);
         let [first, second] = parts;

@@ -307,9 +307,9 @@ mod tests {
         const WORK_S: f64 = 0.2;
         let process_before_s = cpu_s(std::process::id()).unwrap();
         let (done, wait) = std::sync::mpsc::channel::<()>();
-        let (tell_tid, sleeper_tid) = std::sync::mpsc::channel();
+        let (tid_sender, sleeper_tid) = std::sync::mpsc::channel();
         let sleeper = std::thread::spawn(move || {
-            tell_tid.send(current_tid().unwrap()).unwrap();
+            tid_sender.send(current_tid().unwrap()).unwrap();
             wait.recv().unwrap_err();
         });
         let sleeper_tid = sleeper_tid.recv().unwrap();

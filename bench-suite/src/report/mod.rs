@@ -145,15 +145,15 @@ fn without_broken_numbers(results: &Results) -> Results {
     results
 }
 
-/// Writes beside the file and renames: readers see the old file or the new one.
+/// Writes temporary the file and renames: readers see the old file or the new one.
 fn replace(path: &Path, content: &str) -> Result<(), Fault> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".{}.part", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = fs::write(&beside, content).and_then(|()| fs::rename(&beside, path));
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.part", std::process::id()));
+    let temporary = PathBuf::from(temporary);
+    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|fault: io::Error| {
         // It may never have come into being: the first fault is the one to be told.
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(&temporary);
         Fault::io(format!("write {}", path.display()))(fault)
     })
 }

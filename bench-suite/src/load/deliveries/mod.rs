@@ -210,7 +210,7 @@ impl Deliveries {
         }
         if self.is_shared {
             let shared = self.lanes.iter_mut().filter_map(|lane| lane.shared.as_mut());
-            shared.for_each(|(check, part)| check.tell(part));
+            shared.for_each(|(check, part)| check.report(part));
         }
         Ok(())
     }

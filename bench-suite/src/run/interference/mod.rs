@@ -16,7 +16,7 @@ use self::idle_things::Standing;
 use crate::fault::Fault;
 use crate::results::Latency;
 use crate::run::{LiveView, Reading, Setting, flow};
-use crate::scenario::{Beside, Exchange, Flow, IdleThings, Trouble};
+use crate::scenario::{Exchange, Flow, IdleThings, Interference, Trouble};
 use crate::topology::{self, Topology};
 
 /// Figures of a flow that are compared: key, key of the flow alone, key of the ratio.
@@ -44,18 +44,18 @@ const KEYS_MIN: u32 = trouble::BOUND_AT_ONCE as u32 / 2 / 16;
 /// One run. Its figures are those of the flow beside the things.
 pub(crate) fn run(
     setting: &Setting<'_>,
-    beside: &Beside,
+    interference: &Interference,
     live: LiveView<'_>,
 ) -> Result<Reading, Fault> {
     let mut streams = Streams { next: setting.first_stream };
-    let before = alone(&streams.setting(setting, &beside.flow), beside, live)?;
-    let mut reading = disturbed(setting, &mut streams, beside, live)?;
+    let before = alone(&streams.setting(setting, &interference.flow), interference, live)?;
+    let mut reading = disturbed(setting, &mut streams, interference, live)?;
     if reading.messages.is_some_and(|messages| !messages.is_clean()) {
         reading.streams = streams.next - setting.first_stream;
         return Ok(reading);
     }
-    let after = alone(&streams.setting(setting, &beside.flow), beside, live)?;
-    compare(beside, &before, &mut reading, &after);
+    let after = alone(&streams.setting(setting, &interference.flow), interference, live)?;
+    compare(interference, &before, &mut reading, &after);
     for other in [before.messages, after.messages].into_iter().flatten() {
         let messages = reading.messages.get_or_insert_default();
         messages.published += other.published;
@@ -66,17 +66,17 @@ pub(crate) fn run(
 }
 
 /// Refuses what cannot be run, or says nothing.
-pub(crate) fn check(beside: &Beside) -> Result<(), Fault> {
-    topology::check(&beside.flow)?;
-    if let Some(flow) = beside.trouble.as_ref().and_then(trouble::flow_of) {
+pub(crate) fn check(interference: &Interference) -> Result<(), Fault> {
+    topology::check(&interference.flow)?;
+    if let Some(flow) = interference.trouble.as_ref().and_then(trouble::flow_of) {
         topology::check(&flow)?;
     }
     let refuse = |why: &str| Err(Fault::Scenario(why.to_owned()));
-    match &beside.trouble {
-        None if beside.idle == IdleThings::default() => {
+    match &interference.trouble {
+        None if interference.idle == IdleThings::default() => {
             refuse("nothing stands beside the flow: give `idle` or `trouble`")
         }
-        Some(_) if beside.flow.rate_per_s == 0.0 => refuse(
+        Some(_) if interference.flow.rate_per_s == 0.0 => refuse(
             "a flow that takes all it can get is slower beside any trouble: give it a \
              `rate_per_s`, and its latency is compared",
         ),
@@ -84,10 +84,10 @@ pub(crate) fn check(beside: &Beside) -> Result<(), Fault> {
             refuse("`clients` is 0; at least 1 is needed")
         }
         Some(Trouble::Bindings(churn)) => match churn.changes_per_s {
-            _ if beside.flow.exchange != Exchange::Topic => {
+            _ if interference.flow.exchange != Exchange::Topic => {
                 refuse("bindings come and go on a topic exchange: give the flow one")
             }
-            _ if beside.flow.queues * beside.flow.keys_per_queue < KEYS_MIN => refuse(
+            _ if interference.flow.queues * interference.flow.keys_per_queue < KEYS_MIN => refuse(
                 "bindings that come and go need at least 4 published keys to be different: give \
                  the flow more `queues` or `keys_per_queue`",
             ),
@@ -121,8 +121,12 @@ impl Streams {
     }
 }
 
-fn alone(setting: &Setting<'_>, beside: &Beside, live: LiveView<'_>) -> Result<Reading, Fault> {
-    let reading = flow::run(setting, &beside.flow, live)?;
+fn alone(
+    setting: &Setting<'_>,
+    interference: &Interference,
+    live: LiveView<'_>,
+) -> Result<Reading, Fault> {
+    let reading = flow::run(setting, &interference.flow, live)?;
     match reading.messages {
         Some(messages) if !messages.is_clean() => Err(Fault::Messages(messages.to_string())),
         _ => Ok(reading),
@@ -133,22 +137,22 @@ fn alone(setting: &Setting<'_>, beside: &Beside, live: LiveView<'_>) -> Result<R
 fn disturbed(
     setting: &Setting<'_>,
     streams: &mut Streams,
-    beside: &Beside,
+    interference: &Interference,
     live: LiveView<'_>,
 ) -> Result<Reading, Fault> {
-    let flow = Flow { idle_channels: beside.idle.channels, ..beside.flow.clone() };
+    let flow = Flow { idle_channels: interference.idle.channels, ..interference.flow.clone() };
     let flow_setting = streams.setting(setting, &flow);
-    let mut standing = Standing::new(setting, beside.idle);
+    let mut standing = Standing::new(setting, interference.idle);
     // Bindings come and go until after its consumers have left.
     let topology = Topology::new(&flow, flow_setting.first_stream).keep_queues();
     let measured = standing.make().and_then(|()| {
         topology.declare(setting.broker)?;
-        let Some(trouble) = &beside.trouble else {
+        let Some(trouble) = &interference.trouble else {
             return flow::measure(&flow_setting, &flow, &topology, live);
         };
         let first_stream = trouble::flow_of(trouble).map_or(0, |flow| streams.take(&flow));
         let its_setting = &Setting { first_stream, ..*setting };
-        trouble::beside(its_setting, trouble, &topology, live, |live| {
+        trouble::during(its_setting, trouble, &topology, live, |live| {
             flow::measure(&flow_setting, &flow, &topology, live)
         })
     });
@@ -162,13 +166,13 @@ fn disturbed(
 }
 
 /// Sets the flow beside its things against the mean of the two times that it was alone.
-fn compare(beside: &Beside, before: &Reading, reading: &mut Reading, after: &Reading) {
+fn compare(interference: &Interference, before: &Reading, reading: &mut Reading, after: &Reading) {
     let metrics = &mut reading.metrics;
-    if beside.trouble.is_some() {
+    if interference.trouble.is_some() {
         // The processor time is that of both.
         metrics.remove("messages_per_broker_cpu_s");
     }
-    let is_open = beside.flow.rate_per_s > 0.0;
+    let is_open = interference.flow.rate_per_s > 0.0;
     for (key, alone, ratio) in [PER_S, PER_CPU_S] {
         let values = [before, after].map(|reading| reading.metrics.get(key).copied());
         let (Some(now), [Some(first), Some(last)]) = (metrics.get(key).copied(), values) else {

@@ -57,7 +57,7 @@ fn drained(backlog: &Backlog) -> Flow {
 
 /// Makes trouble while `measure` runs, which has a live view of its own. `innocent` is what the
 /// measured flow uses; it is declared.
-pub(crate) fn beside(
+pub(crate) fn during(
     setting: &Setting<'_>,
     trouble: &Trouble,
     innocent: &Topology,
