@@ -1,5 +1,5 @@
-//! Deaths and disk errors on demand, for tests of what must survive them. Only with the feature
-//! `fail-points`; without it all of this is nothing.
+//! Kills the process or fails disk operations at chosen points, for crash tests. Only with the
+//! feature `fail-points`; without it every function here does nothing.
 //!
 //! | variable | entry | what happens |
 //! |---|---|---|
@@ -20,7 +20,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// What can fail on demand.
+/// A disk operation that can be made to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Site {
     Commit,
@@ -30,17 +30,17 @@ pub(crate) enum Site {
     Open,
 }
 
-/// How it fails.
+/// How the operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "fail-points"), expect(dead_code, reason = "never made"))]
 pub(crate) enum Fault {
     Error(Errno),
-    /// Only a part is written.
+    /// Only a part of the bytes is written.
     Short,
 }
 
 impl Fault {
-    /// As the operating system would say it.
+    /// The error that the operating system would return.
     pub(crate) fn error(self) -> io::Error {
         match self {
             Self::Error(errno) => errno.into(),
@@ -53,21 +53,21 @@ impl Fault {
 mod unarmed {
     use super::{Fault, Site};
 
-    /// Ends the process where something of this was asked for in words that mean nothing.
+    /// Ends the process if one of the variables cannot be parsed.
     #[inline(always)]
     pub(crate) fn check() {}
 
-    /// A place where a test may have the process die.
+    /// A named point at which a test may kill the process.
     #[inline(always)]
     pub(crate) fn reach(_name: &'static str) {}
 
-    /// How this operation shall fail.
+    /// The fault that this operation has to report, if any.
     #[inline(always)]
     pub(crate) fn fault(_site: Site) -> Option<Fault> {
         None
     }
 
-    /// By how much to report this commit late.
+    /// How much later than it happened this commit is reported.
     #[inline(always)]
     pub(crate) fn commit_delay_ns() -> u64 {
         0
@@ -92,40 +92,40 @@ mod armed {
     static DELAYS: LazyLock<Vec<Delay>> = LazyLock::new(|| from_env("LEVERET_SLOW_DISK", delay));
     static COMMITS: AtomicU64 = AtomicU64::new(0);
 
-    /// Ends the process where something of this was asked for in words that mean nothing.
+    /// Ends the process if one of the variables cannot be parsed.
     pub(crate) fn check() {
         LazyLock::force(&KILL_POINTS);
         LazyLock::force(&DISK_FAULTS);
         LazyLock::force(&DELAYS);
     }
 
-    /// A place where a test may have the process die.
+    /// A named point at which a test may kill the process.
     pub(crate) fn reach(name: &'static str) {
         let here =
             |kill_point: &&KillPoint| kill_point.name == name && kill_point.countdown.is_over();
         if KILL_POINTS.iter().any(|kill_point| here(&kill_point)) {
             let _ = kill(Pid::this(), Signal::SIGKILL);
-            // The signal may find another thread first; this one goes no further.
+            // The signal may be handled by another thread first. This one must not go on.
             loop {
                 std::thread::park();
             }
         }
     }
 
-    /// How this operation shall fail.
+    /// The fault that this operation has to report, if any.
     pub(crate) fn fault(site: Site) -> Option<Fault> {
         let mut here = DISK_FAULTS.iter().filter(|disk_fault| disk_fault.site == site);
         here.find_map(|disk_fault| disk_fault.countdown.is_over().then_some(disk_fault.fault))
     }
 
-    /// By how much to report this commit late.
+    /// How much later than it happened this commit is reported.
     pub(crate) fn commit_delay_ns() -> u64 {
         let commit = COMMITS.fetch_add(1, Ordering::Relaxed) + 1;
         let delays = DELAYS.iter().map(|delay| delay.of_commit(commit));
         delays.max().unwrap_or_default() * 1_000_000
     }
 
-    /// Over exactly once, with the N-th call.
+    /// True exactly once, on the N-th call.
     #[derive(Debug)]
     struct Countdown {
         at: u64,
@@ -170,7 +170,8 @@ mod armed {
         }
     }
 
-    /// The entries of a variable. A mistake ends the process: a test must not pass for its sake.
+    /// The entries of a variable. A mistake ends the process, so that no test passes because its
+    /// fault was never injected.
     fn from_env<T>(variable: &str, parse: fn(&str) -> Option<T>) -> Vec<T> {
         let text = std::env::var(variable).unwrap_or_default();
         let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());

@@ -1,4 +1,4 @@
-//! Why the command ends in failure, in words, and with which exit code.
+//! Why a command failed: the message for the user, and the exit code.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use leveret_ring::ProbeError;
 use thiserror::Error;
 
-/// `EX_CONFIG` of sysexits.h: restarting does not help until the host is changed.
+/// `EX_CONFIG` of sysexits.h: a restart does not help until the host is changed.
 pub(crate) const EXIT_UNAVAILABLE: u8 = 78;
 
-/// As clap uses for a wrong command line.
+/// What clap uses for a wrong command line.
 pub(crate) const EXIT_USAGE: u8 = 2;
 
-/// The end of a command that did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     /// The configuration is wrong.
@@ -31,14 +31,14 @@ pub(crate) enum Failure {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// For whom.
+        /// What the address is for.
         purpose: &'static str,
-        /// The option that sets it.
+        /// The option that sets the address.
         option: &'static str,
-        /// What the kernel said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The data directory cannot be made or entered.
+    /// The data directory cannot be created or opened.
     #[error(
         "cannot use the data directory {}: {source}. Choose another with --data-dir, or make this \
          one writable.",
@@ -47,10 +47,10 @@ pub(crate) enum Failure {
     DataDirectory {
         /// Which directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Another process has the data directory.
+    /// Another process uses the data directory.
     #[error(
         "the data directory {} is in use by {}. Stop that broker, or choose another directory \
          with --data-dir.",
@@ -60,10 +60,10 @@ pub(crate) enum Failure {
     DataDirectoryInUse {
         /// Which directory.
         path: PathBuf,
-        /// The process that its lock names.
+        /// The process id in its lock file.
         holder: Option<u32>,
     },
-    /// What was declared before cannot be read, or not be written.
+    /// The metadata cannot be read or written.
     #[error("cannot use {}: {reason}", path.display())]
     Metadata {
         /// Which file.
@@ -87,25 +87,25 @@ pub(crate) enum Failure {
         /// What happened and what to do.
         reason: String,
     },
-    /// A stop whose last commits did not come to an end.
+    /// The last commits before a stop did not complete in time.
     #[error(
         "the disk did not write the end of a log within {} s. Nothing confirmed is lost; the next \
          start reads the log as after a crash, and what was acknowledged last may come again.",
         waited.as_secs()
     )]
     DiskStandsStill {
-        /// How long it was given.
+        /// How long the broker waited.
         waited: Duration,
     },
-    /// Something else the operating system refused.
+    /// Any other refusal of the operating system.
     #[error("cannot {what}: {source}")]
     System {
         /// What was tried.
         what: &'static str,
-        /// What the kernel said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A running broker could not be asked.
+    /// `leveret top` got no answer from a running broker.
     #[error(
         "cannot ask the broker at {address}: {reason}. Is it running, and is its HTTP address \
              there? Another one: leveret top --http ADDR:PORT"
@@ -140,12 +140,12 @@ pub(crate) enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// The file is not TOML, has a key that is no option, or a value of the wrong type.
+    /// The file is not TOML, has an unknown key, or a value of the wrong type.
     #[error("invalid configuration {}: {reason}", path.display())]
     Syntax {
         /// Which file.
         path: PathBuf,
-        /// Where and why, several lines.
+        /// Where and why; several lines.
         reason: String,
     },
     /// A value is outside of its limit.

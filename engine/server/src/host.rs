@@ -1,8 +1,8 @@
-//! What `/proc` says about this host and this process.
+//! Facts about this host and this process, from `/proc`.
 
 use std::fs;
 
-/// The name of this host, `localhost` where it has none.
+/// The host name, or `localhost` if there is none.
 pub(crate) fn name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
@@ -19,13 +19,13 @@ pub(crate) fn resident_bytes() -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-/// Files this process has open. Sockets in the rings' tables are not among them.
+/// Files this process has open. Sockets that are registered with a ring are not counted.
 pub(crate) fn open_files() -> Option<u64> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64)
 }
 
-/// The soft limit of a row of `/proc/self/limits`, such as `Max open files`; `None` also where it
-/// is unlimited.
+/// The soft limit in one row of `/proc/self/limits`, such as `Max open files`; `None` if it is
+/// unlimited or unknown.
 pub(crate) fn limit(row: &str) -> Option<u64> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix(row))?;

@@ -35,7 +35,7 @@ use std::process::ExitCode;
 use crate::boot::cli::Command;
 use crate::failure::Failure;
 
-/// Does what the command line says and returns how it ended; errors go to stderr.
+/// Runs the command that the command line names and returns the exit code; errors go to stderr.
 pub fn run() -> ExitCode {
     let done = match boot::cli::parse() {
         Command::Serve(arguments) => boot::serve(&arguments),

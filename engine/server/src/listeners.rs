@@ -1,5 +1,5 @@
-//! The broker's own addresses: bound early, so that a taken port is found before anything runs;
-//! listening late, so that no client connects before it can be served.
+//! The addresses of the broker. They are bound early, so that a port that is in use is found before
+//! anything starts, and listened on late, so that no client connects before it can be served.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,15 +9,15 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::failure::Failure;
 
-/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. A storm
-/// of reconnecting clients beyond it meets one second of TCP's patience.
+/// Connections that may wait to be accepted; the kernel lowers it to `net.core.somaxconn`. In a
+/// storm of reconnects beyond it, a client's SYN is dropped and repeated after one second.
 const BACKLOG: i32 = 4096;
 
-/// How long an address may still belong to a predecessor that was killed: the kernel ends what its
-/// rings had under way, the listener among it, only after the process is gone.
+/// How long an address may still be held by a previous broker that was killed. The kernel closes
+/// the listeners in its rings only after the process is gone.
 const PREDECESSOR_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How soon it is tried again.
+/// How long to wait before binding is tried again.
 const PREDECESSOR_RETRY: Duration = Duration::from_millis(20);
 
 /// What an address is for.
@@ -25,14 +25,14 @@ const PREDECESSOR_RETRY: Duration = Duration::from_millis(20);
 pub(crate) enum Purpose {
     /// AMQP clients.
     Amqp,
-    /// People and tools.
+    /// Browsers and tools.
     Http,
     /// Prometheus.
     Metrics,
 }
 
 impl Purpose {
-    /// As the banner calls it.
+    /// The name in the banner.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Amqp => "amqp",
@@ -50,16 +50,16 @@ impl Purpose {
     }
 }
 
-/// An address that is taken and not yet open.
+/// A bound socket that does not listen yet.
 #[derive(Debug)]
 pub(crate) struct Bound {
     socket: Socket,
-    /// With the real port where 0 was asked for.
+    /// With the port that the kernel chose if port 0 was requested.
     pub(crate) address: SocketAddr,
     pub(crate) purpose: Purpose,
 }
 
-/// Takes all addresses of one purpose.
+/// Binds all addresses of one purpose.
 pub(crate) fn bind_all(addresses: &[SocketAddr], purpose: Purpose) -> Result<Vec<Bound>, Failure> {
     addresses.iter().map(|address| bind(*address, purpose)).collect()
 }
@@ -68,7 +68,7 @@ fn bind(address: SocketAddr, purpose: Purpose) -> Result<Bound, Failure> {
     let failure = |source| listen_failure(address, purpose, source);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
         .map_err(failure)?;
-    // Restarting must not wait for the last connections of the previous run to time out.
+    // A restart must not wait until the last connections of the previous run have timed out.
     socket.set_reuse_address(true).map_err(failure)?;
     let deadline = Instant::now() + PREDECESSOR_PATIENCE;
     while let Err(error) = socket.bind(&address.into()) {
@@ -83,7 +83,7 @@ fn bind(address: SocketAddr, purpose: Purpose) -> Result<Bound, Failure> {
 }
 
 impl Bound {
-    /// Opens the address.
+    /// Starts to listen.
     pub(crate) fn listen(self) -> Result<TcpListener, Failure> {
         self.socket
             .listen(BACKLOG)

@@ -1,6 +1,6 @@
-//! Logs to stderr, and the limit on how often one thing is said.
+//! Logging to stderr, and a limit on how often one message is logged.
 //!
-//! Whatever comes from a client is logged with its `Debug` form, which escapes control characters.
+//! Text that comes from a client is logged in its `Debug` form, which escapes control characters.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub(crate) enum FilterError {
     Target(#[from] ParseError),
 }
 
-/// Starts logging. Does nothing where it was started before, as it may be in tests.
+/// Starts logging. Does nothing if logging was started before, as happens in tests.
 pub(crate) fn start(directives: &str) -> Result<(), FilterError> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter(directives)?)
@@ -32,7 +32,7 @@ pub(crate) fn start(directives: &str) -> Result<(), FilterError> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .finish();
-    // An error only says that logging had been started.
+    // The only error is that logging was started before.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
@@ -69,23 +69,25 @@ fn level(word: &str) -> Option<&'static str> {
     })
 }
 
-/// Lets one line a second through, so that a flood of clients cannot flood the log.
+/// Lets a limited number of lines per second through, so that a flood of clients cannot flood the
+/// log.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
-    /// When the present second began.
+    /// When the current second began.
     last: Option<Instant>,
-    /// Lines in it.
+    /// Lines in this second.
     lines: u32,
     withheld: u64,
 }
 
 impl Rate {
-    /// Whether to log now: the number of lines withheld since the last one, or `None` for silence.
+    /// Whether to log now: the number of lines withheld since the last one, or `None` to withhold
+    /// this one too.
     pub(crate) fn admit(&mut self) -> Option<u64> {
         self.admit_at(Instant::now(), 1)
     }
 
-    /// The same for `lines_max` lines a second.
+    /// The same, with `lines_max` lines per second.
     pub(crate) fn admit_some(&mut self, lines_max: u32) -> Option<u64> {
         self.admit_at(Instant::now(), lines_max)
     }

@@ -3,7 +3,8 @@
 
 use std::process::ExitCode;
 
-/// Faster than the system's for many small pieces that live on one thread, and for large ones.
+/// Faster than the system allocator both for many small blocks that stay on one thread and for
+/// large ones.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: leveret_ring::HugePages<mimalloc::MiMalloc> =

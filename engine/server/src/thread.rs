@@ -1,4 +1,4 @@
-//! What the threads of the broker tell the main thread.
+//! Starting threads, and the events by which they report to the main thread.
 
 use std::fmt::Display;
 use std::io;
@@ -9,45 +9,45 @@ use std::thread::Builder;
 
 use leveret_ring::WakeTarget;
 
-/// News for the main thread.
+/// What a thread reports to the main thread.
 #[derive(Debug)]
 pub(crate) enum ThreadEvent {
     /// A member of the mesh has its ring and waits for the start.
     Ready {
-        /// Which member.
+        /// The number of the member.
         member: usize,
         /// How to wake it.
         wake: WakeTarget,
     },
-    /// A shard has no connections left after it was told to stop.
+    /// A shard that was asked to stop has no connections left.
     Stopped,
-    /// Everything in a shard's log is durable after it was told to end it.
+    /// A shard that was asked to end its log has made all of it durable.
     Closed,
-    /// A thread ended as asked.
+    /// A thread ended because it was asked to.
     Ended,
-    /// A thread cannot go on, and so the broker cannot.
+    /// A thread cannot go on, so the broker has to end.
     Failed {
         /// The thread.
         thread: String,
         /// What happened and what to do.
         reason: String,
     },
-    /// Somebody asked for a stop.
+    /// A signal asks the broker to stop.
     Signal {
         /// `SIGTERM` or `SIGINT`.
         name: &'static str,
     },
 }
 
-/// Lets a thread go.
+/// Sent to a thread that is ready, to start its work.
 pub(crate) struct Start {
-    /// Every member of the mesh, by number.
+    /// Wakes the members of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
-    /// Open AMQP listeners, for the shard that accepts.
+    /// Open AMQP listeners; empty for all members but the accepting shard.
     pub(crate) listeners: Vec<TcpListener>,
 }
 
-/// Starts a thread of which notice is given when it ends.
+/// Starts a thread. Its end, also by panic, is reported to the main thread.
 pub(crate) fn spawn<E: Display>(
     name: String,
     thread_events: Sender<ThreadEvent>,
@@ -58,7 +58,7 @@ pub(crate) fn spawn<E: Display>(
     Ok(())
 }
 
-/// Gives notice of a thread's end, by panic too.
+/// Reports the end of a thread when it is dropped, also by panic.
 struct End {
     thread: String,
     thread_events: Sender<ThreadEvent>,
@@ -82,7 +82,7 @@ impl Drop for End {
             thread: std::mem::take(&mut self.thread),
             reason: "it panicked; this is a bug, please report the lines above".to_owned(),
         });
-        // Nobody listens only where the process is ending.
+        // Fails only while the process is ending.
         let _ = self.thread_events.send(event);
     }
 }

@@ -1,4 +1,4 @@
-//! What a person sees on stdout when the broker has started.
+//! What the user sees on stdout once the broker has started.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use leveret_ring::Features;
 
 use crate::listeners::Purpose;
 
-/// All that the banner says. Promises nothing that is not true of this version.
+/// The content of the banner. It must promise nothing that this version does not keep.
 pub(crate) struct Banner<'a> {
     pub(crate) features: &'a Features,
     /// From [`CorePlan::describe`](crate::shard::cores::CorePlan::describe).
@@ -18,7 +18,7 @@ pub(crate) struct Banner<'a> {
     pub(crate) data_dir: &'a Path,
     /// From [`Findings::describe`](crate::data::disk::probe::Findings::describe).
     pub(crate) durability: String,
-    /// Where that cannot hold.
+    /// Reasons why the durability above cannot be guaranteed.
     pub(crate) warnings: &'a [String],
 }
 
@@ -74,7 +74,7 @@ impl Banner<'_> {
     }
 }
 
-/// An address one can connect to: the loopback where all addresses are listened on.
+/// An address that clients can connect to: loopback if the listener has the wildcard address.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(match address {

@@ -24,7 +24,7 @@ pub(crate) struct CheckArguments {
     pub(crate) config: Option<PathBuf>,
 }
 
-/// Prints the findings; returns the exit code.
+/// Prints the findings and returns the exit code.
 pub(crate) fn run(arguments: &CheckArguments) -> u8 {
     if let Some(data_dir) = &arguments.data_dir {
         return store::check::run(data_dir);
@@ -40,7 +40,8 @@ pub(crate) fn run(arguments: &CheckArguments) -> u8 {
         _ => "The broker would refuse this configuration.",
     };
     findings.say(format!("\n{verdict}"));
-    // A closed pipe is the reader's choice; the exit code still tells the result.
+    // An error means that stdout was closed by its reader, which is fine; the exit code still has
+    // the result.
     let _ = io::stdout().lock().write_all(findings.text.as_bytes());
     findings.exit_code
 }
@@ -106,7 +107,7 @@ impl Findings {
         if !plan.exclusive {
             self.say("  warning: fewer cores than shards; shards that share a core are slower");
         }
-        // The hard limit, as the broker raises the soft one to it.
+        // The broker raises the soft limit to the hard limit, so the hard limit is what counts.
         let connections = leveret_ring::raise_open_files_limit()
             .map_err(|error| ConfigError::Contradiction(error.to_string()))
             .and_then(|open_files| Ok((open_files, config.connections_max(open_files)?)));
@@ -124,7 +125,7 @@ impl Findings {
         self.say(format!("locked memory: {memory} (receive buffers are not locked)"));
     }
 
-    /// Tries the disk with a file without a name.
+    /// Probes the disk with a nameless temporary file.
     fn disk(&mut self, config: &Config) {
         let wanted = &config.data_dir;
         let wanted = std::path::absolute(wanted).unwrap_or_else(|_| wanted.clone());

@@ -11,7 +11,7 @@ use crate::data::store::dump::DumpArguments;
 use crate::failure::ConfigError;
 use crate::http::top::TopArguments;
 
-/// What `--help` says at its end.
+/// The end of the `--help` text.
 const EXAMPLES: &str = "\
 Examples:
   leveret                                  start with the defaults; user guest, password guest
@@ -81,14 +81,14 @@ pub(crate) struct ServeArguments {
     pub(crate) print_config: bool,
 }
 
-/// Reads the command line; ends the process after `--help`, `--version` or a mistake.
+/// Parses the command line. After `--help`, `--version` or a mistake it ends the process.
 pub(crate) fn parse() -> Command {
     let cli = Cli::parse();
     cli.command.unwrap_or(Command::Serve(cli.serve))
 }
 
 impl ServeArguments {
-    /// The configuration: the file, overridden by the command line, within all limits.
+    /// The configuration: the file, overridden by the command line, and validated.
     pub(crate) fn configuration(&self) -> Result<Config, ConfigError> {
         let mut config = match &self.config {
             Some(path) => Config::from_file(path)?,

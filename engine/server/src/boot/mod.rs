@@ -3,8 +3,8 @@
 //! ```text
 //!  probe ► bind ► threads make their rings ► all ready ► listen ► banner ► … signal … ► stop
 //! ```
-//! Whatever can fail because of the host fails before the banner, in words, and leaves nothing
-//! behind but the data directory.
+//! Everything that can fail because of the host fails before the banner, with an explanation, and
+//! leaves nothing behind but the data directory.
 
 pub(crate) mod banner;
 pub(crate) mod check;
@@ -51,22 +51,22 @@ use crate::watch::memory::MemoryLimit;
 use crate::watch::monitor::{self, Monitor};
 use crate::{host, http, log};
 
-/// How long clients have to take leave: enough for a close handshake over a slow line, and less
-/// than the patience of those who stop services (systemd 90 s, containers 10 s before they kill).
+/// How long clients may take to close their connections: enough for a close handshake over a slow
+/// line, and less than service managers wait before they kill (systemd 90 s, containers 10 s).
 const STOP_PATIENCE: Duration = Duration::from_secs(8);
 
-/// How long the last commits of the logs may take: disks stand still for seconds, and what was
-/// acknowledged last is forgotten without them. With the rest less than the 90 s above; who kills
-/// sooner takes no more than we would by giving up.
+/// How long the last commits of the logs may take. A disk can stall for seconds, and without these
+/// commits the last acknowledgements are lost. Together with the other limits it is below the 90 s
+/// above; being killed earlier costs no more than giving up.
 const CLOSE_PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long the threads then have to give their rings back to the kernel.
+/// How long the threads may take after that to give their rings back to the kernel.
 const QUIT_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the process lives on after a failure.
+/// How long the process lives on after a failure, so that replies to clients can leave.
 const FAILURE_DELAY: Duration = Duration::from_millis(50);
 
-/// How long rings may take to be made; each takes milliseconds.
+/// How long the threads may take to create their rings. Each takes milliseconds.
 const READY_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Runs the broker until it is asked to stop.
@@ -76,7 +76,7 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
         say(&config.to_toml());
         return Ok(());
     }
-    // `validate` has parsed the same filter.
+    // Cannot fail: `validate` has parsed the same filter.
     let _ = log::start(&config.log);
     fail_point::check();
     let features = leveret_ring::probe()?;
@@ -91,30 +91,31 @@ pub(crate) fn serve(arguments: &ServeArguments) -> Result<(), Failure> {
     }
 }
 
-/// What was refused to publishers may leave; nothing else that is left can be trusted.
+/// Waits briefly so that refusals to publishers can leave. Nothing else can be trusted after a
+/// failure.
 fn failed(thread: String, reason: String) -> Failure {
     std::thread::sleep(FAILURE_DELAY);
     Failure::Thread { thread, reason }
 }
 
-/// A broker between its start and its end, as the main thread sees it.
+/// A running broker, as the main thread sees it.
 struct Broker {
     shared: Arc<SharedState>,
     thread_events: Receiver<ThreadEvent>,
     plan: CorePlan,
     connections_max: u32,
-    /// Ours while the broker runs.
+    /// Holds the lock of the data directory.
     data: DataDirectory,
     findings: Findings,
     wakes: Arc<[WakeTarget]>,
-    /// Of the members of the mesh, by number, and of the monitor.
+    /// For the members of the mesh, by number, and the monitor last.
     starts: Vec<Sender<Start>>,
     amqp: Vec<Bound>,
     http: Vec<Bound>,
     responses: Option<Responses>,
 }
 
-/// What all threads are made from.
+/// What all threads are created from.
 struct Threads<'a> {
     config: &'a Config,
     plan: &'a CorePlan,
@@ -133,7 +134,7 @@ impl Threads<'_> {
         Ok(start)
     }
 
-    /// The shards, and the thread that makes and removes their files.
+    /// Starts the shards, and the thread that creates and removes their files.
     fn shards(
         &self,
         logs: Vec<Recovered>,
@@ -142,7 +143,7 @@ impl Threads<'_> {
         topology: &Topology,
     ) -> Result<Vec<Sender<Start>>, Failure> {
         let shards = self.plan.cores.len();
-        // That thread ends when the last shard has dropped its end.
+        // The files thread ends when the last shard has dropped its sender.
         let (files, requests) = files::channel(shards);
         files::spawn(self.storage.clone(), requests, self.thread_events)
             .map_err(system("start the files thread"))?;
@@ -205,7 +206,7 @@ enum Ending {
 }
 
 impl Broker {
-    /// Takes the addresses and makes all threads, which then wait to be let go.
+    /// Binds the addresses and creates all threads, which then wait for their start.
     fn start(config: &Config) -> Result<Self, Failure> {
         let (sender, thread_events) = mpsc::channel();
         signal::watch(sender.clone()).map_err(system("watch for signals"))?;
@@ -237,7 +238,7 @@ impl Broker {
         let segment_bytes = config.log_segment_bytes;
         let RecoveredData { control, metadata, logs } =
             recover(data.layout().root(), &storage, shards as u16, segment_bytes, seed)?;
-        // The last member is the control state.
+        // The last member of the mesh is the control state.
         let control_endpoint = endpoints.pop();
         let threads = Threads {
             config,
@@ -269,7 +270,7 @@ impl Broker {
         })
     }
 
-    /// Lets the threads go and opens the addresses. `None` where a signal came first.
+    /// Starts the threads' work and opens the addresses. `None` if a signal came first.
     fn open(&mut self) -> Result<Option<Vec<(SocketAddr, Purpose)>>, Failure> {
         let Some(wakes) = self.wait_until_ready()? else {
             return Ok(None);
@@ -292,7 +293,7 @@ impl Broker {
             let accepts = member == ACCEPTING_SHARD;
             let listeners = if accepts { std::mem::take(&mut listeners) } else { Vec::new() };
             let wakes = Arc::clone(&self.wakes);
-            // A thread that is gone has left a notice, which ends the broker.
+            // Fails if the thread is gone. It has then reported its failure, which ends the broker.
             let _ = start.send(Start { wakes, listeners });
         }
         if let Some(responses) = self.responses.take() {
@@ -362,8 +363,8 @@ impl Broker {
         }
     }
 
-    /// Closes the listeners, takes leave of clients, ends the logs and the threads, all in bounded
-    /// time. An error where a log has no end in order.
+    /// Closes the listeners and connections, ends the logs and the threads, all within a time
+    /// limit. An error if the end of a log could not be made durable.
     fn stop(&self) -> Result<(), Failure> {
         let shards = self.plan.cores.len();
         self.shared.enter(Stage::Stopping, &self.wakes);
@@ -386,8 +387,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Waits for `wanted` events, `patience` long; returns how many came. A thread that fails
-    /// meanwhile is the end.
+    /// Waits up to `patience` for `wanted` events and returns how many came. A failure of a thread
+    /// is an error.
     fn count_events(
         &self,
         wanted: usize,
@@ -417,13 +418,13 @@ fn open_data_directory(config: &Config) -> Result<(DataDirectory, Findings), Fai
     Ok((data, findings))
 }
 
-/// Writes to stdout. Not by `print!`, which panics where nobody reads.
+/// Writes to stdout. `print!` would panic if the reader is gone.
 fn say(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// Different in each run, so that clients cannot aim their names at one bucket of a hash table.
+/// Different in each run, so that clients cannot choose names that collide in a hash table.
 fn seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }

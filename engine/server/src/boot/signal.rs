@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks for a graceful stop, the second ends the process at once.
+//! SIGTERM and SIGINT: the first requests a graceful stop, the second ends the process at once.
 
 use std::io;
 use std::sync::mpsc::Sender;
@@ -10,7 +10,7 @@ use signal_hook::low_level;
 
 use crate::thread::ThreadEvent;
 
-/// Watches for signals from now on.
+/// Starts the thread that waits for signals.
 pub(crate) fn watch(thread_events: Sender<ThreadEvent>) -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
@@ -18,11 +18,12 @@ pub(crate) fn watch(thread_events: Sender<ThreadEvent>) -> io::Result<()> {
         for signal in signals.forever() {
             if asked {
                 eprintln!("leveret: second {}, ending at once", name(signal));
-                // Nothing is run at this exit, for other threads may be anywhere.
+                // Exits without running any cleanup, because other threads may be in the middle of
+                // anything.
                 low_level::exit(128 + signal);
             }
             asked = true;
-            // Nobody listens only where the process is ending anyway.
+            // Fails only while the process is ending.
             let _ = thread_events.send(ThreadEvent::Signal { name: name(signal) });
         }
     })?;

@@ -6,12 +6,13 @@ use std::ops::Deref;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-/// Addresses to listen on. In TOML one text or a list of texts; `none` or `[]` is an empty list.
+/// Addresses to listen on. In TOML: one string or a list of strings; `none` or `[]` is an empty
+/// list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Addresses(Vec<SocketAddr>);
 
 impl Addresses {
-    /// A port of this host only.
+    /// A port on loopback only.
     pub(crate) fn loopback(port: u16) -> Self {
         Self(vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)])
     }
@@ -56,7 +57,7 @@ impl<'de> Deserialize<'de> for Addresses {
     }
 }
 
-/// One address; `None` for the word `none`. A text without a colon or host is explained.
+/// Parses one address; `None` for the word `none`. The error explains the expected form.
 pub(crate) fn parse_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" {
         return Ok(None);

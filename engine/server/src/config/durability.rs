@@ -6,15 +6,15 @@ use serde::Deserialize;
 
 use super::option::Value;
 
-/// What has a persistent message when its publisher is told that the broker has it.
+/// Where a persistent message has to be stored before its publisher gets a confirm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Durability {
-    /// The device: it survives the loss of power.
+    /// On the device: the message survives a loss of power.
     #[default]
     Flush,
-    /// The operating system: it survives the end of the process only, like `RabbitMQ`'s classic
-    /// queues.
+    /// In the operating system: the message survives the end of the process, but not of the
+    /// machine, as in `RabbitMQ`'s classic queues.
     Os,
 }
 

@@ -1,8 +1,7 @@
 //! The options of the broker: name, default, limit and meaning of each.
 //!
-//! One table has them all. Order of precedence: command line, then the TOML file of `--config`,
-//! then the default. A key that is not in the table is an error, and so is a value outside of its
-//! limit.
+//! One table defines them all. Order of precedence: command line, TOML file of `--config`, default.
+//! A key that is not in the table is an error, and so is a value outside of its limit.
 
 mod address;
 mod durability;
@@ -19,20 +18,22 @@ pub(crate) use self::durability::Durability;
 use self::option::{Limit, OptionRow, Value};
 use crate::failure::ConfigError;
 
-/// Descriptors that are not client connections: listeners, rings, eventfds, HTTP, logs.
+/// Descriptors reserved for everything but client connections: listeners, rings, eventfds, HTTP,
+/// logs.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// What `connections_max` is at most when it is derived: 44 bytes of table each, 2.9 MB in all.
+/// The largest derived value of `connections_max`; its tables take 44 bytes per connection, 2.9 MB
+/// in all.
 const CONNECTIONS_DERIVED_MAX: u64 = 65_536;
 
-/// What `spin_us` is when it is derived: about the price of one wake-up of a sleeping core (15 to
-/// 37 µs), so that waiting costs at most twice what the better choice would have cost.
+/// The derived value of `spin_us`: about the cost of waking a sleeping core (15 to 37 µs), so that
+/// waiting costs at most twice as much as the better choice would have.
 const SPIN_DERIVED_US: u32 = 30;
 
-/// Makes [`Config`], its defaults, its checks and [`OPTIONS`] from one table.
+/// Generates [`Config`], its defaults and its checks from one table.
 macro_rules! options {
     ($($name:ident: $type:ty = $default:expr, $limit:expr, $doc:literal;)*) => {
-        /// Every option with its value. Fields of type `Option` are derived where not set.
+        /// All options with their values. A field of type `Option` is derived if it is not set.
         #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
         #[serde(deny_unknown_fields, default)]
         pub(crate) struct Config {
@@ -46,7 +47,7 @@ macro_rules! options {
         }
 
         impl Config {
-            /// Checks every value against the limit of the table.
+            /// Checks every value against its limit.
             fn check_limits(&self) -> Result<(), ConfigError> {
                 $(self.$name.check(&$limit).map_err(|reason| ConfigError::Limit {
                     option: stringify!($name),
@@ -129,8 +130,8 @@ options! {
 }
 
 impl Config {
-    /// Reads a TOML file; what it does not set has its default. Limits are checked by
-    /// [`Config::validate`], after the command line had its say.
+    /// Reads a TOML file; options that it does not set have their defaults. Limits are checked
+    /// later by [`Config::validate`], after the command line has been applied.
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
@@ -141,7 +142,7 @@ impl Config {
         toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
     }
 
-    /// Checks every limit, and what several options have to agree about.
+    /// Checks every limit, and that the options fit together.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         self.check_limits()?;
         if self.outbox_low_bytes >= self.outbox_high_bytes {
@@ -159,7 +160,7 @@ impl Config {
         })
     }
 
-    /// A TOML file that documents every option and sets it to its present value.
+    /// A TOML file that documents every option and sets it to its current value.
     pub(crate) fn to_toml(&self) -> String {
         let rows: Vec<String> = self.rows().iter().map(ToString::to_string).collect();
         format!(
@@ -169,7 +170,7 @@ impl Config {
         )
     }
 
-    /// What every shard is given.
+    /// The settings that every shard gets.
     pub(crate) fn settings(&self, host: &str) -> Settings {
         Settings {
             channel_max: self.channel_max,
@@ -194,8 +195,8 @@ impl Config {
 
     /// The ring of one of `shards` shards that together serve `connections_max` connections.
     pub(crate) fn ring(&self, shards: usize, connections_max: u32) -> RingConfig {
-        // A shard is given a connection only while no other has fewer, so it never has more than
-        // its share and one.
+        // A shard gets a new connection only if no other shard has fewer, so it never has more than
+        // its share plus one.
         let share = connections_max.div_ceil(shards as u32) + 1;
         RingConfig {
             sockets_max: share,
@@ -206,7 +207,7 @@ impl Config {
         }
     }
 
-    /// The limit of client connections under a limit of `open_files_max` descriptors.
+    /// The limit on client connections if the process may have `open_files_max` descriptors.
     pub(crate) fn connections_max(&self, open_files_max: u64) -> Result<u32, ConfigError> {
         let available = open_files_max.saturating_sub(DESCRIPTORS_RESERVED);
         match self.connections_max {

@@ -5,20 +5,20 @@ use std::path::PathBuf;
 
 use super::Addresses;
 
-/// What values an option may have. Both ends are allowed.
+/// The values that an option may have. Both ends are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Limit {
-    /// A number from the first to the second.
+    /// A number between both.
     Range(u64, u64),
     /// A power of two between both.
     PowerOfTwo(u64, u64),
-    /// A multiple of the first between the second and the third.
+    /// A multiple of the first number, between the second and the third.
     MultipleOf(u64, u64, u64),
-    /// A text of this many bytes.
+    /// A string with a length between both, in bytes.
     Bytes(u64, u64),
-    /// A list of this many entries.
+    /// A list with a length between both.
     Items(u64, u64),
-    /// One of these words, which the type itself checks.
+    /// One of these words; the type itself checks this.
     Words(&'static str),
 }
 
@@ -57,13 +57,14 @@ impl fmt::Display for Limit {
 
 /// The type of an option.
 pub(super) trait Value {
-    /// What the limit is about: the number, the length, the count. `None` = nothing to check.
+    /// The number that the limit applies to: the value, the length or the count. `None`: nothing to
+    /// check.
     fn measure(&self) -> Option<u64>;
 
-    /// The value in TOML; `None` where it is derived.
+    /// The value in TOML; `None` if it is derived.
     fn to_toml(&self) -> Option<String>;
 
-    /// Checks the value; the error says what is allowed.
+    /// Checks the value; the error names the limit.
     fn check(&self, limit: &Limit) -> Result<(), String> {
         match self.measure() {
             Some(measure) if !limit.allows(measure) => {
@@ -131,16 +132,16 @@ impl Value for Addresses {
     }
 }
 
-/// One option, ready to be shown.
+/// One option, ready to be printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OptionRow {
     /// The key in the file.
     pub(super) name: &'static str,
-    /// The present value; `None` where it is derived.
+    /// The current value; `None` if it is derived.
     pub(super) value: Option<String>,
-    /// What is allowed.
+    /// The limit as text.
     pub(super) limit: String,
-    /// What it is.
+    /// The documentation.
     pub(super) doc: &'static str,
 }
 

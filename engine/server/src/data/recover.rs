@@ -1,11 +1,11 @@
-//! What an earlier run left behind: what was declared, and what the queues hold.
+//! Recovers the state of the previous run: declarations and messages.
 //!
 //! ```text
 //!  metadata ──► logs ──► has the number of shards changed? ── no ──► control state, one log each
 //!     ▲                        │ yes
 //!     └── one commit ◄── copies of what moves, durable, under new log ids
 //! ```
-//! Nothing here is skipped: what cannot be used is reported and kept.
+//! Nothing is skipped silently: damaged parts are reported and kept.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -27,11 +27,11 @@ use crate::data::metadata::{self, Loaded, Metadata};
 use crate::data::store::{self, Move};
 use crate::failure::Failure;
 
-/// Everything that survived, ready for the threads.
+/// The recovered state, ready for the threads.
 pub(crate) struct RecoveredData {
-    /// With all that was declared.
+    /// The control state with all declarations.
     pub(crate) control: Control,
-    /// Where it is stored.
+    /// The metadata store.
     pub(crate) metadata: Metadata,
     /// The log of each shard.
     pub(crate) logs: Vec<Recovered>,
@@ -58,7 +58,7 @@ pub(crate) fn recover(
         directory.rehome(&metadata, &mut loaded, &mut logs, shards)?;
         logs = store::recover(data_dir, Some(loaded.store_id))?;
     }
-    // A damaged row may be that of any queue: then no record is certainly dead.
+    // A damaged row may belong to any queue, so no record can be considered dead.
     let mut keeps_unknown =
         !loaded.damages.is_empty() || !loaded.definitions.quarantined.is_empty();
     let mut control = Control::persistent(Topology::with_presets(seed, shards), shards, seed);
@@ -74,7 +74,7 @@ pub(crate) fn recover(
     Ok(RecoveredData { control, metadata, logs })
 }
 
-/// Makes a log ready for its shard.
+/// Prepares a log for its shard.
 fn open_log(
     mut log: RecoveredLog,
     store_id: [u8; 16],
@@ -101,7 +101,7 @@ fn open_log(
     Ok(Recovered { segments, queues, keeps_unknown, damage })
 }
 
-/// Has the log no longer end with its close, before anything can be given out of it.
+/// Overwrites the close record at the end of the log before any message can be delivered from it.
 fn begin(segments: Segments, disk: &mut BlockingDisk) -> Result<Segments, Failure> {
     let shard = segments.identity().shard;
     let failed = |reason: String| Failure::Store {
@@ -128,8 +128,8 @@ struct Directory<'a> {
 }
 
 impl Directory<'_> {
-    /// Gives every queue a home among `shards` shards. Those whose home changes are copied there
-    /// under new log ids; the commit of those is the moment at which they have moved.
+    /// Gives every queue a home among `shards` shards. Queues with a new home are copied there
+    /// under new log ids; they have moved at the moment the new ids are committed.
     fn rehome(
         &self,
         metadata: &Metadata,
@@ -162,7 +162,7 @@ impl Directory<'_> {
     }
 }
 
-/// Gives new homes and log ids to the queues that need them.
+/// Assigns new homes and log ids to the queues that need them.
 fn moves(definitions: &mut Definitions, shards: u16) -> Vec<Move> {
     let highest = definitions.queues.iter().map(|queue| queue.log_id).max().unwrap_or(0);
     definitions.next_log_id = definitions.next_log_id.max(highest + 1);

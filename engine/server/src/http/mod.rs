@@ -1,6 +1,6 @@
 //! The HTTP thread: status, metrics, and `leveret top`, which asks it.
 //!
-//! One small runtime apart from the shards, which it only ever asks by the board.
+//! It has a small runtime of its own and reads from the shards only through their reports.
 
 pub(crate) mod metrics;
 pub(crate) mod responses;
@@ -37,14 +37,15 @@ use crate::log::Rate;
 use crate::shared_state::SharedState;
 use crate::shared_state::shard_reports::ShardAnswer;
 
-/// HTTP connections per listener: a few people, scrapers and probes. More are closed at once.
+/// HTTP connections per listener: enough for a few people, scrapers and probes. More are closed at
+/// once.
 const CONNECTIONS_MAX: usize = 64;
 
-/// How long an HTTP connection may live between requests or in the middle of one. Scrapers connect
-/// again; those who hold connections to keep others out do not get far.
+/// How long an HTTP connection may live, idle or not. Scrapers connect again; a client cannot block
+/// others for long by holding connections.
 const CONNECTION_LIFETIME: Duration = Duration::from_mins(1);
 
-/// The pause after an accept that failed, which is for lack of descriptors.
+/// The pause after a failed accept, which usually means that there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -52,7 +53,7 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// Serves all of `listeners` from one new thread. Does nothing where there are none.
+/// Serves all `listeners` from one new thread. Does nothing if there are none.
 pub(crate) fn spawn(
     listeners: Vec<(TcpListener, Purpose)>,
     responses: Responses,
@@ -103,7 +104,7 @@ fn router(purpose: Purpose, state: Arc<HttpState>) -> Router {
     router.with_state(state)
 }
 
-/// What the responses are made of.
+/// What the request handlers need.
 struct HttpState {
     responses: Responses,
     wakers: Vec<Waker>,
@@ -115,7 +116,7 @@ impl HttpState {
         self.shared.shard_reports.request(&self.wakers, with_queues).await
     }
 
-    /// With queues only where there are not too many of them.
+    /// The answers with queues, unless there are too many queues.
     async fn request_with_queues(&self) -> Vec<ShardAnswer> {
         let answers = self.request(false).await;
         if Responses::lists_queues(&answers) { self.request(true).await } else { answers }
@@ -156,14 +157,14 @@ async fn top(RawQuery(query): RawQuery, State(state): State<Arc<HttpState>>) -> 
     ([(CONTENT_TYPE, JSON)], state.responses.top(&answers, queues))
 }
 
-/// `queues=N` of a query, 0 to 200, 20 where it is not given.
+/// The parameter `queues=N`: 0 to 200, or 20 if it is missing.
 fn queues_asked(query: Option<&str>) -> usize {
     let fields = query.unwrap_or_default().split('&');
     let asked = fields.filter_map(|field| field.strip_prefix("queues=")).next_back();
     asked.and_then(|number| number.parse().ok()).unwrap_or(20).min(200)
 }
 
-/// A listener with a limit on connections, which axum has not.
+/// A listener with a limit on open connections, which axum does not offer.
 struct Limited {
     listener: tokio::net::TcpListener,
     open: Arc<AtomicUsize>,
@@ -197,7 +198,7 @@ impl Listener for Limited {
     }
 }
 
-/// A connection that counts, and ends when it has lived long enough.
+/// A connection that is counted and has a limited lifetime.
 struct Connection {
     stream: TcpStream,
     open: Arc<AtomicUsize>,

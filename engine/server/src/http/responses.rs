@@ -1,4 +1,4 @@
-//! What HTTP serves, made of the shards' reports.
+//! The bodies of HTTP responses, made from the reports of the shards.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -13,22 +13,23 @@ use crate::http::metrics::{self, Figures};
 use crate::http::snapshot::{Flow, Latency, LogSnapshot, QueueSnapshot, ShardSnapshot, Snapshot};
 use crate::shared_state::shard_reports::{ShardAnswer, queue_reports, reports};
 
-/// Above this many queues none is listed, neither in `leveret top` nor per object: describing one
-/// costs its shard some hundred nanoseconds and 0.7 KB, so this is a stall of a few milliseconds.
+/// Above this many queues none is listed, neither in `leveret top` nor in the metrics per object.
+/// Describing one queue takes its shard some hundred nanoseconds and 0.7 KB, so this many stall a
+/// shard for a few milliseconds.
 const QUEUES_LISTED_MAX: usize = 10_000;
 
-/// Renders responses.
+/// Renders the bodies.
 pub(crate) struct Responses {
     clock: Clock,
     cluster_name: String,
     durability: Durability,
-    /// What had passed through each queue at the last look, to find those that are busy now. As
-    /// long as the queues of that look, so at most [`QUEUES_LISTED_MAX`].
+    /// How many messages had passed through each queue at the previous request, to find the queues
+    /// that are busy now. It has the queues of that request, so at most [`QUEUES_LISTED_MAX`].
     passed: Mutex<HashMap<(Name, Name), u64>>,
 }
 
 impl Responses {
-    /// Responses of the broker of this name, which started with the clock.
+    /// For the broker with this name; `clock` started with it.
     pub(crate) fn new(clock: Clock, cluster_name: String, durability: Durability) -> Self {
         Self { clock, cluster_name, durability, passed: Mutex::default() }
     }
@@ -92,7 +93,7 @@ impl Responses {
                 .collect(),
             queues: self.busiest(answers, queues),
         };
-        // Maps with keys that are no strings cannot be written as JSON; there are none here.
+        // JSON cannot have map keys other than strings; there are none here, so this cannot fail.
         serde_json::to_string(&snapshot).unwrap_or_default()
     }
 
@@ -105,12 +106,13 @@ impl Responses {
         }
     }
 
-    /// The queues through which most passed since the last look, then the longest.
+    /// The queues with the most messages since the previous request; among equals the longest
+    /// first.
     fn busiest(&self, answers: &[ShardAnswer], count: usize) -> Vec<QueueSnapshot> {
         if count == 0 {
             return Vec::new();
         }
-        // Only ever replaced whole.
+        // The map is always replaced as a whole, so a panic elsewhere cannot have damaged it.
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ranked: Vec<(u64, u16, &QueueReport)> = Vec::new();
         let mut now = HashMap::new();
@@ -192,7 +194,8 @@ fn queue_snapshot(shard: u16, queue: &QueueReport) -> QueueSnapshot {
     }
 }
 
-/// Buckets of an eighth of an octave: at most 12 % too high, and some hundred at most.
+/// Buckets of an eighth of an octave, so values are at most 12 % too high; at most some hundred
+/// buckets.
 fn latency_of_shard(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
     let mut buckets: Vec<(u64, u64)> = Vec::new();
     for step in histogram.iter_recorded() {
@@ -205,7 +208,7 @@ fn latency_of_shard(histogram: &hdrhistogram::Histogram<u64>) -> Latency {
     Latency(buckets)
 }
 
-/// To at most four leading bits.
+/// Rounds up to a number with at most four significant bits.
 fn round_up(value: u64) -> u64 {
     let shift = value.checked_ilog2().unwrap_or(0).saturating_sub(3);
     value.div_ceil(1 << shift) << shift

@@ -1,4 +1,4 @@
-//! Reports of shards for tests of what is made of them.
+//! Sample reports of shards, for the tests of metrics and responses.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use leveret_ring::RingCounters;
 
 use crate::shared_state::shard_reports::{ShardAnswer, ShardReport};
 
-/// What a fresh shard reports.
+/// The answer of a new shard.
 pub(crate) fn fresh_answer(shard: u16) -> ShardAnswer {
     let topology = Topology::with_presets(1, 2);
     let fresh = Shard::new(ShardId(shard), 2, Arc::new(Settings::default()), topology);
@@ -26,7 +26,7 @@ pub(crate) fn fresh_answer(shard: u16) -> ShardAnswer {
     ShardAnswer { answered: true, report: Some(Arc::new(report)) }
 }
 
-/// The same after some traffic, and with these queues.
+/// The answer of a shard with some traffic and with these queues.
 pub(crate) fn busy_answer(shard: u16, queues: &[(&str, u64)]) -> ShardAnswer {
     let fresh = fresh_answer(shard);
     let mut busy = ShardReport::clone(&fresh.report.unwrap());

@@ -1,4 +1,5 @@
-//! What `leveret top` is told over HTTP, as JSON. Counts only grow; the reader takes differences.
+//! What `leveret top` reads over HTTP, as JSON. Counters only grow; the reader computes
+//! differences.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +10,9 @@ pub(crate) struct Snapshot {
     pub(crate) version: String,
     /// The broker's name.
     pub(crate) cluster_name: String,
-    /// Since its start.
+    /// Time since the start.
     pub(crate) uptime_ns: u64,
-    /// In the order of their numbers.
+    /// By number.
     pub(crate) shards: Vec<ShardSnapshot>,
     /// The busiest queues, busiest first.
     pub(crate) queues: Vec<QueueSnapshot>,
@@ -21,15 +22,15 @@ pub(crate) struct Snapshot {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ShardSnapshot {
     pub(crate) shard: u16,
-    /// False where it did not answer in time; the rest is then its last answer.
+    /// False if the shard did not answer in time; the rest is then from its last answer.
     pub(crate) answered: bool,
     pub(crate) connections: u64,
     pub(crate) channels: u64,
     pub(crate) consumers: u64,
     pub(crate) queues: u64,
-    /// Connections that an alarm holds back.
+    /// Connections that are blocked by an alarm.
     pub(crate) blocked: u64,
-    /// The alarms it knows of.
+    /// The alarms that the shard knows of.
     pub(crate) memory_alarm: bool,
     pub(crate) disk_alarm: bool,
     pub(crate) log: Option<LogSnapshot>,
@@ -41,13 +42,13 @@ pub(crate) struct ShardSnapshot {
 /// One shard's log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogSnapshot {
-    /// Since the start.
+    /// Commits since the start.
     pub(crate) commits: u64,
-    /// Of those.
+    /// Bytes of these commits.
     pub(crate) committed_bytes: u64,
-    /// Of the files with records.
+    /// Size of the files with records.
     pub(crate) used_bytes: u64,
-    /// Of the messages in them that some queue holds.
+    /// Size of the messages in these files that a queue still holds.
     pub(crate) live_bytes: u64,
 }
 
@@ -56,7 +57,7 @@ pub(crate) struct LogSnapshot {
 pub(crate) struct QueueSnapshot {
     pub(crate) name: String,
     pub(crate) vhost: String,
-    /// Where it lives.
+    /// Its home.
     pub(crate) shard: u16,
     pub(crate) consumers: u64,
     pub(crate) flow: Flow,
@@ -64,7 +65,7 @@ pub(crate) struct QueueSnapshot {
     pub(crate) time_in_queue: Latency,
 }
 
-/// Messages waiting now, and messages that passed since the start.
+/// Messages that are in queues now, and messages that passed since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Flow {
     pub(crate) ready: u64,
@@ -87,13 +88,13 @@ impl Flow {
     }
 }
 
-/// Counts of latencies: upper bound of a bucket in nanoseconds, and how many fell into it. Empty
-/// buckets are left out; the highest bound is `u64::MAX`.
+/// Counts of latencies: the upper bound of a bucket in nanoseconds, and its count. Empty buckets
+/// are left out; the highest bound is `u64::MAX`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Latency(pub(crate) Vec<(u64, u64)>);
 
 impl Latency {
-    /// What was counted since `earlier`.
+    /// The counts since `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> Self {
         let before = |bound: u64| {
             let found = earlier.0.iter().find(|(of, _)| *of == bound);
@@ -116,8 +117,8 @@ impl Latency {
         Self(sum)
     }
 
-    /// The bound that a fraction `q` (0 to 1) of the latencies does not exceed; `None` where there
-    /// are none.
+    /// The bound that a fraction `q` (0 to 1) of the latencies does not exceed; `None` if there are
+    /// no latencies.
     pub(crate) fn quantile_ns(&self, q: f64) -> Option<u64> {
         let count: u64 = self.0.iter().map(|(_, count)| count).sum();
         let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).max(1);

@@ -1,7 +1,7 @@
-//! Takes connections in, on shard 0, and finds the shard that serves each.
+//! Accepts connections, on shard 0, and chooses the shard that serves each.
 //!
-//! One shard listens for all: it hands on what others are to serve. A thread of its own would cost
-//! each connection one more wake-up and change of threads, a seventh of what opening it takes.
+//! One shard accepts for all and hands the sockets on. A thread of its own for this would cost each
+//! connection one more wake-up and thread switch, a seventh of the cost of opening it.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -15,17 +15,18 @@ use crate::shared_state::connection_placement::{ConnectionPlacement, Refusal};
 /// The shard that listens.
 pub(crate) const ACCEPTING_SHARD: usize = 0;
 
-/// Open listeners and what is known of those who come. Of all but one shard it has no listeners.
+/// The listeners, and rate limits for log lines about connections. On all shards but one there are
+/// no listeners.
 pub(crate) struct Acceptor {
     listeners: Vec<ListenerId>,
-    /// The shard that got the last connection.
+    /// The shard that got the previous connection.
     last_placed: usize,
     failures: Rate,
     refusals: Rate,
 }
 
 impl Acceptor {
-    /// Listens on `ring`, for `shards` shards.
+    /// Registers the listeners with `ring`. There are `shards` shards.
     ///
     /// # Errors
     /// See [`Ring::listen`].
@@ -37,22 +38,23 @@ impl Acceptor {
         let listeners = listeners.into_iter().map(|listener| ring.listen(listener));
         Ok(Self {
             listeners: listeners.collect::<Result<_, _>>()?,
-            // So that the first connection goes to shard 0.
+            // With this start value the first connection goes to shard 0.
             last_placed: shards - 1,
             failures: Rate::default(),
             refusals: Rate::default(),
         })
     }
 
-    /// Takes no more connections in.
+    /// Closes the listeners.
     pub(crate) fn stop(&mut self, ring: &mut Ring) {
         for listener in self.listeners.drain(..) {
             ring.stop_listening(listener);
         }
     }
 
-    /// Leaves a connection in the inbox of the shard that is to serve it, which then has to be
-    /// told. `None`: it is closed, for there is no room, or the broker stops.
+    /// Puts a connection into the inbox of the shard that will serve it and returns that shard,
+    /// which the caller has to wake. `None`: the connection is closed, because there is no room or
+    /// the broker is stopping.
     pub(crate) fn place(
         &mut self,
         stream: TcpStream,
@@ -90,7 +92,7 @@ impl Acceptor {
         }
     }
 
-    /// A listener failed; it goes on where it is `retrying`.
+    /// Logs the failure of a listener. The ring tries again if `retrying`.
     pub(crate) fn listen_failed(&mut self, failure: &io::Error, retrying: bool) {
         if !retrying {
             error!("a listener is gone: {failure}. Restart the broker to listen again");

@@ -1,5 +1,5 @@
-//! The control thread: the mesh member behind the last shard, the one that orders all changes of
-//! what exists.
+//! The control thread. It is the last member of the mesh, after all shards, and orders all changes
+//! of exchanges, queues and bindings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,25 +15,28 @@ use crate::log::Rate;
 use crate::shard::driver::LANES;
 use crate::shared_state::{SharedState, Stage};
 
-/// Batches taken from one lane per turn. Many, for patterns are compiled once per turn.
+/// Batches taken from one lane per turn. There may be many, because the patterns of topic exchanges
+/// are compiled only once per turn.
 const BATCHES_PER_LANE_MAX: usize = 128;
 
-/// How soon a full lane to a shard is tried again.
+/// How soon to try again to send to a shard whose lane is full.
 const FULL_LANE_RETRY: Duration = Duration::from_millis(1);
 
-/// Work that can wait is done once no request came for this long: bindings that change a thousand
-/// times a second must not merge all patterns of their exchange a thousand times a second.
+/// Background work starts after this time without a request. Without the pause, bindings that
+/// change a thousand times per second would merge all patterns of their exchange a thousand times
+/// per second.
 const QUIET_MIN: Duration = Duration::from_millis(20);
 
-/// ... and for so many times as long as that work took last. A merge of a million patterns takes a
-/// tenth of a second, of a core that a shard may need: it gets a tenth of it at most.
+/// The pause is also this many times the duration of the last background work. Merging a million
+/// patterns takes a tenth of a second of a core that a shard may need; this limits it to a tenth of
+/// that core.
 const QUIET_FACTOR: u32 = 10;
 
 /// Lines about new queues per second: enough to see a pattern, as in the control state.
 const WARNING_LINES_MAX: u32 = 64;
 
-/// The ring of the control thread: it wakes and is woken, and has no sockets, so the least that a
-/// ring may have will do.
+/// The ring of the control thread. It has no sockets and is used only to sleep and to wake, so the
+/// smallest ring will do.
 pub(crate) fn ring_config() -> RingConfig {
     RingConfig {
         sockets_max: 1,
@@ -45,34 +48,34 @@ pub(crate) fn ring_config() -> RingConfig {
     }
 }
 
-/// The control state with its ring and its end of the mesh.
+/// The control state with its ring and its endpoint of the mesh.
 pub(crate) struct ControlDriver {
     pub(crate) member: ControlMember,
-    /// Stores what has to be durable before shards hear of it.
+    /// Commits durable changes before the shards learn of them.
     pub(crate) metadata: MetadataThread,
     pub(crate) ring: Ring,
     pub(crate) mesh: Endpoint<Batch>,
-    /// Every member of the mesh, by number.
+    /// Wakes the members of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
     pub(crate) shared: Arc<SharedState>,
     pub(crate) state: TurnState,
 }
 
-/// What one turn leaves for the next.
+/// State kept from one turn to the next.
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
-    /// When the last request came; `None` when all work that could wait for quiet is done.
+    /// When the last request came; `None` if no background work is left.
     busy_since: Option<Instant>,
-    /// What the last work that could wait took.
+    /// How long the last background work took.
     idle_work_took: Duration,
-    /// Mail waits for a lane that is full.
+    /// Mail waits because a lane is full.
     lane_full: bool,
     warnings: Rate,
 }
 
 impl TurnState {
-    /// How long until the work that can wait is due; `None` without any.
+    /// The time until background work is due; `None` if there is none.
     fn until_quiet(&self) -> Option<Duration> {
         let quiet = QUIET_MIN.max(self.idle_work_took * QUIET_FACTOR);
         self.busy_since.map(|since| quiet.saturating_sub(since.elapsed()))
@@ -93,7 +96,7 @@ impl ControlDriver {
     pub(crate) fn run(mut self) -> Result<(), RingError> {
         loop {
             self.turn(self.state.wait())?;
-            // Wakes, which only end the sleep.
+            // These are wake-ups; they carry no data.
             self.state.completions.clear();
             if self.shared.stage() == Stage::Quitting {
                 return Ok(());
@@ -121,7 +124,7 @@ impl ControlDriver {
         turned
     }
 
-    /// True when there was any.
+    /// True if there was any mail.
     fn take_mail(&mut self) -> bool {
         let mut any = false;
         for from in 0..self.mesh.id() {
@@ -139,7 +142,7 @@ impl ControlDriver {
         any
     }
 
-    /// True when a commit became durable, so that deltas may go out.
+    /// True if a commit became durable, so that the shards may be informed of its changes.
     fn take_stored(&mut self) -> bool {
         let mut any = false;
         while let Some(through) = self.metadata.poll_done() {
@@ -210,7 +213,7 @@ mod tests {
         assert_eq!((state.until_quiet(), state.wait()), (None, Wait::Forever));
         state.busy_since = Instant::now().checked_sub(hour);
         assert_eq!((state.until_quiet(), state.wait()), (Some(Duration::ZERO), Wait::No));
-        // The last time it took an hour: ten hours of quiet are due, of which one has passed.
+        // The last background work took an hour, so ten hours of quiet are due. One has passed.
         state.idle_work_took = hour;
         let left = state.until_quiet().unwrap();
         assert!(left > 8 * hour && left <= 9 * hour, "{left:?}");

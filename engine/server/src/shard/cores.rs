@@ -1,16 +1,17 @@
 //! Which shard runs on which core.
 
-/// The cores of all shards.
+/// The core of every shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CorePlan {
-    /// The core of each shard; `None` where the mask cannot be read and the shard is not pinned.
+    /// The core of each shard; `None` if the affinity mask cannot be read, so that the shard is not
+    /// pinned.
     pub(crate) cores: Vec<Option<usize>>,
-    /// No two shards share a core.
+    /// Whether every shard has a core of its own.
     pub(crate) exclusive: bool,
 }
 
-/// Spreads `shards` (not set: one per core) over the cores this process may use, in their order.
-/// More shards than cores share them in turn: allowed, for tests and to try a larger layout.
+/// Distributes `shards` shards (not set: one per core) over the cores this process may use, in
+/// order. More shards than cores take turns; that is allowed for tests and to try a larger layout.
 pub(crate) fn plan(allowed: &[usize], shards: Option<u16>) -> CorePlan {
     let count = shards.map_or(allowed.len().clamp(1, 1024), usize::from);
     let cores = (0..count).map(|shard| {
@@ -21,7 +22,7 @@ pub(crate) fn plan(allowed: &[usize], shards: Option<u16>) -> CorePlan {
 }
 
 impl CorePlan {
-    /// `shard 0 on core 0, …`, several shards of one core together.
+    /// The text in the banner, such as `2 shards on cores 0-1`.
     pub(crate) fn describe(&self) -> String {
         let count = self.cores.len();
         let noun = if count == 1 { "shard" } else { "shards" };
@@ -37,7 +38,7 @@ impl CorePlan {
     }
 }
 
-/// `0-3, 6` for ascending numbers.
+/// Ascending numbers as ranges: `0-3, 6`.
 fn ranges(ascending: &[usize]) -> String {
     let mut parts: Vec<(usize, usize)> = Vec::new();
     for &core in ascending {

@@ -1,5 +1,5 @@
-//! The loop of one shard: whatever the kernel and the mesh bring goes into the shard, whatever the
-//! shard wants goes to the kernel and into the mesh, all of a turn in one system call.
+//! The event loop of one shard. Completions and mail go into the shard; operations and mail that
+//! the shard wants to send go out. Each turn makes one system call.
 //!
 //! ```text
 //!        ┌── ring.turn (submit, wait, collect) ◄── sleep until: completion, wake, timeout
@@ -38,35 +38,37 @@ use crate::shared_state::shard_reports::ShardReport;
 use crate::shared_state::{SharedState, Stage};
 use crate::thread::ThreadEvent;
 
-/// The lanes of the mesh as both crates name them. Replies first: they free what work needs.
+/// The lanes of the mesh, by their names in both crates. Replies come first, because they free
+/// resources that work needs.
 pub(crate) const LANES: [(Lane, mail::Lane); 2] =
     [(Lane::Reply, mail::Lane::Reply), (Lane::Work, mail::Lane::Work)];
 
-/// Batches taken from one lane per turn, so that a busy peer cannot keep a shard from its sockets,
-/// and what becomes of them fits an outbox: 256 KiB are up to 8,000 small messages.
+/// Batches taken from one lane per turn. With this limit a busy peer cannot keep the shard from its
+/// sockets, and the output fits an outbox: 256 KiB are up to 8,000 small messages.
 const BATCHES_PER_LANE_MAX: usize = 4;
 
-/// Received bytes worked off per turn, unless one buffer has more: what becomes of them is sent
-/// while both are in a core's level 2 cache, and before an outbox is full of it.
+/// Received bytes handled per turn, unless a single buffer is larger. With this limit the output is
+/// sent while both are still in the level 2 cache, and before it fills an outbox.
 const RECEIVED_BYTES_PER_TURN: usize = 512 << 10;
 
-/// Connections taken over per turn; each costs two system calls.
+/// Connections taken from the inbox per turn; each costs two system calls.
 const ADOPTIONS_PER_TURN_MAX: usize = 64;
 
-/// Rounds of polling the shard per turn; what one round lets go on is what the next sends.
+/// Rounds of polling the shard per turn. The operations of one round can give the next round
+/// something to send.
 const FLUSH_ROUNDS_MAX: usize = 8;
 
-/// How soon a full lane is tried again. The receiver needs longer than this for a full lane.
+/// How soon to try again to send on a full lane. The receiver needs longer than this to empty it.
 const FULL_LANE_RETRY_NS: u64 = 100_000;
 
-/// Turns without a sleep after which the shard says how much memory it uses: a busy turn takes some
-/// ten microseconds and the monitor looks each 100 ms.
+/// Turns without a sleep after which the shard publishes its memory use. A busy turn takes about
+/// ten microseconds; the monitor looks every 100 ms.
 const TURNS_PER_MEMORY_REPORT: u32 = 64;
 
-/// Lines about damage per second: enough to see a pattern, as in the shard.
+/// Log lines about damage per second: enough to see a pattern. The broker crate has the same limit.
 const DAMAGE_LINES_MAX: u32 = 64;
 
-/// One shard with its thread's ring and its end of the mesh.
+/// One shard with the ring of its thread and its endpoint of the mesh.
 pub(crate) struct Driver {
     pub(crate) index: usize,
     pub(crate) shard: Shard,
@@ -74,27 +76,27 @@ pub(crate) struct Driver {
     pub(crate) acceptor: Acceptor,
     pub(crate) disk: Disk,
     pub(crate) mesh: Endpoint<Batch>,
-    /// Every member of the mesh, by number.
+    /// Wakes the members of the mesh, by number.
     pub(crate) wakes: Arc<[WakeTarget]>,
     pub(crate) shared: Arc<SharedState>,
     pub(crate) thread_events: Sender<ThreadEvent>,
     pub(crate) clock: Clock,
-    /// Connections that open and close are no work to poll for: their clients mostly think for
-    /// longer than a wake-up takes.
+    /// Opening and closing connections does not count as work worth polling for: such clients
+    /// usually pause for longer than a wake-up takes.
     pub(crate) polling: Polling,
     pub(crate) state: TurnState,
 }
 
-/// What one turn leaves for the next.
+/// State kept from one turn to the next.
 #[derive(Default)]
 pub(crate) struct TurnState {
     completions: Vec<Completion>,
     receive_queue: ReceiveQueue,
-    /// Somebody woke us: look at what the other threads leave without the mesh.
+    /// A wake-up came: check the state that other threads share outside the mesh.
     woken: bool,
-    /// More to do at once: do not sleep.
+    /// There is more to do at once: do not sleep.
     busy: bool,
-    /// Mail waits for a lane that is full.
+    /// Mail waits because a lane is full.
     lane_full: bool,
     is_stopping: bool,
     stop_reported: bool,
@@ -102,9 +104,9 @@ pub(crate) struct TurnState {
     close_reported: bool,
     refusals: Rate,
     damages: Rate,
-    /// What the shard was told of.
+    /// The alarms that the shard knows of.
     alarms: Alarms,
-    /// Turns since the last figure for the monitor.
+    /// Turns since the memory use was last published.
     turns: u32,
 }
 
@@ -112,7 +114,7 @@ impl Driver {
     /// Runs until the broker quits.
     pub(crate) fn run(mut self) -> Result<(), RingError> {
         let mut time = self.clock.time();
-        // Whatever was left for us before we were awake.
+        // Other threads may have left something before this thread could be woken.
         self.state.woken = true;
         loop {
             let wait = self.wait(time.now);
@@ -144,7 +146,7 @@ impl Driver {
         if has_work || self.polling.looks_again(now) {
             return Wait::No;
         }
-        // A shard that may poll at all also does for its commit.
+        // A shard that is allowed to poll also polls for its commit.
         if self.polling.is_on() && self.disk.commit_is_due(now) {
             return Wait::No;
         }
@@ -158,7 +160,8 @@ impl Driver {
         }
     }
 
-    /// Before each sleep, so that the figure of a shard that sleeps is its present one.
+    /// Publishes the memory use before each sleep, so that the value of a sleeping shard is
+    /// current.
     fn publish_memory(&mut self, wait: Wait) {
         self.state.turns += 1;
         let sleeps = wait != Wait::No;
@@ -181,13 +184,15 @@ impl Driver {
         turned
     }
 
-    /// True when there was any of a file; what those of sockets are worth, the shard says.
+    /// True if a file operation completed. Socket completions count only if the shard says so
+    /// (`take_traffic`).
     fn take_completions(&mut self, time: Time) -> bool {
         let mut worked = false;
         let mut completions = std::mem::take(&mut self.state.completions);
         for completion in completions.drain(..) {
             match completion {
-                // What was sent makes room for what arrived before it.
+                // Handled before the received bytes of this turn, because a completed send makes
+                // room for their output.
                 Completion::Sent { socket, outgoing } => {
                     let outbox = Outbox::from_parts(outgoing.scratch, outgoing.bodies);
                     self.shard.handle(Event::Sent { connection: connection(socket), outbox }, time);
@@ -202,7 +207,8 @@ impl Driver {
                     let connection = connection(socket);
                     self.state.receive_queue.push(Received { connection, bytes: None });
                 }
-                // The shard asked for it: what still waits of the connection means nothing to it.
+                // The shard closed the connection itself, so it ignores buffers that still wait for
+                // it.
                 Completion::Closed { socket } => {
                     self.shared.placement.release(self.index);
                     self.shard.handle(Event::Closed { connection: connection(socket) }, time);
@@ -223,7 +229,7 @@ impl Driver {
         worked
     }
 
-    /// Works off what arrived, as much as one turn is for.
+    /// Handles received buffers up to the limit of one turn.
     fn handle_received(&mut self, time: Time) {
         let mut bytes_left = RECEIVED_BYTES_PER_TURN;
         while bytes_left > 0
@@ -243,7 +249,7 @@ impl Driver {
         }
     }
 
-    /// True when there was any.
+    /// True if there was any event.
     fn take_disk_events(&mut self, time: Time) -> bool {
         let mut worked = false;
         while let Some(event) = self.disk.poll_event(&mut self.ring, time.now) {
@@ -253,7 +259,7 @@ impl Driver {
         worked
     }
 
-    /// True when there was any.
+    /// True if there was any mail.
     fn take_mail(&mut self, time: Time) -> bool {
         let mut worked = false;
         for (lane, _) in LANES {
@@ -271,7 +277,8 @@ impl Driver {
         worked
     }
 
-    /// Looks at what other threads leave before they wake us; false when it is time to end.
+    /// Reads what other threads put into the shared state before they wake this shard. False if the
+    /// broker quits.
     fn check_shared_state(&mut self, time: Time) -> bool {
         let alarms = self.shared.resources.alarms();
         if alarms != std::mem::replace(&mut self.state.alarms, alarms) {
@@ -301,7 +308,8 @@ impl Driver {
     fn accept(&mut self, stream: TcpStream) {
         match self.acceptor.place(stream, &self.shared.placement) {
             Some(shard) if shard == self.index => self.state.woken = true,
-            // Without asking whether it sleeps: the inbox is looked at only after a wake.
+            // Wakes the shard even if it is not asleep: it looks into its inbox only after a
+            // wake-up.
             Some(shard) => self.ring.wake(&self.wakes[shard]),
             None => {}
         }
@@ -319,12 +327,12 @@ impl Driver {
                 }
             }
         }
-        // Nobody wakes us again for those that are left.
+        // No further wake-up will come for the connections that are left.
         self.state.woken = true;
     }
 
     fn adopt_one(&mut self, stream: TcpStream, time: Time) -> Result<(), RingError> {
-        // Fails where the client is gone already.
+        // Fails if the client is already gone.
         let peer = canonical(stream.peer_addr().map_err(RingError::Socket)?);
         let socket = self.ring.adopt_accepted(stream)?;
         debug!("shard {} serves {peer}", self.index);
@@ -334,7 +342,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Carries out what the shard wants until it wants no more.
+    /// Carries out operations and sends mail until the shard has nothing more to do.
     fn flush(&mut self, time: Time) {
         self.state.busy = self.state.woken;
         for _ in 0..FLUSH_ROUNDS_MAX {
@@ -376,15 +384,15 @@ impl Driver {
         }
     }
 
-    /// The shard cannot go on: the main thread ends the process when what was said to clients
-    /// before this has had a moment to leave.
+    /// Reports that the shard cannot go on. The main thread then ends the process, after a short
+    /// delay in which replies to clients may still leave.
     fn fail(&self, reason: String) {
         let thread = format!("shard-{}", self.index);
-        // Nobody listens only where the process is ending.
+        // Fails only while the process is ending.
         let _ = self.thread_events.send(ThreadEvent::Failed { thread, reason });
     }
 
-    /// True when any was sent.
+    /// True if anything was sent.
     fn send_mail(&mut self) -> bool {
         let mut any = false;
         self.state.lane_full = false;
@@ -423,7 +431,7 @@ impl Driver {
         }
     }
 
-    /// Says what was found damaged.
+    /// Logs damage that the shard found in its log.
     fn report_damage(&mut self) {
         for Damage { place, is_rescued, error } in self.shard.take_damage() {
             let Some(withheld) = self.state.damages.admit_some(DAMAGE_LINES_MAX) else { continue };
@@ -447,7 +455,7 @@ impl Driver {
     fn report_stop(&mut self) {
         if self.state.is_stopping && !self.state.stop_reported && self.shard.is_stopped() {
             self.state.stop_reported = true;
-            // The main thread listens until the process ends.
+            // The main thread receives until the process ends.
             let _ = self.thread_events.send(ThreadEvent::Stopped);
         }
         let closed = self.state.is_closing && self.shard.backend().home.is_log_settled();
@@ -465,7 +473,8 @@ fn socket(connection: ConnectionId) -> SocketId {
     SocketId { slot: connection.slot, generation: connection.generation }
 }
 
-/// An IPv4 client of an IPv6 listener is an IPv4 client: `guest` may come from its loopback too.
+/// An IPv4 client of an IPv6 listener counts as an IPv4 client, so that `guest` may also use a
+/// mapped loopback address.
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

@@ -1,58 +1,58 @@
-//! Whether a shard that finds nothing to do looks again or goes to sleep.
+//! Whether a shard that finds nothing to do polls again or sleeps.
 //!
 //! ```text
 //!   work ──► a look in vain ──► short waits of late? ──yes──► looks on, up to limit_ns
 //!                                        │                            │ nothing
 //!                                        └─────no────► sleep ◄────────┘
 //! ```
-//! Polling for as long as a wake-up costs wastes at most what the better choice would have cost.
-//! But where work comes at longer intervals than that, it is wasted each time: a flow of large
-//! bodies leaves a shard a hundred microseconds between two of them. So a shard polls only while
-//! waits that polling ends, or would have ended, are at least half of the last ones.
+//! Polling for as long as a wake-up costs wastes at most as much as the better choice would have
+//! cost. But if work comes at longer intervals, that time is wasted in every interval: with large
+//! bodies, a shard waits a hundred microseconds between two of them. So a shard polls only if at
+//! least half of its recent waits were short enough for polling to end them.
 
 use leveret_broker::id::Instant;
 
-/// Waits that are remembered: few enough that a flow that changes its pace is followed at once,
-/// enough that one pause says nothing.
+/// How many recent waits are remembered: few enough to follow a change of pace at once, enough that
+/// a single pause changes nothing.
 const WAITS_REMEMBERED: u32 = u16::BITS;
 
-/// The waits of one shard for work.
+/// The recent waits of one shard.
 #[derive(Debug)]
 pub(crate) struct Polling {
-    /// How long to poll after the last work; about the price of a wake-up. 0: not at all.
+    /// How long to poll after the last work: about the cost of a wake-up. 0: never.
     limit_ns: u64,
     last_work: Instant,
-    /// Nothing was found since the last work, at least once: this is a wait.
+    /// The shard has found nothing at least once since the last work.
     waiting: bool,
-    /// The shard slept in it.
+    /// The shard slept during the current wait.
     slept: bool,
-    /// A bit for each of the last waits, newest lowest: set if it was short.
+    /// One bit per recent wait, newest lowest: set if the wait was short.
     short_waits: u16,
 }
 
 impl Polling {
-    /// For a shard that starts `now`.
+    /// The state of a shard that starts `now`.
     pub(crate) fn new(limit_ns: u64, now: Instant) -> Self {
         Self { limit_ns, last_work: now, waiting: false, slept: false, short_waits: u16::MAX }
     }
 
-    /// Whether the shard polls at all.
+    /// Whether the shard ever polls.
     pub(crate) fn is_on(&self) -> bool {
         self.limit_ns > 0
     }
 
-    /// Whether to look again instead of sleeping. What was sent last mostly is done at once: so a
-    /// shard never sleeps before it has looked in vain.
+    /// Whether to poll again instead of sleeping. A shard never sleeps before it has looked at
+    /// least once, because what it sent last usually completes at once.
     pub(crate) fn looks_again(&self, now: Instant) -> bool {
         self.is_on() && (!self.waiting || self.pays() && now.since(self.last_work) < self.limit_ns)
     }
 
-    /// The shard is about to sleep.
+    /// Called before the shard sleeps.
     pub(crate) fn sleeps(&mut self) {
         self.slept = true;
     }
 
-    /// What a turn brought: work, something else, or nothing.
+    /// Called after each turn: it brought work, something else, or nothing.
     pub(crate) fn turned(&mut self, worked: bool, found: bool, now: Instant) {
         if worked {
             if self.waiting {
@@ -68,7 +68,8 @@ impl Polling {
         self.short_waits.count_ones() >= WAITS_REMEMBERED / 2
     }
 
-    /// Whether polling ended the wait, or would have: sleeping makes it longer by a wake-up.
+    /// Whether polling ended the wait or would have ended it. A wait that was slept through is
+    /// longer by one wake-up.
     fn is_short(&self, now: Instant) -> bool {
         !self.slept || !self.pays() && now.since(self.last_work) <= 2 * self.limit_ns
     }
@@ -81,14 +82,15 @@ mod tests {
     const LIMIT_NS: u64 = 30_000;
     const WAKE_UP_NS: u64 = 25_000;
 
-    /// Work at equal intervals: how long the shard polled in each wait, in steps of 1 µs.
+    /// Brings work at equal intervals and returns how long the shard polled in each, in steps of 1
+    /// µs.
     fn polled_ns(polling: &mut Polling, start: Instant, interval_ns: u64, waits: u64) -> Vec<u64> {
         let mut now = start;
         let mut polled = Vec::new();
         for _ in 0..waits {
             polling.turned(true, true, now);
             let (work, due) = (now, now.after(interval_ns));
-            // Sent at once, and then nothing.
+            // A send completes at once, then nothing happens.
             polling.turned(false, true, now);
             assert!(polling.looks_again(now));
             polling.turned(false, false, now);

@@ -1,4 +1,4 @@
-//! What arrived and is not worked off, and whose turn it is.
+//! Received buffers that wait to be handled, and the order in which connections take turns.
 //!
 //! ```text
 //!   waiting, as the kernel brought it     one round: the front of each connection,
@@ -7,30 +7,29 @@
 //!      A₂    A₃    B₂            ──►      B₂ A₂
 //!            A₃                  ──►      A₃
 //! ```
-//! A publisher in full flow fills buffer after buffer; the acks that make room for its messages and
-//! the request of somebody else are short. They do not stand in line behind all of it, nor behind
-//! what the kernel would bring of it yet: of which more waits than its share nothing is received.
+//! A fast publisher fills buffer after buffer, while acks and requests of other connections are
+//! short. In turns, short buffers do not wait behind everything that the publisher sent. A
+//! connection with more than its share waiting is not read from until it has caught up.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use leveret_broker::id::ConnectionId;
 
-/// Received bytes that wait, of all connections, before those with more than an equal share of them
-/// are held back: four turns' worth. Senders that are faster than the shard had better wait
-/// themselves, and what waits here would leave too few receive buffers, out of which it had to be
-/// copied.
+/// Received bytes of all connections that may wait before connections above their share are held
+/// back: four turns' worth. More would occupy so many receive buffers that bodies had to be copied
+/// out of them; senders that are faster than the shard have to wait instead.
 const WAITING_BYTES_MAX: usize = 2 << 20;
 
-/// The least share, as a buffer is more than most send at once: where thousands of connections send
-/// together, none of them is stopped and started again for a buffer each.
+/// The smallest share. A buffer is more than most connections send at once, so when thousands of
+/// connections send together, none of them is stopped and started again for each buffer.
 const SHARE_MIN_BYTES: usize = 64 << 10;
 
-/// The part of its share down to which who was held back is worked off: one turn's worth, so that
-/// the next is there when it is done.
+/// A connection that was held back is read from again once its backlog is down to this part of its
+/// share: one turn's worth, so that new data arrives before the backlog is empty.
 const RESUME_PART: usize = 4;
 
-/// A buffer of a connection, or its end.
+/// A received buffer, or the end of a connection's input.
 #[derive(Debug)]
 pub(crate) struct Received {
     pub(crate) connection: ConnectionId,
@@ -38,34 +37,34 @@ pub(crate) struct Received {
     pub(crate) bytes: Option<Bytes>,
 }
 
-/// Received buffers of all connections, each connection's in their order.
+/// The received buffers of all connections, in order within each connection.
 #[derive(Default)]
 pub(crate) struct ReceiveQueue {
     waiting: VecDeque<Received>,
-    /// What is left of the round, the next one last.
+    /// What is left of the current round; the next buffer is last.
     round: Vec<Received>,
-    /// By slot of the connection.
+    /// By the slot of the connection.
     backlogs: Vec<Backlog>,
-    /// Connections of which something is in `waiting` or `round`.
+    /// Connections with a buffer in `waiting` or `round`.
     connections: usize,
     bytes: usize,
-    /// Connections that are held back.
+    /// Connections that are not read from because of their backlog.
     held_back: Vec<ConnectionId>,
     rounds: u32,
-    /// Memory of `waiting` for the next round.
+    /// Memory for the next round's `waiting`.
     spare: VecDeque<Received>,
 }
 
-/// What waits of one connection.
+/// The waiting buffers of one connection.
 #[derive(Clone, Copy, Default)]
 struct Backlog {
     buffers: u32,
     bytes: usize,
-    /// The last round that it was in.
+    /// The last round with a buffer of this connection.
     round: u32,
-    /// The shard takes nothing of it now.
+    /// The shard has paused this connection.
     unwanted: bool,
-    /// It is among those held back.
+    /// The connection is in `ReceiveQueue::held_back`.
     held_back: bool,
 }
 
@@ -74,22 +73,22 @@ impl ReceiveQueue {
         self.connections == 0
     }
 
-    /// A new connection, which wants to be received from.
+    /// Registers a new connection, which is read from at first.
     pub(crate) fn begin(&mut self, connection: ConnectionId) {
         let backlog = self.backlog(connection);
         (backlog.unwanted, backlog.held_back) = (false, false);
         self.held_back.retain(|held| held.slot != connection.slot);
     }
 
-    /// Whether the shard wants more of a connection. True when that is to be told to the ring now:
-    /// of who is held back nothing is received anyway.
+    /// Notes whether the shard wants to read from a connection. True if the ring has to be informed
+    /// now; a connection that is held back is not read from anyway.
     pub(crate) fn want(&mut self, connection: ConnectionId, wanted: bool) -> bool {
         let backlog = self.backlog(connection);
         backlog.unwanted = !wanted;
         !backlog.held_back
     }
 
-    /// Adds what arrived last. True when nothing more of that connection is to be received now.
+    /// Adds a buffer. True if the ring has to stop reading from that connection.
     pub(crate) fn push(&mut self, received: Received) -> bool {
         let (connection, bytes) = (received.connection, received.size_bytes());
         let backlog = self.backlog(connection);
@@ -113,7 +112,7 @@ impl ReceiveQueue {
         wanted
     }
 
-    /// Takes one that was held back and is to be received from again.
+    /// Returns a connection that was held back and can be read from again.
     pub(crate) fn resume_next(&mut self) -> Option<ConnectionId> {
         let enough = self.share_bytes() / RESUME_PART;
         loop {
@@ -131,7 +130,7 @@ impl ReceiveQueue {
         }
     }
 
-    /// Takes what is next.
+    /// The next buffer to handle.
     pub(crate) fn pop(&mut self) -> Option<Received> {
         if self.round.is_empty() && self.connections > 1 {
             self.begin_round();
@@ -147,7 +146,7 @@ impl ReceiveQueue {
         Some(received)
     }
 
-    /// What may wait of one connection.
+    /// How many bytes of one connection may wait.
     fn share_bytes(&self) -> usize {
         (WAITING_BYTES_MAX / self.connections.max(1)).max(SHARE_MIN_BYTES)
     }
@@ -172,7 +171,7 @@ impl ReceiveQueue {
             }
         }
         self.spare = std::mem::replace(&mut self.waiting, left);
-        // Stable: those with equally much stay in the order of their arrival.
+        // A stable sort: connections with equal backlogs keep their order of arrival.
         self.round.reverse();
         let backlogs = &self.backlogs;
         self.round.sort_by_key(|received| {
@@ -256,7 +255,8 @@ mod tests {
         assert_eq!(hold.iter().position(|&hold| hold), Some(buffers), "one more than its share");
         assert!(!hold[buffers + 1], "it is told once");
         assert!(!queue.push(received(1, b"a short one")), "nobody else is");
-        // The short one goes first, so all is its share again, of which a quarter may be left.
+        // The short buffer goes first. Then the connection is alone again and may have its whole
+        // share, of which a quarter may be left.
         let mut left = buffers + 2;
         while queue.resume_next().is_none() {
             left -= usize::from(queue.pop().is_some_and(|next| next.connection.slot == 0));

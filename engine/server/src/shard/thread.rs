@@ -1,5 +1,5 @@
-//! The threads of shards and of the control state: pinned, with a ring of their own, and never gone
-//! without a notice.
+//! The threads of the shards and of the control state: each has its own ring, and the main thread
+//! always learns of its end.
 
 use std::io;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ use crate::shard::polling::Polling;
 use crate::shared_state::SharedState;
 use crate::thread::{Start, ThreadEvent, spawn};
 
-/// What a shard's thread is given before it starts.
+/// Everything a shard's thread needs before it starts.
 pub(crate) struct ShardParts {
     pub(crate) index: usize,
     pub(crate) shards: u16,
-    /// `None`: not pinned.
+    /// `None`: the thread is not pinned.
     pub(crate) core: Option<usize>,
     pub(crate) ring: RingConfig,
     pub(crate) settings: Arc<Settings>,
@@ -37,15 +37,15 @@ pub(crate) struct ShardParts {
     pub(crate) storage: Storage,
     /// To the files thread.
     pub(crate) files: SyncSender<Request>,
-    /// What the shard's log was found to hold.
+    /// What recovery found in the shard's log.
     pub(crate) log: Recovered,
     pub(crate) shared: Arc<SharedState>,
     pub(crate) thread_events: Sender<ThreadEvent>,
     pub(crate) clock: Clock,
 }
 
-/// Starts a shard's thread. It makes its ring, gives notice, and waits for `started`; where the
-/// other side of that is dropped it ends.
+/// Starts a shard's thread. It creates its ring, reports that it is ready, and waits for `started`.
+/// If the sender of `started` is dropped, the thread ends.
 pub(crate) fn spawn_shard(
     parts: ShardParts,
     mesh: Endpoint<Batch>,
@@ -58,7 +58,7 @@ pub(crate) fn spawn_shard(
             pin_current_thread(core)?;
         }
         let mut ring = Ring::new(&parts.ring)?;
-        // Made here and not before, so that its memory is near this core.
+        // Created on this thread, so that its memory is close to this core.
         let id = ShardId(parts.index as u16);
         let mut shard = Shard::new(id, parts.shards, parts.settings, topology);
         shard.open_log(parts.log, parts.clock.time());
@@ -88,7 +88,7 @@ pub(crate) fn spawn_shard(
     })
 }
 
-/// Starts the control thread, which runs wherever the kernel puts it.
+/// Starts the control thread, which is not pinned.
 pub(crate) fn spawn_control(
     mesh: Endpoint<Batch>,
     member: ControlMember,
@@ -114,7 +114,7 @@ fn await_start<T>(
     ready: ThreadEvent,
     started: &Receiver<T>,
 ) -> Option<T> {
-    // Both fail only where the main thread is ending.
+    // Both fail only if the main thread is ending.
     thread_events.send(ready).ok()?;
     started.recv().ok()
 }

@@ -1,31 +1,33 @@
-//! Which shard serves a new connection: the one with the fewest, for AMQP connections are few,
-//! long and heavy, and the kernel's spreading by address hash makes lumps of such.
+//! Which shard serves a new connection: the one with the fewest. AMQP connections are few,
+//! long-lived and heavy, and the kernel's distribution by address hash would be too uneven for
+//! them.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-/// Connections on their way to one shard: more than arrive between two of its turns. When all
-/// inboxes are full the connection is refused.
+/// Connections that may wait for one shard: more than arrive between two of its turns. If the inbox
+/// of the chosen shard is full, the connection is refused.
 const INBOX_CAPACITY: usize = 1024;
 
-/// What the acceptor and the shards share about connections.
+/// The connections of all shards, shared by the acceptor and the shards.
 pub(crate) struct ConnectionPlacement {
     inboxes: Vec<ShardInbox>,
     connections_max: u32,
     refused: AtomicU64,
 }
 
-/// One shard's side. Alone on its cache lines, for its shard and the acceptor both write to it.
+/// The connections of one shard. On its own cache lines, because both the shard and the acceptor
+/// write to it.
 #[repr(align(128))]
 struct ShardInbox {
-    /// Placed here and not yet closed.
+    /// Connections that were placed here and are not closed yet.
     connections: AtomicU32,
     streams: ArrayQueue<TcpStream>,
 }
 
-/// Why a connection was not placed; it is closed.
+/// Why a connection was refused; it is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The limit of connections is reached.
@@ -33,12 +35,12 @@ pub(crate) enum Refusal {
         /// The limit.
         connections_max: u32,
     },
-    /// The shards do not take connections as fast as they come.
+    /// Connections come faster than the shards take them.
     Overrun,
 }
 
 impl ConnectionPlacement {
-    /// For `shards` shards, which together serve at most `connections_max` connections.
+    /// For `shards` shards that together serve at most `connections_max` connections.
     pub(crate) fn new(shards: usize, connections_max: u32) -> Self {
         let inbox = || ShardInbox {
             connections: AtomicU32::new(0),
@@ -48,9 +50,9 @@ impl ConnectionPlacement {
         Self { inboxes, connections_max, refused: AtomicU64::new(0) }
     }
 
-    /// Puts a connection into the inbox of the least loaded shard and returns the shard, which
-    /// then has to be woken. Among equals the first after `last`, the shard placed to before, so
-    /// that short connections do not all meet at shard 0.
+    /// Puts a connection into the inbox of the least loaded shard and returns that shard, which the
+    /// caller has to wake. Among equals it chooses the first after `last`, the shard of the
+    /// previous connection, so that short connections do not all go to shard 0.
     pub(crate) fn place(&self, stream: TcpStream, last: usize) -> Result<usize, Refusal> {
         let placed = self.try_place(stream, last);
         if placed.is_err() {
@@ -67,12 +69,14 @@ impl ConnectionPlacement {
             return Err(Refusal::Full { connections_max: self.connections_max });
         }
         let order = (1..=counts.len()).map(|step| (last + step) % counts.len());
-        // Only to the least loaded: a shard's table of sockets holds its share and no more.
+        // Only the least loaded shard is tried: the socket table of a shard has room for its share
+        // and no more.
         let Some(shard) = order.min_by_key(|shard| counts[*shard]) else {
             return Err(Refusal::Overrun);
         };
         let inbox = &self.inboxes[shard];
-        // Counted before it can be seen, so that the shard's release cannot come first.
+        // Counted before the shard can see the connection, so that the shard's release cannot come
+        // first.
         inbox.connections.fetch_add(1, Ordering::Relaxed);
         if inbox.streams.push(stream).is_err() {
             inbox.connections.fetch_sub(1, Ordering::Relaxed);
@@ -81,17 +85,17 @@ impl ConnectionPlacement {
         Ok(shard)
     }
 
-    /// The shard's side: takes a connection placed there.
+    /// Takes a connection that was placed on this shard. Called by the shard.
     pub(crate) fn take(&self, shard: usize) -> Option<TcpStream> {
         self.inboxes[shard].streams.pop()
     }
 
-    /// The shard's side: a connection placed there is closed.
+    /// Notes that a connection of this shard is closed. Called by the shard.
     pub(crate) fn release(&self, shard: usize) {
         self.inboxes[shard].connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Connections that were not placed since the start.
+    /// Connections refused since the start.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }

@@ -14,30 +14,31 @@ use self::connection_placement::ConnectionPlacement;
 use self::resources::Resources;
 use self::shard_reports::ShardReports;
 
-/// How far the broker is from its end.
+/// The stages from running to the end of the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Stage {
-    /// At work.
+    /// The broker serves clients.
     Running,
-    /// No new connections; those that are there are told to go.
+    /// No new connections are accepted; open ones are asked to close.
     Stopping,
-    /// All connections are gone: logs are ended in order.
+    /// All connections are gone; the shards end their logs.
     Closing,
-    /// Threads end now.
+    /// The threads end now.
     Quitting,
 }
 
-/// Shared state. Whoever changes it wakes whom it concerns, so that nobody has to poll it.
+/// State shared by all threads. A thread that changes it wakes the threads it concerns, so that
+/// none has to poll.
 pub(crate) struct SharedState {
     stage: AtomicU8,
-    /// For those that sleep without a ring: see [`SharedState::sleep`].
+    /// For threads that sleep without a ring: see [`SharedState::sleep`].
     entered: (Mutex<()>, Condvar),
-    /// Where connections go.
+    /// The connections of each shard.
     pub(crate) placement: ConnectionPlacement,
-    /// What shards report.
+    /// The reports of the shards.
     pub(crate) shard_reports: ShardReports,
-    /// What is used, and what runs out.
+    /// Memory and disk use, and the alarms.
     pub(crate) resources: Resources,
 }
 
@@ -53,7 +54,7 @@ impl SharedState {
         }
     }
 
-    /// The present stage.
+    /// The current stage.
     pub(crate) fn stage(&self) -> Stage {
         match self.stage.load(Ordering::Acquire) {
             0 => Stage::Running,
@@ -63,22 +64,23 @@ impl SharedState {
         }
     }
 
-    /// Enters a stage and tells everybody; stages are never left backwards.
+    /// Enters a stage and wakes all threads. An earlier stage than the current one is ignored.
     pub(crate) fn enter(&self, stage: Stage, wakes: &[WakeTarget]) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
         wakes.iter().map(WakeTarget::waker).for_each(|waker: Waker| waker.wake());
         let (guard, entered) = &self.entered;
-        // Taken, so that nobody is between looking at the stage and going to sleep.
+        // Taking the lock ensures that no thread is between checking the stage and going to sleep.
         drop(guard.lock().unwrap_or_else(PoisonError::into_inner));
         entered.notify_all();
     }
 
-    /// Sleeps as long as told, but not beyond [`Stage::Quitting`]; false when that has come.
+    /// Sleeps for the given time, or until [`Stage::Quitting`]; false if that stage has been
+    /// reached.
     pub(crate) fn sleep(&self, time: Duration) -> bool {
         let (guard, entered) = &self.entered;
         let guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         let still_sleeps = |(): &mut ()| self.stage() != Stage::Quitting;
-        // Poisoned or not: the lock guards nothing.
+        // Poisoning does not matter: the lock guards no data.
         drop(entered.wait_timeout_while(guard, time, still_sleeps));
         self.stage() != Stage::Quitting
     }

@@ -1,5 +1,5 @@
-//! What shards use, and what runs out: each shard writes its own figure, the monitor writes the
-//! rest, anybody reads.
+//! Memory and disk use, and the alarms: each shard writes its own memory use, the monitor writes
+//! the rest, all threads may read.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -9,17 +9,17 @@ use leveret_broker::alarms::Alarms;
 const MEMORY: u8 = 1;
 const DISK: u8 = 2;
 
-/// Figures without an order between them: the newest value of each is all that counts.
+/// Independent values: a reader only needs the newest of each.
 pub(crate) struct Resources {
     shards: Vec<ShardMemory>,
     alarms: AtomicU8,
-    /// Above this publishers are blocked.
+    /// Publishers are blocked if memory use exceeds this.
     pub(crate) memory_limit_bytes: AtomicU64,
-    /// Free space of the data directory's file system, as last seen.
+    /// Free space of the data directory's file system, when last measured.
     pub(crate) disk_free_bytes: AtomicU64,
 }
 
-/// Alone on its cache lines, for its shard writes it often.
+/// On its own cache lines, because the shard writes it often.
 #[derive(Default)]
 #[repr(align(128))]
 struct ShardMemory(AtomicU64);
@@ -35,17 +35,17 @@ impl Resources {
         }
     }
 
-    /// The shard's side: how much it uses now.
+    /// Publishes the memory use of a shard. Called by the shard.
     pub(crate) fn publish(&self, shard: usize, bytes: u64) {
         self.shards[shard].0.store(bytes, Ordering::Relaxed);
     }
 
-    /// What all shards use.
+    /// The memory use of all shards.
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
     }
 
-    /// The monitor's side. Whoever changes the alarms wakes the shards afterwards.
+    /// Sets the alarms. Called by the monitor, which wakes the shards after a change.
     pub(crate) fn set_alarms(&self, alarms: Alarms) {
         let bits = (u8::from(alarms.memory) * MEMORY) | (u8::from(alarms.disk) * DISK);
         self.alarms.store(bits, Ordering::Release);

@@ -1,5 +1,5 @@
-//! Reports of shards, on request: the requester leaves a number and wakes the shard, the shard puts
-//! its report up at the end of its turn. A shard that nobody asks pays nothing.
+//! Reports of the shards, on request. The requester increments a number and wakes the shard; the
+//! shard stores its report at the end of its turn. Without requests a shard has no cost.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use leveret_broker::shard::report::{QueueReport, Report};
 use leveret_ring::{RingCounters, Waker};
 
-/// How long an requester waits. A shard's turn is far shorter unless it is starved of its core.
+/// How long a requester waits. A turn of a shard is far shorter, unless the shard gets no CPU time.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How often it looks meanwhile.
+/// How often the requester checks for answers.
 const POLL_PERIOD: Duration = Duration::from_millis(1);
 
-/// A shard and its ring at one moment.
+/// The state of a shard and its ring at one moment.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardReport {
     pub(crate) report: Report,
@@ -23,21 +23,22 @@ pub(crate) struct ShardReport {
     pub(crate) buffers_leased: u32,
 }
 
-/// What an requester got of one shard.
+/// The answer of one shard to a request.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardAnswer {
-    /// False where it did not answer in time; the report is then its last one, without queues.
+    /// False if the shard did not answer in time; the report is then an earlier one, without
+    /// queues.
     pub(crate) answered: bool,
-    /// `None` where it never answered.
+    /// `None` if the shard has never answered.
     pub(crate) report: Option<Arc<ShardReport>>,
 }
 
-/// The reports of all shards that ever answered.
+/// The reports of all shards that have one.
 pub(crate) fn reports(answers: &[ShardAnswer]) -> impl Iterator<Item = &Arc<ShardReport>> {
     answers.iter().filter_map(|answer| answer.report.as_ref())
 }
 
-/// The described queues with their shards.
+/// The described queues, each with its shard.
 pub(crate) fn queue_reports(answers: &[ShardAnswer]) -> impl Iterator<Item = (u16, &QueueReport)> {
     reports(answers).flat_map(|shard| {
         let report = &shard.report;
@@ -45,10 +46,11 @@ pub(crate) fn queue_reports(answers: &[ShardAnswer]) -> impl Iterator<Item = (u1
     })
 }
 
-/// One place per shard.
+/// The reports of all shards.
 pub(crate) struct ShardReports {
     shards: Vec<ShardSlots>,
-    /// Askers of reports with queues, which are large and kept only while somebody waits.
+    /// Open requests for reports with queues. Such reports are large, so they are kept only while a
+    /// request is open.
     queue_requests: AtomicUsize,
 }
 
@@ -72,15 +74,15 @@ impl ShardReports {
         Self { shards, queue_requests: AtomicUsize::new(0) }
     }
 
-    /// The shard's side, after it was woken: answers what was asked. `describe` is told whether to
-    /// describe queues.
+    /// Answers open requests. Called by the shard after a wake-up. The argument of `describe` says
+    /// whether to describe queues.
     pub(crate) fn answer(&self, shard: usize, describe: impl Fn(bool) -> ShardReport) {
         let slots = &self.shards[shard];
         slots.plain.answer(|| describe(false));
         slots.with_queues.answer(|| describe(true));
     }
 
-    /// The requester's side: a look at every shard, in order.
+    /// Requests a report from every shard and waits; the answers are in the order of the shards.
     pub(crate) async fn request(&self, wakers: &[Waker], with_queues: bool) -> Vec<ShardAnswer> {
         let queue_request = with_queues.then(|| QueueRequest::new(self));
         let numbers: Vec<u64> =
@@ -129,18 +131,18 @@ impl Slot {
             return;
         }
         let report = Arc::new(describe());
-        // Held elsewhere only for the time of cloning a reference.
+        // The lock is otherwise held only while a reference is cloned.
         *self.lock() = Some(report);
         self.answered.store(requested, Ordering::Release);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<ShardReport>>> {
-        // The guarded value is replaced whole, so a panic elsewhere cannot have spoilt it.
+        // The value is always replaced as a whole, so a panic elsewhere cannot have damaged it.
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Drops the large reports when the last requester has its copy, or gave up.
+/// Drops the large reports when the last open request has its copy or has given up.
 struct QueueRequest<'a>(&'a ShardReports);
 
 impl<'a> QueueRequest<'a> {

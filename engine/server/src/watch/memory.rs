@@ -1,35 +1,34 @@
-//! How much memory the broker may use: what is configured, or a share of what the host and the
-//! control groups around this process have.
+//! How much memory the broker may use: the configured limit, or a share of the memory of the host
+//! or of the process's control groups.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The share that is taken where nothing is configured, in percent: `RabbitMQ` 3.x's watermark.
-/// The kernel's page cache, which the log is written and read through, and receive buffers live
-/// in the rest.
+/// The share used if no limit is configured, in percent: the watermark of `RabbitMQ` 3.x. The rest
+/// is for the receive buffers and for the kernel's page cache, which serves the logs.
 const SHARE_PERCENT: u64 = 40;
 
-/// The least limit a configuration may name, and the least that is derived.
+/// The smallest limit that may be configured or derived.
 const LEAST_BYTES: u64 = 64 << 20;
 
-/// The least for each shard: segments that are mostly dead are left alone below 2 MiB, so less
-/// than this could be used up by what nobody can consume.
+/// The smallest limit per shard. Segments that are mostly dead are not compacted below 2 MiB, so
+/// with less memory the limit could be reached by messages that no consumer can take.
 const LEAST_PER_SHARD_BYTES: u64 = 4 << 20;
 
-/// What the host is taken to have where it does not say.
+/// The memory assumed for a host whose memory size is unknown.
 const UNKNOWN_HOST_BYTES: u64 = 1 << 30;
 
-/// The limit and where it comes from.
+/// The limit, and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemoryLimit {
-    /// Above this publishers are blocked.
+    /// Publishers are blocked above this.
     pub(crate) bytes: u64,
-    /// In words, for the log.
+    /// The origin of the limit, as text for the log.
     pub(crate) source: String,
 }
 
 impl MemoryLimit {
-    /// The limit of a broker of `shards` shards on the machine whose root directory is `root`.
+    /// The limit for a broker of `shards` shards on the machine whose root directory is `root`.
     pub(crate) fn find(configured: Option<u64>, shards: usize, root: &Path) -> Self {
         let (wanted, source) = match configured {
             Some(bytes) => (bytes, "memory_limit_bytes".to_owned()),
@@ -43,7 +42,7 @@ impl MemoryLimit {
         Self { bytes: least, source }
     }
 
-    /// What each of `shards` shards may keep messages in: half of the limit together.
+    /// Memory for the messages of each of `shards` shards; together they have half of the limit.
     pub(crate) fn store_bytes(&self, shards: usize) -> u64 {
         self.bytes / 2 / shards.max(1) as u64
     }
@@ -65,7 +64,7 @@ fn host_bytes(root: &Path) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
-/// The least limit of the control groups this process is in; those above limit it too.
+/// The smallest limit of all control groups that contain this process, parents included.
 fn group_bytes(root: &Path) -> Option<u64> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limits = text.lines().filter_map(|line| {
@@ -84,15 +83,15 @@ fn group_bytes(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// Looks into the group and all above it. In a container the path may be the host's, which is
-/// not there: what is mounted at the top is then the container's own group.
+/// Reads the limit of the group and of all its parents. In a container the path may be that of the
+/// host and not exist; then the group at the mount point is the container's own.
 fn least_upwards(mount: &Path, group: &Path, file: &str) -> Option<u64> {
-    // A group outside of our namespace is shown as `/../..`.
+    // A group outside of the process's namespace is shown as `/../..`.
     let inside: PathBuf =
         group.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     let limits = inside.ancestors().filter_map(|group| {
         let text = fs::read_to_string(mount.join(group).join(file)).ok()?;
-        // Version 2 says `max` where there is no limit, version 1 a number beyond all memory.
+        // Version 2 shows `max` if there is no limit, version 1 a number larger than any memory.
         text.trim().parse().ok()
     });
     limits.min()
@@ -104,7 +103,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A tree of files under a directory of its own.
+    /// Creates files in a temporary directory.
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {

@@ -1,12 +1,13 @@
-//! Watches memory and disk space, and tells the shards when publishers have to wait.
+//! Watches memory and disk space, and informs the shards when publishers have to be blocked or
+//! unblocked.
 //!
 //! ```text
 //!  shards ── memory (relaxed) ──► Resources ◄── looks ── monitor ── statvfs ──► data directory
 //!     ▲                                                     │
 //!     └──────────── alarms, then a wake ────────────────────┘
 //! ```
-//! It is a thread of its own because `statvfs` may hang with its file system, which must stop
-//! neither the accepting of connections nor signals nor metrics.
+//! It has a thread of its own because `statvfs` can hang together with its file system. That must
+//! not stop new connections, signals or metrics.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,19 +27,20 @@ use crate::shared_state::SharedState;
 use crate::thread::{self, Start, ThreadEvent};
 use crate::watch::memory::MemoryLimit;
 
-/// How often memory is looked at when it is nearly used up. At 10 Gbit/s 125 MB come in meanwhile,
-/// a tenth of what the default leaves a host of 8 GB between the messages' half and the limit.
+/// How often memory is checked when it is nearly used up. At 10 Gbit/s, 125 MB arrive in between:
+/// on a host of 8 GB, a tenth of the memory between the store's half and the default limit.
 const PERIOD_MIN: Duration = Duration::from_millis(100);
 
-/// How often disk space is looked at, and memory while there is plenty, so that an idle broker
-/// sleeps: each second, in which a disk that writes 2 GB/s uses up the default of
+/// How often disk space is checked, and memory while there is plenty. An idle broker wakes only
+/// this often. Within this second a disk that writes 2 GB/s uses up the default of
 /// `disk_free_min_bytes`.
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 
-/// What one shard can take in at most, in bytes per second: loopback brings one core 3.8 GB/s.
+/// The most that one shard can receive, in bytes per second: over loopback one core reaches 3.8
+/// GB/s.
 const INFLOW_MAX_PER_SHARD: u64 = 4_000_000_000;
 
-/// Starts the monitor's thread, which watches once the shards can be woken.
+/// Starts the monitor's thread. It begins its work when the shards can be woken.
 pub(crate) fn spawn(
     monitor: Monitor,
     shards: usize,
@@ -54,18 +56,18 @@ pub(crate) fn spawn(
     })
 }
 
-/// The thread's state.
+/// The state of the thread.
 pub(crate) struct Monitor {
     shared: Arc<SharedState>,
     memory: Threshold,
     disk: Threshold,
     data_dir: PathBuf,
-    /// The last look at the disk failed: said once, not each second.
+    /// The last check of the disk failed. Logged once, not every second.
     disk_hidden: bool,
 }
 
 impl Monitor {
-    /// Watches `data_dir`, which exists.
+    /// Watches `data_dir`, which must exist.
     pub(crate) fn new(config: &Config, limit: &MemoryLimit, shared: Arc<SharedState>) -> Self {
         info!("memory limit: {} bytes ({})", limit.bytes, limit.source);
         shared.resources.memory_limit_bytes.store(limit.bytes, Ordering::Relaxed);
@@ -78,14 +80,14 @@ impl Monitor {
         }
     }
 
-    /// Looks at everything once, before anybody can publish.
+    /// Checks everything once, before the first client can publish.
     pub(crate) fn look(&mut self) {
         self.look_at_memory();
         self.look_at_disk();
         self.shared.resources.set_alarms(self.alarms());
     }
 
-    /// Looks until the broker quits; `wakers` are those of the shards.
+    /// Checks periodically until the broker quits; `wakers` wake the shards.
     pub(crate) fn run(mut self, wakers: &[Waker]) {
         let mut since_disk = Duration::ZERO;
         loop {
@@ -106,7 +108,8 @@ impl Monitor {
         }
     }
 
-    /// How long memory cannot run out, whatever comes in; while the alarm is on, soon.
+    /// The time in which memory cannot run out at any rate of publishing; short while the alarm is
+    /// on.
     fn period(&self, shards: usize) -> Duration {
         if self.memory.alarm {
             return PERIOD_MIN;
@@ -165,11 +168,11 @@ impl Monitor {
     }
 }
 
-/// An alarm that goes off later than it goes on, so that a figure that moves about its limit
-/// does not block and unblock publishers all the time.
+/// An alarm with hysteresis, so that a value that moves around its limit does not block and unblock
+/// publishers all the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Threshold {
-    /// The figure is bad above its limit; otherwise below.
+    /// Whether values above the limit raise the alarm; otherwise values below it do.
     bad_above: bool,
     on: u64,
     off: u64,
@@ -177,17 +180,17 @@ struct Threshold {
 }
 
 impl Threshold {
-    /// On above `limit`, off at 90 % of it.
+    /// The alarm goes on above `limit` and off at 90 % of it.
     fn at_most(limit: u64) -> Self {
         Self { bad_above: true, on: limit, off: limit - limit / 10, alarm: false }
     }
 
-    /// On below `limit`, off at 110 % of it.
+    /// The alarm goes on below `limit` and off at 110 % of it.
     fn at_least(limit: u64) -> Self {
         Self { bad_above: false, on: limit, off: limit + limit / 10, alarm: false }
     }
 
-    /// The new state, if this figure changes it.
+    /// The new state, if this value changes it.
     fn look(&mut self, figure: u64) -> Option<bool> {
         let Self { bad_above, on, off, alarm } = *self;
         let changed = match (alarm, bad_above) {

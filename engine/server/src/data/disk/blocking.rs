@@ -1,4 +1,4 @@
-//! The disk without a ring or threads: what boot moves queues with, before shards run.
+//! The disk without a ring and without threads: used at boot to move queues, before the shards run.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::config::Durability;
 use crate::data::disk::Access;
 use crate::fail_point::{self, Fault, Site};
 
-/// Files open at once; a log is read from its begin to its end and written at its end.
+/// How many files are kept open. A log is read from start to end and written at its end.
 const OPEN_MAX: usize = 4;
 
 /// The disk of one shard's log.
@@ -25,14 +25,14 @@ pub(crate) struct BlockingDisk {
 }
 
 impl BlockingDisk {
-    /// For one shard. Works through the page cache, whatever `storage` says: it reads single
-    /// blocks, many of them next to each other.
+    /// The disk of one shard. It always works through the page cache, whatever `storage` says,
+    /// because it reads many single blocks next to each other.
     pub(crate) fn new(shard: u16, storage: Storage) -> Self {
         let storage = Storage { access: Access::Buffered, ..storage };
         Self { shard, storage, open: BTreeMap::new() }
     }
 
-    /// Carries out an operation to its end. `None` for one that is not answered.
+    /// Carries out an operation completely. `None` if the operation has no answer.
     pub(crate) fn carry_out(&mut self, operation: DiskOperation) -> Option<DiskEvent> {
         Some(match operation {
             DiskOperation::Prepare { segment, size_bytes, recycled } => {
@@ -74,7 +74,7 @@ impl BlockingDisk {
             Some(Fault::Short) => bytes = &bytes[..bytes.len() / 2],
             Some(fault) => return Err(failed(fault.error())),
         }
-        // One write, as the ring does it: a short one is not continued.
+        // A single write, as the ring does it: a short write is not continued.
         let result = file.write_at(bytes, u64::from(offset));
         whole(result, blocks.len(), "write").map_err(failed)?;
         fail_point::reach("after-write");
@@ -104,7 +104,7 @@ impl BlockingDisk {
         self.open.get(&segment).ok_or_else(|| DiskError::Failed("the file is closed".to_owned()))
     }
 
-    /// The segments last asked for are the last of the log or those next to each other.
+    /// Keeps the files used last: they are the end of the log or close to the current read.
     fn keep(&mut self, segment: u32, file: File) {
         while self.open.len() >= OPEN_MAX {
             self.open.pop_first();

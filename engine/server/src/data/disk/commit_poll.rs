@@ -1,25 +1,25 @@
-//! Whether to poll for a commit or to sleep over it.
+//! Whether to poll for a commit or to sleep until it completes.
 //!
-//! A commit of a good device takes about as long as a few wake-ups of a sleeping core (95 µs
-//! against 15 to 37 µs), and confirms wait for it: so a shard with a core of its own polls for
-//! about the time a commit takes. Where commits take long a wake-up does not count, and polling
-//! would only burn the core. A commit of many messages is slept over too: a wake-up is little for
-//! each of them, and in the time of the commit a core could do as much work again.
+//! On a good device a commit takes about as long as a few wake-ups of a sleeping core (95 µs
+//! against 15 to 37 µs), and confirms wait for it. So a shard with a core of its own polls for
+//! about the duration of a commit. If commits take long, a wake-up hardly matters and polling would
+//! only waste the core. A shard also sleeps during a commit of many messages: per message, a
+//! wake-up costs little, and the core can do other work meanwhile.
 
 use leveret_broker::id::Instant;
 
-/// Commits that are remembered: long enough to have seen small ones, short enough to follow a
-/// device that changes.
+/// How many commits are remembered: enough to include small ones, few enough to follow a device
+/// that changes.
 const REMEMBERED: usize = 16;
 
-/// Above this a wake-up is less than a tenth of the commit.
+/// Above this duration, a wake-up takes less than a tenth of the commit.
 const WORTHWHILE_NS: u64 = 400_000;
 
-/// Bytes of a commit that is polled for, at most: with more, each of its messages, of 1 KiB, pays
-/// for less than a thirtieth of a wake-up.
+/// The largest commit, in bytes, that is polled for. In a larger one, each message of 1 KiB bears
+/// less than a thirtieth of a wake-up.
 const POLLED_BYTES_MAX: usize = 32 << 10;
 
-/// The commit under way and the time the last ones took.
+/// The current commit, and the durations of the last ones.
 #[derive(Debug)]
 pub(crate) struct CommitPoll {
     took_ns: [u64; REMEMBERED],
@@ -35,13 +35,13 @@ impl Default for CommitPoll {
 }
 
 impl CommitPoll {
-    /// A commit of so many bytes was submitted.
+    /// A commit of this size was submitted.
     pub(crate) fn begin(&mut self, now: Instant, bytes: usize) {
         self.is_small = bytes <= POLLED_BYTES_MAX;
         self.began = Some(now);
     }
 
-    /// The commit under way completed.
+    /// The current commit completed.
     pub(crate) fn end(&mut self, now: Instant) {
         if let Some(began) = self.began.take() {
             self.took_ns[self.next % REMEMBERED] = now.since(began);
@@ -49,8 +49,8 @@ impl CommitPoll {
         }
     }
 
-    /// Whether the commit under way should be here any moment: it has taken less than twice the
-    /// shortest of the last ones. The first one of all is slept over.
+    /// Whether the current commit should complete soon: it has taken less than twice the shortest
+    /// of the last ones. The shard always sleeps during the first one.
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         let shortest = self.took_ns.iter().min().copied().unwrap_or(u64::MAX);
         let waited = self.began.map(|began| now.since(began));

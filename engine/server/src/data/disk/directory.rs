@@ -1,4 +1,4 @@
-//! The data directory: its lock, its names, and what lies in it. See `docs/STORE_FORMAT.md`.
+//! The data directory: its lock, its file names, and its content. See `docs/STORE_FORMAT.md`.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
@@ -13,21 +13,21 @@ use crate::failure::Failure;
 
 const SEGMENT_SUFFIX: &str = ".segment";
 
-/// Behind a segment's name while it is being laid out.
+/// Suffix of a segment's file while it is being laid out.
 const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// A data directory that belongs to this process until the value is dropped.
+/// A data directory that belongs to this process as long as this value lives.
 #[derive(Debug)]
 pub(crate) struct DataDirectory {
     layout: Layout,
-    /// Held with `flock`, which ends with the process however that ends.
+    /// Locked with `flock`, which the kernel releases when the process ends in any way.
     #[expect(dead_code, reason = "held, not used")]
     lock: File,
 }
 
 impl DataDirectory {
-    /// Makes the directory where missing, closed to other users, for messages are private; takes it
-    /// for this process, and removes what a crash left half-made.
+    /// Creates the directory if it is missing, without access for other users, because messages are
+    /// private; locks it for this process, and removes files that a crash left unfinished.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
         let failure = |source| Failure::DataDirectory { path: path.into(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failure)?;
@@ -45,7 +45,7 @@ impl DataDirectory {
         Ok(Self { layout, lock })
     }
 
-    /// Its names.
+    /// The file names in it.
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -64,7 +64,7 @@ fn take_lock(directory: &Path) -> Result<File, Failure> {
         Err(TryLockError::Error(source)) => return Err(failure(source)),
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            // Whatever cannot be read names nobody.
+            // If the process id cannot be read, the error names no process.
             let _ = lock.take(32).read_to_string(&mut text);
             let holder = text.trim().parse().ok();
             return Err(Failure::DataDirectoryInUse { path: directory.into(), holder });
@@ -75,14 +75,14 @@ fn take_lock(directory: &Path) -> Result<File, Failure> {
     Ok(lock)
 }
 
-/// The names in a data directory.
+/// The file names in a data directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     root: PathBuf,
 }
 
 impl Layout {
-    /// Of the directory `root`.
+    /// The names in the directory `root`.
     pub(crate) fn new(root: &Path) -> Self {
         Self { root: root.into() }
     }
@@ -112,12 +112,12 @@ impl Layout {
         self.root.join("quarantine")
     }
 
-    /// Where a segment with damage goes.
+    /// Where a segment with damage is moved to.
     pub(crate) fn quarantined(&self, shard: u16, segment: u32) -> PathBuf {
         self.quarantine().join(format!("shard-{shard:04}-{segment:010}{SEGMENT_SUFFIX}"))
     }
 
-    /// What lies in the directory. Reads only names and sizes.
+    /// Lists the content of the directory. Reads only names and sizes.
     pub(crate) fn survey(&self) -> io::Result<Survey> {
         let mut survey = Survey::default();
         for entry in std::fs::read_dir(&self.root)? {
@@ -139,18 +139,19 @@ impl Layout {
     }
 }
 
-/// What lies in a data directory.
+/// The content of a data directory.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Survey {
     /// The segments of each shard that has a directory, by number.
     pub(crate) shards: BTreeMap<u16, Vec<SegmentFile>>,
     /// Files that were being laid out when the process ended.
     pub(crate) temporaries: Vec<PathBuf>,
-    /// What has the name of a segment or a shard's directory and is neither: a link, a pipe, ….
+    /// Entries that have the name of a segment or of a shard's directory but are something else,
+    /// such as a link or a pipe.
     pub(crate) refused: Vec<PathBuf>,
 }
 
-/// A segment's file, as its directory describes it.
+/// A segment's file, from its directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SegmentFile {
     /// From its name.
@@ -184,13 +185,13 @@ fn survey_shard(directory: &Path, survey: &mut Survey) -> io::Result<Vec<Segment
     Ok(segments)
 }
 
-/// Of a name as [`Layout::shard`] makes it, to the letter.
+/// The number in a name, which must be exactly as [`Layout::shard`] makes it.
 fn shard_number(name: &str) -> Option<u16> {
     let shard = name.strip_prefix("shard-")?.parse().ok()?;
     (name == format!("shard-{shard:04}")).then_some(shard)
 }
 
-/// Of a name as [`Layout::segment`] makes it, to the letter.
+/// The number in a name, which must be exactly as [`Layout::segment`] makes it.
 fn segment_number(name: &str) -> Option<u32> {
     let segment = name.strip_suffix(SEGMENT_SUFFIX)?.parse().ok()?;
     (name == format!("{segment:010}{SEGMENT_SUFFIX}")).then_some(segment)

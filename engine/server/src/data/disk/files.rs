@@ -1,11 +1,11 @@
-//! The thread for what a ring cannot do without blocking its shard: making, opening and removing
-//! segment files. One for the whole broker, so that laying out files takes one disk write at a time
-//! from the commits.
+//! The files thread: it creates, opens and removes segment files, which a ring cannot do without
+//! blocking its shard. There is one for the whole broker, so that creating files delays commits by
+//! at most one disk write at a time.
 //!
 //! ```text
-//!  shard ── Request ──► channel ──► files ── Answer ──► the shard's letter box, and its waker
+//!  shard ── Request ──► channel ──► files ── Answer ──► the shard's answers, and its waker
 //! ```
-//! Opening is asked for by reads that somebody waits for, so it passes everything else.
+//! Reads wait for the opening of a file, so `Open` passes all other requests.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,11 +23,11 @@ use super::Storage;
 use super::segment::{self, SegmentId};
 use crate::thread::{self, ThreadEvent};
 
-/// Requests of one shard under way; more wait with the shard. A log prepares one segment ahead and
-/// removes those that are empty, and nothing is gained by having the disk do more at once.
+/// Requests that one shard may have in progress; further ones wait in the shard. A log prepares one
+/// segment in advance and removes empty ones, and the disk gains nothing from more at once.
 const REQUESTS_PER_SHARD_MAX: usize = 16;
 
-/// Something to be done with a segment's file.
+/// An operation on a segment's file.
 #[derive(Debug)]
 pub(crate) enum Work {
     Prepare { segment: u32, size_bytes: u32, recycled: Option<u32> },
@@ -35,7 +35,7 @@ pub(crate) enum Work {
     Remove { segment: u32, damaged: bool },
 }
 
-/// What came of it.
+/// The result of an operation.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Prepared { segment: u32, result: Result<Arc<File>, DiskError> },
@@ -43,14 +43,14 @@ pub(crate) enum Answer {
     Removed { segment: u32, gone: bool },
 }
 
-/// What shards send to the thread.
+/// A request of a shard to the files thread.
 #[derive(Debug)]
 pub(crate) struct Request {
     answers: Arc<Answers>,
     work: Work,
 }
 
-/// Where a shard finds its answers.
+/// The answers for one shard.
 #[derive(Debug)]
 struct Answers {
     shard: u16,
@@ -58,12 +58,12 @@ struct Answers {
     waker: Waker,
 }
 
-/// The channel to the thread, with room for all that `shards` shards may have under way.
+/// The channel to the thread, with room for all requests that `shards` shards may have in progress.
 pub(crate) fn channel(shards: usize) -> (SyncSender<Request>, Receiver<Request>) {
     sync_channel(REQUESTS_PER_SHARD_MAX * shards)
 }
 
-/// The shard's end.
+/// A shard's connection to the files thread.
 #[derive(Debug)]
 pub(crate) struct FilesLink {
     requests: SyncSender<Request>,
@@ -74,14 +74,14 @@ pub(crate) struct FilesLink {
 }
 
 impl FilesLink {
-    /// For one shard, whose ring `waker` wakes.
+    /// For one shard; `waker` wakes its ring.
     pub(crate) fn new(shard: u16, requests: SyncSender<Request>, waker: Waker) -> Self {
         let queue = ArrayQueue::new(REQUESTS_PER_SHARD_MAX);
         let answers = Arc::new(Answers { shard, queue, waker });
         Self { requests, answers, under_way: 0, waiting: VecDeque::new() }
     }
 
-    /// Asks for work; one answer follows.
+    /// Requests an operation; one answer follows.
     pub(crate) fn request(&mut self, work: Work) {
         self.waiting.push_back(work);
         self.send();
@@ -101,8 +101,8 @@ impl FilesLink {
         {
             let request = Request { answers: Arc::clone(&self.answers), work };
             self.under_way += 1;
-            // There is room for all that is under way. It fails only where the thread is gone,
-            // which ends the broker by its notice.
+            // There is always room for the requests in progress. It fails only if the thread is
+            // gone, which ends the broker.
             let _ = self.requests.try_send(request);
         }
     }
@@ -120,7 +120,7 @@ pub(crate) fn spawn(
     })
 }
 
-/// The thread's body; ends when all shards have, after what they asked for last.
+/// The body of the thread. It ends when all shards have ended and their last requests are done.
 pub(crate) fn run(storage: &Storage, requests: &Receiver<Request>) {
     let mut waiting = VecDeque::new();
     loop {
@@ -138,7 +138,7 @@ pub(crate) fn run(storage: &Storage, requests: &Receiver<Request>) {
     }
 }
 
-/// Serves what is urgent of what has come meanwhile.
+/// Takes the requests that came meanwhile and carries out the urgent ones at once.
 fn take_waiting(storage: &Storage, requests: &Receiver<Request>, waiting: &mut VecDeque<Request>) {
     while let Ok(request) = requests.try_recv() {
         sort(storage, request, waiting);
@@ -173,7 +173,8 @@ fn carry_out(storage: &Storage, request: Request, between: &mut dyn FnMut()) {
     answers.waker.wake();
 }
 
-/// Removes a segment durably. Where it cannot, it says why: what stays costs only space.
+/// Removes a segment durably. A failure is only logged, because the file that is left merely takes
+/// space.
 pub(crate) fn remove(storage: &Storage, id: SegmentId, damaged: bool) -> bool {
     let removed = segment::remove(storage, id, damaged);
     if let Err(error) = &removed {

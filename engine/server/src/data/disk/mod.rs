@@ -1,12 +1,12 @@
-//! The disk under a shard's log: carries out what `leveret_broker::storage::log::operation` asks
-//! for.
+//! The disk under a shard's log: carries out the operations of
+//! `leveret_broker::storage::log::operation`.
 //!
 //! ```text
 //!   DiskOperation ─► Commit, Read ───────────► ring ──┐
 //!                 └► Prepare, Remove, open ─► files ──┴─► poll_event ─► DiskEvent
 //! ```
-//! Nothing here is tried again, and a short write is an error: after a failure nobody knows what
-//! the disk has, and the log ends.
+//! Nothing is retried, and a short write is an error: after a failure the content of the disk is
+//! unknown, and the log ends.
 
 pub(crate) mod blocking;
 mod commit_poll;
@@ -42,10 +42,10 @@ use self::segment::disk_error;
 use crate::config::Durability;
 use crate::fail_point::{self, Fault, Site};
 
-/// Reads in the ring at once: as many as fill the queue of an ordinary device.
+/// Reads in the ring at once: enough to fill the queue of an ordinary device.
 const READS_MAX: usize = 64;
 
-/// What the ring calls the operations of the commit; reads are numbered from there.
+/// The tokens of a commit's operations in the ring; reads are numbered after them.
 const TOKEN_WRITE: u64 = 0;
 const TOKEN_SYNC: u64 = 1;
 const TOKEN_READ_MIN: u64 = 2;
@@ -67,44 +67,44 @@ pub(crate) struct Disk {
     open: OpenSegments,
     commit: Option<Commit>,
     poll: CommitPoll,
-    /// In the ring, by token.
+    /// Reads in the ring, by token.
     reads: BTreeMap<u64, Read>,
-    /// For room in the ring. The log limits how much it reads ahead.
+    /// Reads that wait for room in the ring. The log limits how much it reads ahead.
     waiting: VecDeque<Read>,
-    /// For their segment's file.
+    /// Reads that wait until their segment's file is open.
     opening: BTreeMap<u32, Vec<Read>>,
     next_token: u64,
     events: VecDeque<DiskEvent>,
-    /// A commit that a test wants late.
+    /// A commit that a test wants to be reported late.
     late: Option<(Instant, DiskEvent)>,
 }
 
-/// The commit under way.
+/// The commit in progress.
 #[derive(Debug)]
 struct Commit {
     segment: u32,
     offset: u32,
     length: usize,
-    /// Of the blocks in their vector.
+    /// Where the blocks start in their vector.
     start: usize,
     file: Arc<File>,
-    /// Written, while the flush behind it is under way.
+    /// The blocks, once they are written and only the flush is in progress.
     written: Option<Blocks>,
 }
 
-/// A read, waiting or under way.
+/// A read that is waiting or in progress.
 #[derive(Debug)]
 struct Read {
     id: ReadId,
     segment: u32,
     offset: u32,
     length: u32,
-    /// Of the blocks in their vector.
+    /// Where the blocks start in their vector.
     start: usize,
 }
 
 impl Disk {
-    /// For one shard, whose ring `waker` wakes.
+    /// For one shard; `waker` wakes its ring.
     pub(crate) fn new(
         shard: u16,
         storage: Storage,
@@ -132,7 +132,8 @@ impl Disk {
         self.storage.layout.segment(self.shard, segment)
     }
 
-    /// Begins an operation. What comes of it, also at once, is for [`Disk::poll_event`].
+    /// Begins an operation. Its result comes from [`Disk::poll_event`], even if it is known at
+    /// once.
     pub(crate) fn carry_out(&mut self, operation: DiskOperation, ring: &mut Ring, now: Instant) {
         match operation {
             DiskOperation::Prepare { segment, size_bytes, recycled } => {
@@ -170,7 +171,7 @@ impl Disk {
         }
     }
 
-    /// The next thing that happened. To be asked until there is none after every turn of the ring.
+    /// The next event. After each turn of the ring, call this until it returns `None`.
     pub(crate) fn poll_event(&mut self, ring: &mut Ring, now: Instant) -> Option<DiskEvent> {
         while let Some(answer) = self.files.answer() {
             match answer {
@@ -191,17 +192,17 @@ impl Disk {
         self.events.pop_front()
     }
 
-    /// Something is there for [`Disk::poll_event`] without the ring turning.
+    /// [`Disk::poll_event`] has an event already, without a turn of the ring.
     pub(crate) fn has_event(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// When [`Disk::poll_event`] has something without anybody waking the ring.
+    /// When [`Disk::poll_event`] will have an event although nothing wakes the ring.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.late.as_ref().map(|(due, _)| *due)
     }
 
-    /// Whether to poll the ring instead of sleeping: a commit should complete any moment.
+    /// Whether to poll the ring instead of sleeping, because a commit should complete soon.
     pub(crate) fn commit_is_due(&self, now: Instant) -> bool {
         self.poll.is_due(now)
     }
@@ -225,7 +226,7 @@ impl Disk {
         };
         let written_length = match fail_point::fault(Site::Commit) {
             None => length,
-            // A part of it, as a disk does that fills up.
+            // Writes only a part, like a disk that becomes full.
             Some(Fault::Short) => length / 2 / BLOCK_BYTES * BLOCK_BYTES,
             Some(fault) => {
                 let result = Err(self.failed("write", segment, offset, fault.error()));
@@ -373,7 +374,7 @@ impl Disk {
     }
 }
 
-/// A read or write that did less than asked for has failed.
+/// Treats a read or write of fewer bytes than requested as a failure.
 fn whole(result: io::Result<usize>, length: usize, verb: &str) -> io::Result<()> {
     match result? {
         done if done == length => Ok(()),

@@ -1,4 +1,4 @@
-//! What is below a path: its mount, and whether its device has a cache that forgets.
+//! The mount below a path, and whether its device has a volatile write cache.
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -11,28 +11,28 @@ pub(crate) struct Mount {
     device: String,
     /// For example `ext4`.
     pub(crate) file_system: String,
-    /// Of the mount and of the file system, separated by commas.
+    /// Options of the mount and of the file system, separated by commas.
     options: String,
 }
 
 impl Mount {
-    /// Of `path`; `None` where `/proc` does not tell.
+    /// The mount of `path`; `None` if `/proc` does not show it.
     pub(crate) fn of(path: &Path) -> Option<Self> {
         let path = path.canonicalize().ok()?;
         find(&fs::read_to_string("/proc/self/mountinfo").ok()?, &path)
     }
 
-    /// An option that keeps the file system from flushing the device's cache.
+    /// A mount option that stops the file system from flushing the device's cache.
     pub(crate) fn option_without_flushes(&self) -> Option<&str> {
         let without = ["nobarrier", "barrier=0", "barrier=none", "fsync_mode=nobarrier"];
         self.options.split(',').find(|option| without.contains(option))
     }
 
-    /// Whether the device says that it has a cache that loses its content with the power. `None`
-    /// where there is no block device, or it does not say.
+    /// Whether the device reports a cache that loses its content on a loss of power. `None` if
+    /// there is no block device or it does not report this.
     pub(crate) fn volatile_cache(&self) -> Option<bool> {
         let device = fs::canonicalize(format!("/sys/dev/block/{}", self.device)).ok()?;
-        // A partition has no queue of its own; its directory lies in that of the whole device.
+        // A partition has no queue directory of its own; it is in that of the whole device.
         let queue = [device.as_path(), device.parent()?];
         let mut caches =
             queue.iter().filter_map(|of| fs::read_to_string(of.join("queue/write_cache")).ok());
@@ -40,7 +40,8 @@ impl Mount {
     }
 }
 
-/// The mount of the longest mount point above `path`; the last of those, which hides the others.
+/// The mount with the longest mount point above `path`. Of several at the same point the last one
+/// counts, because it hides the others.
 fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
     let mounts = mountinfo.lines().filter_map(parse);
     let above = mounts.filter(|(mount_point, _)| path.starts_with(mount_point));
@@ -48,7 +49,7 @@ fn find(mountinfo: &str, path: &Path) -> Option<Mount> {
     Some(mount)
 }
 
-/// One line: `36 35 98:0 /root /mount/point options optional… - type source options`.
+/// Parses one line: `36 35 98:0 /root /mount/point options optional… - type source options`.
 fn parse(line: &str) -> Option<(PathBuf, Mount)> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(2);
@@ -61,7 +62,7 @@ fn parse(line: &str) -> Option<(PathBuf, Mount)> {
     Some((mount_point, Mount { device, file_system, options }))
 }
 
-/// Spaces and the like are written as `\040`.
+/// Decodes spaces and similar characters, which are written as `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -1,18 +1,19 @@
-//! The segments whose files are open: all that are written, and some of those that are read.
+//! The open files of segments: all that are written to, and some of those that are read.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 
-/// Files open for reading only, per shard. Reading ahead goes through a few segments at a time, and
-/// opening one again costs microseconds; so few that even many shards leave descriptors for
-/// clients.
+/// Files that are open only for reading, per shard. Reading ahead goes through a few segments at a
+/// time, and reopening a file costs microseconds. The number is small enough that even with many
+/// shards there are descriptors left for clients.
 const READABLE_MAX: usize = 16;
 
 /// By segment.
 #[derive(Debug, Default)]
 pub(crate) struct OpenSegments {
-    /// Prepared, and not behind the segment that was written last: never closed for others.
+    /// Prepared segments that are not before the one written last. They are never closed to make
+    /// room.
     writable: BTreeMap<u32, Arc<File>>,
     readable: BTreeMap<u32, Readable>,
     uses: u64,
@@ -25,12 +26,13 @@ struct Readable {
 }
 
 impl OpenSegments {
-    /// A segment that was prepared.
+    /// Adds a segment that was prepared.
     pub(crate) fn add_writable(&mut self, segment: u32, file: Arc<File>) {
         self.writable.insert(segment, file);
     }
 
-    /// A segment that was opened for reading. Closes the one longest unused where there are many.
+    /// Adds a segment that was opened for reading. If there are too many, the least recently used
+    /// one is closed.
     pub(crate) fn add_readable(&mut self, segment: u32, file: Arc<File>) {
         self.uses += 1;
         self.readable.insert(segment, Readable { file, last_use: self.uses });
@@ -42,7 +44,8 @@ impl OpenSegments {
         }
     }
 
-    /// To be written; a log never writes to an earlier segment again.
+    /// The file to write to. A log never writes to an earlier segment again, so their files are
+    /// closed.
     pub(crate) fn for_writing(&mut self, segment: u32) -> Option<Arc<File>> {
         while let Some(first) = self.writable.first_entry()
             && *first.key() < segment
@@ -53,7 +56,7 @@ impl OpenSegments {
         self.writable.get(&segment).cloned()
     }
 
-    /// To be read, where it is open.
+    /// The file to read from, if it is open.
     pub(crate) fn for_reading(&mut self, segment: u32) -> Option<Arc<File>> {
         if let Some(file) = self.writable.get(&segment) {
             return Some(Arc::clone(file));
@@ -64,7 +67,7 @@ impl OpenSegments {
         Some(Arc::clone(&readable.file))
     }
 
-    /// Its file is removed or becomes that of another segment.
+    /// Closes a file that is removed or becomes another segment.
     pub(crate) fn close(&mut self, segment: u32) {
         self.writable.remove(&segment);
         self.readable.remove(&segment);

@@ -1,5 +1,5 @@
-//! What the disk below the data directory can do, found by doing it, and where it cannot keep the
-//! promise that a confirm makes.
+//! Probes the disk below the data directory: how it can be written to, and whether it can keep the
+//! promise of a confirm.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -19,25 +19,25 @@ use super::mounts::Mount;
 use super::{Access, Storage};
 use crate::config::Durability;
 
-/// What was found.
+/// The results of the probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// How segments are read and written in the mode `flush`.
     access: Access,
-    /// What kept direct I/O from working.
+    /// Why direct I/O does not work.
     why_buffered: Option<String>,
     /// For example `ext4`.
     file_system: String,
-    /// As [`Mount::volatile_cache`].
+    /// See [`Mount::volatile_cache`].
     volatile_cache: Option<bool>,
     option_without_flushes: Option<String>,
 }
 
-/// Tries the disk below `directory`, which has to exist. Leaves nothing there.
+/// Probes the disk below `directory`, which must exist. Leaves nothing there.
 pub(crate) fn probe(directory: &Path) -> io::Result<Findings> {
     let (access, why_buffered) = match write_directly(directory) {
         Ok(()) => (Access::Direct, None),
-        // A full disk takes no file to try with, but a log that is there has room in its segments.
+        // A full disk has no room for a test file, but an existing log has room in its segments.
         Err(error) if is_full(&error) => (Access::Direct, None),
         Err(error) => {
             write_buffered(directory).or_else(|e| if is_full(&e) { Ok(()) } else { Err(e) })?;
@@ -68,7 +68,7 @@ impl Findings {
         Storage { layout, access, durability }
     }
 
-    /// What a confirm is worth, in one line.
+    /// What a confirm guarantees, in one line.
     pub(crate) fn describe(&self, durability: Durability) -> String {
         let how = match (durability, self.access) {
             (Durability::Os, _) => {
@@ -80,7 +80,8 @@ impl Findings {
         format!("flush ({how} on {})", self.file_system)
     }
 
-    /// Why it is done so and what the device says, for who wants to know more.
+    /// The reasons for the chosen mode and the facts about the device, for the debug log and
+    /// `leveret check`.
     pub(crate) fn details(&self) -> Vec<String> {
         let cache = match self.volatile_cache {
             Some(true) => "volatile, flushed by every commit",
@@ -94,7 +95,7 @@ impl Findings {
         details
     }
 
-    /// Where the promise cannot hold, and what to do about it.
+    /// Why the promise cannot be kept here, and what to do about it.
     pub(crate) fn warnings(&self, durability: Durability) -> Vec<String> {
         let name = &self.file_system;
         let mut warnings = Vec::new();
@@ -129,7 +130,7 @@ fn warning_of(file_system: &str) -> Option<&'static str> {
     })
 }
 
-/// Writes a block as a commit is written, and reads it back.
+/// Writes a block as a commit does and reads it back.
 fn write_directly(directory: &Path) -> io::Result<()> {
     let file = Arc::new(scratch_file(directory, libc::O_DIRECT)?);
     file.write_all_at(Blocks::zeroed(2 * BLOCK_BYTES).as_slice(), 0)?;
@@ -182,7 +183,8 @@ fn write_buffered(directory: &Path) -> io::Result<()> {
     file.sync_data()
 }
 
-/// A file without a name, or where the file system needs one, with it for a moment.
+/// A temporary file without a name. If the file system does not support that, it has a name for a
+/// moment.
 fn scratch_file(directory: &Path, flags: i32) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
@@ -191,7 +193,7 @@ fn scratch_file(directory: &Path, flags: i32) -> io::Result<File> {
     }
     let path = directory.join(format!("probe-{}.tmp", std::process::id()));
     let opened = options.create_new(true).custom_flags(flags).open(&path);
-    // Some file systems refuse direct I/O only after they made the file.
+    // Some file systems refuse direct I/O only after they have created the file.
     let removed = std::fs::remove_file(&path);
     let file = opened?;
     removed.map(|()| file)
@@ -201,7 +203,7 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Where `/proc` does not tell: the file systems that matter here.
+/// The names of the relevant file systems, for the case that `/proc` does not show the mount.
 fn file_system_by_magic(directory: &Path) -> &'static str {
     let Ok(found) = statfs::statfs(directory) else {
         return "an unknown file system";

@@ -1,4 +1,5 @@
-//! Segment files: made, opened and removed, each step durable before the next. These calls block.
+//! Creates, opens and removes segment files; each step is durable before the next. These calls
+//! block.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -16,15 +17,15 @@ use super::Storage;
 use crate::fail_point::{self, Site};
 
 /// Zeros are written in pieces of this size: large enough for the full speed of a disk, small
-/// enough that a commit of somebody else does not wait long behind one.
+/// enough that a commit of another shard does not wait long for one.
 const PIECE_BYTES: u32 = 1 << 20;
 
 /// How segment files are read and written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Past the page cache (`O_DIRECT`).
+    /// Bypassing the page cache (`O_DIRECT`).
     Direct,
-    /// Through it.
+    /// Through the page cache.
     Buffered,
 }
 
@@ -44,8 +45,8 @@ pub(crate) struct SegmentId {
     pub(crate) segment: u32,
 }
 
-/// Carries out `DiskOperation::Prepare` and opens the file. `between` is called between pieces of
-/// the work.
+/// Carries out `DiskOperation::Prepare` and opens the file. Calls `between` between two pieces of
+/// work.
 pub(crate) fn prepare(
     storage: &Storage,
     id: SegmentId,
@@ -59,7 +60,8 @@ pub(crate) fn prepare(
     let failed = |error| disk_error(&format!("cannot prepare {}", path.display()), error);
     make_shard_directory(storage, id.shard).map_err(failed)?;
     if path.symlink_metadata().is_ok() {
-        // We alone use the directory, so nobody makes it between this look and the rename.
+        // This process alone uses the directory, so the file cannot appear between this check and
+        // the rename.
         return Err(failed(io::ErrorKind::AlreadyExists.into()));
     }
     let made = match recycled {
@@ -69,7 +71,7 @@ pub(crate) fn prepare(
             let made = lay_out(&temporary, storage.access, size_bytes, between)
                 .and_then(|()| rename(&temporary, &path));
             if made.is_err() {
-                // Half a file helps nobody, least of all on a full disk.
+                // An unfinished file is useless and takes space on a disk that may be full.
                 let _ = std::fs::remove_file(&temporary);
             }
             made
@@ -82,7 +84,7 @@ pub(crate) fn prepare(
     open(storage, id)
 }
 
-/// Opens a segment for reading and writing, but never a link or a pipe in its place.
+/// Opens a segment for reading and writing. Refuses a link or a pipe with its name.
 pub(crate) fn open(storage: &Storage, id: SegmentId) -> Result<File, DiskError> {
     let path = storage.layout.segment(id.shard, id.segment);
     let failed = |error| disk_error(&format!("cannot open {}", path.display()), error);
@@ -112,12 +114,13 @@ pub(crate) fn remove(storage: &Storage, id: SegmentId, damaged: bool) -> io::Res
         sync_directory(layout.root())?;
     }
     std::fs::rename(path, layout.quarantined(id.shard, id.segment))?;
-    // In this order: a crash between must not lose the only copy of what somebody may want.
+    // In this order, so that a crash in between cannot lose the only copy of a segment that may
+    // still be needed.
     sync_directory(&quarantine)?;
     sync_directory(&layout.shard(id.shard))
 }
 
-/// What the operating system said, in the terms of the log.
+/// Converts an error of the operating system for the log.
 pub(crate) fn disk_error(what: &str, error: io::Error) -> DiskError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOSPC | Errno::EDQUOT) => DiskError::Full,
@@ -140,8 +143,8 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
-/// Makes a file whose blocks are allocated, written and durable, so that writing into it later
-/// changes nothing but its data.
+/// Creates a file whose blocks are allocated, written and durable, so that a later write changes
+/// nothing but the data.
 fn lay_out(
     path: &Path,
     access: Access,
@@ -153,7 +156,8 @@ fn lay_out(
     options.custom_flags(access.open_flag() | libc::O_NOFOLLOW);
     let file = options.open(path)?;
     match fallocate(&file, FallocateFlags::empty(), 0, i64::from(size_bytes)) {
-        // Some file systems cannot; the zeros allocate as well, in less regular places.
+        // Not every file system supports this. Writing zeros allocates the blocks as well, but less
+        // contiguously.
         Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL) => {}
         Err(error) => return Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! The executor against real files, by a real ring and by blocking calls.
+//! The disk on real files, with a real ring and with blocking calls.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -14,14 +14,14 @@ use crate::clock::Clock;
 const SIZE: u32 = 256 << 10;
 const BLOCK: u32 = BLOCK_BYTES as u32;
 
-/// Beyond what any step takes on a loaded machine; reached only where something is wrong.
+/// More turns than any step takes on a loaded machine; reached only if something is wrong.
 const PATIENCE_TURNS: usize = 2_000;
 
 fn storage(root: &Path, access: Access, durability: Durability) -> Storage {
     Storage { layout: Layout::new(root), access, durability }
 }
 
-/// All ways of storing that this machine has.
+/// All storage modes that this machine supports.
 fn storages(root: &Path) -> Vec<Storage> {
     let found = probe::probe(root).unwrap();
     let direct = found.storage(Layout::new(root), Durability::Flush);
@@ -29,7 +29,7 @@ fn storages(root: &Path) -> Vec<Storage> {
     vec![direct, buffered(Durability::Flush), buffered(Durability::Os)]
 }
 
-/// A shard's disk, its ring and the files thread, which ends with them.
+/// A shard's disk with its ring; the files thread ends with them.
 struct World {
     disk: Disk,
     ring: Ring,
@@ -169,7 +169,7 @@ fn a_segment_of_an_earlier_run_is_opened_for_its_reads() {
             assert_committed(before.carry_out(operation).unwrap(), (segment, 0));
         }
         let mut world = World::new(&storage);
-        // More segments than stay open and more reads than the ring is given at once.
+        // More segments than are kept open, and more reads than the ring gets at once.
         let reads: Vec<(u64, u32)> =
             (0..300).map(|number| (number, 1 + (number * 7 % 30) as u32)).collect();
         for (number, segment) in &reads {
@@ -237,7 +237,7 @@ fn the_blocking_disk_does_the_same() {
         assert!(read_result(disk.carry_out(read(3, 2, SIZE, BLOCK)).unwrap(), 3).is_err());
         let removed = disk.carry_out(DiskOperation::Remove { segment: 2, damaged: false });
         assert!(matches!(removed, Some(DiskEvent::Removed { segment: 2 })));
-        // Not there any more: not removed, and not said to be.
+        // The file does not exist any more, so it is neither removed nor reported as removed.
         assert!(disk.carry_out(DiskOperation::Remove { segment: 2, damaged: false }).is_none());
         assert_eq!(names(&storage.layout.shard(3)), Vec::<String>::new());
     }

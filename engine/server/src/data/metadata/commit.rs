@@ -1,4 +1,4 @@
-//! Writing changes.
+//! Commits changes.
 
 use leveret_broker::control::DurableChange;
 use redb::{Durability, WriteTransaction};
@@ -10,7 +10,7 @@ use crate::fail_point;
 use crate::failure::Failure;
 
 impl Metadata {
-    /// Writes all of `changes` or, on failure or a crash, none. They are durable on return.
+    /// Writes all of `changes`, or none after a failure or a crash. They are durable on return.
     pub(crate) fn commit(&self, changes: &[DurableChange]) -> Result<(), Failure> {
         fail_point::reach("before-metadata-commit");
         self.write(|transaction| write_changes(transaction, changes))?;
@@ -18,7 +18,7 @@ impl Metadata {
         Ok(())
     }
 
-    /// Notes the number of shards of this run. Queues must have homes among them by now.
+    /// Stores the number of shards of this run. All queues must have homes among them by now.
     pub(crate) fn set_shards(&self, shards: u16) -> Result<(), Failure> {
         self.write(|transaction| put_fact(transaction, SHARDS, &shards))
     }
@@ -33,11 +33,11 @@ impl Metadata {
     }
 }
 
-/// A transaction whose commit is flushed.
+/// Begins a transaction whose commit is flushed.
 ///
-/// In two phases: the new state is flushed before the pointer to it. With one phase redb takes a
-/// state that does not fit its checksums for a torn commit and goes back to the one before; rotten
-/// declarations would vanish without a word.
+/// The commit has two phases: the new state is flushed before the pointer to it. With one phase,
+/// redb would take a state with wrong checksums for a torn commit and go back to the previous
+/// state, so corrupted declarations would vanish silently.
 pub(super) fn begin(database: &redb::Database) -> Result<WriteTransaction, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Commits are always flushed, whatever the option `durability` says: one flush carries all
-//! declarations that waited for it, and what a queue holds means nothing without the queue.
+//! declarations that waited for it, and messages mean nothing without their queue.
 
 mod commit;
 mod open;
@@ -32,36 +32,36 @@ pub(crate) use self::thread::MetadataThread;
 /// The file's name in the data directory.
 pub(crate) const FILE_NAME: &str = "metadata.redb";
 
-/// The open database. Its file is locked as long as it lives.
+/// The open database. Its file is locked as long as this value lives.
 pub(crate) struct Metadata {
     database: Database,
     path: PathBuf,
 }
 
-/// What the database held when it was opened.
+/// The content of the database when it was opened.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    /// For [`leveret_broker::control::Control::recover`]; queues whose rows are damaged are in
+    /// Input of [`leveret_broker::control::Control::recover`]. Queues with damaged rows are in
     /// quarantine.
     pub(crate) definitions: Definitions,
-    /// A sentence for each damaged row.
+    /// One sentence per damaged row.
     pub(crate) damages: Vec<String>,
-    /// Tells this data directory's logs from others.
+    /// Distinguishes the logs of this data directory from those of others.
     pub(crate) store_id: [u8; 16],
-    /// How many shards the last run had.
+    /// The number of shards of the last run.
     pub(crate) shards_before: u16,
-    /// The database was made just now.
+    /// The database has just been created.
     pub(crate) fresh: bool,
 }
 
 impl Metadata {
-    /// Opens the database of a data directory, or makes one where nothing is yet, for `shards`
-    /// shards. Damaged rows are reported; a damaged database is not used, and nothing is deleted.
+    /// Opens the database of a data directory with `shards` shards, or creates it in an empty
+    /// directory. Damaged rows are reported. A damaged database is refused, and nothing is deleted.
     pub(crate) fn open(data_dir: &Path, shards: u16) -> Result<(Self, Loaded), Failure> {
         open::open(data_dir, shards)
     }
 
-    /// Reads the database of a data directory without changing anything, also while a broker uses
+    /// Reads the database of a data directory without changing anything, even while a broker uses
     /// it or after one was killed.
     pub(crate) fn peek(data_dir: &Path) -> Result<Loaded, Failure> {
         open::peek(data_dir)
@@ -72,7 +72,7 @@ impl Metadata {
     }
 }
 
-/// Who is to blame and what to do.
+/// An error that says what is wrong and what to do.
 fn failure(path: &Path, error: &redb::Error) -> Failure {
     let reason = match error {
         redb::Error::DatabaseAlreadyOpen => {
@@ -80,7 +80,7 @@ fn failure(path: &Path, error: &redb::Error) -> Failure {
              --data-dir."
                 .to_owned()
         }
-        // How redb tells of a file that is not its own, or too short.
+        // How redb reports a file that is not a database or is too short.
         redb::Error::Io(error) if is_content(error.kind()) => damage(&error.to_string()),
         redb::Error::Io(error) => {
             format!("{error}. Check the disk, the free space and the owner of the file.")

@@ -1,4 +1,4 @@
-//! Opening the database and reading all of it.
+//! Opens the database and reads all of it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,14 +20,14 @@ use super::row::{
 use super::{FILE_NAME, Loaded, Metadata, damage, failure};
 use crate::failure::Failure;
 
-/// redb's cache. Everything is read once, at the start; after that commits touch a path of pages
-/// per row.
+/// The cache of redb. Everything is read once at the start; after that a commit touches only a path
+/// of pages per row.
 const CACHE_SIZE_BYTES: usize = 16 << 20;
 
-/// The largest database that is read into memory to look at it: millions of queues.
+/// The largest database that is copied into memory to be read: it has millions of queues.
 const PEEK_BYTES_MAX: u64 = 1 << 30;
 
-/// The name of a database that is not complete yet.
+/// The name of a database that is still being created.
 const UNFINISHED_NAME: &str = "metadata.redb.new";
 
 pub(super) fn open(data_dir: &Path, shards: u16) -> Result<(Metadata, Loaded), Failure> {
@@ -47,14 +47,15 @@ pub(super) fn open(data_dir: &Path, shards: u16) -> Result<(Metadata, Loaded), F
     match loaded {
         Ok(loaded) => Ok((Metadata { database, path }, loaded)),
         Err(refusal) => {
-            // Closing it would write to what is damaged.
+            // Closing the database would write to a damaged file.
             std::mem::forget(database);
             Err(refusal)
         }
     }
 }
 
-/// Works on a copy in memory: redb repairs what was not closed in order, and asks for a lock.
+/// Works on a copy in memory, because redb repairs a database that was not closed properly, and
+/// takes a lock.
 pub(super) fn peek(data_dir: &Path) -> Result<Loaded, Failure> {
     let path = data_dir.join(FILE_NAME);
     let read_all = || -> Result<InMemoryBackend, io::Error> {
@@ -80,7 +81,7 @@ pub(super) fn peek(data_dir: &Path) -> Result<Loaded, Failure> {
     })
 }
 
-/// Logs without the declarations that give them a meaning are not an empty broker.
+/// Refuses logs without metadata: such a directory is not that of an empty broker.
 fn refuse_orphaned_logs(data_dir: &Path, path: &Path) -> Result<(), Failure> {
     let failed = |source: io::Error| failure(path, &redb::Error::Io(source));
     for entry in fs::read_dir(data_dir).map_err(failed)? {
@@ -106,7 +107,8 @@ fn refuse_orphaned_logs(data_dir: &Path, path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes a database under another name, so that one of the real name is always complete.
+/// Creates a database under a temporary name, so that a database with the real name is always
+/// complete.
 fn create(data_dir: &Path, shards: u16) -> Result<(), Failure> {
     let unfinished = data_dir.join(UNFINISHED_NAME);
     let make = || -> Result<(), redb::Error> {
@@ -127,7 +129,7 @@ fn create(data_dir: &Path, shards: u16) -> Result<(), Failure> {
         drop(database);
         File::open(&unfinished)?.sync_all()?;
         fs::rename(&unfinished, data_dir.join(FILE_NAME))?;
-        // A name is durable with its directory, not with its file.
+        // A name becomes durable with its directory, not with its file.
         File::open(data_dir)?.sync_all()?;
         Ok(())
     };
@@ -146,28 +148,28 @@ fn builder() -> Builder {
     builder
 }
 
-/// Opens a database with all checksums verified: redb trusts its pages otherwise, and a broken
-/// pointer would have it write over sound ones.
+/// Opens a database and verifies all checksums. Otherwise redb trusts its pages, and a broken
+/// pointer could make it overwrite intact ones.
 fn open_database(path: &Path) -> Result<Database, Failure> {
     let failed = |error: redb::DatabaseError| failure(path, &error.into());
     let is_repaired = Arc::new(AtomicBool::new(false));
     let repaired = Arc::clone(&is_repaired);
     let mut builder = builder();
     builder.set_repair_callback(move |_| repaired.store(true, Ordering::Relaxed));
-    // `create` would take an empty file for a new database.
+    // `create` would turn an empty file into a new database.
     let mut database = builder.open(path).map_err(failed)?;
     if is_repaired.load(Ordering::Relaxed) {
-        // Not closed in order, so redb has verified everything by itself.
+        // The database was not closed properly, so redb has already verified everything.
         return Ok(database);
     }
-    // False means that the list of free pages was made anew, which is no loss; pages that do not
-    // fit their checksums are an error, for commits have two phases.
+    // False means that the list of free pages was rebuilt, which loses nothing. Wrong checksums of
+    // pages are an error, because commits have two phases.
     database.check_integrity().map_err(failed)?;
     Ok(database)
 }
 
-/// Writes what is there already, and all of redb's own tables: damage in these shows at a write
-/// only, and here it can be told in words.
+/// Writes a value that is there already, and all internal tables of redb. Damage in those shows
+/// only on a write, and here it can be reported properly.
 fn try_writing(database: &Database, shards: u16) -> Result<(), redb::Error> {
     let mut transaction = begin(database)?;
     transaction.set_quick_repair(true);
@@ -201,7 +203,7 @@ fn read(path: &Path, database: &Database) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// A fact of the store; without it nothing else means anything.
+/// A value in the table of the store. Without these values no row can be interpreted.
 fn fact<T: DeserializeOwned>(
     path: &Path,
     transaction: &ReadTransaction,
@@ -274,13 +276,13 @@ fn named(what: &str, key: &[u8]) -> String {
     }
 }
 
-/// Runs what may panic where the file is damaged, for redb is written for files that are not.
+/// Runs code that may panic on a damaged file, because redb expects intact files.
 fn guarded<T>(path: &Path, body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let panicked = || Failure::Metadata {
         path: path.to_owned(),
         reason: damage("redb cannot make sense of it"),
     };
-    // The release build does not unwind: the last word is the hook's.
+    // The release build does not unwind, so the panic hook has to report the failure.
     let hook = cfg!(panic = "abort").then(|| {
         let text = panicked().to_string();
         let before = panic::take_hook();

@@ -6,7 +6,7 @@
 //!          │ u32    │      │ u32    │      │              │              │ u32    │
 //!          └────────┴──────┴────────┴──────┴─ ─            └──────────────┴────────┘
 //! ```
-//! The checksum is of the key and the row.
+//! The checksum covers the key and the row.
 
 use bytes::Bytes;
 use leveret_broker::catalog::name::Name;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-/// Facts of the whole store, by name.
+/// Values about the whole store, by name.
 pub(super) const STORE: Table = TableDefinition::new("store");
 /// Key: name.
 pub(super) const VHOSTS: Table = TableDefinition::new("vhosts");
@@ -31,14 +31,14 @@ pub(super) const BINDINGS: Table = TableDefinition::new("bindings");
 
 /// In [`STORE`]: major and minor number of the format.
 pub(super) const FORMAT: &[u8] = b"format";
-/// In [`STORE`]: 16 octets.
+/// In [`STORE`]: the id of the data directory, 16 octets.
 pub(super) const STORE_ID: &[u8] = b"store id";
-/// In [`STORE`]: shards of the last run.
+/// In [`STORE`]: the number of shards of the last run.
 pub(super) const SHARDS: &[u8] = b"shards";
 /// In [`STORE`]: the log id of the next durable queue.
 pub(super) const NEXT_LOG_ID: &[u8] = b"next log id";
 
-/// The format that this program writes. Another major number is not read.
+/// The format that this program writes. A database with another major number is refused.
 pub(super) const FORMAT_WRITTEN: (u16, u16) = (1, 0);
 
 const CHECKSUM_SIZE: usize = 4;
@@ -46,7 +46,7 @@ const CHECKSUM_SIZE: usize = 4;
 const AUTO_DELETE: u8 = 1;
 const INTERNAL: u8 = 2;
 
-/// An exchange behind its key.
+/// The value of an exchange.
 #[derive(Serialize, Deserialize)]
 struct ExchangeRow {
     /// 0 direct, 1 fanout, 2 topic, 3 headers.
@@ -56,7 +56,7 @@ struct ExchangeRow {
     arguments: Vec<u8>,
 }
 
-/// A queue behind its key.
+/// The value of a queue.
 #[derive(Serialize, Deserialize)]
 struct QueueRow {
     log_id: u64,
@@ -66,12 +66,12 @@ struct QueueRow {
     arguments: Vec<u8>,
 }
 
-/// Why a row is of no use.
+/// Why a row cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Damage {
     /// The checksum does not fit.
     Checksum,
-    /// The checksum fits, the content is none that this program writes.
+    /// The checksum is right, but the content is nothing that this program writes.
     Content,
 }
 
@@ -84,14 +84,14 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// A value as it is stored. Rows are made of numbers and octets, which always have a form.
+/// The stored form of a row. Encoding cannot fail for rows, which consist of numbers and octets.
 pub(super) fn seal(key: &[u8], row: &impl Serialize) -> Result<Vec<u8>, postcard::Error> {
     let mut value = postcard::to_stdvec(row)?;
     value.extend_from_slice(&checksum(key, &value).to_le_bytes());
     Ok(value)
 }
 
-/// The row in a value.
+/// The row in a stored value.
 pub(super) fn unseal<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> Result<T, Damage> {
     let (row, stored) = value.split_last_chunk::<CHECKSUM_SIZE>().ok_or(Damage::Checksum)?;
     if checksum(key, row) != u32::from_le_bytes(*stored) {
@@ -130,7 +130,7 @@ fn name(octets: &[u8]) -> Option<Name> {
     std::str::from_utf8(octets).ok().map(Name::from)
 }
 
-/// Virtual host and name.
+/// The virtual host and the name in a key.
 pub(super) fn names(key: &[u8]) -> Option<(Name, Name)> {
     let [vhost, object] = parts(key)?;
     Some((name(vhost)?, name(object)?))
@@ -210,7 +210,7 @@ pub(super) fn binding_key(binding: &BindingDefinition) -> Vec<u8> {
     ])
 }
 
-/// A binding has nothing behind its key but the checksum.
+/// The value of a binding is empty except for the checksum.
 pub(super) fn read_binding(key: &[u8], value: &[u8]) -> Result<BindingDefinition, Damage> {
     unseal::<()>(key, value)?;
     binding_of(key).ok_or(Damage::Content)

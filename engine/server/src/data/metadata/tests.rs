@@ -1,4 +1,4 @@
-//! That rows come back as they were, and that damage is told and not believed.
+//! Rows are read back as they were written, and damage is reported and not believed.
 
 use std::fs;
 use std::path::Path;
@@ -76,7 +76,8 @@ fn filled() -> TempDir {
     changes.extend(kinds.map(|(name, kind)| DurableChange::PutExchange(exchange(name, kind))));
     changes.extend([queue("a", 1), queue("b", 2), queue("c", 3)]);
     for destination in ["a", "b"] {
-        // Any octets are a key; as names, the same ones at other borders are other bindings.
+        // Any octets may be a binding key, even if they would be another key with different part
+        // boundaries.
         for key in [&b"\xff\x00#"[..], b""] {
             let to_queue = binding(destination, BindingTarget::Queue, key);
             let to_exchange = binding(destination, BindingTarget::Exchange, key);
@@ -109,7 +110,7 @@ fn what_was_put_is_there_and_what_was_dropped_is_not() {
             DurableChange::DropBinding(dropped.clone()),
             DurableChange::DropQueue { vhost, name },
             DurableChange::DropExchange { vhost: Name::from("v"), name: Name::from("t") },
-            // The later change of one commit wins.
+            // The later change in a commit wins.
             queue("d", 4),
             DurableChange::DropQueue { vhost: Name::from("/"), name: Name::from("d") },
         ])
@@ -126,7 +127,7 @@ fn what_was_put_is_there_and_what_was_dropped_is_not() {
     assert_ne!(store_id, open(&self::directory()).1.store_id);
 }
 
-/// Changes what is stored under a key, or puts it there.
+/// Overwrites the value of a key, or inserts it.
 fn overwrite(
     metadata: &Metadata,
     table: redb::TableDefinition<&[u8], &[u8]>,
@@ -150,7 +151,7 @@ fn a_damaged_row_costs_itself_alone() {
     let newer = row::seal(&unknown_kind, &(9_u8, 0_u8, Vec::<u8>::new())).unwrap();
     overwrite(&metadata, EXCHANGES, &unknown_kind, &newer);
     let binding_key = row::binding_key(&binding("a", BindingTarget::Queue, b""));
-    // Sound by itself, and of another key.
+    // Valid on its own, but of another key.
     let foreign = row::seal(b"elsewhere", &()).unwrap();
     overwrite(&metadata, BINDINGS, &binding_key, &foreign);
     drop(metadata);
@@ -217,7 +218,8 @@ fn a_second_process_gets_an_error() {
     assert!(refusal(directory.path()).contains("another process has it open"));
 }
 
-/// What a damaged file leads to: what was there, or a refusal in words. `true` if refused.
+/// Opens a damaged file: either the content is as before, or it is refused properly. `true` if
+/// refused.
 fn is_refused(octets: &[u8], expected: &Definitions) -> bool {
     let directory = directory();
     let path = directory.path().join(FILE_NAME);
@@ -237,7 +239,7 @@ fn is_refused(octets: &[u8], expected: &Definitions) -> bool {
     }
 }
 
-/// Where the octets of a database say something: a page of zeros does not.
+/// The pages of a database that are not all zeros.
 fn pages_in_use(octets: &[u8]) -> Vec<usize> {
     let pages = octets.chunks(4096).enumerate();
     pages
@@ -246,7 +248,7 @@ fn pages_in_use(octets: &[u8]) -> Vec<usize> {
         .collect()
 }
 
-/// Bits of the header, on which all else depends, and fewer of the rest.
+/// Many bits of the header, on which everything depends, and fewer of the rest.
 fn places(octets: &[u8]) -> Vec<(usize, u8)> {
     let header = (0..HEADER_SIZE).step_by(3).map(|at| (at, 1 << (at % 8)));
     let samples = pages_in_use(octets).into_iter().flat_map(|page| {
@@ -255,14 +257,14 @@ fn places(octets: &[u8]) -> Vec<(usize, u8)> {
     header.chain(samples).collect()
 }
 
-/// redb's magic number, flags and two commit slots.
+/// The magic number of redb, flags and two commit slots.
 const HEADER_SIZE: usize = 320;
 
 #[test]
 fn no_flipped_bit_is_believed() {
     let directory = filled();
     let (metadata, loaded) = open(&directory);
-    // As a killed process leaves it, then as a stopped one does.
+    // Once as a killed process leaves the file, once as a stopped one does.
     let killed = fs::read(directory.path().join(FILE_NAME)).unwrap();
     drop(metadata);
     let stopped = fs::read(directory.path().join(FILE_NAME)).unwrap();

@@ -1,4 +1,4 @@
-//! The thread that commits, so that the control thread never waits for the disk.
+//! The metadata thread: it commits, so that the control thread never waits for the disk.
 
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,9 +10,9 @@ use super::Metadata;
 use crate::failure::Failure;
 use crate::thread::ThreadEvent;
 
-/// The control thread's end of it. When it is dropped the thread ends, what it has done by then.
+/// The control thread's handle. If it is dropped, the thread ends after the commits it has got.
 ///
-/// The control state has one commit under way at a time, so neither queue is ever longer.
+/// The control state has one commit in progress at a time, so neither channel is ever longer.
 pub(crate) struct MetadataThread {
     commits: Sender<Commit>,
     done: Receiver<u64>,
@@ -21,12 +21,12 @@ pub(crate) struct MetadataThread {
 struct Commit {
     through: u64,
     changes: Vec<DurableChange>,
-    /// Whom to wake when it is durable.
+    /// Woken when the commit is durable.
     waker: Waker,
 }
 
 impl MetadataThread {
-    /// Starts the thread, which gives notice of its end.
+    /// Starts the thread; its end is reported to the main thread.
     pub(crate) fn start(
         metadata: Metadata,
         thread_events: &Sender<ThreadEvent>,
@@ -39,13 +39,13 @@ impl MetadataThread {
         Ok(Self { commits, done })
     }
 
-    /// Has changes stored; `waker`'s ring is woken when they are.
+    /// Commits changes; wakes `waker`'s ring when they are durable.
     pub(crate) fn commit(&self, through: u64, changes: Vec<DurableChange>, waker: Waker) {
-        // Where the thread is gone its notice ends the broker, and nobody is answered.
+        // Fails if the thread is gone. That ends the broker, so no client gets an answer.
         let _ = self.commits.send(Commit { through, changes, waker });
     }
 
-    /// The number of a commit that is durable now.
+    /// The number of a commit that has become durable.
     pub(crate) fn poll_done(&self) -> Option<u64> {
         self.done.try_recv().ok()
     }
@@ -53,7 +53,7 @@ impl MetadataThread {
 
 fn run(metadata: &Metadata, commits: &Receiver<Commit>, done: &Sender<u64>) -> Result<(), Failure> {
     while let Ok(Commit { through, changes, waker }) = commits.recv() {
-        // Not tried again: after a failed flush nobody knows what the disk has.
+        // Not retried: after a failed flush the content of the disk is unknown.
         metadata.commit(&changes)?;
         if done.send(through).is_err() {
             break;

@@ -41,7 +41,8 @@ pub(crate) fn run(data_dir: &Path) -> u8 {
             EXIT_USAGE
         }
     };
-    // A closed pipe is the reader's choice; the exit code still tells the result.
+    // An error means that stdout was closed by its reader, which is fine; the exit code still has
+    // the result.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     code
 }
@@ -64,7 +65,7 @@ fn check(data_dir: &Path, in_use: bool, text: &mut String) -> Result<bool, Failu
             }
             (queue_names(&loaded), loaded.damages.is_empty(), Some(loaded.store_id))
         }
-        // A copy made while it is written need not fit together.
+        // The files of a copy that was made while a broker ran may not fit together.
         Err(failure) => {
             let refused = "the broker would not start here";
             let kind = if in_use { "queues have no names below" } else { refused };
@@ -119,7 +120,7 @@ fn describe(log: &RecoveredLog, path: &Path, names: &BTreeMap<LogId, String>, te
     }
 }
 
-/// What people call the queues.
+/// The names of the queues, by log id.
 pub(super) fn queue_names(loaded: &Loaded) -> BTreeMap<LogId, String> {
     let queues = loaded.definitions.queues.iter();
     let named = queues.map(|queue| {
@@ -130,7 +131,7 @@ pub(super) fn queue_names(loaded: &Loaded) -> BTreeMap<LogId, String> {
     named.collect()
 }
 
-/// Whether a broker holds the lock. The shared lock taken to find out is given back at once.
+/// Whether a broker holds the lock. The shared lock that is taken for this is released at once.
 fn is_in_use(data_dir: &Path) -> bool {
     let lock = File::open(data_dir.join("lock"));
     lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))

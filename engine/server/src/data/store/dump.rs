@@ -17,7 +17,7 @@ use super::check::queue_names;
 use super::read::read_file;
 use super::{segment_files, shard_directories};
 
-/// Bytes of a body that are shown.
+/// How many bytes of a body are shown.
 const BODY_SHOWN_BYTES: usize = 32;
 
 /// `leveret dump`.
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &DumpArguments) -> Result<(), Failure> {
                 continue;
             }
             if dump_segment(&mut out, shard, number, &file, arguments.queue)?.is_err() {
-                // A closed pipe is the reader's choice.
+                // The reader has closed the pipe, which is fine.
                 return Ok(());
             }
         }
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &DumpArguments) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says which queue has which log id, where the metadata can be read.
+/// Prints the name of each log id, if the metadata can be read.
 fn dump_names(out: &mut impl Write, arguments: &DumpArguments) -> io::Result<()> {
     match Metadata::peek(&arguments.data_dir) {
         Ok(loaded) => {
@@ -101,7 +101,7 @@ fn dump_segment(
     Ok(written)
 }
 
-/// What is said of an item; with a queue given, only of what names it.
+/// The line for an item; if a queue is given, only for items that name it.
 fn line(item: &Item<'_>, queue: Option<LogId>) -> Option<String> {
     let names = |log_id: LogId| queue.is_none_or(|wanted| wanted == log_id);
     match item {

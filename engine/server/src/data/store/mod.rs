@@ -1,4 +1,5 @@
-//! The logs of a data directory as files: read at boot, checked, dumped, and moved between shards.
+//! The files of the logs: reading them at boot, checking and dumping them, and moving queues
+//! between shards.
 //!
 //! ```text
 //!  recover ──► RecoveredLog per shard ──► no queue misplaced ─────────────────────► shards start
@@ -30,10 +31,10 @@ use crate::failure::Failure;
 
 pub(crate) use self::rehome::{Move, rehome, tidy_up};
 
-/// Between two lines about a recovery under way.
+/// The time between two log lines about recovery progress.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
-/// How far the recovery of one shard is.
+/// The progress of one shard's recovery.
 #[derive(Debug, Default)]
 struct Progress {
     bytes: AtomicU64,
@@ -41,12 +42,12 @@ struct Progress {
     messages: AtomicU64,
 }
 
-/// Reads the logs of all shards that have a directory, one thread each. Damage is logged and never
-/// stops it; a log of another data directory does. With `store_id` of `None` the logs need not
-/// agree with any metadata.
+/// Reads the logs of all shards that have a directory, with one thread each. Damage is logged and
+/// does not stop recovery; a log of another data directory does. If `store_id` is `None`, the logs
+/// need not match any metadata.
 ///
-/// After an unclean stop every file is flushed: what was read may be in memory only, and the next
-/// segment's header will call it durable.
+/// After an unclean end every file is flushed: the records may be only in the page cache so far,
+/// but the header of the next segment will declare them durable.
 pub(crate) fn recover(
     data_dir: &Path,
     store_id: Option<[u8; 16]>,
@@ -61,7 +62,7 @@ pub(crate) fn recover(
             let sender = sender.clone();
             scope.spawn(move || {
                 let log = recover_shard(*shard, path, store_id, progress);
-                // The receiver lives as long as this scope.
+                // Cannot fail: the receiver lives as long as this scope.
                 let _ = sender.send((*shard, log));
             });
         }

@@ -1,4 +1,4 @@
-//! Segment files as bytes, in order.
+//! Reads segment files in order.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use crate::failure::Failure;
 
 use super::{Progress, segment_files, unreadable};
 
-/// One read: what disks are as fast with as with more.
+/// The size of one read. Larger reads are not faster.
 const READ_BYTES: usize = 1 << 20;
 
 /// Reads all segments of one shard.
@@ -61,9 +61,9 @@ pub(super) fn read_log(
     Ok(recovery.finish())
 }
 
-/// Where segments end according to the headers of those behind them. What stands there or later
-/// came when nobody expected it any more: a write that a killed process had under way and the
-/// kernel ended after the next one had read the file. It was never confirmed.
+/// Where each segment ends according to the header of the next one. Bytes after that end came too
+/// late: a killed process had started a write that the kernel completed only after the next process
+/// had read the file. Such a write was never confirmed.
 fn ends(files: &BTreeMap<u32, PathBuf>) -> BTreeMap<u32, u32> {
     let header = |(number, path): (&u32, &PathBuf)| {
         let mut block = [0; BLOCK_BYTES];
@@ -74,8 +74,8 @@ fn ends(files: &BTreeMap<u32, PathBuf>) -> BTreeMap<u32, u32> {
     files.iter().filter_map(header).collect()
 }
 
-/// Gives a file's bytes in pieces. What the disk cannot read is logged and given as zeros, so that
-/// it counts as damage where it matters.
+/// Passes a file's bytes to `take`, piece by piece. Blocks that the disk cannot read are logged and
+/// replaced by zeros, so that they count as damage if they matter.
 pub(super) fn read_file(
     path: &Path,
     mut take: impl FnMut(&mut [u8]) -> Result<(), Failure>,

@@ -1,4 +1,5 @@
-//! Queues move to other shards: the number of shards has changed, and metadata decide who is whose.
+//! Moves queues to other shards after the number of shards has changed. The metadata decide which
+//! queue belongs to which shard.
 //!
 //! ```text
 //!  sources ──► copies under new log ids in the new homes' logs ──► closed, durable
@@ -6,7 +7,7 @@
 //!                                     old log ids mean nothing ◄─────┘
 //! ```
 //! A crash before the metadata commit leaves copies under log ids that no queue has: dead records.
-//! A crash behind it leaves old records under such ids. Either way the next boot goes on.
+//! A crash after it leaves the old records as dead records. In both cases the next boot continues.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -26,27 +27,27 @@ use crate::failure::Failure;
 use super::read::read_record;
 use super::{segment_files, segment_path, shard_directory, unreadable};
 
-/// Bytes in memory before they are written.
+/// Bytes that are collected in memory before they are written.
 const WAITING_BYTES_MAX: usize = 4 << 20;
 
-/// One queue that moves.
+/// A queue that moves to another shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Move {
     /// The shard whose log has its messages.
     pub(crate) from: u16,
-    /// Its number there.
+    /// Its log id there.
     pub(crate) old: LogId,
     /// Its new home.
     pub(crate) to: u16,
-    /// Its number there, never used before.
+    /// Its log id there, which was never used before.
     pub(crate) new: LogId,
 }
 
-/// Copies what the moving queues hold to their new homes, durably. Sequences are kept, and so is
-/// which messages were given out before. The caller then commits the new log ids and homes to the
-/// metadata, calls [`tidy_up`], and recovers again.
+/// Copies the messages of the moving queues durably to their new homes. Sequence numbers are kept,
+/// and so are the marks of messages that were delivered before. The caller then commits the new log
+/// ids and homes to the metadata, calls [`tidy_up`], and recovers again.
 ///
-/// `carry_out` does what a shard's log asks of its disk.
+/// `carry_out` carries out a disk operation of a shard's log.
 pub(crate) fn rehome(
     data_dir: &Path,
     store_id: [u8; 16],
@@ -86,7 +87,7 @@ pub(crate) fn rehome(
     Ok(())
 }
 
-/// Messages by where they are now, with the queues of the new home that hold them.
+/// The messages that move to one home, by their current place, with the queues that hold them.
 fn arriving(
     logs: &BTreeMap<u16, RecoveredLog>,
     moves: &[Move],
@@ -102,7 +103,7 @@ fn arriving(
     arriving
 }
 
-/// What the new home's log has to say of its queues when it is closed again.
+/// The marks that the new home's log needs for its queues before it is closed.
 fn marks(logs: &BTreeMap<u16, RecoveredLog>, home: u16, moves: &[Move]) -> Vec<MarkRecord> {
     let queue = |shard: u16, log_id: LogId, new: LogId| {
         let queue = logs.get(&shard)?.queues.get(&log_id)?;
@@ -171,8 +172,8 @@ impl Target<'_> {
     }
 }
 
-/// Removes the directories of shards that no longer exist, once metadata name nothing in them.
-/// Damaged segments move to `quarantine/`.
+/// Removes the directories of shards that no longer exist, once the metadata refer to nothing in
+/// them. Damaged segments are moved to `quarantine/`.
 pub(crate) fn tidy_up(
     data_dir: &Path,
     shards: u16,
@@ -201,7 +202,7 @@ fn remove(data_dir: &Path, shard: u16, path: &Path, log: &RecoveredLog) -> io::R
             File::open(&quarantine)?.sync_all()?;
         }
     }
-    // The oldest first: settlements outlive what they settle.
+    // Oldest first, so that settlements outlive the messages they settle.
     for file in segment_files(path).map_err(io::Error::other)?.values() {
         fs::remove_file(file)?;
         File::open(path)?.sync_all()?;

@@ -86,7 +86,7 @@ fn bodies(data_dir: &Path, log: &RecoveredLog, log_id: LogId) -> Vec<Vec<u8>> {
     let bodies = log.queues[&log_id].messages.iter().map(|(_, place)| {
         let path = segment_path(&directory, place.segment);
         let bytes = read::read_record(&path, place.offset, place.length).unwrap();
-        // Behind the fixed part, 16 bytes per queue, "x", "key" and the properties.
+        // After the fixed part, 16 bytes per queue, "x", "key" and the properties.
         let queues = u32::from_le_bytes(bytes[40..44].try_into().unwrap()) as usize;
         let length = u32::from_le_bytes(bytes[48..52].try_into().unwrap()) as usize;
         let start = 64 + 16 * queues + 1 + 3 + 2;
@@ -109,7 +109,7 @@ fn queues_move_to_other_shards_with_order_and_memory_of_deliveries() {
     let moves = [(1, 11), (2, 12)].map(|(old, new)| Move { from: 1, old, to: 0, new });
     let mut disk = |shard, operation| carry_out(data_dir, shard, operation);
     rehome(data_dir, STORE, SEGMENT_BYTES, &mut logs, &moves, &mut disk).unwrap();
-    // A crash here would leave both: the old ones are still whole.
+    // A crash at this point would leave both; the old records are still complete.
     let again = recover(data_dir, Some(STORE)).unwrap();
     assert_eq!(again[&1].queues[&1].messages.len(), 5);
     let home = &again[&0];
@@ -118,7 +118,7 @@ fn queues_move_to_other_shards_with_order_and_memory_of_deliveries() {
     assert_eq!(bodies(data_dir, home, 7), [body(77)]);
     assert_eq!(home.queues[&11].messages, home.queues[&12].messages, "copied once");
     assert_eq!((home.queues[&11].next_sequence, home.queues[&11].delivered_through), (90, 2));
-    // Queue 3 still lives there; then it does not.
+    // Queue 3 still lives there; later it does not.
     tidy_up(data_dir, 1, &again, |shard, log_id| (shard, log_id) == (1, 3)).unwrap();
     assert!(shard_directory(data_dir, 1).exists());
     tidy_up(data_dir, 1, &again, |_, _| false).unwrap();
@@ -158,7 +158,7 @@ fn many_messages_are_read() {
     write_log(directory.path(), 0, &messages, false);
     let start = std::time::Instant::now();
     let logs: BTreeMap<u16, RecoveredLog> = recover(directory.path(), Some(STORE)).unwrap();
-    // For people; the pass condition is what was read.
+    // For information only; the test passes by what was read.
     eprintln!("{count} messages in {:?}", start.elapsed());
     assert_eq!(logs[&0].queues[&4].messages.len(), count);
     assert!(!logs[&0].clean && logs[&0].damage.is_empty());
@@ -177,7 +177,7 @@ fn a_late_write_of_a_dead_process_does_not_count() {
     let end = segments.begun()[&1].end as usize;
     let mut next = Log::begin(segments);
     run(data_dir, 0, &mut next);
-    // What the dead process had under way settles the message, and arrives only now.
+    // A write of the dead process, which settles the message, arrives only now.
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let mut late = Blocks::default();
     let stamp = Stamp { position: Position::new(1, end as u32), epoch: 1 };

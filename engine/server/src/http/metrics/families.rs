@@ -1,4 +1,4 @@
-//! The tables of what is shown: name, help, and where the value comes from.
+//! The tables of metric families: name, help text, and where the value comes from.
 
 use leveret_broker::alarms::Alarms;
 use leveret_broker::delivery::body_bytes::Copies;
@@ -19,9 +19,9 @@ pub(super) type LogGauge = (&'static str, &'static str, fn(&LogReport) -> u64);
 pub(super) type LogCount = (&'static str, &'static str, fn(&LogCounts) -> u64);
 /// A counter of a shard's ring, under `leveret_`.
 pub(super) type RingCount = (&'static str, &'static str, fn(&RingCounters) -> u64);
-/// What body bytes were copied into, and how many.
+/// The purpose of a copy, and how many body bytes were copied for it.
 pub(super) type BodyCopy = (&'static str, fn(&Copies) -> u64);
-/// A reason why publishes are held back, and how many connections have it.
+/// A reason why publishers are blocked, and how many connections it blocks.
 pub(super) type BlockReason = (&'static str, fn(&BlockedCounts) -> usize);
 /// An alarm.
 pub(super) type Alarm = (&'static str, &'static str, fn(Alarms) -> bool);
@@ -35,7 +35,7 @@ macro_rules! table {
     };
 }
 
-/// What shards hold.
+/// Gauges of a shard.
 pub(super) const SHARD_GAUGES: [ShardGauge; 12] = table! {
     connections "connections" "Open client connections.";
     channels "channels" "Open channels.";
@@ -51,7 +51,7 @@ pub(super) const SHARD_GAUGES: [ShardGauge; 12] = table! {
     memory_bytes "memory_bytes" "Memory of messages, what the memory alarm is about.";
 };
 
-/// Why publishes are held back.
+/// Why publishers are blocked.
 pub(super) const BLOCKED: [BlockReason; 4] = [
     ("alarm", |blocked| blocked.alarm),
     ("log", |blocked| blocked.log),
@@ -65,7 +65,7 @@ pub(super) const ALARMS: [Alarm; 2] = [
     ("free_disk_space_watermark", "1: disk space runs out.", |alarms| alarms.disk),
 ];
 
-/// What happened on shards.
+/// Counters of a shard.
 pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
     client.connections_opened "connections_opened_total" "Connections accepted.";
     client.connections_closed "connections_closed_total" "Connections closed.";
@@ -88,7 +88,7 @@ pub(super) const SHARD_COUNTS: [ShardCount; 19] = table! {
     home.damaged "messages_damaged_total" "Lost messages, and damage found at boot.";
 };
 
-/// What body bytes are copied into.
+/// The purposes for which body bytes are copied.
 pub(super) const BODY_COPIES: [BodyCopy; 5] = [
     ("assembly", |copied| copied.assembly),
     ("store", |copied| copied.store),
@@ -97,7 +97,7 @@ pub(super) const BODY_COPIES: [BodyCopy; 5] = [
     ("outbox", |copied| copied.outbox),
 ];
 
-/// What logs hold.
+/// Gauges of a log.
 pub(super) const LOG_GAUGES: [LogGauge; 5] = [
     ("segments", "Segments with records.", |log| log.segments as u64),
     ("used_bytes", "Bytes of their files.", |log| log.used_bytes),
@@ -106,7 +106,7 @@ pub(super) const LOG_GAUGES: [LogGauge; 5] = [
     ("unconfirmed", "Publishes whose confirm waits for the disk.", |log| log.unconfirmed),
 ];
 
-/// What happened on logs.
+/// Counters of a log.
 pub(super) const LOG_COUNTS: [LogCount; 9] = table! {
     commits "commits_total" "Commits: one write and flush for all that came meanwhile.";
     committed_bytes "committed_bytes_total" "Bytes of those.";
@@ -119,7 +119,7 @@ pub(super) const LOG_COUNTS: [LogCount; 9] = table! {
     reads "reads_total" "Reads of messages that were on disk only.";
 };
 
-/// What happened on rings.
+/// Counters of a ring.
 pub(super) const RING_COUNTS: [RingCount; 9] = table! {
     enters "ring_enters_total" "System calls of the ring.";
     submissions "ring_submissions_total" "Operations given to the kernel.";
@@ -136,9 +136,9 @@ pub(super) const RING_COUNTS: [RingCount; 9] = table! {
 /// Gauges that `RabbitMQ` has too.
 pub(super) const OBJECTS: [&str; 4] = ["connections", "channels", "consumers", "queues"];
 
-/// The label of counts of messages from publishers.
+/// The label of counters of published messages.
 pub(super) const PROTOCOL: &str = "protocol=\"amqp091\"";
-/// The labels of counts of messages from queues.
+/// The labels of counters of delivered messages.
 const QUEUE_TYPE: &str = "protocol=\"amqp091\",queue_type=\"rabbit_classic_queue\"";
 
 /// `rabbitmq_global_messages_*_total` with its labels.
@@ -156,7 +156,7 @@ pub(super) const GLOBAL_COUNTS: [ShardCount; 11] = table! {
     client.acknowledged "acknowledged" QUEUE_TYPE;
 };
 
-/// The sum of all ways a message is given out, as `RabbitMQ` counts it.
+/// The sum of all kinds of deliveries, as `RabbitMQ` counts it.
 pub(super) const GLOBAL_DELIVERED: ShardCount = ("delivered", QUEUE_TYPE, |counts| {
     counts.home.delivered_auto_ack
         + counts.home.delivered_manual_ack
@@ -164,7 +164,7 @@ pub(super) const GLOBAL_DELIVERED: ShardCount = ("delivered", QUEUE_TYPE, |count
         + counts.client.got_manual_ack
 });
 
-/// What is shown of each queue.
+/// The figures of each queue.
 pub(super) const QUEUE_FIGURES: [QueueFigure; 8] = [
     ("rabbitmq_queue_messages", Kind::Gauge, "Ready and unacked messages.", |queue| {
         (queue.messages_ready + queue.messages_unacked) as u64

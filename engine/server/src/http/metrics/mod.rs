@@ -1,5 +1,5 @@
-//! Metrics in the text format of Prometheus: everything under `leveret_` per shard, and the core
-//! families under `RabbitMQ`'s names, so that its dashboards and alerts find them.
+//! Metrics in the text format of Prometheus. Everything is there under `leveret_`, per shard; the
+//! core families are also there under `RabbitMQ`'s names, so that its dashboards and alerts work.
 
 mod families;
 mod text;
@@ -16,7 +16,7 @@ use crate::config::Durability;
 use crate::host;
 use crate::shared_state::shard_reports::{ShardAnswer, ShardReport, queue_reports, reports};
 
-/// Whose metrics these are.
+/// Labels and values that describe the broker as a whole.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity<'a> {
     pub(crate) cluster_name: &'a str,
@@ -25,18 +25,18 @@ pub(crate) struct Identity<'a> {
     pub(crate) figures: Figures,
 }
 
-/// What no shard reports.
+/// Values that no shard reports.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) connections_refused: u64,
-    /// Above this publishers are blocked.
+    /// Publishers are blocked above this.
     pub(crate) memory_limit_bytes: u64,
     /// Free space of the data directory's file system.
     pub(crate) disk_free_bytes: u64,
 }
 
-/// The metrics of the whole broker and of each shard. Families that [`queues`] has per queue are
-/// left out `with_queues`, as `RabbitMQ` does.
+/// The metrics of the whole broker and of each shard. If `with_queues`, the families that
+/// [`queues`] has per queue are left out, as `RabbitMQ` does.
 pub(crate) fn broker(
     answers: &[ShardAnswer],
     identity: &Identity<'_>,
@@ -99,7 +99,7 @@ fn shards(text: &mut Text, answers: &[ShardAnswer]) {
     });
 }
 
-/// Under our names and under those of `RabbitMQ`'s dashboards.
+/// Under our own names and under those of `RabbitMQ`'s dashboards.
 fn resources(text: &mut Text, figures: Figures) {
     for (name, rabbitmq_name, help, value) in [
         (
@@ -135,7 +135,7 @@ fn logs(text: &mut Text, answers: &[ShardAnswer]) {
     }
 }
 
-/// The proof of zero-copy: the ratio of these two, over all shards.
+/// Shows that bodies are not copied: compare these two families over all shards.
 fn bodies(text: &mut Text, answers: &[ShardAnswer]) {
     let help = "Body bytes put into what is sent to clients, by copy or by reference.";
     per_shard(text, answers, "body_bytes_delivered_total", Kind::Counter, help, |shard| {
@@ -206,7 +206,7 @@ fn latencies(text: &mut Text, answers: &[ShardAnswer]) {
     }
 }
 
-/// Under the usual names and under those of `RabbitMQ`'s dashboards.
+/// Under Prometheus's usual names and under those of `RabbitMQ`'s dashboards.
 fn process(text: &mut Text) {
     let figures = [
         ("process_resident_memory_bytes", "Resident memory.", host::resident_bytes()),
@@ -266,7 +266,7 @@ fn rabbitmq(text: &mut Text, answers: &[ShardAnswer], identity: &Identity<'_>) {
     text.labelled("rabbitmq_global_consumers", PROTOCOL, consumers);
 }
 
-/// Messages of all queues together.
+/// The messages of all queues together.
 fn queue_sums(text: &mut Text, answers: &[ShardAnswer]) {
     let sum =
         |of: fn(&Report) -> usize| reports(answers).map(|shard| of(&shard.report)).sum::<usize>();
@@ -281,7 +281,7 @@ fn queue_sums(text: &mut Text, answers: &[ShardAnswer]) {
     }
 }
 
-/// The metrics of each queue, where they were asked for and are not too many.
+/// The metrics of each queue; none if there are too many queues to describe.
 pub(crate) fn queues(answers: &[ShardAnswer]) -> String {
     let mut text = Text::default();
     let there: usize = reports(answers).map(|shard| shard.report.queues).sum();

@@ -1,9 +1,9 @@
-//! Writing the text format.
+//! Writes the text format of Prometheus.
 
 use std::fmt::{Display, Write};
 
-/// Upper bounds of the shards' histograms in nanoseconds: 1, 2.5 and 5 of each decade from 1 µs to
-/// 10 s. Fixed, so that quantiles over time and over shards can be computed.
+/// Upper bounds of the histograms of shards, in nanoseconds: 1, 2.5 and 5 of each decade from 1 µs
+/// to 10 s. They are fixed so that quantiles over time and over shards can be computed.
 const BOUNDS_NS: [u64; 22] = {
     let mut bounds = [0; 22];
     let mut decade = 1_000;
@@ -19,7 +19,8 @@ const BOUNDS_NS: [u64; 22] = {
     bounds
 };
 
-/// Every fourth bucket of a queue's histogram is written: two octaves each, 16 lines per queue.
+/// Only every fourth bucket of a queue's histogram is written: one per two octaves, 16 lines per
+/// queue.
 const COMPACT_STEP: usize = 4;
 
 /// The kind of a family.
@@ -30,12 +31,13 @@ pub(super) enum Kind {
     Histogram,
 }
 
-/// Text under construction. Writing to a `String` cannot fail, so results of `write!` are dropped.
+/// The text under construction. Writing to a `String` cannot fail, so results of `write!` are
+/// ignored.
 #[derive(Debug, Default)]
 pub(super) struct Text(String);
 
 impl Text {
-    /// What is written so far.
+    /// The text written so far.
     pub(super) fn finish(self) -> String {
         self.0
     }
@@ -50,13 +52,13 @@ impl Text {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    /// One sample; values of labels are escaped.
+    /// One sample; the values of its labels are escaped.
     pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let labels = join(labels);
         self.labelled(name, &labels, value);
     }
 
-    /// One sample with labels as they go on the wire.
+    /// One sample with labels that are already in the text format.
     pub(super) fn labelled(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.0, "{name}{{{labels}}} {value}");
     }
@@ -126,8 +128,8 @@ fn join(labels: &[(&str, &str)]) -> String {
     pairs.join(",")
 }
 
-/// Backslash, quote and line feed, as the format asks; other control characters, which a client
-/// may put into a name, as `\\u{…}` for the sake of terminals.
+/// Escapes backslash, quote and line feed, as the format requires, and other control characters in
+/// a name as `\\u{…}`, to protect terminals.
 fn escape(value: &str) -> String {
     let mut escaped = String::with_capacity(value.len());
     for character in value.chars() {

@@ -1,4 +1,4 @@
-//! Just enough HTTP to ask our own broker one question.
+//! A minimal HTTP client for the one request of `leveret top`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::http::snapshot::Snapshot;
 
-/// The broker answers within 2 s even when a shard does not.
+/// The broker answers within 2 s even if a shard does not.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// 1,024 shards and 200 queues with full histograms are below 6 MiB.
+/// A response with 1,024 shards and 200 queues, with full histograms, is below 6 MiB.
 const RESPONSE_SIZE_MAX_BYTES: u64 = 16 << 20;
 
-/// Asks for a snapshot with the `queues` busiest queues; the error is a phrase.
+/// Requests a snapshot with the `queues` busiest queues. The error is a phrase.
 pub(super) fn snapshot(address: SocketAddr, queues: u16) -> Result<Snapshot, String> {
     let response =
         get(address, &format!("/api/top?queues={queues}")).map_err(|error| error.to_string())?;

@@ -12,13 +12,13 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::http::snapshot::Snapshot;
 
-/// To the top left corner.
+/// Moves the cursor to the top left corner.
 const HOME: &str = "\x1b[H";
-/// Clears the rest of a line, and ends it.
+/// Clears the rest of the line and ends it.
 const CLEAR_LINE: &str = "\x1b[K\n";
 /// Clears the rest of the screen.
 const CLEAR_REST: &str = "\x1b[J";
-/// Clears the screen once at the start.
+/// Clears the whole screen; used once at the start.
 const CLEAR_ALL: &str = "\x1b[2J";
 
 /// `leveret top`.
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &TopArguments) -> Result<(), Failure> {
         std::thread::sleep(interval);
         let now = ask()?;
         let text = show(&before, &now, arguments.once);
-        // A closed pipe, as of `leveret top | head`, is an end and no failure.
+        // A closed pipe, as in `leveret top | head`, is a normal end.
         if print(&text).is_err() || arguments.once {
             return Ok(());
         }

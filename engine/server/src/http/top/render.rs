@@ -1,13 +1,13 @@
-//! Two snapshots as lines of text: rates and latencies of the time between them.
+//! Renders the rates and latencies between two snapshots as lines of text.
 
 use crate::http::snapshot::{Flow, Latency, LogSnapshot, QueueSnapshot, ShardSnapshot, Snapshot};
 
-/// Columns for the name of a queue; longer ones are cut.
+/// Columns for the name of a queue; longer names are cut.
 const NAME_COLUMNS: usize = 26;
 
 /// The view, at most 100 columns wide.
 pub(super) fn lines(before: &Snapshot, now: &Snapshot) -> Vec<String> {
-    // After a restart of the broker there is nothing to compare with.
+    // After a restart of the broker there is no earlier snapshot to compare with.
     let fresh = Snapshot { uptime_ns: 0, ..Snapshot::default() };
     let before = if before.uptime_ns < now.uptime_ns { before } else { &fresh };
     let seconds = (now.uptime_ns - before.uptime_ns) as f64 / 1e9;
@@ -81,7 +81,7 @@ fn objects(now: &Snapshot) -> Vec<String> {
     lines
 }
 
-/// All logs together, where there are any.
+/// All logs together; `None` if there are none.
 fn logs(before: &Snapshot, now: &Snapshot, seconds: f64) -> Option<String> {
     let of = |snapshot: &Snapshot| {
         let logs = snapshot.shards.iter().filter_map(|shard| shard.log);
@@ -114,7 +114,7 @@ fn heading(of: &str) -> String {
     .to_owned()
 }
 
-/// One line of a table: what is now, and what happened in between.
+/// One line of a table: current values, and the changes since the previous snapshot.
 struct Change {
     label: String,
     now: Flow,
@@ -137,7 +137,8 @@ impl Change {
     }
 
     fn of_queue(now: &QueueSnapshot, before: Option<&QueueSnapshot>) -> Self {
-        // A queue that was not among the busiest before shows its rates from the next look on.
+        // A queue that was not among the busiest in the previous snapshot shows its rates from the
+        // next one on.
         let before = before.unwrap_or(now);
         let name =
             if now.vhost == "/" { now.name.clone() } else { format!("{}/{}", now.vhost, now.name) };
