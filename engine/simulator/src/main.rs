@@ -33,7 +33,7 @@ struct Power {
     /// The first run's seed; the others follow
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Deeds of each run
+    /// Actions of each run
     #[arg(long, default_value_t = power::Plan::of(0).turns)]
     turns: u64,
 }

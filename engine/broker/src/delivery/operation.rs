@@ -11,7 +11,7 @@ pub enum Operation {
     Send {
         /// To whom.
         connection: ConnectionId,
-        /// What; comes back with [`Event::Sent`].
+        /// What; comes back with `Event::Sent`.
         outbox: Outbox,
     },
     /// Stop receiving. Bytes that had already arrived may still be reported.
@@ -24,12 +24,12 @@ pub enum Operation {
         /// From whom.
         connection: ConnectionId,
     },
-    /// Close the socket once nothing is under way, then report [`Event::Closed`].
+    /// Close the socket once nothing is under way, then report `Event::Closed`.
     Close {
         /// Which connection.
         connection: ConnectionId,
     },
-    /// Do something with the files of this shard's log, then report [`Event::Disk`].
+    /// Do something with the files of this shard's log, then report `Event::Disk`.
     Disk(DiskOperation),
     /// End the process, after what was sent before this has had a moment to leave.
     Fail {

@@ -1,4 +1,5 @@
-//! The one door out of a queue: whatever leaves leaves through [`Departures`], with a reason.
+//! The one door out of a queue, with a reason. A message that the queue held leaves through
+//! [`Departures`]; messages that pass through it are only counted, for nothing keeps them.
 
 use crate::id::Instant;
 use crate::queue::state::Placed;
@@ -6,6 +7,7 @@ use crate::storage::log::{Log, LogId, Place, QueueRef};
 use crate::storage::store::{MessageId, Release, Where};
 
 use super::Shared;
+use super::counts::HomeCounts;
 
 /// Why a message leaves a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,14 @@ impl Shared {
             now,
             total: &mut self.counts.left[reason as usize],
         }
+    }
+}
+
+impl HomeCounts {
+    /// Counts messages that passed through a queue to consumers that acknowledge nothing.
+    #[inline(always)]
+    pub(super) fn count_passed_through(&mut self, count: u64) {
+        self.left[Reason::Acknowledged as usize] += count;
     }
 }
 

@@ -6,8 +6,9 @@
 //!                 └──► store, log                     durability.rs, paging, compaction.rs
 //! ```
 //! A call names a queue by its id and looks it up once ([`Home::open`]); all that follows happens
-//! on the [`OpenQueue`]. Channels ask by mail, those of this shard too, so nothing here knows the
-//! client side: what channels shall hear goes into the [`Outputs`].
+//! on the [`OpenQueue`]. A channel of this shard publishes and settles by a call, one of another
+//! shard by mail; whatever a channel waits for is asked by mail, also on the same shard. Nothing
+//! here knows the client side: the answers go into the [`Outputs`].
 
 pub mod ask;
 pub mod backlog;

@@ -12,7 +12,6 @@ use crate::turn::Turn;
 
 use super::deliver::{Timed, delivery_of, next_taker};
 use super::durability::Stored;
-use super::leaving::Reason;
 use super::paging::queue_ref;
 use super::{Home, OpenQueue, Shared};
 
@@ -182,7 +181,7 @@ impl OpenQueue<'_> {
         let mut number = None;
         if taker.is_some_and(|(taker, _)| taker.no_ack) {
             queue.kind.pass_through(1);
-            home.counts.left[Reason::Acknowledged as usize] += 1;
+            home.counts.count_passed_through(1);
         } else {
             let id = home.keep(queue, message, stored);
             if let Some((taker, _)) = taker {
@@ -231,7 +230,7 @@ impl OpenQueue<'_> {
             } else {
                 let count = out.deliver_many(sink, first, &mut timed);
                 queue.kind.pass_through(count);
-                home.counts.left[Reason::Acknowledged as usize] += count;
+                home.counts.count_passed_through(count);
                 count
             };
             timed.record();

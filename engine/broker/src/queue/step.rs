@@ -2,8 +2,9 @@
 //!
 //! A step carries all that it depends on: messages by position, holders by number, time as the wall
 //! time of the shard that decided on it. It holds no id of a store, no instant of a process and
-//! nothing about what is in memory. So a restart, a replica and the shard that decides are one
-//! machine: the same steps in the same order give the same queue everywhere, and none can fail.
+//! nothing about what is in memory. So the same steps in the same order give the same queue on
+//! every shard, and none can fail. Recovery makes a queue by steps, too: it enqueues what the log
+//! holds.
 //!
 //! ```text
 //!             0    1                  9                 17        21        25

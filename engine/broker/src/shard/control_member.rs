@@ -12,7 +12,7 @@ use crate::control::{Control, DurableChange, Warning};
 #[derive(Debug)]
 pub struct ControlMember {
     control: Control,
-    post: Outgoing,
+    outgoing: Outgoing,
     shards: u16,
 }
 
@@ -26,7 +26,7 @@ impl ControlMember {
     /// [`Control::persistent`].
     pub fn of(control: Control) -> Self {
         let shards = control.topology().shards();
-        Self { control, post: Outgoing::new(shards), shards }
+        Self { control, outgoing: Outgoing::new(shards), shards }
     }
 
     /// What to store next; see [`Control::poll_durable`].
@@ -58,7 +58,7 @@ impl ControlMember {
 
     /// Takes back a batch that a shard has emptied.
     pub fn take_back(&mut self, emptied: Batch) {
-        self.post.recycle(emptied);
+        self.outgoing.recycle(emptied);
     }
 
     /// Ends a turn: what was decided is ready to be polled.
@@ -66,22 +66,22 @@ impl ControlMember {
         self.control.finish_turn();
         while let Some(delta) = self.control.poll_delta() {
             for shard in 0..self.shards {
-                self.post.send(ShardId(shard), Lane::Reply, Mail::Delta(delta.clone()));
+                self.outgoing.send(ShardId(shard), Lane::Reply, Mail::Delta(delta.clone()));
             }
         }
         while let Some((shard, answer)) = self.control.poll_answer() {
-            self.post.send(shard, Lane::Reply, Mail::ControlAnswer(Box::new(answer)));
+            self.outgoing.send(shard, Lane::Reply, Mail::ControlAnswer(Box::new(answer)));
         }
     }
 
     /// The next batch for a shard; to be called while the mesh has room.
     pub fn poll_mail(&mut self, to: ShardId, lane: Lane) -> Option<Batch> {
-        self.post.take(to, lane)
+        self.outgoing.take(to, lane)
     }
 
     /// Whether there is mail for a shard.
     pub fn has_mail(&self, to: ShardId, lane: Lane) -> bool {
-        self.post.has_mail(to, lane)
+        self.outgoing.has_mail(to, lane)
     }
 
     /// Does a piece of work that can wait. True if more is left.

@@ -1,4 +1,4 @@
-//! What a driver tells a shard, and what a shard asks of its driver.
+//! What happens outside of a shard: the driver passes it in.
 
 use core::net::SocketAddr;
 
@@ -31,11 +31,11 @@ pub enum Event {
     Sent {
         /// Whose send.
         connection: ConnectionId,
-        /// The buffer of [`Operation::Send`].
+        /// The buffer of [`Operation::Send`](crate::delivery::operation::Operation::Send).
         outbox: Outbox,
     },
     /// The client stopped sending, or the socket failed. The shard answers with
-    /// [`Operation::Close`].
+    /// [`Operation::Close`](crate::delivery::operation::Operation::Close).
     Ended {
         /// Which connection.
         connection: ConnectionId,
@@ -45,7 +45,7 @@ pub enum Event {
         /// Which connection.
         connection: ConnectionId,
     },
-    /// The disk answers an [`Operation::Disk`].
+    /// The disk answers an [`Operation::Disk`](crate::delivery::operation::Operation::Disk).
     Disk(DiskEvent),
     /// Memory or disk space runs out, or no longer does: publishers wait while any alarm is on.
     Alarms(Alarms),

@@ -32,7 +32,7 @@ const COMPARED_EACH: u64 = 4;
 pub struct Plan {
     /// Where all choices come from.
     pub seed: u64,
-    /// Deeds of the workload.
+    /// Actions of the workload.
     pub turns: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What an agent makes of what it hears.
+//! What a client concludes from what it receives.
 
 use leveret_amqp::Method;
 

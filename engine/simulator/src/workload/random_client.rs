@@ -9,7 +9,7 @@ use crate::workload::channel_view::{ChannelView, Role, Source, Waiting};
 use crate::workload::oracle::Oracle;
 use crate::world::World;
 
-/// Channels one agent has at a time.
+/// Channels one client has at a time.
 const CHANNELS_MAX: usize = 4;
 
 /// One client of a run.

@@ -1,4 +1,4 @@
-//! One run: a scene, clients that do as they please, and an account of every message.
+//! One run: a topology, clients with random actions, and an account of every message.
 
 use std::collections::VecDeque;
 
@@ -23,7 +23,7 @@ use crate::world::World;
 use crate::world::faults::Faults;
 use crate::world::restart::Crash;
 
-/// Deeds kept for the report of a failure.
+/// Actions kept for the report of a failure.
 const ACTIONS_KEPT: usize = 40;
 
 /// Steps after which a world without new requests must have come to rest.

@@ -39,7 +39,7 @@ pub struct Call<'a> {
 pub enum Flow {
     /// It is done, and answered if it had to be.
     Done,
-    /// It asked somebody; the connection reads on when the answer is there.
+    /// It asked a home or the control state; the connection reads on when the answer is there.
     Await(Awaited),
 }
 
@@ -217,14 +217,14 @@ impl Call<'_> {
         let was_limited = outbound.limit.prefetch > 0;
         outbound.limit.prefetch = prefetch;
         let limited = prefetch > 0;
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         if limited != was_limited {
             outbound.limit.wanting.clear();
-            told.extend(
+            notified.extend(
                 outbound.consumers().map(|consumer| (consumer.home, consumer.queue, consumer.key)),
             );
         }
-        for (home, queue, consumer) in told {
+        for (home, queue, consumer) in notified {
             let signal = Signal::Limited(limited);
             self.backend.outputs.work(home, Mail::Consumer { queue, consumer, signal });
         }

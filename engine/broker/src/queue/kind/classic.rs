@@ -20,9 +20,12 @@ impl Classic {
         &self.state
     }
 
-    /// For [`State::relocate`] only: all else goes by steps.
-    pub(super) fn state_mut(&mut self) -> &mut State {
-        &mut self.state
+    pub(super) fn relocate(&mut self, index: usize, location: Where) {
+        self.state.relocate(index, location);
+    }
+
+    pub(super) fn relocate_at(&mut self, position: u64, location: Where) {
+        self.state.relocate_at(position, location);
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Queue kinds: what each of them must be able to do, whatever it keeps its messages in.
 //!
-//! [`Kind`] is matched once per run of messages, never per message. A new kind is a new variant:
-//! the compiler then asks for each verb here, and the rest of the broker needs no word of it.
+//! [`Kind`] is matched once per run of messages, never per message. A new kind is a new variant: the
+//! compiler then asks for each verb here. [`Queue::new`](super::Queue::new) chooses the kind.
 
 pub mod classic;
 
@@ -174,11 +174,11 @@ impl Kind {
 
     /// This shard has another location for a message of [`Kind::pageable`], by its index there.
     pub fn relocate(&mut self, index: usize, location: Where) {
-        of_kind!(self, queue => queue.state_mut().relocate(index, location));
+        of_kind!(self, queue => queue.relocate(index, location));
     }
 
     /// As [`Kind::relocate`], by the message's position.
     pub fn relocate_at(&mut self, position: u64, location: Where) {
-        of_kind!(self, queue => queue.state_mut().relocate_at(position, location));
+        of_kind!(self, queue => queue.relocate_at(position, location));
     }
 }

@@ -48,8 +48,8 @@ impl State {
     /// Inlined, so that a caller pays for its own step only.
     ///
     /// # Panics
-    /// When the step is not the next one of this queue: a replica that went on would be another
-    /// queue.
+    /// When more messages shall leave than wait; debug builds also where a position is not the
+    /// queue's next one. The steps were made for another queue then.
     #[inline(always)]
     pub fn apply(
         &mut self,

@@ -319,7 +319,7 @@ fn a_boot_after_a_clean_stop_is_seen_although_it_writes_nothing_more() {
     assert!(!recovered(&files).clean);
 }
 
-/// What Core does before it polls the log.
+/// What the home does before the log is polled.
 fn write_records(log: &mut Log) -> Vec<(u32, Place)> {
     let (mut queues, mut written) = (Vec::new(), Vec::new());
     while let Some(id) = log.take_unwritten(&mut queues) {

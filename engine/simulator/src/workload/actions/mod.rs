@@ -1,4 +1,4 @@
-//! What an agent can do on a channel.
+//! What a client can do on a channel.
 
 mod churn;
 mod consume;
