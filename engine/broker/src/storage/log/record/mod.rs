@@ -1,8 +1,12 @@
 //! Records: what one is made of, written and read.
 
+mod publish;
+
+pub use self::publish::{PublishRecord, Queues};
+
+use self::publish::PUBLISH_FIXED_BYTES;
 use super::blocks::Blocks;
-use super::{LogId, Position, QueueRef};
-use crate::message::{Body, Message};
+use super::{LogId, Position};
 
 /// Bytes before every payload.
 pub const HEADER_BYTES: usize = 40;
@@ -15,9 +19,6 @@ pub const MARK_BYTES: usize = HEADER_BYTES + 24;
 
 /// Bytes of a close.
 pub const CLOSE_BYTES: usize = HEADER_BYTES;
-
-/// Bytes of a publish record before its queues.
-const PUBLISH_FIXED_BYTES: usize = HEADER_BYTES + 24;
 
 /// Bytes of a settle record before its ranges.
 const SETTLE_FIXED_BYTES: usize = HEADER_BYTES + 16;
@@ -36,30 +37,6 @@ pub struct Stamp {
     pub position: Position,
     /// The epoch of its segment.
     pub epoch: u32,
-}
-
-/// A message and the queues that hold it.
-#[derive(Clone, Copy, Debug)]
-pub struct PublishRecord<'a> {
-    /// The queues with the message's sequence in each.
-    pub queues: Queues<'a>,
-    /// The exchange it was published to.
-    pub exchange: &'a [u8],
-    /// Its routing key.
-    pub routing_key: &'a [u8],
-    /// Property flags and values as received.
-    pub properties: &'a [u8],
-    /// Its body.
-    pub body: Body<'a>,
-}
-
-/// The queues of a publish record, as values or as bytes.
-#[derive(Clone, Copy, Debug)]
-pub enum Queues<'a> {
-    /// Before they are written.
-    Values(&'a [QueueRef]),
-    /// As they were read: 16 bytes each.
-    Bytes(&'a [u8]),
 }
 
 /// What a clean stop knows of a queue.
@@ -100,86 +77,6 @@ impl Ranges<'_> {
     /// First and last of each range.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         pairs(self.0)
-    }
-}
-
-impl Queues<'_> {
-    /// How many.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Values(values) => values.len(),
-            Self::Bytes(bytes) => bytes.len() / 16,
-        }
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = QueueRef> {
-        let (values, bytes): (&[QueueRef], &[u8]) = match self {
-            Self::Values(values) => (values, &[]),
-            Self::Bytes(bytes) => (&[], bytes),
-        };
-        let read = pairs(bytes).map(|(log_id, sequence)| QueueRef { log_id, sequence });
-        values.iter().copied().chain(read)
-    }
-}
-
-impl<'a> PublishRecord<'a> {
-    /// Of a message for these queues.
-    pub fn of(message: &Message<'a>, queues: &'a [QueueRef]) -> Self {
-        let Message { exchange, routing_key, properties, body, .. } = *message;
-        Self { queues: Queues::Values(queues), exchange, routing_key, properties, body }
-    }
-
-    /// Bytes of the record.
-    #[inline]
-    pub fn length(&self) -> usize {
-        let names = self.exchange.len() + self.routing_key.len();
-        let rest = names + self.properties.len() + self.body.len();
-        (PUBLISH_FIXED_BYTES + 16 * self.queues.len() + rest).next_multiple_of(8)
-    }
-
-    /// Writes it.
-    #[inline]
-    pub fn encode(&self, blocks: &mut Blocks, stamp: Stamp) {
-        let start = blocks.len();
-        let mut fixed = [0; PUBLISH_FIXED_BYTES];
-        fixed[40..44].copy_from_slice(&(self.queues.len() as u32).to_le_bytes());
-        fixed[44..48].copy_from_slice(&(self.properties.len() as u32).to_le_bytes());
-        fixed[48..52].copy_from_slice(&(self.body.len() as u32).to_le_bytes());
-        fixed[52] = self.exchange.len() as u8;
-        fixed[53] = self.routing_key.len() as u8;
-        blocks.extend(&fixed);
-        for QueueRef { log_id, sequence } in self.queues.iter() {
-            let mut pair = [0; 16];
-            pair[..8].copy_from_slice(&log_id.to_le_bytes());
-            pair[8..].copy_from_slice(&sequence.to_le_bytes());
-            blocks.extend(&pair);
-        }
-        blocks.extend(self.exchange);
-        blocks.extend(self.routing_key);
-        blocks.extend(self.properties);
-        match self.body {
-            Body::Inline(bytes) => blocks.extend(bytes),
-            Body::Pieces(pieces) => pieces.iter().for_each(|piece| blocks.extend(piece)),
-        }
-        finish(blocks, start, PUBLISH, stamp);
-    }
-
-    fn decode(record: &'a [u8]) -> Option<Self> {
-        let fixed = record.first_chunk::<PUBLISH_FIXED_BYTES>()?;
-        let rest = &record[PUBLISH_FIXED_BYTES..];
-        let (queues, rest) = rest.split_at_checked(16 * word(record, 40)? as usize)?;
-        let (exchange, rest) = rest.split_at_checked(usize::from(fixed[52]))?;
-        let (routing_key, rest) = rest.split_at_checked(usize::from(fixed[53]))?;
-        let (properties, rest) = rest.split_at_checked(word(record, 44)? as usize)?;
-        let (body, _) = rest.split_at_checked(word(record, 48)? as usize)?;
-        let (queues, body) = (Queues::Bytes(queues), Body::Inline(body));
-        Some(Self { queues, exchange, routing_key, properties, body })
     }
 }
 
