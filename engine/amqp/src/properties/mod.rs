@@ -272,7 +272,13 @@ impl<'a> Properties<'a> {
     }
 
     /// For priority queues.
+    #[inline]
     pub fn priority(self) -> Option<u8> {
+        // Few messages have one, and the first word of the flags tells that.
+        let flags = self.bytes.first_chunk().copied().map_or(0, u16::from_be_bytes);
+        if flags & Property::Priority.flag() == 0 {
+            return None;
+        }
         self.find(Property::Priority)?.first().copied()
     }
 
