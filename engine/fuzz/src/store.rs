@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, Time, WallTime};
 use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
 use leveret_broker::storage::log::record::{self, Record, Stamp};
 use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery, Refusal};
@@ -12,6 +12,7 @@ use leveret_broker::message::{Body, Likeness, Message};
 
 const IDENTITY: Identity = Identity { store_id: [1; 16], shard: 0, epoch: 1 };
 const SEGMENT_BYTES: u32 = 16 << 10;
+const AT: Time = Time { now: Instant(0), wall: WallTime(1_000) };
 
 type Files = BTreeMap<u32, Vec<u8>>;
 
@@ -82,12 +83,12 @@ fn sound_files() -> Files {
             published_at: Instant(0),
             likeness: Likeness::UNKNOWN,
         };
-        places.push((queue, log.publish(&message, &[queue])));
+        places.push((queue, log.publish(&message, &[queue], AT)));
         if sequence % 3 == 0 {
             let (queue, place) = places.swap_remove(places.len() / 2);
             log.settle(queue, place, Instant(0));
         }
-        while let Some(operation) = log.poll_operation() {
+        while let Some(operation) = log.poll_operation(AT.wall) {
             let event = match operation {
                 DiskOperation::Prepare { segment, size_bytes, .. } => {
                     files.insert(segment, vec![0; size_bytes as usize]);

@@ -21,6 +21,7 @@ use crate::storage::log::{
     BLOCK_BYTES, Log, LogId, Place, Position, QueueRef, process_queue, process_queue_slot,
 };
 use crate::storage::store::{MessageId, Store, Where};
+use crate::turn::Turn;
 
 /// Bytes of one read, unless a record is larger.
 const STEP_BYTES_MAX: u32 = 256 << 10;
@@ -109,7 +110,7 @@ impl Home {
     }
 
     /// The read of a step ended.
-    pub(super) fn compaction_read(&mut self, result: &Result<Blocks, DiskError>) {
+    pub(super) fn compaction_read(&mut self, turn: &Turn, result: &Result<Blocks, DiskError>) {
         let Some(mut job) = self.shared.compaction.job.take() else {
             return;
         };
@@ -131,7 +132,7 @@ impl Home {
             };
             match found {
                 Ok(record) => self.copy_forward(rests, *finder, *place, &record, &mut holders),
-                Err(error) => self.unreadable(rests, *finder, *place, error),
+                Err(error) => self.unreadable(turn, rests, *finder, *place, error),
             }
         }
         job.done = job.read_through;
@@ -180,21 +181,28 @@ impl Home {
         }
     }
 
-    fn unreadable(&mut self, rests: Where, finder: Finder, place: Place, error: Option<DiskError>) {
+    fn unreadable(
+        &mut self,
+        turn: &Turn,
+        rests: Where,
+        finder: Finder,
+        place: Place,
+        error: Option<DiskError>,
+    ) {
         let known = match (rests, finder) {
             (Where::Store(id), _) => Some(id),
             (Where::Log(_), Finder::Queue(queue, at)) => self.readopt(queue, at, place),
             (Where::Log(_), Finder::Store(_)) => None,
         };
         match known {
-            Some(id) if self.shared.store.is_resident(id) => self.rescue(id, place, error),
+            Some(id) if self.shared.store.is_resident(id) => self.rescue(turn, id, place, error),
             Some(id) => self.shared.damaged(id, error),
             None => {}
         }
     }
 
     /// Writes a message anew whose record was damaged while it was in memory.
-    fn rescue(&mut self, id: MessageId, from: Place, error: Option<DiskError>) {
+    fn rescue(&mut self, turn: &Turn, id: MessageId, from: Place, error: Option<DiskError>) {
         self.shared.note_damage(Damage { place: from, is_rescued: true, error });
         let mut held = Vec::new();
         for queue in self.queues.iter().flatten() {
@@ -209,7 +217,7 @@ impl Home {
             held.extend(found.map(|(_, at)| queue_ref(queue, persistent, at)));
         }
         let Some(log) = &mut self.shared.log else { return };
-        let record = PublishRecord::of(&self.shared.store.message(id), &held);
+        let record = PublishRecord::of(&self.shared.store.message(id), &held, turn.time());
         let to = log.copy_forward(&record, from.segment);
         self.shared.store.moved(id, to);
         log.release(from);

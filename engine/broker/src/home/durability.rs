@@ -74,8 +74,8 @@ impl Home {
 
     /// Gives those messages their records that a commit can take along now. They are read from the
     /// store: what was settled in the meantime is not there any more.
-    pub fn write_records(&mut self) {
-        self.shared.write_records(Log::take_unwritten);
+    pub fn write_records(&mut self, turn: &Turn) {
+        self.shared.write_records(turn, Log::take_unwritten);
     }
 
     /// Whether the confirm of `count` publishes of a channel, which [`Home::publish`] has just
@@ -113,8 +113,8 @@ impl Home {
     }
 
     /// Ends the log in order. To be called when all connections of all shards are gone.
-    pub fn close_log(&mut self) {
-        self.shared.write_records(Log::take_all_unwritten);
+    pub fn close_log(&mut self, turn: &Turn) {
+        self.shared.write_records(turn, Log::take_all_unwritten);
         let Some(log) = &mut self.shared.log else {
             return;
         };
@@ -183,12 +183,16 @@ impl Shared {
     }
 
     /// Writes the records of messages that `take` finds due, each with the queues that it fills in.
-    fn write_records(&mut self, take: fn(&mut Log, &mut Vec<QueueRef>) -> Option<MessageId>) {
+    fn write_records(
+        &mut self,
+        turn: &Turn,
+        take: fn(&mut Log, &mut Vec<QueueRef>) -> Option<MessageId>,
+    ) {
         let (Some(log), queues) = (&mut self.log, &mut self.stored.queues) else {
             return;
         };
         while let Some(id) = take(log, queues) {
-            self.store.logged(id, log.publish(&self.store.message(id), queues));
+            self.store.logged(id, log.publish(&self.store.message(id), queues, turn.time()));
         }
         queues.clear();
     }

@@ -102,7 +102,7 @@ impl Shard {
             }
             Event::Alarms(alarms) => self.alarms(alarms),
             Event::Stop => self.stop(),
-            Event::CloseLog => self.backend.home.close_log(),
+            Event::CloseLog => self.backend.home.close_log(&self.backend.turn),
         }
         self.settle_down();
     }
@@ -170,8 +170,9 @@ impl Shard {
             let unused = std::mem::take(&mut writer.outbox);
             outputs.writers.recycle(unused);
         }
-        self.backend.home.write_records();
-        self.backend.home.log_mut()?.poll_operation().map(Operation::Disk)
+        let Backend { home, turn, .. } = &mut self.backend;
+        home.write_records(turn);
+        home.log_mut()?.poll_operation(turn.wall).map(Operation::Disk)
     }
 
     /// The next batch for another member of the mesh. To be called while the mesh has room: what

@@ -236,8 +236,9 @@ impl Broker {
         let mut endpoints = Mesh::new(shards + 1, usize::from(config.mesh_lane_batches));
         let seed = seed();
         let segment_bytes = config.log_segment_bytes;
+        let root = data.layout().root();
         let RecoveredData { control, metadata, logs } =
-            recover(data.layout().root(), &storage, shards as u16, segment_bytes, seed)?;
+            recover(root, &storage, shards as u16, segment_bytes, seed, clock.time().wall)?;
         // The last member of the mesh is the control state.
         let control_endpoint = endpoints.pop();
         let threads = Threads {

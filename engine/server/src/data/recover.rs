@@ -13,7 +13,7 @@ use std::path::Path;
 
 use leveret_broker::control::{Control, Definitions, DurableChange, home_of};
 use leveret_broker::home::durability::Recovered;
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, WallTime};
 use leveret_broker::routing::topology::Topology;
 use leveret_broker::storage::log::operation::DiskOperation;
 use leveret_broker::storage::log::recovery::RecoveredLog;
@@ -37,13 +37,14 @@ pub(crate) struct RecoveredData {
     pub(crate) logs: Vec<Recovered>,
 }
 
-/// Reads the data directory for `shards` shards.
+/// Reads the data directory for `shards` shards; `now` is for what has to be written.
 pub(crate) fn recover(
     data_dir: &Path,
     storage: &Storage,
     shards: u16,
     segment_bytes: u32,
     seed: u64,
+    now: WallTime,
 ) -> Result<RecoveredData, Failure> {
     let (metadata, mut loaded) = Metadata::open(data_dir, shards)?;
     if loaded.fresh {
@@ -54,7 +55,7 @@ pub(crate) fn recover(
     }
     let mut logs = store::recover(data_dir, Some(loaded.store_id))?;
     if loaded.shards_before != shards {
-        let directory = Directory { path: data_dir, storage, segment_bytes };
+        let directory = Directory { path: data_dir, storage, segment_bytes, now };
         directory.rehome(&metadata, &mut loaded, &mut logs, shards)?;
         logs = store::recover(data_dir, Some(loaded.store_id))?;
     }
@@ -68,7 +69,7 @@ pub(crate) fn recover(
     }
     let logs = (0..shards).map(|shard| {
         let log = logs.remove(&shard).unwrap_or(RecoveredLog { shard, ..RecoveredLog::default() });
-        open_log(log, loaded.store_id, storage, segment_bytes, keeps_unknown)
+        open_log(log, loaded.store_id, storage, segment_bytes, keeps_unknown, now)
     });
     let logs = logs.collect::<Result<_, Failure>>()?;
     Ok(RecoveredData { control, metadata, logs })
@@ -81,6 +82,7 @@ fn open_log(
     storage: &Storage,
     segment_bytes: u32,
     keeps_unknown: bool,
+    now: WallTime,
 ) -> Result<Recovered, Failure> {
     let queues = mem::take(&mut log.queues);
     let messages: usize = queues.values().map(|queue| queue.messages.len()).sum();
@@ -96,20 +98,20 @@ fn open_log(
         disk.carry_out(DiskOperation::Remove { segment, damaged: false });
     }
     if log.clean && messages > 0 {
-        segments = begin(segments, &mut disk)?;
+        segments = begin(segments, &mut disk, now)?;
     }
     Ok(Recovered { segments, queues, keeps_unknown, damage })
 }
 
 /// Overwrites the close record at the end of the log before any message can be delivered from it.
-fn begin(segments: Segments, disk: &mut BlockingDisk) -> Result<Segments, Failure> {
+fn begin(segments: Segments, disk: &mut BlockingDisk, now: WallTime) -> Result<Segments, Failure> {
     let shard = segments.identity().shard;
     let failed = |reason: String| Failure::Store {
         path: format!("shard-{shard:04}").into(),
         reason: format!("its log cannot be written: {reason}. Nothing is lost"),
     };
     let mut log = Log::begin(segments);
-    while let Some(operation) = log.poll_operation() {
+    while let Some(operation) = log.poll_operation(now) {
         let Some(event) = disk.carry_out(operation) else { continue };
         if let LogEvent::Failed(error) = log.handle(event, Instant::default()) {
             return Err(failed(error.to_string()));
@@ -125,6 +127,7 @@ struct Directory<'a> {
     path: &'a Path,
     storage: &'a Storage,
     segment_bytes: u32,
+    now: WallTime,
 }
 
 impl Directory<'_> {
@@ -147,7 +150,8 @@ impl Directory<'_> {
             disk.carry_out(operation)
         };
         let (path, store_id) = (self.path, loaded.store_id);
-        store::rehome(path, store_id, self.segment_bytes, logs, &moves, &mut carry_out)?;
+        let (segment_bytes, now) = (self.segment_bytes, self.now);
+        store::rehome(path, store_id, segment_bytes, now, logs, &moves, &mut carry_out)?;
         let next_log_id = loaded.definitions.next_log_id;
         let moved = loaded.definitions.queues.iter();
         let changes: Vec<_> = moved

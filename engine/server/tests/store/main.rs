@@ -114,8 +114,8 @@ fn check_and_dump_tell_what_a_sound_directory_holds() {
     let before = files(&data_dir(&directory));
     let (code, text) = look("check", &directory);
     assert_eq!(code, Some(0), "{text}");
-    for part in ["stopped in order", "3 messages held", "queue \"orders\" in vhost \"/\"", "sound"]
-    {
+    let parts = ["stopped in order", "3 messages held", "queue \"orders\" in vhost \"/\"", "sound"];
+    for part in parts.into_iter().chain(["last written 20"]) {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     let (code, text) = look("dump", &directory);
@@ -124,10 +124,13 @@ fn check_and_dump_tell_what_a_sound_directory_holds() {
     let log_id = name.strip_prefix("log id ").unwrap().split(':').next().unwrap();
     let published: Vec<&str> = text.lines().filter(|line| line.contains(" publish ")).collect();
     assert_eq!(published.len(), 3, "{text}");
-    for part in [format!("queues={log_id}:"), "exchange=\"\" key=\"orders\"".to_owned()] {
+    let parts = ["exchange=\"\" key=\"orders\"", " arrived=20", "Z priority=0 "].map(str::to_owned);
+    for part in parts.into_iter().chain([format!("queues={log_id}:")]) {
         assert!(published[0].contains(&part), "{part} is missing in {}", published[0]);
     }
     assert!(published[0].ends_with("body=11 \"first body\\n\""), "{}", published[0]);
+    let barrier = text.lines().find(|line| line.contains(" barrier ")).unwrap();
+    assert!(barrier.contains(" written=20") && barrier.ends_with('Z'), "{barrier}");
     assert_eq!(files(&data_dir(&directory)), before, "both only read");
 }
 

@@ -17,7 +17,7 @@ const PROCESS_QUEUE: LogId = 1 << 63;
 /// What a log says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What each queue holds: where it is, and a fingerprint of the record behind its queues.
+    /// What each queue holds: where it is, and a fingerprint of what its record says besides.
     pub held: BTreeMap<QueueRef, (Place, u32)>,
     /// Where something is not as it was written.
     pub damage: Vec<Position>,
@@ -188,7 +188,7 @@ fn take_in(
             4 => settle(record, &mut begun.settles, reading, held_in),
             _ => {}
         }
-        if found.kind != 2 {
+        if found.kind != 2 && found.kind < 128 {
             reading.clean = found.kind == 6;
         }
     }
@@ -218,11 +218,18 @@ fn publish(
         reading.damage.push(Position::new(segment, offset as u32));
         return;
     };
-    let lengths = word(record, 44).unwrap_or(0) as usize
+    let mut length = word(record, 44).unwrap_or(0) as usize
         + word(record, 48).unwrap_or(0) as usize
         + usize::from(record[52])
         + usize::from(record[53]);
-    let fingerprint = crc32c::crc32c(content.get(..lengths).unwrap_or_default());
+    // An extension area, if the flags say so.
+    if record[21] & 2 != 0 {
+        length += 4 + word(content, length).unwrap_or(0) as usize;
+    }
+    // What stands there without the flag says nothing.
+    let fixed = if record[21] & 1 != 0 { &record[52..64] } else { &record[52..54] };
+    let content = content.get(..length).unwrap_or_default();
+    let fingerprint = crc32c::crc32c_append(crc32c::crc32c(fixed), content);
     for pair in queues.chunks_exact(16) {
         let (Some(log_id), Some(sequence)) = (long(pair, 0), long(pair, 8)) else { continue };
         if log_id & PROCESS_QUEUE == 0 {

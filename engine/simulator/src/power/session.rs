@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, SECOND_NS, Time};
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::storage::log::blocks::Blocks;
 use leveret_broker::storage::log::operation::{DiskError, DiskEvent, DiskOperation, ReadId};
 use leveret_broker::storage::log::record::{
-    self, MarkRecord, PublishRecord, Queues, Record, Stamp,
+    self, Arrival, MarkRecord, PublishRecord, Queues, Record, Stamp,
 };
 use leveret_broker::storage::log::segment::{Identity, Segment, Segments};
 use leveret_broker::storage::log::{BLOCK_BYTES, Log, LogEvent, LogId, Place, Position, QueueRef};
@@ -28,7 +28,10 @@ const QUEUES: u64 = 4;
 /// Messages copied in one go.
 const COPIES: usize = 3;
 
-const PROPERTIES: &[u8] = &[0x10, 0, 2];
+/// Persistent, and a priority.
+const PROPERTIES: &[u8] = &[0x18, 0, 2, PRIORITY];
+
+const PRIORITY: u8 = 7;
 
 /// A process.
 #[derive(Debug)]
@@ -55,7 +58,15 @@ pub(super) struct Session {
 struct Kept {
     place: Place,
     queues: Vec<QueueRef>,
+    said: Said,
+}
+
+/// What a record says of a message besides its queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Said {
     body: Vec<u8>,
+    arrival: Arrival,
+    extension: Vec<u8>,
 }
 
 fn new_log(epoch: u32, segment_bytes: u32) -> Log {
@@ -66,8 +77,29 @@ fn identity(epoch: u32) -> Identity {
     Identity { store_id: [7; 16], shard: SHARD, epoch }
 }
 
-fn fingerprint(body: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(PROPERTIES), body)
+impl Said {
+    /// Names are empty here, and so are their lengths.
+    fn fingerprint(&self) -> u32 {
+        let Arrival { at, priority } = self.arrival;
+        let length = (self.extension.len() as u32).to_le_bytes();
+        let extension: &[&[u8]] =
+            if self.extension.is_empty() { &[] } else { &[&length, &self.extension] };
+        let fixed = [0, 0, priority, 0];
+        let parts = [&fixed[..], &at.0.to_le_bytes(), PROPERTIES, &self.body];
+        parts.iter().chain(extension).fold(0, |sum, part| crc32c::crc32c_append(sum, part))
+    }
+
+    fn record<'a>(&'a self, queues: &'a [QueueRef]) -> PublishRecord<'a> {
+        PublishRecord {
+            queues: Queues::Values(queues),
+            exchange: b"",
+            routing_key: b"",
+            properties: PROPERTIES,
+            body: Body::Inline(&self.body),
+            arrival: Some(self.arrival),
+            extension: &self.extension,
+        }
+    }
 }
 
 impl Session {
@@ -115,8 +147,8 @@ impl Session {
             let file = image.segments().find(|(number, _)| *number == place.segment);
             let epoch = reading.begun.get(&place.segment).map_or(0, |begun| begun.epoch);
             let bytes = file.and_then(|(_, bytes)| bytes.get(place.offset as usize..));
-            let body = body_at(bytes.unwrap_or_default(), place, epoch)?;
-            self.keep(Kept { place, queues, body });
+            let said = said_at(bytes.unwrap_or_default(), place, epoch)?;
+            self.keep(Kept { place, queues, said });
         }
         self.log = Log::new(segments);
         self.first = self.log.segments().tail();
@@ -137,7 +169,7 @@ impl Session {
         self.numbers
     }
 
-    pub(super) fn publish(&mut self, random: &mut Random) -> Note {
+    pub(super) fn publish(&mut self, time: Time, random: &mut Random) -> Note {
         let size = match random.below(1000) {
             0..=2 => random.index(3 * self.segment_bytes as usize),
             3..=40 => random.index(20_000),
@@ -154,18 +186,29 @@ impl Session {
             QueueRef { log_id, sequence: *next - 1 }
         });
         let queues: Vec<QueueRef> = queues.collect();
-        let message = Message {
-            exchange: b"",
-            routing_key: b"",
-            properties: PROPERTIES,
-            body: Body::Inline(&body),
-            published_at: Instant(0),
-            likeness: Likeness::UNKNOWN,
+        // Not from the choices of the run, which are the same whatever is said of a message.
+        let mut aside = Random::new(seed);
+        let published_at = Instant(time.now.0 - aside.below(time.now.0.min(SECOND_NS)));
+        let arrival = Arrival { at: time.wall_of(published_at), priority: PRIORITY };
+        // Only newer versions write any: then it is as in a log that one of them wrote.
+        let extension = if aside.chance(10) { body[..body.len().min(20)].to_vec() } else { vec![] };
+        let said = Said { body, arrival, extension };
+        let place = if said.extension.is_empty() {
+            let message = Message {
+                exchange: b"",
+                routing_key: b"",
+                properties: PROPERTIES,
+                body: Body::Inline(&said.body),
+                published_at,
+                likeness: Likeness::UNKNOWN,
+            };
+            self.log.publish(&message, &queues, time)
+        } else {
+            self.log.take_over(&said.record(&queues))
         };
-        let place = self.log.publish(&message, &queues);
         self.unconfirmed.push_back((end(place), queues.clone()));
-        let note = Note::Published(queues.clone(), fingerprint(&body));
-        self.keep(Kept { place, queues, body });
+        let note = Note::Published(queues.clone(), said.fingerprint());
+        self.keep(Kept { place, queues, said });
         note
     }
 
@@ -189,14 +232,7 @@ impl Session {
         let Some((from, _)) = self.log.segments().to_be_emptied() else { return };
         let there = self.messages.values_mut().filter(|kept| kept.place.segment == from);
         for kept in there.take(COPIES) {
-            let record = PublishRecord {
-                queues: Queues::Values(&kept.queues),
-                exchange: b"",
-                routing_key: b"",
-                properties: PROPERTIES,
-                body: Body::Inline(&kept.body),
-            };
-            let copy = self.log.copy_forward(&record, from);
+            let copy = self.log.copy_forward(&kept.said.record(&kept.queues), from);
             self.log.release(std::mem::replace(&mut kept.place, copy));
         }
     }
@@ -276,8 +312,8 @@ impl Session {
             Err(error) => return Err(format!("{place:?} cannot be read: {error}")),
         };
         let bytes = blocks.as_slice().get(place.offset as usize % BLOCK_BYTES..);
-        let body = body_at(bytes.unwrap_or_default(), place, epoch)?;
-        if body == kept.body { Ok(()) } else { Err(format!("another message at {place:?}")) }
+        let said = said_at(bytes.unwrap_or_default(), place, epoch)?;
+        if said == kept.said { Ok(()) } else { Err(format!("another message at {place:?}")) }
     }
 }
 
@@ -285,12 +321,18 @@ fn end(place: Place) -> Position {
     Position::new(place.segment, place.offset + place.length)
 }
 
-fn body_at(bytes: &[u8], place: Place, epoch: u32) -> Result<Vec<u8>, String> {
+fn said_at(bytes: &[u8], place: Place, epoch: u32) -> Result<Said, String> {
     let stamp = Stamp { position: Position::new(place.segment, place.offset), epoch };
     match record::decode(bytes, stamp) {
-        Some((_, Record::Publish(PublishRecord { body: Body::Inline(body), .. }))) => {
-            Ok(body.to_vec())
-        }
+        Some((
+            _,
+            Record::Publish(PublishRecord {
+                body: Body::Inline(body),
+                arrival: Some(arrival),
+                extension,
+                ..
+            }),
+        )) => Ok(Said { body: body.to_vec(), arrival, extension: extension.to_vec() }),
         other => Err(format!("no message at {place:?}: {other:?}")),
     }
 }

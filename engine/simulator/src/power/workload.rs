@@ -1,6 +1,6 @@
 //! A log under a load that follows from a seed: publishes, settlements, copies, restarts.
 
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, SECOND_NS, Time, WallTime};
 
 use crate::disk::Disk;
 use crate::disk::flaw::{DiskFaults, Failure};
@@ -25,6 +25,8 @@ const DISK_STEPS_MAX: u64 = 6;
 pub(super) struct Workload {
     random: Random,
     now: Instant,
+    /// The wall time of instant 0, another one in each process.
+    wall_at_zero: WallTime,
     pub(super) disk: Disk,
     session: Session,
     trace: Vec<Traced>,
@@ -47,6 +49,7 @@ impl Workload {
             session: Session::new(segment_bytes),
             random,
             now: Instant(1),
+            wall_at_zero: WallTime::default(),
             disk,
             trace: Vec::new(),
             #[cfg(test)]
@@ -76,7 +79,7 @@ impl Workload {
             5 => return self.close(),
             6..=350 if !many && self.session.takes_publishes() => {
                 for _ in 0..self.random.between(1, 4) {
-                    let note = self.session.publish(&mut self.random);
+                    let note = self.session.publish(self.time(), &mut self.random);
                     self.trace.push(Traced::Note(note));
                 }
             }
@@ -91,6 +94,10 @@ impl Workload {
             _ => {}
         }
         self.work()
+    }
+
+    fn time(&self) -> Time {
+        Time { now: self.now, wall: self.wall_at_zero.after(self.now.0) }
     }
 
     /// The log and the disk go on for a while.
@@ -113,7 +120,7 @@ impl Workload {
     }
 
     fn submit(&mut self) {
-        while let Some(operation) = self.session.log.poll_operation() {
+        while let Some(operation) = self.session.log.poll_operation(self.time().wall) {
             self.session.note_operation(&operation);
             self.disk.submit(operation, self.now, &mut self.random);
         }
@@ -187,6 +194,9 @@ impl Workload {
     }
 
     fn boot(&mut self, reading: Reading) -> Result<(), String> {
+        // Not from the choices of the run, which are the same whatever the clock says.
+        let seconds = Random::new(self.now.0).below(2_000_000_000);
+        self.wall_at_zero = WallTime(seconds * SECOND_NS);
         self.session.boot(&reading, self.disk.volume().live())?;
         #[cfg(test)]
         if let Some(bug) = self.bug {

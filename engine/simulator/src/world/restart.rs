@@ -123,7 +123,7 @@ impl Boot<'_> {
             carry_out(disk, self.time.now, self.random);
         }
         if log.clean && holds_any {
-            segments = begin(segments, disk, self.time.now, self.random)?;
+            segments = begin(segments, disk, self.time, self.random)?;
         }
         Ok(Recovered { segments, queues, keeps_unknown: false, damage: 0 })
     }
@@ -133,12 +133,13 @@ impl Boot<'_> {
 fn begin(
     segments: Segments,
     disk: &mut Disk,
-    mut now: Instant,
+    time: Time,
     random: &mut Random,
 ) -> Result<Segments, String> {
+    let Time { mut now, wall } = time;
     let mut log = Log::begin(segments);
     while !log.is_settled() {
-        while let Some(operation) = log.poll_operation() {
+        while let Some(operation) = log.poll_operation(wall) {
             disk.submit(operation, now, random);
         }
         let events = carry_out(disk, now, random);
@@ -157,7 +158,7 @@ fn begin(
         log.handle_timeout(now);
     }
     // What the log asked for besides: files laid out ahead.
-    while let Some(operation) = log.poll_operation() {
+    while let Some(operation) = log.poll_operation(wall) {
         disk.submit(operation, now, random);
         for event in carry_out(disk, now, random) {
             log.handle(event, now);

@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::delivery::outputs::Outputs;
-use crate::id::{ChannelKey, QueueId, WallTime};
+use crate::id::{ChannelKey, QueueId, Time, WallTime};
 use crate::message::{Likeness, Message};
 use crate::queue::Queue;
 use crate::queue::pageable::Pageable;
@@ -26,7 +26,7 @@ use crate::queue::ready::Entry;
 use crate::queue::records::can_keep;
 use crate::storage::log::blocks::Blocks;
 use crate::storage::log::operation::{DiskError, ReadId};
-use crate::storage::log::record::{self, Record, Stamp};
+use crate::storage::log::record::{self, PublishRecord, Record, Stamp};
 use crate::storage::log::{BLOCK_BYTES, Log, LogId, Place, Position, QueueRef, process_queue};
 use crate::storage::store::{MessageId, Store, Where};
 use crate::turn::Turn;
@@ -130,7 +130,7 @@ pub(crate) fn record_in(
     start: u32,
     place: Place,
     epoch: u32,
-) -> Option<record::PublishRecord<'_>> {
+) -> Option<PublishRecord<'_>> {
     let bytes = blocks.as_slice().get(place.offset.checked_sub(start)? as usize..)?;
     let position = Position::new(place.segment, place.offset);
     match record::decode(bytes, Stamp { position, epoch })? {
@@ -147,7 +147,7 @@ impl Home {
                 queue.pump();
             }
         }
-        self.page_out();
+        self.page_out(turn);
         self.compact();
     }
 
@@ -160,7 +160,7 @@ impl Home {
         result: &Result<Blocks, DiskError>,
     ) {
         if self.shared.compaction.is_reading(read) {
-            return self.compaction_read(result);
+            return self.compaction_read(turn, result);
         }
         let Some(page) = self.shared.paging.reads.remove(&read) else {
             return;
@@ -188,7 +188,7 @@ impl Home {
                 queue.pump();
             }
         }
-        self.page_out();
+        self.page_out(turn);
     }
 
     /// A disk that cannot give many blocks may give some of them: each message is read by itself.
@@ -260,7 +260,7 @@ impl Home {
     }
 
     /// Evicts messages while memory is over its budget, a bounded number a turn.
-    pub(super) fn page_out(&mut self) {
+    pub(super) fn page_out(&mut self, turn: &Turn) {
         if !self.shared.overflows() {
             self.shared.paging.deep.clear();
             return;
@@ -276,7 +276,7 @@ impl Home {
             let Some((_, id)) = deep.pop() else { break };
             let queue = self.queues.get_mut(id.slot as usize).and_then(Option::as_deref_mut);
             if let Some(queue) = queue.filter(|queue| queue.id == id && !queue.closing) {
-                self.shared.page_out_queue(queue, target, &mut steps);
+                self.shared.page_out_queue(queue, turn.time(), target, &mut steps);
             }
         }
         deep.drain(..deep.len().saturating_sub(SWEEP_SLOTS));
@@ -510,7 +510,7 @@ impl Shared {
         }
     }
 
-    fn page_out_queue(&mut self, queue: &mut Queue, target: usize, steps: &mut usize) {
+    fn page_out_queue(&mut self, queue: &mut Queue, time: Time, target: usize, steps: &mut usize) {
         let head_bytes = self.head_bytes();
         let Some(log) = &mut self.log else {
             return;
@@ -519,7 +519,8 @@ impl Shared {
         let Queue { kind, pages, .. } = queue;
         let pages = pages.get_or_insert_default();
         let store = &mut self.store;
-        let mut eviction = Eviction { store, log, log_id, target, steps, left: Vec::new() };
+        let left = Vec::new();
+        let mut eviction = Eviction { store, log, log_id, time, target, steps, left };
         let waiting = kind.pageable();
         if pages.from >= pages.to {
             // Behind the newest that can leave; what is newer goes up from there later.
@@ -576,6 +577,7 @@ struct Eviction<'a> {
     store: &'a mut Store,
     log: &'a mut Log,
     log_id: LogId,
+    time: Time,
     target: usize,
     steps: &'a mut usize,
     /// What the store has forgotten: how many messages are in front of it, and where it is.
@@ -628,7 +630,7 @@ impl Eviction<'_> {
             // Other queues that hold it are not named, which nobody misses: recovery passes over
             // this one, and whoever empties the segment asks the store.
             let queue = QueueRef { log_id: self.log_id, sequence: entry.position };
-            let place = self.log.publish(&self.store.message(id), &[queue]);
+            let place = self.log.publish(&self.store.message(id), &[queue], self.time);
             self.store.logged(id, place);
         }
         true

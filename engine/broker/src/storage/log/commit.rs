@@ -6,6 +6,7 @@ use super::blocks::Blocks;
 use super::bug::{Bug, Planted};
 use super::record::{self, BARRIER_BYTES, HEADER_BYTES, Stamp};
 use super::{BLOCK_BYTES, Position};
+use crate::id::WallTime;
 
 /// Bytes after which a batch is closed: where the device's throughput no longer grows (1 MiB and a
 /// flush: 3.2 GB/s of 3.3), and what a shard copies in a fraction of a millisecond.
@@ -176,8 +177,12 @@ impl Commits {
         position
     }
 
-    /// The next batch to be written, if its segment can be.
-    pub(super) fn next(&mut self, is_ready: impl FnOnce(u32) -> bool) -> Option<Batch> {
+    /// The next batch to be written, if its segment can be; its barrier says that it is `now`.
+    pub(super) fn next(
+        &mut self,
+        now: WallTime,
+        is_ready: impl FnOnce(u32) -> bool,
+    ) -> Option<Batch> {
         if self.closed.is_empty() {
             self.close_batch();
         }
@@ -190,7 +195,7 @@ impl Commits {
         let position = Position::new(batch.segment, batch.offset + start as u32);
         let stamp = Stamp { position, epoch: self.epoch };
         let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
-        record::encode_barrier(barrier, stamp, self.durable);
+        record::encode_barrier(barrier, stamp, self.durable, now);
         if self.planted.is(Bug::BarrierUnsummed) {
             barrier[HEADER_BYTES] ^= 0x10;
         }
@@ -198,7 +203,7 @@ impl Commits {
         let end = Position::new(batch.segment, batch.offset + length as u32);
         if self.planted.is(Bug::BarrierTooHigh) {
             let barrier = &mut batch.blocks.as_mut_slice()[start..start + BARRIER_BYTES];
-            record::encode_barrier(barrier, stamp, end);
+            record::encode_barrier(barrier, stamp, end, now);
         }
         if self.planted.is(Bug::DurableAtSubmit) {
             self.durable = end;

@@ -23,7 +23,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use crate::id::{Instant, QueueId, SECOND_NS};
+use crate::id::{Instant, QueueId, SECOND_NS, Time, WallTime};
 use crate::message::Message;
 use crate::storage::store::MessageId;
 
@@ -230,7 +230,7 @@ impl Log {
     /// not written.
     #[inline]
     pub fn add(&mut self, id: MessageId, message: &Message<'_>, queues: &[QueueRef]) -> Place {
-        self.unwritten.add(id, PublishRecord::of(message, queues).length(), queues)
+        self.unwritten.add(id, PublishRecord::length_of(message, queues.len()), queues)
     }
 
     /// The next message whose record is to be written now by [`Self::publish`], and the queues that
@@ -269,10 +269,17 @@ impl Log {
         self.confirmed
     }
 
-    /// Writes the record of a message. It can be addressed at once and read once
-    /// [`Self::durable`] has passed it.
-    pub fn publish(&mut self, message: &Message<'_>, queues: &[QueueRef]) -> Place {
-        let place = self.append(&PublishRecord::of(message, queues));
+    /// Writes the record of a message, which came at or before `time`. It can be addressed at once
+    /// and read once [`Self::durable`] has passed it.
+    #[inline]
+    pub fn publish(&mut self, message: &Message<'_>, queues: &[QueueRef], time: Time) -> Place {
+        self.take_over(&PublishRecord::of(message, queues, time))
+    }
+
+    /// Writes a message with all that its record in another log says of it.
+    #[inline]
+    pub fn take_over(&mut self, record: &PublishRecord<'_>) -> Place {
+        let place = self.append(record);
         self.counts.publishes += 1;
         self.counts.publish_bytes += u64::from(place.length);
         place
@@ -434,8 +441,8 @@ impl Log {
         self.commits.waiting_bytes() + self.unwritten.bytes()
     }
 
-    /// The next thing for the disk to do.
-    pub fn poll_operation(&mut self) -> Option<DiskOperation> {
+    /// The next thing for the disk to do; `now` is for the barrier of a batch.
+    pub fn poll_operation(&mut self, now: WallTime) -> Option<DiskOperation> {
         if self.failed {
             return None;
         }
@@ -458,7 +465,7 @@ impl Log {
         self.note_step();
         let segments = &self.segments;
         let Batch { segment, offset, blocks } =
-            self.commits.next(|segment| segments.is_ready(segment))?;
+            self.commits.next(now, |segment| segments.is_ready(segment))?;
         if offset == 0 {
             self.segments.use_tail(&mut self.operations);
         }
@@ -550,7 +557,7 @@ impl Log {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(&mut self, record: &PublishRecord<'_>) -> Place {
         let length = record.length();
         self.make_room(length);

@@ -22,7 +22,7 @@ const MAGIC: [u8; 8] = *b"LEVSEG\r\n";
 pub const FORMAT_MAJOR: u16 = 1;
 
 /// The format's minor number.
-pub const FORMAT_MINOR: u16 = 0;
+pub const FORMAT_MINOR: u16 = 1;
 
 /// What all segments of one run of one log have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

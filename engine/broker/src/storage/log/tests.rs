@@ -11,6 +11,8 @@ use crate::message::{Body, Likeness};
 const IDENTITY: Identity = Identity { store_id: [7; 16], shard: 3, epoch: 1 };
 const SEGMENT_BYTES: u32 = 32 << 10;
 
+const AT: Time = Time { now: Instant(1), wall: WallTime(1_000) };
+
 /// Files in memory.
 #[derive(Default)]
 struct Files {
@@ -52,7 +54,7 @@ impl Files {
     }
 
     fn run(&mut self, log: &mut Log) {
-        while let Some(operation) = log.poll_operation() {
+        while let Some(operation) = log.poll_operation(AT.wall) {
             if let Some(event) = self.carry_out(operation) {
                 log.handle(event, Instant(1));
             }
@@ -117,7 +119,7 @@ fn records_are_found_where_their_places_say() {
     for sequence in 0..600_u64 {
         let body = vec![sequence as u8; (sequence as usize * 37) % 900];
         let queue = QueueRef { log_id: 1 + sequence % 3, sequence };
-        let place = log.publish(&message(&body), &[queue]);
+        let place = log.publish(&message(&body), &[queue], AT);
         expected.insert(place, (queue, body));
         if sequence % 7 == 0 {
             files.run(&mut log);
@@ -143,14 +145,14 @@ fn records_are_found_where_their_places_say() {
 fn one_commit_is_under_way_and_the_next_gathers() {
     let (mut log, mut files) = (new_log(), Files::default());
     files.run(&mut log);
-    log.publish(&message(b"first"), &[QueueRef { log_id: 1, sequence: 0 }]);
-    let first = log.poll_operation().unwrap();
+    log.publish(&message(b"first"), &[QueueRef { log_id: 1, sequence: 0 }], AT);
+    let first = log.poll_operation(AT.wall).unwrap();
     assert!(matches!(first, DiskOperation::Commit { .. }));
     for sequence in 1..100 {
-        log.publish(&message(b"more"), &[QueueRef { log_id: 1, sequence }]);
+        log.publish(&message(b"more"), &[QueueRef { log_id: 1, sequence }], AT);
     }
     let waiting = log.appended();
-    while let Some(operation) = log.poll_operation() {
+    while let Some(operation) = log.poll_operation(AT.wall) {
         assert!(!matches!(operation, DiskOperation::Commit { .. }));
         files.carry_out(operation).map(|event| log.handle(event, Instant(1)));
     }
@@ -168,7 +170,7 @@ fn settled_segments_are_used_again_and_nothing_comes_back() {
     let mut waiting = VecDeque::new();
     for sequence in 0..20_000_u64 {
         let queue = QueueRef { log_id: 5, sequence };
-        waiting.push_back((queue, log.publish(&message(&[1; 100]), &[queue])));
+        waiting.push_back((queue, log.publish(&message(&[1; 100]), &[queue], AT)));
         while waiting.len() > 50 {
             let (queue, place) = waiting.pop_front().unwrap();
             log.settle(queue, place, Instant(1));
@@ -192,11 +194,11 @@ fn settled_segments_are_used_again_and_nothing_comes_back() {
 fn settlements_alone_are_committed_in_time() {
     let (mut log, mut files) = (new_log(), Files::default());
     let queue = QueueRef { log_id: 1, sequence: 0 };
-    let place = log.publish(&message(b"m"), &[queue]);
+    let place = log.publish(&message(b"m"), &[queue], AT);
     files.run(&mut log);
     log.settle(queue, place, Instant(1000));
     log.release(place);
-    assert!(log.poll_operation().is_none());
+    assert!(log.poll_operation(AT.wall).is_none());
     let due = log.next_timeout().unwrap();
     assert!(due <= Instant(1000).after(SETTLE_DELAY_NS));
     log.handle_timeout(due);
@@ -207,17 +209,18 @@ fn settlements_alone_are_committed_in_time() {
 #[test]
 fn an_idle_log_writes_one_more_barrier_and_then_rests() {
     let (mut log, mut files) = (new_log(), Files::default());
-    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }], AT);
     files.run(&mut log);
     let end = log.durable();
     let due = log.next_timeout().unwrap();
     log.handle_timeout(due);
-    let barrier = log.poll_operation().unwrap();
+    let barrier = log.poll_operation(AT.wall).unwrap();
     let DiskOperation::Commit { segment, offset, blocks } = &barrier else { panic!() };
     let position = Position::new(*segment, *offset);
     let stamp = Stamp { position, epoch: 1 };
     let (_, record) = record::decode(blocks.as_slice(), stamp).unwrap();
-    assert!(matches!(record, Record::Barrier(upto) if upto == end));
+    let Record::Barrier(said) = record else { panic!("{record:?}") };
+    assert_eq!((said.synced_upto, said.written_at), (end, Some(AT.wall)));
     files.carry_out(barrier).map(|event| log.handle(event, due));
     files.run(&mut log);
     assert_eq!(log.next_timeout(), None);
@@ -229,7 +232,7 @@ fn a_record_larger_than_a_segment_gets_one_of_its_own() {
     let large = vec![9; 3 * SEGMENT_BYTES as usize];
     for sequence in 0..20 {
         let body = if sequence % 5 == 4 { &large[..] } else { b"small" };
-        log.publish(&message(body), &[QueueRef { log_id: 1, sequence }]);
+        log.publish(&message(body), &[QueueRef { log_id: 1, sequence }], AT);
         if sequence % 3 == 0 {
             files.run(&mut log);
         }
@@ -246,13 +249,13 @@ fn a_full_disk_stops_publishers_and_is_asked_again() {
     let mut sequence = 0;
     let mut publish = |log: &mut Log| {
         sequence += 1;
-        log.publish(&message(&[2; 2000]), &[QueueRef { log_id: 1, sequence }])
+        log.publish(&message(&[2; 2000]), &[QueueRef { log_id: 1, sequence }], AT)
     };
     let mut refused = 0;
     let mut places = Vec::new();
     while !log.is_backed_up() {
         places.push((places.len() as u64 + 1, publish(&mut log)));
-        while let Some(operation) = log.poll_operation() {
+        while let Some(operation) = log.poll_operation(AT.wall) {
             let event = match operation {
                 DiskOperation::Prepare { segment, recycled: None, .. } => {
                     refused += 1;
@@ -274,16 +277,17 @@ fn a_full_disk_stops_publishers_and_is_asked_again() {
 fn a_failed_commit_is_the_end() {
     let (mut log, mut files) = (new_log(), Files::default());
     files.run(&mut log);
-    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }]);
-    let Some(DiskOperation::Commit { segment, offset, blocks }) = log.poll_operation() else {
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 0 }], AT);
+    let Some(DiskOperation::Commit { segment, offset, blocks }) = log.poll_operation(AT.wall)
+    else {
         panic!()
     };
     let before = log.durable();
     let result = Err(DiskError::Failed("EIO".to_owned()));
     let event = DiskEvent::Committed { segment, offset, blocks, result };
     assert!(matches!(log.handle(event, Instant(1)), LogEvent::Failed(_)));
-    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 1 }]);
-    assert!(log.poll_operation().is_none() && log.has_failed());
+    log.publish(&message(b"m"), &[QueueRef { log_id: 1, sequence: 1 }], AT);
+    assert!(log.poll_operation(AT.wall).is_none() && log.has_failed());
     assert_eq!(log.durable(), before);
 }
 
@@ -301,7 +305,7 @@ fn recovered(files: &Files) -> recovery::RecoveredLog {
 #[test]
 fn a_boot_after_a_clean_stop_is_seen_although_it_writes_nothing_more() {
     let (mut files, mut log) = (Files::default(), new_log());
-    let place = log.publish(&message(b"kept"), &[QueueRef { log_id: 1, sequence: 0 }]);
+    let place = log.publish(&message(b"kept"), &[QueueRef { log_id: 1, sequence: 0 }], AT);
     log.close(std::iter::empty());
     files.run(&mut log);
     assert!(log.has_no_room_for_copies(), "nothing may follow a close");
@@ -323,7 +327,7 @@ fn a_boot_after_a_clean_stop_is_seen_although_it_writes_nothing_more() {
 fn write_records(log: &mut Log) -> Vec<(u32, Place)> {
     let (mut queues, mut written) = (Vec::new(), Vec::new());
     while let Some(id) = log.take_unwritten(&mut queues) {
-        written.push((id.0, log.publish(&message(b"body"), &queues)));
+        written.push((id.0, log.publish(&message(b"body"), &queues, AT)));
     }
     written
 }
@@ -339,7 +343,7 @@ fn what_is_settled_before_its_commit_begins_is_not_written_and_confirmed_behind_
     log.add(MessageId(0), &message(b"body"), &[queue(0)]);
     let first = log.last_added();
     let places = write_records(&mut log);
-    let commit = log.poll_operation().unwrap();
+    let commit = log.poll_operation(AT.wall).unwrap();
     let held = log.add(MessageId(1), &message(b"body"), &[queue(1)]);
     let settled = log.add(MessageId(2), &message(b"body"), &[queue(2)]);
     let last = log.last_added();
@@ -387,11 +391,11 @@ fn no_more_than_a_batch_is_taken_at_a_time() {
     while log.confirmed() < log.last_added() {
         let mut taken = 0;
         while log.take_unwritten(&mut queues).is_some() {
-            log.publish(&message(&body), &queues);
+            log.publish(&message(&body), &queues, AT);
             taken += 1;
         }
         commits.push((taken, log.confirmed()));
-        let operation = log.poll_operation().unwrap();
+        let operation = log.poll_operation(AT.wall).unwrap();
         if let Some(event) = files.carry_out(operation) {
             log.handle(event, Instant(1));
         }

@@ -13,6 +13,7 @@ use crate::data::metadata::{FILE_NAME, Loaded, Metadata};
 use crate::failure::{EXIT_USAGE, Failure};
 
 use super::read::read_log;
+use super::utc::utc;
 use super::{Progress, segment_path, shard_directories};
 
 /// Some data was lost.
@@ -107,6 +108,15 @@ fn describe(log: &RecoveredLog, path: &Path, names: &BTreeMap<LogId, String>, te
         let unknown = "no queue that is known";
         let name = names.get(log_id).map_or(unknown, String::as_str);
         say(format!("    log id {log_id}: {} messages, {name}", queue.messages.len()));
+    }
+    if let Some(written_at) = log.written_at {
+        say(format!("  last written {}", utc(written_at)));
+    }
+    if log.counts.unknown > 0 {
+        say(format!("  {} records of a newer version, kept", log.counts.unknown));
+    }
+    if log.counts.passed_over > 0 {
+        say(format!("  {} records of a newer version, passed over", log.counts.passed_over));
     }
     for torn in &log.torn {
         say(format!(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use leveret_broker::message::Body;
 use leveret_broker::storage::log::LogId;
-use leveret_broker::storage::log::record::{PublishRecord, Record};
+use leveret_broker::storage::log::record::{Arrival, PublishRecord, Record};
 use leveret_broker::storage::log::recovery::{Gap, Item, SegmentReader};
 
 use crate::data::metadata::Metadata;
@@ -15,6 +15,7 @@ use crate::failure::Failure;
 
 use super::check::queue_names;
 use super::read::read_file;
+use super::utc::utc;
 use super::{segment_files, shard_directories};
 
 /// How many bytes of a body are shown.
@@ -133,12 +134,24 @@ fn line(item: &Item<'_>, queue: Option<LogId>) -> Option<String> {
                         mark.log_id, mark.next_sequence, mark.delivered_through
                     )
                 }),
-                Record::Barrier(upto) => queue
-                    .is_none()
-                    .then(|| format!("barrier synced-upto={}:{}", upto.segment(), upto.offset())),
+                Record::Barrier(barrier) => queue.is_none().then(|| {
+                    let upto = barrier.synced_upto;
+                    let written = barrier.written_at.map_or("unknown".to_owned(), utc);
+                    format!(
+                        "barrier synced-upto={}:{} written={written}",
+                        upto.segment(),
+                        upto.offset()
+                    )
+                }),
                 Record::Filler => queue.is_none().then(|| "filler".to_owned()),
                 Record::Close => queue.is_none().then(|| "close".to_owned()),
                 Record::Unknown(kind) => queue.is_none().then(|| format!("unknown kind {kind}")),
+                Record::PassedOver(kind) => {
+                    queue.is_none().then(|| format!("unknown kind {kind}, passed over"))
+                }
+                Record::Newer { kind, flags } => queue.is_none().then(|| {
+                    format!("kind {kind} of a newer version: flags {flags:#04x} are not known")
+                }),
             };
             said.map(|said| format!("{offset}+{length} epoch={epoch} {said}"))
         }
@@ -162,7 +175,17 @@ fn say(publish: &PublishRecord<'_>) -> String {
         let _ = write!(line, "{comma}{}:{}", queue.log_id, queue.sequence);
     }
     let (exchange, key) = (publish.exchange.escape_ascii(), publish.routing_key.escape_ascii());
-    let _ = write!(line, " exchange=\"{exchange}\" key=\"{key}\" body={}", publish.body.len());
+    let _ = write!(line, " exchange=\"{exchange}\" key=\"{key}\"");
+    let _ = match publish.arrival {
+        Some(Arrival { at, priority }) => {
+            write!(line, " arrived={} priority={priority}", utc(at))
+        }
+        None => write!(line, " arrived=unknown"),
+    };
+    if !publish.extension.is_empty() {
+        let _ = write!(line, " extension=\"{}\"", publish.extension.escape_ascii());
+    }
+    let _ = write!(line, " body={}", publish.body.len());
     if let Body::Inline(body) = publish.body {
         let shown = &body[..body.len().min(BODY_SHOWN_BYTES)];
         let more = if shown.len() < body.len() { "…" } else { "" };

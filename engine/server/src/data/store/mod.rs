@@ -11,6 +11,7 @@ pub(crate) mod check;
 pub(crate) mod dump;
 mod read;
 mod rehome;
+mod utc;
 
 #[cfg(test)]
 mod tests;
@@ -130,6 +131,10 @@ fn report(data_dir: &Path, log: &RecoveredLog) {
     }
     if log.counts.unknown > 0 {
         error!("shard {}: {} records of a newer version", log.shard, log.counts.unknown);
+    }
+    if log.counts.passed_over > 0 {
+        let count = log.counts.passed_over;
+        info!("shard {}: {count} records of a newer version were passed over", log.shard);
     }
 }
 

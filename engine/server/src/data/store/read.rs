@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use leveret_broker::storage::log::BLOCK_BYTES;
-use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery};
+use leveret_broker::storage::log::recovery::{RecoveredLog, Recovery, Refusal};
 use leveret_broker::storage::log::segment::Header;
 use tracing::error;
 
@@ -37,12 +37,19 @@ pub(super) fn read_log(
     for (number, path) in &files {
         let end = ends.get(number).map_or(u64::MAX, |end| u64::from(*end));
         let mut at = 0;
-        let refused = |refusal: leveret_broker::storage::log::recovery::Refusal| Failure::Store {
-            path: path.clone(),
-            reason: format!(
-                "{refusal}. Nothing was changed. Move the file to where it belongs, or start \
-                 with another --data-dir"
-            ),
+        let refused = |refusal: Refusal| {
+            let remedy = match refusal {
+                Refusal::Format { .. } | Refusal::Newer { .. } => {
+                    "Start the version of Leveret that wrote it"
+                }
+                Refusal::ForeignStore { .. } | Refusal::OtherShard { .. } => {
+                    "Move the file to where it belongs"
+                }
+            };
+            let reason = format!(
+                "{refusal}. Nothing was changed. {remedy}, or start with another --data-dir"
+            );
+            Failure::Store { path: path.clone(), reason }
         };
         let length = fs::metadata(path).map_err(unreadable(path))?.len();
         recovery.begin(*number, length);

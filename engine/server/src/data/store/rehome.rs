@@ -14,10 +14,11 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use leveret_broker::id::Instant;
-use leveret_broker::message::{Body, Likeness, Message};
+use leveret_broker::id::{Instant, WallTime};
 use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::storage::log::record::{self, MarkRecord, Record, Stamp};
+use leveret_broker::storage::log::record::{
+    self, MarkRecord, PublishRecord, Queues, Record, Stamp,
+};
 use leveret_broker::storage::log::recovery::RecoveredLog;
 use leveret_broker::storage::log::{Log, LogEvent, LogId, Place, Position, QueueRef};
 
@@ -52,6 +53,7 @@ pub(crate) fn rehome(
     data_dir: &Path,
     store_id: [u8; 16],
     segment_bytes: u32,
+    now: WallTime,
     logs: &mut BTreeMap<u16, RecoveredLog>,
     moves: &[Move],
     carry_out: &mut dyn FnMut(u16, DiskOperation) -> Option<DiskEvent>,
@@ -76,7 +78,7 @@ pub(crate) fn rehome(
         for place in places {
             segments.hold(place);
         }
-        let mut target = Target { home: *home, log: Log::new(segments), carry_out };
+        let mut target = Target { home: *home, log: Log::new(segments), now, carry_out };
         for ((from, place), queues) in arriving {
             target.copy(&shard_directory(data_dir, from), place, &queues)?;
         }
@@ -118,6 +120,7 @@ fn marks(logs: &BTreeMap<u16, RecoveredLog>, home: u16, moves: &[Move]) -> Vec<M
 struct Target<'a> {
     home: u16,
     log: Log,
+    now: WallTime,
     carry_out: &'a mut dyn FnMut(u16, DiskOperation) -> Option<DiskEvent>,
 }
 
@@ -136,18 +139,7 @@ impl Target<'_> {
             );
             return Err(Failure::Store { path: file, reason });
         };
-        let message = Message {
-            exchange: publish.exchange,
-            routing_key: publish.routing_key,
-            properties: publish.properties,
-            body: match publish.body {
-                Body::Inline(bytes) => Body::Inline(bytes),
-                Body::Pieces(pieces) => Body::Pieces(pieces),
-            },
-            published_at: Instant(0),
-            likeness: Likeness::UNKNOWN,
-        };
-        self.log.publish(&message, queues);
+        self.log.take_over(&PublishRecord { queues: Queues::Values(queues), ..publish });
         if self.log.waiting_bytes() > WAITING_BYTES_MAX { self.flush() } else { Ok(()) }
     }
 
@@ -159,7 +151,7 @@ impl Target<'_> {
                  the disk and start again, or start with as many shards as before"
             ),
         };
-        while let Some(operation) = self.log.poll_operation() {
+        while let Some(operation) = self.log.poll_operation(self.now) {
             let Some(event) = (self.carry_out)(self.home, operation) else { continue };
             if let LogEvent::Failed(error) = self.log.handle(event, Instant(0)) {
                 return Err(failed(self.home, error.to_string()));

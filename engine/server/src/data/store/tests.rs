@@ -3,18 +3,24 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
-use leveret_broker::id::Instant;
+use leveret_broker::id::{Instant, Time, WallTime};
 use leveret_broker::message::{Body, Likeness, Message};
 use leveret_broker::storage::log::blocks::Blocks;
 use leveret_broker::storage::log::operation::{DiskEvent, DiskOperation};
-use leveret_broker::storage::log::record::{self, MarkRecord, Stamp};
+use leveret_broker::storage::log::record::{self, BARRIER_BYTES, MarkRecord, Stamp};
 use leveret_broker::storage::log::segment::{Identity, Segments};
-use leveret_broker::storage::log::{Log, LogId, Position, QueueRef};
+use leveret_broker::storage::log::{BLOCK_BYTES, Log, LogId, Position, QueueRef};
 
 use super::*;
 
 const STORE: [u8; 16] = [5; 16];
 const SEGMENT_BYTES: u32 = 1 << 20;
+
+/// 2026-03-04 05:06:07.008 UTC.
+const AT: Time = Time { now: Instant(1), wall: WallTime(1_772_600_767_008_000_001) };
+
+/// What is noted of the messages here, which came 1 ns before.
+const CAME: WallTime = WallTime(1_772_600_767_008_000_000);
 
 /// A disk of plain files.
 fn carry_out(data_dir: &Path, shard: u16, operation: DiskOperation) -> Option<DiskEvent> {
@@ -57,7 +63,7 @@ fn write_log(data_dir: &Path, shard: u16, messages: &[(&[LogId], Vec<u8>)], clea
         let (body, published_at) = (Body::Inline(body), Instant(0));
         let likeness = Likeness::UNKNOWN;
         let message = Message { exchange, routing_key, properties, body, published_at, likeness };
-        log.publish(&message, &queues);
+        log.publish(&message, &queues, AT);
         if sequence.is_multiple_of(64) {
             run(data_dir, shard, &mut log);
         }
@@ -74,7 +80,7 @@ fn write_log(data_dir: &Path, shard: u16, messages: &[(&[LogId], Vec<u8>)], clea
 }
 
 fn run(data_dir: &Path, shard: u16, log: &mut Log) {
-    while let Some(operation) = log.poll_operation() {
+    while let Some(operation) = log.poll_operation(AT.wall) {
         if let Some(event) = carry_out(data_dir, shard, operation) {
             log.handle(event, Instant(1));
         }
@@ -108,7 +114,7 @@ fn queues_move_to_other_shards_with_order_and_memory_of_deliveries() {
     assert!(logs[&0].clean && logs[&1].clean);
     let moves = [(1, 11), (2, 12)].map(|(old, new)| Move { from: 1, old, to: 0, new });
     let mut disk = |shard, operation| carry_out(data_dir, shard, operation);
-    rehome(data_dir, STORE, SEGMENT_BYTES, &mut logs, &moves, &mut disk).unwrap();
+    rehome(data_dir, STORE, SEGMENT_BYTES, AT.wall, &mut logs, &moves, &mut disk).unwrap();
     // A crash at this point would leave both; the old records are still complete.
     let again = recover(data_dir, Some(STORE)).unwrap();
     assert_eq!(again[&1].queues[&1].messages.len(), 5);
@@ -117,6 +123,12 @@ fn queues_move_to_other_shards_with_order_and_memory_of_deliveries() {
     assert_eq!(bodies(data_dir, home, 11), (0..5).map(body).collect::<Vec<_>>());
     assert_eq!(bodies(data_dir, home, 7), [body(77)]);
     assert_eq!(home.queues[&11].messages, home.queues[&12].messages, "copied once");
+    for (_, place) in &home.queues[&11].messages {
+        let path = segment_path(&shard_directory(data_dir, 0), place.segment);
+        let bytes = read::read_record(&path, place.offset, place.length).unwrap();
+        let came = u64::from_le_bytes(bytes[56..64].try_into().unwrap());
+        assert_eq!((bytes[21], WallTime(came)), (1, CAME), "as it was where it came from");
+    }
     assert_eq!((home.queues[&11].next_sequence, home.queues[&11].delivered_through), (90, 2));
     // Queue 3 still lives there; later it does not.
     tidy_up(data_dir, 1, &again, |shard, log_id| (shard, log_id) == (1, 3)).unwrap();
@@ -147,6 +159,32 @@ fn damage_is_found_and_does_not_stop_the_boot() {
     fs::rename(shard_directory(data_dir, 0), shard_directory(data_dir, 9)).unwrap();
     let Err(failure) = recover(data_dir, Some(STORE)) else { panic!("another shard's log") };
     assert!(failure.to_string().contains("belongs to shard 0"), "{failure}");
+}
+
+#[test]
+fn a_log_of_a_newer_version_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path();
+    write_log(data_dir, 0, &[(&[4][..], vec![1; 500])], false);
+    let path = segment_path(&shard_directory(data_dir, 0), 1);
+    let mut bytes = fs::read(&path).unwrap();
+    // The first record behind the barrier, with a flag that has no meaning yet.
+    let at = BLOCK_BYTES + BARRIER_BYTES;
+    let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+    let record = &mut bytes[at..at + length];
+    assert_eq!(record[20], 3, "a message");
+    record[21] |= 0x40;
+    let sum = crc32c::crc32c(&record[4..]);
+    record[..4].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let Err(failure) = recover(data_dir, Some(STORE)) else { panic!("it was read") };
+    let text = failure.to_string();
+    for part in ["a newer version wrote segment 1", "flags 0x41", "Nothing was changed. Start the"]
+    {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert_eq!(check::run(data_dir), 2);
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]

@@ -437,8 +437,10 @@ impl Bench {
     }
 
     fn collect_operations(&mut self) {
-        self.home.write_records();
-        while let Some(operation) = self.home.shared.log.as_mut().unwrap().poll_operation() {
+        self.home.write_records(&self.turn);
+        while let Some(operation) =
+            self.home.shared.log.as_mut().unwrap().poll_operation(self.turn.wall)
+        {
             self.pending.push(operation);
         }
     }

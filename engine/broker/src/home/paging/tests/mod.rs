@@ -91,6 +91,8 @@ fn reading_ahead_keeps_a_slow_consumer_busy() {
     }
     assert!(waited < 10, "{waited} times");
     bench.ack_all();
+    // Up to the last removal of a file.
+    bench.run_disk();
     bench.expect_empty();
 }
 

@@ -1,18 +1,21 @@
 //! Records: what one is made of, written and read.
 
 mod publish;
+#[cfg(test)]
+mod tests;
 
-pub use self::publish::{PublishRecord, Queues};
+pub use self::publish::{Arrival, PublishRecord, Queues};
 
 use self::publish::PUBLISH_FIXED_BYTES;
 use super::blocks::Blocks;
 use super::{LogId, Position};
+use crate::id::WallTime;
 
 /// Bytes before every payload.
 pub const HEADER_BYTES: usize = 40;
 
 /// Bytes of a barrier.
-pub const BARRIER_BYTES: usize = HEADER_BYTES + 8;
+pub const BARRIER_BYTES: usize = HEADER_BYTES + 16;
 
 /// Bytes of a mark.
 pub const MARK_BYTES: usize = HEADER_BYTES + 24;
@@ -30,6 +33,12 @@ const SETTLE: u8 = 4;
 const MARK: u8 = 5;
 const CLOSE: u8 = 6;
 
+/// Kinds from here on may be passed over by a reader that does not know them.
+const KIND_PASSED_OVER: u8 = 128;
+
+/// Flags that a reader has to know. None has a meaning yet.
+const FLAGS_TO_BE_KNOWN: u8 = 0xf0;
+
 /// Where a record stands, which is a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
@@ -37,6 +46,15 @@ pub struct Stamp {
     pub position: Position,
     /// The epoch of its segment.
     pub epoch: u32,
+}
+
+/// The begin of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BarrierRecord {
+    /// Everything below was durable when the batch was made.
+    pub synced_upto: Position,
+    /// When that was; `None` in a record of format 1.0.
+    pub written_at: Option<WallTime>,
 }
 
 /// What a clean stop knows of a queue.
@@ -53,8 +71,8 @@ pub struct MarkRecord {
 /// A record as read.
 #[derive(Clone, Copy, Debug)]
 pub enum Record<'a> {
-    /// Everything below was durable when it was written.
-    Barrier(Position),
+    /// The begin of a batch.
+    Barrier(BarrierRecord),
     /// Nothing.
     Filler,
     /// A message.
@@ -65,8 +83,17 @@ pub enum Record<'a> {
     Mark(MarkRecord),
     /// A clean stop.
     Close,
-    /// Of a kind or group that this version does not know.
+    /// Of a kind or group that this version does not know and that has to be kept.
     Unknown(u8),
+    /// Of a kind that whoever does not know it may pass over.
+    PassedOver(u8),
+    /// Of a newer version, with flags that have to be known to read it.
+    Newer {
+        /// Its kind.
+        kind: u8,
+        /// All its flags.
+        flags: u8,
+    },
 }
 
 /// The ranges of a settle record.
@@ -124,9 +151,21 @@ pub fn encode_filler(blocks: &mut Blocks, stamp: Stamp, length: usize) {
 }
 
 /// Writes a barrier into the [`BARRIER_BYTES`] kept for it.
-pub fn encode_barrier(bytes: &mut [u8], stamp: Stamp, synced_upto: Position) {
-    bytes[HEADER_BYTES..].copy_from_slice(&synced_upto.0.to_le_bytes());
+pub fn encode_barrier(bytes: &mut [u8], stamp: Stamp, synced_upto: Position, now: WallTime) {
+    bytes[HEADER_BYTES..HEADER_BYTES + 8].copy_from_slice(&synced_upto.0.to_le_bytes());
+    bytes[HEADER_BYTES + 8..].copy_from_slice(&now.0.to_le_bytes());
     seal(bytes, BARRIER, stamp);
+}
+
+/// Writes a record as a newer version might.
+#[cfg(test)]
+pub(super) fn encode_any(blocks: &mut Blocks, stamp: Stamp, kind: u8, flags: u8, payload: &[u8]) {
+    let start = blocks.len();
+    let mut header = [0; HEADER_BYTES];
+    header[21] = flags;
+    blocks.extend(&header);
+    blocks.extend(payload);
+    finish(blocks, start, kind, stamp);
 }
 
 /// Whether the record at `at`, written by us, is a filler.
@@ -144,9 +183,18 @@ pub fn decode(bytes: &[u8], stamp: Stamp) -> Option<(usize, Record<'_>)> {
     }
     let payload = &record[HEADER_BYTES..];
     let local = record[24..HEADER_BYTES].iter().all(|byte| *byte == 0);
+    let flags = record[21];
     let said = match record[20] {
+        kind @ KIND_PASSED_OVER.. => Record::PassedOver(kind),
+        kind if flags & FLAGS_TO_BE_KNOWN != 0 => Record::Newer { kind, flags },
         kind if !local => Record::Unknown(kind),
-        BARRIER => Record::Barrier(Position(long(payload, 0)?)),
+        BARRIER => {
+            let synced_upto = Position(long(payload, 0)?);
+            Record::Barrier(BarrierRecord {
+                synced_upto,
+                written_at: long(payload, 8).map(WallTime),
+            })
+        }
         FILLER => Record::Filler,
         PUBLISH => Record::Publish(PublishRecord::decode(record)?),
         SETTLE => {

@@ -14,6 +14,8 @@ mod reader;
 mod recovered;
 
 #[cfg(test)]
+mod format_tests;
+#[cfg(test)]
 mod rot_tests;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ use self::held::Held;
 use super::record::{MarkRecord, Record};
 use super::segment::{Header, HeaderError, Segment};
 use super::{BLOCK_BYTES, LogId, PROCESS_QUEUE, Place, Position, QueueRef};
+use crate::id::WallTime;
 
 /// Why a log is not read at all: nothing here is ours to judge, and nothing is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +56,21 @@ pub enum Refusal {
         segment: u32,
         /// Its major format number.
         major: u16,
+    },
+    /// A record that cannot be read without knowing what its flags mean.
+    #[error(
+        "a newer version wrote segment {segment}: the record at {offset} has kind {kind} and flags \
+         {flags:#04x}, of which this version does not know the meaning and needs it"
+    )]
+    Newer {
+        /// Which.
+        segment: u32,
+        /// Where in it.
+        offset: u32,
+        /// The record's kind.
+        kind: u8,
+        /// All its flags.
+        flags: u8,
     },
 }
 
@@ -99,8 +117,13 @@ enum Effect {
     Settle(Place, LogId, Vec<(u64, u64)>),
     Mark(Place, MarkRecord),
     Close(Place),
+    Barrier(Place, Option<WallTime>),
     /// Of a kind that this version does not know.
     Unknown(Place),
+    /// Of a kind that nobody has to know.
+    PassedOver(Place),
+    /// Kind and flags of what cannot be read.
+    Newer(Place, u8, u8),
     /// Nothing, but it was read.
     Filler(Place),
 }
@@ -391,7 +414,11 @@ impl Recovery {
                     self.held.settle(place.segment, *log_id, ranges.iter());
                     return;
                 }
-                Record::Barrier(_) | Record::Filler => return,
+                Record::Barrier(barrier) => {
+                    self.log.written_at = barrier.written_at;
+                    return;
+                }
+                Record::Filler => return,
                 _ => {}
             }
         }
@@ -407,12 +434,14 @@ impl Recovery {
             Record::Close => Effect::Close(place),
             Record::Filler => Effect::Filler(place),
             Record::Unknown(_) => Effect::Unknown(place),
-            Record::Barrier(durable) => {
+            Record::PassedOver(_) => Effect::PassedOver(place),
+            Record::Newer { kind, flags } => Effect::Newer(place, *kind, *flags),
+            Record::Barrier(barrier) => {
                 // One of another segment says nothing that this one's beginning did not.
-                if durable.segment() == place.segment {
-                    self.prove(*durable);
+                if barrier.synced_upto.segment() == place.segment {
+                    self.prove(barrier.synced_upto);
                 }
-                Effect::Filler(place)
+                Effect::Barrier(place, barrier.written_at)
             }
         };
         if self.pending.is_empty() {
@@ -440,7 +469,12 @@ impl Recovery {
                 self.marks.insert(mark.log_id, mark);
             }
             Effect::Close(_) => self.closed = true,
+            Effect::Barrier(_, written_at) => self.log.written_at = written_at,
             Effect::Filler(_) => {}
+            Effect::PassedOver(_) => self.log.counts.passed_over += 1,
+            Effect::Newer(Place { segment, offset, .. }, kind, flags) => {
+                self.refusal = Some(Refusal::Newer { segment, offset, kind, flags });
+            }
             Effect::Unknown(place) => {
                 self.reopen();
                 self.log.counts.unknown += 1;
@@ -474,7 +508,10 @@ impl Effect {
             | Self::Settle(place, _, _)
             | Self::Mark(place, _)
             | Self::Close(place)
+            | Self::Barrier(place, _)
             | Self::Filler(place)
+            | Self::PassedOver(place)
+            | Self::Newer(place, _, _)
             | Self::Unknown(place) => *place,
         }
     }

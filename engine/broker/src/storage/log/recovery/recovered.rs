@@ -6,6 +6,7 @@ use std::fmt;
 use super::super::segment::{Identity, Segment, Segments};
 use super::super::{LogId, Place};
 use super::RecoveredQueue;
+use crate::id::WallTime;
 
 /// What a log holds and what is wrong with it.
 #[derive(Debug, Default)]
@@ -28,6 +29,8 @@ pub struct RecoveredLog {
     pub damage: Vec<Damage>,
     /// What was being written when the broker stopped, and was never confirmed.
     pub torn: Vec<Torn>,
+    /// When its last batch was made, if its barrier says.
+    pub written_at: Option<WallTime>,
     /// How much was read.
     pub counts: RecoveryCounts,
 }
@@ -43,8 +46,10 @@ pub struct RecoveryCounts {
     pub publishes: u64,
     /// Settle records that count.
     pub settles: u64,
-    /// Records of kinds that this version does not know.
+    /// Records that this version does not know and keeps.
     pub unknown: u64,
+    /// Records that this version does not know and passes over.
+    pub passed_over: u64,
 }
 
 /// Bytes that were durable once and are not valid.

@@ -9,12 +9,14 @@ use super::super::record::{self, PublishRecord, Queues, Stamp};
 use super::super::segment::{Identity, Segments};
 use super::super::{Log, LogEvent};
 use super::*;
-use crate::id::{Instant, SECOND_NS};
+use crate::id::{Instant, SECOND_NS, Time, WallTime};
 use crate::message::{Body, Likeness, Message};
 
 pub(super) const STORE: [u8; 16] = [7; 16];
 pub(super) const SHARD: u16 = 3;
 const SEGMENT_BYTES: u32 = 16 << 10;
+
+pub(super) const AT: Time = Time { now: Instant(1), wall: WallTime(1_000) };
 
 pub(super) type Files = BTreeMap<u32, Vec<u8>>;
 pub(super) type Model = BTreeMap<(LogId, u64), Vec<u8>>;
@@ -69,24 +71,28 @@ pub(super) fn recover(files: &Files, chunk: usize) -> Result<RecoveredLog, Refus
 
 /// What a recovered log holds, read from the files as its places say.
 pub(super) fn contents(files: &Files, log: &RecoveredLog) -> Model {
-    let body = |place: Place| {
-        let file = &files[&place.segment][place.offset as usize..];
-        let position = Position::new(place.segment, place.offset);
-        let epoch = u32::from_le_bytes(file[16..20].try_into().unwrap());
-        let (length, record) = record::decode(file, Stamp { position, epoch }).unwrap();
-        assert_eq!(length, place.length as usize);
-        let Record::Publish(PublishRecord { body: Body::Inline(body), .. }) = record else {
-            panic!("{record:?}")
-        };
-        body.to_vec()
+    let body = |place: Place| match record_at(files, place).body {
+        Body::Inline(body) => body.to_vec(),
+        Body::Pieces(_) => panic!("{place:?} was read"),
     };
     let held = log.messages();
     held.map(|(log_id, sequence, place)| ((log_id, sequence), body(place))).collect()
 }
 
+/// The publish record at a place.
+pub(super) fn record_at(files: &Files, place: Place) -> PublishRecord<'_> {
+    let file = &files[&place.segment][place.offset as usize..];
+    let position = Position::new(place.segment, place.offset);
+    let epoch = u32::from_le_bytes(file[16..20].try_into().unwrap());
+    let (length, record) = record::decode(file, Stamp { position, epoch }).unwrap();
+    assert_eq!(length, place.length as usize);
+    let Record::Publish(publish) = record else { panic!("{record:?}") };
+    publish
+}
+
 /// A log with a model of what its queues hold.
 pub(super) struct World {
-    log: Log,
+    pub(super) log: Log,
     pub(super) disk: Disk,
     places: BTreeMap<(LogId, u64), Place>,
     holders: BTreeMap<Place, BTreeSet<(LogId, u64)>>,
@@ -149,7 +155,7 @@ impl World {
     }
 
     pub(super) fn run(&mut self) {
-        while let Some(operation) = self.log.poll_operation() {
+        while let Some(operation) = self.log.poll_operation(AT.wall) {
             if let Some(event) = self.disk.carry_out(operation) {
                 assert!(!matches!(self.log.handle(event, Instant(1)), LogEvent::Failed(_)));
             }
@@ -191,7 +197,7 @@ impl World {
         }
         let gone = QueueRef { log_id: PROCESS_QUEUE | 9, sequence: 1 };
         let written: Vec<_> = refs.iter().copied().chain([gone]).collect();
-        let place = self.log.publish(&message(&body), &written);
+        let place = self.log.publish(&message(&body), &written, AT);
         self.hold(place, &refs);
     }
 
@@ -233,14 +239,8 @@ impl World {
                 .iter()
                 .map(|(log_id, sequence)| QueueRef { log_id: *log_id, sequence: *sequence })
                 .collect();
-            let body = self.model[keys.first().unwrap()].clone();
-            let copy = PublishRecord {
-                queues: Queues::Values(&refs),
-                exchange: b"x",
-                routing_key: b"key",
-                properties: &[0x10, 0, 2],
-                body: Body::Inline(&body),
-            };
+            let record = record_at(&self.disk.files, place);
+            let copy = PublishRecord { queues: Queues::Values(&refs), ..record };
             let to = self.log.copy_forward(&copy, oldest);
             self.log.release(place);
             self.hold(to, &refs);
