@@ -18,7 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::delivery::outputs::Outputs;
-use crate::id::{ChannelKey, QueueId, Time, WallTime};
+use crate::id::{ChannelKey, Instant, QueueId, Time, WallTime};
 use crate::message::{Likeness, Message};
 use crate::queue::Queue;
 use crate::queue::pageable::Pageable;
@@ -209,6 +209,7 @@ impl Home {
     }
 
     fn load_page(&mut self, turn: &Turn, page: &PageRead, result: &Result<Blocks, DiskError>) {
+        let time = turn.time();
         for due in &page.messages {
             let place = due.place;
             let known = match due.rests {
@@ -232,8 +233,7 @@ impl Home {
                         routing_key: record.routing_key,
                         properties: record.properties,
                         body: record.body,
-                        // The log does not keep the publisher's time.
-                        published_at: turn.time().instant_of(due.ready_at),
+                        published_at: published_at(&record, due.ready_at, time),
                         likeness: Likeness::UNKNOWN,
                     };
                     self.shared.store.load(id, &message);
@@ -635,6 +635,13 @@ impl Eviction<'_> {
         }
         true
     }
+}
+
+/// When a message that is read back was published, as far as is known: before it was ready. The
+/// machine's clock may have been set back since the record was written.
+fn published_at(record: &PublishRecord<'_>, ready_at: WallTime, time: Time) -> Instant {
+    let arrived_at = record.arrival.map_or(ready_at, |arrival| arrival.at.min(ready_at));
+    time.instant_of(arrived_at)
 }
 
 /// How many messages at the front stay in memory: one at least, so that reading gets on.

@@ -11,7 +11,9 @@ use crate::catalog::object::QueueMeta;
 use crate::delivery::outputs::Outputs;
 use crate::home::Home;
 use crate::home::paging::record_in;
-use crate::id::{ChannelKey, ConsumerKey, Owner, QueueId, SECOND_NS, ShardId, Time, VhostId};
+use crate::id::{
+    ChannelKey, ConsumerKey, Instant, Owner, QueueId, SECOND_NS, ShardId, Time, VhostId,
+};
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail, QueueAnswer, QueueRequest};
 use crate::message::{Body, Likeness, Message, Messages};
@@ -52,6 +54,8 @@ pub(super) struct Bench {
     consumers: Vec<(QueueId, ConsumerKey)>,
     getters: VecDeque<ChannelKey>,
     delivered: u64,
+    /// When each message was published, by its number.
+    published: Vec<Instant>,
     next_number: u64,
     next_generation: u32,
     random: u64,
@@ -106,6 +110,7 @@ impl Bench {
             consumers: Vec::new(),
             getters: VecDeque::new(),
             delivered: 0,
+            published: Vec::new(),
             next_number: 0,
             next_generation: 1,
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
@@ -171,6 +176,7 @@ impl Bench {
                 likeness: Likeness::UNKNOWN,
             };
             batch.publish(queues.iter().copied(), &mut Some(&message), None);
+            self.published.push(self.turn.now);
         }
         self.next_number += count;
         let [Mail::Publish { parcels, .. }] = batch.mails[..] else { panic!("{batch:?}") };
@@ -388,6 +394,8 @@ impl Bench {
             assert!(body == body_of(number, size), "not message {number} of {queue:?}");
             assert_eq!(redelivered, again, "message {number} of {queue:?}");
             assert_eq!((message.exchange, message.routing_key), (&b"x"[..], &b"key"[..]));
+            // Also of a message that was on disk only.
+            assert_eq!(message.published_at, self.published[number as usize]);
             self.delivered += 1;
             return (position, expected);
         }
