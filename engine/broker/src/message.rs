@@ -23,33 +23,33 @@ pub struct Message<'a> {
     pub body: Body<'a>,
     /// When its last frame arrived.
     pub published_at: Instant,
-    /// Messages of one number have the same exchange, routing key and properties; see
+    /// Messages with the same number have the same exchange, routing key and properties; see
     /// [`Likeness`].
     pub likeness: Likeness,
 }
 
-/// Tells without a look at them that two messages have the same exchange, routing key and
-/// properties. Given out by a shard, means something on that shard only.
+/// A number that stands for exchange, routing key and properties: equal numbers mean that all three
+/// are equal, without a comparison of bytes. Valid only on the shard that assigned it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Likeness(u64);
 
 impl Likeness {
-    /// Nobody has compared.
+    /// Not compared with any other message.
     pub const UNKNOWN: Self = Self(0);
 
-    /// A number that was not there before, from the last one.
+    /// The next unused number, from the last one assigned.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
     }
 
-    /// As it is kept with a message at rest.
+    /// The form in which the store keeps it with a message.
     #[must_use]
     pub(crate) fn to_bytes(self) -> [u8; 8] {
         self.0.to_le_bytes()
     }
 
-    /// What was kept so.
+    /// Reads the form of [`Self::to_bytes`].
     #[must_use]
     pub(crate) fn from_bytes(bytes: [u8; 8]) -> Self {
         Self(u64::from_le_bytes(bytes))
@@ -62,16 +62,16 @@ impl Likeness {
     }
 }
 
-/// Messages one after the other.
+/// A sequence of messages, each lent for one call.
 pub trait Messages {
-    /// Lends each to `take`, until it says false or there are no more. Those that were lent are
-    /// gone from here.
+    /// Lends each message to `take` until `take` returns false or none is left. A later call
+    /// continues behind the last message lent.
     fn lend(&mut self, take: impl FnMut(&Message<'_>) -> bool);
 }
 
-/// Messages of which is known beforehand how many there are. Each copy lends all of them.
+/// [`Messages`] whose length is known. Clones iterate independently.
 pub trait Upcoming: Messages + Clone {
-    /// How many are left.
+    /// How many messages are left.
     fn count(&self) -> usize;
 
     /// The only one left, where it can be had without lending it.
@@ -81,7 +81,7 @@ pub trait Upcoming: Messages + Clone {
     }
 }
 
-/// One at most.
+/// At most one message.
 impl Messages for Option<&Message<'_>> {
     #[inline(always)]
     fn lend(&mut self, mut take: impl FnMut(&Message<'_>) -> bool) {
@@ -103,12 +103,12 @@ impl Upcoming for Option<&Message<'_>> {
     }
 }
 
-/// At most so many of others.
+/// The first `most` messages of another sequence.
 #[derive(Debug)]
 pub struct First<'a, M> {
-    /// The others.
+    /// The other sequence; the messages after these stay in it.
     pub of: &'a mut M,
-    /// How many more.
+    /// How many more to lend at most.
     pub most: usize,
 }
 
@@ -142,7 +142,7 @@ impl Body<'_> {
         }
     }
 
-    /// Bytes that are copied wherever the body goes next.
+    /// Bytes that have to be copied wherever the body goes next.
     #[inline]
     pub fn copied_bytes(&self) -> u64 {
         match self {
@@ -158,7 +158,7 @@ impl Body<'_> {
 }
 
 impl Message<'_> {
-    /// Of no names, no properties and no body.
+    /// Without names, properties and body.
     pub const EMPTY: Self = Message {
         exchange: &[],
         routing_key: &[],
@@ -173,7 +173,7 @@ impl Message<'_> {
         leveret_amqp::Properties::trusted(self.properties).is_persistent()
     }
 
-    /// Bytes of everything that is kept when the message rests.
+    /// Bytes that the store keeps of the message.
     pub fn size_bytes(&self) -> usize {
         self.exchange.len() + self.routing_key.len() + self.properties.len() + self.body.len()
     }

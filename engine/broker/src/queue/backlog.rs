@@ -5,7 +5,7 @@ use crate::id::ShardId;
 /// The backlog of a queue whose publishers wait.
 #[derive(Debug, Default)]
 pub struct Backlog {
-    /// They go on when no more than this many messages wait.
+    /// Publishers resume when at most this many messages wait.
     pub small_messages: usize,
     /// Shards on which publishers wait.
     pub shards: Vec<ShardId>,

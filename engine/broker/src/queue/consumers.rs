@@ -1,4 +1,4 @@
-//! Who consumes from a queue, and who of them can take a message right now.
+//! The consumers of a queue, and which of them can take a message right now.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub struct Consumers {
     /// Highest priority first.
     rings: Vec<(i32, VecDeque<u32>)>,
     active: usize,
-    /// There was a consumer once: auto-delete waits for the first one.
+    /// A consumer was added at least once: before that, auto-delete does not apply.
     pub had_consumer: bool,
 }
 
@@ -45,24 +45,25 @@ struct HolderState {
 /// A consumer that can take a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Taker {
-    /// Its place in the table; [`Consumers::key`] says who it is.
+    /// Its index in the table; [`Consumers::key`] names the consumer.
     pub holder: Holder,
-    /// Nothing will be acknowledged.
+    /// The client will not acknowledge the deliveries.
     pub no_ack: bool,
     /// Taking a message uses up a grant of the channel-wide limit.
     pub granted: bool,
-    /// It is alone and has no limit: taking a message changes nothing about whose turn it is.
+    /// The only consumer in turn, without limits: a delivery changes neither its credit nor the
+    /// turn.
     unaffected: bool,
 }
 
-/// What the ring offers.
+/// The consumer whose turn it is.
 #[derive(Clone, Copy, Debug)]
 pub enum Next {
     /// This one can take a message.
     Take(Taker),
-    /// This one could, if its channel granted it.
+    /// This one can take a message once its channel grants it one.
     AskGrant(Taker),
-    /// Nobody can.
+    /// No consumer can take a message.
     Nobody,
 }
 
@@ -71,7 +72,7 @@ impl Default for Consumers {
         Self {
             holders: Vec::new(),
             vacant: Vec::new(),
-            // Keys are made by the broker, not by clients: no seed is needed.
+            // The broker makes the keys, so no client can choose colliding ones: no seed is needed.
             by_consumer: seeded_map(0),
             getters: seeded_map(0),
             rings: Vec::new(),
@@ -82,7 +83,7 @@ impl Default for Consumers {
 }
 
 impl HolderState {
-    /// Whether nothing is acknowledged, and whether each delivery needs a grant.
+    /// `no_ack`, and whether each delivery needs a grant.
     #[inline(always)]
     fn terms(&self) -> (bool, bool) {
         self.subscription.map_or((false, false), |terms| (terms.no_ack, terms.limited))
@@ -101,7 +102,10 @@ impl HolderState {
 }
 
 impl Consumers {
-    /// Adds a consumer, unless that breaks an exclusive use.
+    /// Adds a consumer.
+    ///
+    /// # Errors When the queue has an exclusive consumer, or has consumers and this one asks to be
+    /// exclusive.
     pub fn add(&mut self, subscription: Subscription) -> Result<(), ExclusiveUse> {
         let taken = self.active > 0;
         if taken && (subscription.exclusive || self.exclusive_use()) {
@@ -124,7 +128,7 @@ impl Consumers {
         Ok(())
     }
 
-    /// Consumers, without those that were cancelled.
+    /// How many consumers there are, without cancelled ones.
     pub fn count(&self) -> usize {
         self.active
     }
@@ -134,6 +138,7 @@ impl Consumers {
     pub fn next(&mut self) -> Next {
         for (_, ring) in &mut self.rings {
             while let Some(&place) = ring.front() {
+                // A consumer that was stopped is still in the ring; it leaves when its turn comes.
                 let holder = self.holders[place as usize].as_ref();
                 let Some(holder) = holder.filter(|holder| holder.has_credit()) else {
                     ring.pop_front();
@@ -152,7 +157,7 @@ impl Consumers {
         Next::Nobody
     }
 
-    /// Who a taker is.
+    /// The consumer that a taker is.
     #[inline(always)]
     pub fn key(&self, Holder(place): Holder) -> ConsumerKey {
         let holder = self.holders[place as usize].as_ref();
@@ -182,7 +187,7 @@ impl Consumers {
         (u32::from(terms.prefetch) - holder.unsettled) as usize
     }
 
-    /// Counts deliveries, no more than [`Self::in_a_row`] said, and gives the turn on.
+    /// Counts `count` deliveries, at most [`Self::in_a_row`], and passes the turn on.
     #[inline(always)]
     pub fn took_many(&mut self, taker: &Taker, count: u32) {
         if !taker.unaffected {
@@ -214,7 +219,7 @@ impl Consumers {
         }
     }
 
-    /// The channel granted the consumer in front a delivery at once.
+    /// The channel granted a delivery to the consumer in front without delay.
     pub fn granted(&mut self, taker: &Taker) {
         if let Some(holder) = &mut self.holders[taker.holder.0 as usize] {
             holder.grants += 1;
@@ -233,7 +238,7 @@ impl Consumers {
         }
     }
 
-    /// Counts a message given to `basic.get` that is to be settled.
+    /// Counts a message given to `basic.get` that the client has to settle.
     pub fn got(&mut self, channel: ChannelKey) -> Holder {
         let place = if let Some(place) = self.getters.get(&channel) {
             *place
@@ -288,8 +293,8 @@ impl Consumers {
         }
     }
 
-    /// A word from the consumer's channel. True where a grant came in: if it finds nothing to
-    /// deliver, it goes back by [`Self::return_grants`].
+    /// Applies a signal of the consumer's channel. True for a grant: if the queue has no message
+    /// for it, the caller takes it back with [`Self::return_grants`].
     pub fn signal(&mut self, key: &ConsumerKey, signal: Signal) -> bool {
         let Some(place) = self.by_consumer.get(key).copied() else {
             return false;
@@ -315,7 +320,7 @@ impl Consumers {
         signal == Signal::Grant
     }
 
-    /// Takes back the unused grants of a consumer that has nothing to use them for.
+    /// Takes back the unused grants of a consumer for which no message waits.
     pub fn return_grants(&mut self, key: &ConsumerKey) -> u32 {
         let Some(place) = self.by_consumer.get(key).copied() else {
             return 0;
@@ -326,7 +331,7 @@ impl Consumers {
         std::mem::take(&mut holder.grants)
     }
 
-    /// Ends a consumer; its unsettled deliveries stay valid. False if it was not there.
+    /// Ends a consumer; its unsettled deliveries stay valid. False if there is none of this key.
     pub fn cancel(&mut self, key: &ConsumerKey) -> bool {
         let Some(place) = self.by_consumer.remove(key) else {
             return false;
@@ -361,7 +366,7 @@ impl Consumers {
         (keys, holders)
     }
 
-    /// The channels of all holders, some perhaps more than once.
+    /// The channels of all holders; one may come more than once.
     pub fn channels(&self) -> Vec<ChannelKey> {
         self.holders.iter().flatten().map(|holder| holder.channel).collect()
     }
@@ -421,6 +426,6 @@ fn leave_ring(holders: &mut [Option<HolderState>], place: u32) {
     }
 }
 
-/// A consumer asked for a queue that another one uses exclusively, or the other way round.
+/// A queue with an exclusive consumer was to get another one, or the other way round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExclusiveUse;

@@ -1,13 +1,13 @@
-//! Messages in the order they came, a few bytes for each of them.
+//! The messages of a queue in the order of their arrival, a few bytes each.
 //!
 //! ```text
 //!   runs       ┌ position 7, ready at t₀ ┐┌ position 12, ready at t₁ ┐┌ …
 //!   messages   │ m₇ m₈ m₉ m₁₀ m₁₁        ││ m₁₂ m₁₃ m₁₄ m₁₅ …        ││
 //!              └─────────── head ────┴──── records ───┴─ tail ─┘
 //! ```
-//! What comes in one turn comes at one time and at positions without a gap: that is said once for
-//! all of it. A message of a run costs 4 bytes, a run 24. Where messages are that left memory is
-//! known here alone, in 7 bytes ([`Records`]): they are in the middle of a deep queue.
+//! Messages of one turn share an arrival time and have consecutive positions; a run stores both
+//! once, in 24 bytes. Each message then costs 4 bytes more. The middle of a deep queue may be in
+//! the log only; the place of such a message is kept nowhere else, and costs 7 bytes ([`Records`]).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -27,19 +27,20 @@ const IDLE_CAPACITY_ENTRIES: usize = 32_768;
 #[derive(Debug, Default)]
 pub struct Fifo {
     head: VecDeque<MessageId>,
-    /// There while one of them is known by its place in the log.
+    /// `Some` while at least one message is known only by its place in the log.
     behind: Option<Box<Behind>>,
     runs: VecDeque<Run>,
-    /// The number of the front message. There are never as many as there are numbers.
+    /// The number of the front message. Numbers wrap, so a queue holds fewer than 2³² messages.
     front: u32,
-    /// The number of the message that comes next.
+    /// The number of the next message to arrive.
     next: u32,
 }
 
-/// What is behind the head of a deep queue.
+/// The messages behind the head of a deep queue.
 #[derive(Debug, Default)]
 struct Behind {
-    /// The first one is a place in the log.
+    /// From the first to the last message that is a place in the log. Messages of the store may
+    /// stand between, but never in front: those belong to the head.
     records: Records,
     tail: VecDeque<MessageId>,
 }
@@ -47,28 +48,28 @@ struct Behind {
 /// Messages that became ready together, at positions without a gap.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// Messages that came before it, modulo 2³².
+    /// The number of its first message. The first run keeps it when messages have left.
     number: u32,
     redelivered: bool,
-    /// Of its first message.
+    /// The position of its first message.
     position: u64,
     ready_at: WallTime,
 }
 
-/// Bytes that an entry costs at most: a run of its own.
+/// Most bytes that a message of the store costs here: it may need a run of its own.
 pub const ENTRY_BYTES_MAX: usize = size_of::<MessageId>() + size_of::<Run>();
 
-/// Bytes that an entry costs at most of which the store knows nothing.
+/// Most bytes that a message costs here if only the log has it.
 pub const RECORD_BYTES_MAX: usize = WORD_BYTES + 1 + size_of::<Run>();
 
 /// Messages at the front that became ready together, at positions without a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrontRun<'a> {
-    /// In their order, one at least. More of the same may be behind them.
+    /// Oldest first; never empty. The next run may continue this one.
     pub messages: &'a [MessageId],
     /// They were given out before.
     pub redelivered: bool,
-    /// The place of the first one.
+    /// The position of the first one.
     pub position: u64,
     /// When they became ready.
     pub ready_at: WallTime,
@@ -95,7 +96,8 @@ impl Run {
 }
 
 impl Fifo {
-    /// Adds a message behind all others. Inlined, for a caller mostly knows where it rests.
+    /// Adds a message at the back. Inlined: most callers pass a constant variant of [`Where`],
+    /// which removes the match below.
     #[inline(always)]
     pub fn push(&mut self, entry: Entry) {
         let number = self.next;
@@ -116,6 +118,7 @@ impl Fifo {
             behind.tail.push_back(message);
             return;
         }
+        // Only the records can hold a place, so every message before it joins them.
         behind.take_tail(behind.tail.len());
         behind.records.push_back(rests);
     }
@@ -133,15 +136,17 @@ impl Fifo {
         let front = self.front()?;
         if self.head.pop_front().is_none() {
             self.behind.as_mut()?.records.pop_front();
+            // Messages of the store may have stood right behind the record that left.
             self.surface();
         }
         self.popped(1);
         Some(front)
     }
 
-    /// Takes the first so many messages of [`Self::front_run`].
+    /// Takes the first `count` messages of [`Self::front_run`].
     #[inline]
     pub fn pop_many(&mut self, count: usize) {
+        // A front run is part of the head, so the records still begin with a place.
         self.head.drain(..count);
         self.popped(count);
     }
@@ -156,15 +161,19 @@ impl Fifo {
                 self.runs = VecDeque::new();
             }
         } else if self.runs.get(1).is_some_and(|next| next.number == self.front) {
+            // One run at most is used up: a caller takes messages of the first run only.
             self.runs.pop_front();
         }
     }
 
-    /// The messages at the front that have one run, as far as the store knows them.
+    /// The longest slice of messages at the front that belongs to one run. `None` if the queue is
+    /// empty or its front message is in the log only.
     #[inline]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
         let run = self.runs.front()?;
         let Run { redelivered, ready_at, .. } = *run;
+        // Three things end the slice: the next run, the wrap of the ring buffer, whose second half
+        // is not contiguous with the first, and the first place in the log, which ends the head.
         let (messages, _) = self.head.as_slices();
         let end = self.runs.get(1).map_or(usize::MAX, |next| self.start_of(next));
         let messages = &messages[..messages.len().min(end)];
@@ -179,7 +188,7 @@ impl Fifo {
         Some(self.runs.front()?.entry(self.front, self.rests_at(0)?))
     }
 
-    /// The place of the message at the front.
+    /// The position of the message at the front.
     #[inline]
     pub fn front_position(&self) -> Option<u64> {
         Some(self.runs.front()?.position_of(self.front))
@@ -202,7 +211,7 @@ impl Fifo {
         self.next == self.front
     }
 
-    /// The message that `index` others are in front of: O(log n).
+    /// The message at `index`, counted from the front: O(log n).
     pub fn get(&self, index: usize) -> Option<Entry> {
         let rests = self.rests_at(index)?;
         let number = self.front.wrapping_add(index as u32);
@@ -222,7 +231,7 @@ impl Fifo {
         }
     }
 
-    /// Says anew where the message rests that `index` others are in front of.
+    /// Changes where the message at `index` rests.
     pub fn set(&mut self, index: usize, rests: Where) {
         match rests {
             Where::Store(message) => self.set_message(index, message),
@@ -244,28 +253,33 @@ impl Fifo {
         self.surface();
     }
 
-    /// What is between the message and the places there are becomes part of them: where messages
-    /// leave memory most of their neighbours do.
+    /// The records grow up to this message, over any messages of the store in between: eviction
+    /// works through neighbours, so those usually follow.
     fn set_place(&mut self, index: usize, place: Place) {
         if index >= self.len() {
             return;
         }
         let head = &mut self.head;
+        // Without records yet, they begin with this one message; the messages after it become the
+        // tail.
         let behind = self.behind.get_or_insert_with(|| {
             Box::new(Behind {
                 tail: head.split_off(head.len().min(index + 1)),
                 ..Behind::default()
             })
         });
+        // In the head: the messages from this one to the first record join the records.
         for message in head.drain(head.len().min(index)..).rev() {
             behind.records.push_front(Where::Store(message));
         }
         let index = index - head.len();
+        // In the tail: the messages from the last record to this one join them. Else it takes 0.
         behind.take_tail((index + 1).saturating_sub(behind.records.len()));
         behind.records.set(index, Where::Log(place));
     }
 
-    /// What the store knows before the first place belongs to the head.
+    /// Moves messages of the store from the front of the records to the head, and the tail too if
+    /// no record remains.
     fn surface(&mut self) {
         let Some(behind) = &mut self.behind else { return };
         while let Some(Where::Store(message)) = behind.records.get(0) {
@@ -275,7 +289,7 @@ impl Fifo {
         if !behind.records.is_empty() {
             return;
         }
-        // The shorter one of the two is moved.
+        // Head and tail become one deque: the shorter one moves.
         let tail = &mut behind.tail;
         if self.head.len() < tail.len() {
             self.head.drain(..).rev().for_each(|message| tail.push_front(message));
@@ -303,11 +317,13 @@ impl Fifo {
             return 0;
         };
         let end = self.runs.get(behind).map_or(self.len(), |next| self.start_of(next));
-        // The first ones of the first run may have left.
+        // `run` is the last one that begins below `position`. Only of the first run may messages
+        // have left; it then begins before index 0.
         let left = self.front.wrapping_sub(self.runs[0].number);
         let left = if behind == 1 { u64::from(left) } else { 0 };
         let within = (position - run.position).saturating_sub(left);
         let start = if behind == 1 { 0 } else { self.start_of(run) };
+        // A position in the gap behind the run gives the index of the next run.
         end.min(start.saturating_add(usize::try_from(within).unwrap_or(usize::MAX)))
     }
 
@@ -334,7 +350,7 @@ impl Fifo {
             + behind.map_or(0, |behind| size_of::<Behind>() + behind.records.memory_bytes())
     }
 
-    /// The index of a run's first message, unless it is the first run, some of which may have left.
+    /// The index of a run's first message. Not for the first run: its first message may have left.
     fn start_of(&self, run: &Run) -> usize {
         run.number.wrapping_sub(self.front) as usize
     }
@@ -344,6 +360,7 @@ impl Fifo {
         let Some(first) = self.runs.front() else {
             return 0;
         };
+        // Numbers wrap, but their distances from the first run ascend.
         let left = self.front.wrapping_sub(first.number) as usize;
         let behind = self
             .runs
@@ -353,7 +370,7 @@ impl Fifo {
 }
 
 impl Behind {
-    /// Makes so many of the tail part of the records.
+    /// Moves the first `count` messages of the tail to the end of the records.
     fn take_tail(&mut self, count: usize) {
         for message in self.tail.drain(..count) {
             self.records.push_back(Where::Store(message));
@@ -370,15 +387,15 @@ impl<'a> IntoIterator for &'a Fifo {
     }
 }
 
-/// Some messages of a [`Fifo`], in their order or from behind.
+/// A range of the messages of a [`Fifo`], from either end.
 #[derive(Clone, Debug)]
 pub struct Entries<'a> {
     fifo: &'a Fifo,
     start: usize,
     end: usize,
-    /// The run of `start`.
+    /// The index of the run of `start`: one search per range, not one per message.
     first_run: usize,
-    /// The run of `end - 1`.
+    /// The index of the run of `end - 1`.
     last_run: usize,
 }
 
@@ -434,8 +451,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a plain deque of entries, over gaps, turns and the end of the numbers, some of
-        /// them leaving memory and coming back.
+        /// Against a plain deque of entries, over gaps, turns and the wrap of the numbers, while
+        /// some messages leave memory and come back.
         #[test]
         fn it_is_a_deque_of_entries(
             steps in proptest::collection::vec((0..16_u8, 0..3_u64, any::<bool>()), 1..300),
@@ -454,7 +471,7 @@ mod tests {
                     fifo.push(entry);
                     plain.push_back(entry);
                 } else if step >= 10 && !plain.is_empty() {
-                    // Mostly neighbours, from either end.
+                    // Usually neighbours, from either end.
                     let index = (usize::from(step) * 5 + gap as usize) % plain.len();
                     let index = if flag { index } else { plain.len() - 1 - index };
                     plain[index].rests = rests(plain[index].position, step < 13);

@@ -36,9 +36,9 @@ use pages::Pages;
 pub struct Queue {
     /// Which queue; as in `meta`, one pointer nearer.
     pub id: QueueId,
-    /// What was declared.
+    /// The queue as declared.
     pub meta: Arc<QueueMeta>,
-    /// What the log knows it by, if it outlives the process; as in `meta`, one pointer nearer.
+    /// Its id in the log, if it outlives the process; as in `meta`, one pointer nearer.
     pub log_id: Option<LogId>,
     /// Its messages.
     pub kind: Kind,
@@ -52,7 +52,8 @@ pub struct Queue {
     pub waits: Waits,
     /// Publishers that wait for the consumers.
     pub backlog: Option<Box<Backlog>>,
-    /// The home has told the control state that the queue ends; nobody gets in any more.
+    /// The home has reported the end of the queue to the control state; requests no longer find
+    /// the queue.
     pub closing: bool,
 }
 
@@ -104,8 +105,8 @@ impl Queue {
         }
     }
 
-    /// The latencies with everything in them, if a message has left yet. Messages that left in the
-    /// turn they came in are only counted until here: both of their latencies are 0.
+    /// The complete latencies; `None` until a message has left. Messages that left in the turn
+    /// they arrived in enter the histograms only here: both of their latencies are 0.
     pub fn latency(&self) -> Option<QueueLatency> {
         let Waits { latency, passed_through } = &self.waits;
         let mut whole = match latency {

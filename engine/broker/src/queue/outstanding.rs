@@ -1,15 +1,15 @@
-//! Things handed out under ascending numbers and given back mostly in order.
+//! Values handed out under ascending numbers and usually given back in that order.
 //!
-//! A queue keeps one for each of its consumers. Oldest-first returns, the rule, cost O(1); any
-//! other return O(log n).
+//! A queue keeps one [`Outstanding`] for each of its consumers. Giving back the oldest value costs
+//! O(1), any other O(log n).
 
 use std::collections::VecDeque;
 
-/// Values that are numbered from 0 as they come.
+/// Values numbered from 0 in the order of their arrival.
 ///
-/// `entries` is sorted by number; a removed value leaves `None` until it reaches the front or until
-/// more than half of the entries (and more than [`SLACK`]) are such holes, so memory stays
-/// within twice the live values however long one of them is held back.
+/// `entries` is sorted by number. A removed value leaves a hole (`None`) until the hole reaches the
+/// front, or until holes outnumber the live values by more than [`SLACK`]. So memory stays within
+/// about twice the live values, however long the oldest one is held.
 #[derive(Debug)]
 pub struct Outstanding<T> {
     entries: VecDeque<(u64, Option<T>)>,
@@ -17,7 +17,7 @@ pub struct Outstanding<T> {
     next: u64,
 }
 
-/// Holes that are never worth a sweep.
+/// This many holes are never worth a sweep.
 const SLACK: usize = 64;
 
 impl<T> Default for Outstanding<T> {
@@ -27,7 +27,7 @@ impl<T> Default for Outstanding<T> {
 }
 
 impl<T> Outstanding<T> {
-    /// Adds values; returns the number of the first, one above the last one before.
+    /// Adds values and returns the number of the first; the others follow it without a gap.
     #[inline]
     pub fn push_many(&mut self, values: impl ExactSizeIterator<Item = T>) -> u64 {
         let first = self.next;
@@ -43,7 +43,7 @@ impl<T> Outstanding<T> {
         self.next
     }
 
-    /// Takes the values of `count` numbers from `first` on out, as far as they are there.
+    /// Removes the values of `count` numbers from `first` on; numbers without a value are skipped.
     #[inline]
     pub fn remove_many(&mut self, first: u64, count: u64, mut each: impl FnMut(&T)) {
         if !self.starts_with(first, count) {
@@ -58,17 +58,17 @@ impl<T> Outstanding<T> {
         self.entries.drain(..count as usize);
     }
 
-    /// Whether the oldest values are those of these numbers.
+    /// Whether the oldest values have exactly these numbers, and no entry is a hole.
     #[inline]
     fn starts_with(&self, first: u64, count: u64) -> bool {
         let last = count.checked_sub(1).and_then(|last| self.entries.get(last as usize));
-        // The numbers ascend: where the last one is in its place all are.
+        // Numbers ascend strictly: if the first and the last fit, so do all between.
         self.entries.len() == self.live
             && self.entries.front().is_some_and(|(number, _)| *number == first)
             && last.is_some_and(|(number, _)| *number == first + (count - 1))
     }
 
-    /// Takes the value of this number out.
+    /// Removes the value of this number.
     #[inline]
     pub fn remove(&mut self, number: u64) -> Option<T> {
         if self.entries.front()?.0 != number {
@@ -109,7 +109,7 @@ impl<T> Outstanding<T> {
 
     fn index(&self, number: u64) -> Option<usize> {
         let first = self.entries.front()?.0;
-        // Without holes swept out in between, the numbers are dense.
+        // Only a sweep makes gaps in the numbers, so the guess is usually right.
         let guess = usize::try_from(number.checked_sub(first)?).ok()?;
         match self.entries.get(guess) {
             Some((found, _)) if *found == number => Some(guess),

@@ -1,4 +1,4 @@
-//! A queue's waiting messages as paging sees them: by index and position, and where each is.
+//! A queue's waiting messages as paging sees them: index, position and location of each.
 
 use std::ops::Range;
 
@@ -6,8 +6,8 @@ use crate::queue::fifo::Entries;
 use crate::queue::ready::{Entry, Ready};
 use crate::storage::log::Place;
 
-/// The messages that wait in one queue. Those that were never given out have an index, in the order
-/// of their positions; those that came back are few and have none.
+/// The messages that wait in one queue. A message that was never given out has an index, in the
+/// order of positions. A message that came back has none; there are few.
 #[derive(Clone, Copy, Debug)]
 pub struct Pageable<'a>(&'a Ready);
 
@@ -16,12 +16,12 @@ impl<'a> Pageable<'a> {
         Self(ready)
     }
 
-    /// How many have an index.
+    /// How many messages have an index.
     pub fn len(self) -> usize {
         self.0.fifo().len()
     }
 
-    /// Whether none has an index.
+    /// Whether no message has an index.
     pub fn is_empty(self) -> bool {
         self.0.fifo().is_empty()
     }
@@ -41,7 +41,7 @@ impl<'a> Pageable<'a> {
         self.0.fifo().iter()
     }
 
-    /// The index of the first message that is not at a position below this one: O(log n).
+    /// The index of the first message at this position or behind it: O(log n).
     pub fn index_of(self, position: u64) -> usize {
         self.0.fifo().index_of(position)
     }
@@ -56,7 +56,7 @@ impl<'a> Pageable<'a> {
         self.0.returned()
     }
 
-    /// The messages with an index that only the log has, in one of its segments, each with its
+    /// The messages with an index that rest only in this segment of the log, each with its
     /// position.
     pub fn in_segment(self, segment: u32) -> impl Iterator<Item = (u64, Place)> + use<'a> {
         self.0.fifo().in_segment(segment)

@@ -10,11 +10,11 @@ use super::fifo::{Fifo, FrontRun};
 /// A message that waits in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The message.
+    /// Where the message is.
     pub rests: Where,
     /// It was given out before.
     pub redelivered: bool,
-    /// Its place: publishing order, kept over requeues.
+    /// Its place in publishing order, kept when it is requeued.
     pub position: u64,
     /// When it became ready.
     pub ready_at: WallTime,
@@ -22,9 +22,9 @@ pub struct Entry {
 
 /// Ready messages by position.
 ///
-/// New messages come in ascending order and wait in `fifo`; returned ones go back to their
-/// place through `returned`. The lower head of the two is next. An expiry index or priority
-/// levels would stand beside these two and hold positions.
+/// New messages arrive in ascending order and wait in `fifo`; requeued ones wait in `returned`. The
+/// next message is the one with the lower position of the two fronts. An expiry index or priority
+/// levels would be further fields that hold positions.
 #[derive(Debug, Default)]
 pub struct Ready {
     fifo: Fifo,
@@ -32,13 +32,13 @@ pub struct Ready {
 }
 
 impl Ready {
-    /// Adds a message behind all others.
+    /// Adds a message at the back.
     #[inline]
     pub fn push(&mut self, entry: Entry) {
         self.fifo.push(entry);
     }
 
-    /// Puts a message back to its place; the store knows it.
+    /// Puts a message back to its place.
     pub fn put_back(&mut self, entry: Entry) {
         self.returned.insert(entry.position, entry);
     }
@@ -52,18 +52,20 @@ impl Ready {
         self.fifo.front()
     }
 
-    /// The next messages, as far as they are of one run and the store knows them.
+    /// The next messages of one run. `None` if no message waits or the next one is in the log only.
     #[inline]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
         let Some((_, returned)) = self.returned.first_key_value() else {
             return self.fifo.front_run();
         };
         if !self.returned_is_next() {
+            // The run ends before the returned message, whose position may fall into it.
             let run = self.fifo.front_run()?;
             let before = returned.position.saturating_sub(run.position);
             let before = usize::try_from(before).unwrap_or(usize::MAX).min(run.messages.len());
             return Some(FrontRun { messages: &run.messages[..before], ..run });
         }
+        // Returned messages are few: each is a run of its own.
         let Entry { ref rests, redelivered, position, ready_at } = *returned;
         let Where::Store(message) = rests else {
             return None;
@@ -72,7 +74,7 @@ impl Ready {
         Some(FrontRun { messages, redelivered, position, ready_at })
     }
 
-    /// Takes the first so many messages of [`Self::front_run`].
+    /// Takes the first `count` messages of [`Self::front_run`].
     #[inline]
     pub fn pop_many(&mut self, count: usize) {
         if self.returned_is_next() {
@@ -91,18 +93,18 @@ impl Ready {
         self.fifo.pop()
     }
 
-    /// Those that came in and were never given out, in their order.
+    /// The messages that were never given out, in their order.
     #[inline]
     pub fn fifo(&self) -> &Fifo {
         &self.fifo
     }
 
-    /// Those that were given back, in their order.
+    /// The messages that were given back, in their order.
     pub fn returned(&self) -> impl Iterator<Item = Entry> + use<'_> {
         self.returned.values().copied()
     }
 
-    /// Those that came in and were never given out, to say anew where they rest.
+    /// The messages that were never given out, for a change of where they rest.
     pub fn fifo_mut(&mut self) -> &mut Fifo {
         &mut self.fifo
     }

@@ -1,4 +1,4 @@
-//! Messages in their order of which only the log knows more: a queue keeps 7 bytes for each.
+//! Places in the log of consecutive messages of a queue, 7 bytes each.
 //!
 //! ```text
 //!   chunks     ┌──────────────────────┐┌──────────────────────┐┌ …
@@ -6,31 +6,32 @@
 //!   segments   │ 17 from word 0       ││ 17 from 0, 18 from 90││
 //!              └──────────────────────┘└──────────────────────┘└ …
 //! ```
-//! Neighbours in a queue mostly are neighbours in the log, so which segment it is is said once for
-//! all of them. A word of no length is the number of a message that the store knows.
+//! Neighbours in a queue are usually neighbours in the log, so a run of them names its segment
+//! once. A word with length 0 is the number of a message in the store.
 
 use std::collections::VecDeque;
 
 use crate::storage::log::Place;
 use crate::storage::store::{MessageId, Where};
 
-/// Bytes that a message costs, beside [`CHUNK_BYTES`] for all those of [`CHUNK_WORDS`].
+/// Bytes that a message costs, without its share of the chunk's segment list.
 pub const WORD_BYTES: usize = 7;
 
-/// As many words as make a chunk 4 KiB, which no allocator rounds up.
+/// Words in a chunk: they make it 4 KiB, a size that no allocator rounds up.
 const CHUNK_WORDS: usize = (4096 - size_of::<Segments>()) / WORD_BYTES;
 
-/// Records that are longer keep their number: 24 bytes do not matter to them.
+/// A record of 16 MiB or more keeps its number in the store: 24 bytes do not matter to it.
 const LENGTH_BITS: u32 = 24;
 
-/// From which word on which segment, ascending.
+/// Runs of words in one segment: first word and segment, ascending by word. A run ends where the
+/// next one begins.
 type Segments = Vec<(u16, u32)>;
 
-/// A deque of places in the log, among which there may be numbers.
+/// A deque of places in the log, with numbers of the store between them.
 #[derive(Debug, Default)]
 pub struct Records {
     chunks: VecDeque<Box<Chunk>>,
-    /// The first word that is used.
+    /// The first used word, in the first chunk.
     first: usize,
     len: usize,
 }
@@ -57,23 +58,24 @@ impl Records {
         self.len == 0
     }
 
-    /// The message that `index` others are in front of.
+    /// The message at `index`, counted from the front.
     pub fn get(&self, index: usize) -> Option<Where> {
         let at = self.first + index;
         let chunk = self.chunks.get(at / CHUNK_WORDS).filter(|_| index < self.len)?;
         Some(chunk.get(at % CHUNK_WORDS))
     }
 
-    /// Says anew where the message is that `index` others are in front of.
+    /// Changes where the message at `index` rests.
     pub fn set(&mut self, index: usize, rests: Where) {
         let at = self.first + index;
+        // Counted from the start of the chunk, and past its end for all chunks but the last.
         let used = self.first + self.len - at / CHUNK_WORDS * CHUNK_WORDS;
         if let Some(chunk) = self.chunks.get_mut(at / CHUNK_WORDS) {
             chunk.set(at % CHUNK_WORDS, rests, used.min(CHUNK_WORDS));
         }
     }
 
-    /// Adds a message in front of all others.
+    /// Adds a message at the front.
     pub fn push_front(&mut self, rests: Where) {
         if self.first == 0 {
             self.chunks.push_front(Chunk::empty());
@@ -84,7 +86,7 @@ impl Records {
         self.set(0, rests);
     }
 
-    /// Adds a message behind all others.
+    /// Adds a message at the back.
     pub fn push_back(&mut self, rests: Where) {
         if self.first + self.len == self.chunks.len() * CHUNK_WORDS {
             self.chunks.push_back(Chunk::empty());
@@ -105,7 +107,7 @@ impl Records {
         Some(front)
     }
 
-    /// The places in one segment, and how many messages are in front of each.
+    /// The places in one segment, each with its index.
     pub fn in_segment(&self, segment: u32) -> impl Iterator<Item = (usize, Place)> {
         let chunks = self.chunks.iter().enumerate();
         let chunks = chunks.filter(move |(_, chunk)| chunk.names(segment));
@@ -145,7 +147,7 @@ impl Chunk {
         }
     }
 
-    /// `used`: words that are in use end here.
+    /// Words from `used` on are free: they need no segment.
     fn set(&mut self, at: usize, rests: Where, used: usize) {
         let word = match rests {
             Where::Store(MessageId(id)) => u64::from(id),
@@ -157,9 +159,8 @@ impl Chunk {
         self.words[at].copy_from_slice(&word.to_le_bytes()[..WORD_BYTES]);
     }
 
-    /// Which of [`Self::segments`] are not behind this word.
+    /// How many runs of [`Self::segments`] begin at or before this word.
     fn runs_up_to(&self, at: u16) -> usize {
-        // Mostly there is one.
         self.segments.partition_point(|(from, _)| *from <= at)
     }
 
@@ -170,10 +171,13 @@ impl Chunk {
 
     fn set_segment(&mut self, at: u16, segment: u32, used: u16) {
         let behind = self.runs_up_to(at);
+        // The run that this word is in so far.
         let before = behind.checked_sub(1).map(|run| self.segments[run]);
         if before.is_some_and(|(_, of)| of == segment) {
             return;
         }
+        // This word leaves its run, so the words after it need a run of the old segment, unless
+        // they have one or are free.
         let is_next_apart = self.segments.get(behind).is_some_and(|(from, _)| *from == at + 1);
         if let Some((_, of)) = before
             && !is_next_apart
@@ -185,6 +189,7 @@ impl Chunk {
             Some((from, _)) if from == at => self.segments[behind - 1].1 = segment,
             _ => self.segments.insert(behind, (at, segment)),
         }
+        // Segments copied forward word by word end as one run again.
         self.segments.dedup_by_key(|(_, segment)| *segment);
     }
 

@@ -1,4 +1,4 @@
-//! The steps by which a queue changes, and nothing else changes it.
+//! The steps of a queue: nothing else changes it.
 //!
 //! A step carries all that it depends on: messages by position, holders by number, time as the wall
 //! time of the shard that decided on it. It holds no id of a store, no instant of a process and
@@ -23,11 +23,11 @@
 use crate::id::WallTime;
 use crate::queue::terms::{Deliveries, Holder};
 
-/// A step in the life of a queue.
+/// One change of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// `count` messages arrive and wait, the first one at `position`. Positions before it that the
-    /// queue has not seen are of messages that have come and left, as after a restart.
+    /// `count` messages arrive and wait, the first one at `position`. Skipped positions belong to
+    /// messages that arrived and left before a restart.
     Enqueue {
         /// Not below the queue's next position.
         position: u64,
@@ -38,7 +38,7 @@ pub enum Step {
         /// They may have been given out before, by a process that ended.
         redelivered: bool,
     },
-    /// `count` messages arrive and leave at once: nothing is to be acknowledged.
+    /// `count` messages arrive and leave at once: the consumer does not acknowledge.
     PassThrough {
         /// How many.
         count: u64,
@@ -56,12 +56,13 @@ pub enum Step {
         from: u64,
         /// How many; no more than wait.
         count: u64,
-        /// Who has them then; `None` where nothing is to be acknowledged.
+        /// Who has them then; `None` if the consumer does not acknowledge.
         holder: Option<Holder>,
     },
-    /// A holder's deliveries are done with, acknowledged or rejected, as far as it has them.
+    /// Deliveries of a holder end, acknowledged or rejected; numbers it does not hold are skipped.
     Settle(Deliveries),
-    /// A holder's deliveries return to their places, as far as it has them.
+    /// Messages of a holder's deliveries return to their places; numbers it does not hold are
+    /// skipped.
     Requeue {
         /// Which.
         deliveries: Deliveries,
@@ -144,7 +145,7 @@ impl Step {
         }
     }
 
-    /// Reads a step and returns the octets behind it; `None` where the octets are none.
+    /// Reads a step and returns the octets behind it; `None` if the octets are not a step.
     pub fn decode(octets: &[u8]) -> Option<(Self, &[u8])> {
         let mut reader = Reader(octets);
         let step = match reader.octet()? {
@@ -205,7 +206,7 @@ impl Reader<'_> {
 
     fn deliveries(&mut self) -> Option<Deliveries> {
         let (holder, first, count) = (self.holder()?, self.number()?, self.number()?);
-        // Numbers that run over would be those of no delivery.
+        // A range that overflows cannot be one of deliveries.
         first.checked_add(count)?;
         Some(Deliveries { holder, first, count })
     }

@@ -1,5 +1,5 @@
-//! The words that a queue and those who use it have in common: who has which deliveries, how they
-//! end, and on which terms a consumer takes them.
+//! The types that a queue shares with its callers: who has which deliveries, how they end, and on
+//! which terms a consumer takes them.
 
 use crate::id::ConsumerKey;
 
@@ -7,14 +7,14 @@ use crate::id::ConsumerKey;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Holder(pub u32);
 
-/// Deliveries of a queue to one holder, by their numbers there.
+/// A range of a queue's deliveries to one holder, by the holder's delivery numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deliveries {
     /// Who has them.
     pub holder: Holder,
-    /// The oldest.
+    /// The number of the oldest.
     pub first: u64,
-    /// How many: those after it, without a gap.
+    /// How many, without a gap.
     pub count: u64,
 }
 
@@ -26,14 +26,14 @@ impl Deliveries {
     }
 }
 
-/// What a client says of a delivery.
+/// How a client ends a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Done with it.
+    /// Processed: the message leaves the queue.
     Ack,
-    /// Back to its place in the queue.
+    /// The message goes back to its place in the queue.
     Requeue,
-    /// Not wanted: dropped (later: dead-lettered).
+    /// Refused: the message is dropped (later: dead-lettered).
     Reject,
 }
 
@@ -46,7 +46,7 @@ pub struct Subscription {
     pub prefetch: u16,
     /// Deliveries count as settled when sent.
     pub no_ack: bool,
-    /// Nobody else may consume from the queue.
+    /// The queue may have no other consumer.
     pub exclusive: bool,
     /// `x-priority`: higher ones are served first while they can take messages.
     pub priority: i32,

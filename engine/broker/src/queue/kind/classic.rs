@@ -1,4 +1,4 @@
-//! The classic queue: what it decides becomes a step, and is made at once.
+//! The classic queue: each decision becomes a step, which applies at once.
 
 use crate::id::WallTime;
 use crate::queue::state::Placed;
@@ -9,7 +9,7 @@ use crate::storage::store::{MessageId, Where};
 
 use super::RecoveredMessage;
 
-/// A queue whose one copy of the messages is on this shard, so that no step waits for others.
+/// A queue without replicas: no step waits for another shard.
 #[derive(Debug, Default)]
 pub struct Classic {
     state: State,
@@ -57,7 +57,7 @@ impl Classic {
             let step = Step::Enqueue { position, count: 1, at, redelivered };
             self.state.apply(step, std::iter::once(location), |_| {});
         }
-        // Behind the last one that is still held some may have come and left.
+        // Messages behind the last recovered one may have arrived and left before the restart.
         let count = next.saturating_sub(self.state.next_position());
         self.pass_through(count);
     }

@@ -1,4 +1,4 @@
-//! Queue kinds: what each of them must be able to do, whatever it keeps its messages in.
+//! Queue kinds: the operations that each kind must provide, however it keeps its messages.
 //!
 //! [`Kind`] is matched once per run of messages, never per message. A new kind is a new variant: the
 //! compiler then asks for each verb here. [`Queue::new`](super::Queue::new) chooses the kind.
@@ -48,21 +48,21 @@ impl Kind {
         of_kind!(self, queue => queue.accept(message, at));
     }
 
-    /// Messages arrive and go at once to a holder that has to settle them. Returns its number of
-    /// the first.
+    /// Messages arrive and go at once to a holder that has to settle them. Returns the delivery
+    /// number of the first.
     #[inline(always)]
     pub fn hand_over(&mut self, holder: Holder, messages: &[MessageId]) -> u64 {
         of_kind!(self, queue => queue.hand_over(holder, messages))
     }
 
-    /// Messages arrive and leave at once: nothing is to be acknowledged.
+    /// Messages arrive and leave at once: the consumer does not acknowledge.
     #[inline(always)]
     pub fn pass_through(&mut self, count: u64) {
         of_kind!(self, queue => queue.pass_through(count));
     }
 
-    /// What a restart found arrives, in the order of positions; the next message gets the position
-    /// `next`.
+    /// Adds the messages that a restart found, in the order of positions. The next message will get
+    /// the position `next`.
     pub fn recover(
         &mut self,
         messages: impl Iterator<Item = RecoveredMessage>,
@@ -78,15 +78,16 @@ impl Kind {
         of_kind!(self, queue => queue.state().front())
     }
 
-    /// The next messages that a consumer may be given, as far as they have times, positions and
-    /// memory in a row. Some more may follow.
+    /// The next messages of one run: same ready time and redelivered flag, consecutive positions,
+    /// contiguous in memory. `None` if no message waits or the next one is on disk only.
     #[inline(always)]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
         of_kind!(self, queue => queue.state().front_run())
     }
 
-    /// The next `count` messages leave: to a holder, which has to settle them, or for good, and
-    /// then `left` gets each. At least `count` wait. Returns the holder's number of the first.
+    /// The next `count` messages leave, to a holder that has to settle them or, without one, for
+    /// good: `left` then gets each. At least `count` must wait. Returns the delivery number of the
+    /// first.
     #[inline(always)]
     pub fn check_out(
         &mut self,
@@ -97,13 +98,13 @@ impl Kind {
         of_kind!(self, queue => queue.check_out(holder, count, left))
     }
 
-    /// Deliveries are done with: `left` gets the message of each that exists. Returns how many.
+    /// Ends deliveries: `left` gets the message of each that exists. Returns how many existed.
     #[inline(always)]
     pub fn settle(&mut self, deliveries: Deliveries, left: impl FnMut(&Placed)) -> u64 {
         of_kind!(self, queue => queue.settle(deliveries, left))
     }
 
-    /// Deliveries return to their places, those that exist. Returns how many.
+    /// Puts the messages of deliveries back to their places. Returns how many deliveries existed.
     pub fn requeue(&mut self, deliveries: Deliveries, at: WallTime) -> u64 {
         of_kind!(self, queue => queue.requeue(deliveries, at))
     }
@@ -152,7 +153,8 @@ impl Kind {
         of_kind!(self, queue => queue.state().next_delivery(holder))
     }
 
-    /// All deliveries of a holder that it may have to settle; some among them may be settled.
+    /// The range of delivery numbers that contains all unsettled deliveries of a holder; some in it
+    /// may be settled.
     pub fn held_by(&self, holder: Holder) -> Deliveries {
         of_kind!(self, queue => queue.held_by(holder))
     }
@@ -162,17 +164,17 @@ impl Kind {
         of_kind!(self, queue => queue.state().checked_out())
     }
 
-    /// Where the message is that waits at `position`: O(log n).
+    /// Where the message waiting at `position` rests: O(log n).
     pub fn find(&self, position: u64) -> Option<Where> {
         of_kind!(self, queue => queue.state().find(position))
     }
 
-    /// The messages that wait, for those who move them between memory and disk.
+    /// The messages that wait, for moves between memory and disk.
     pub fn pageable(&self) -> Pageable<'_> {
         of_kind!(self, queue => Pageable::of(queue.state().ready()))
     }
 
-    /// This shard has another location for a message of [`Kind::pageable`], by its index there.
+    /// Changes where a message of [`Kind::pageable`] rests, by its index there.
     pub fn relocate(&mut self, index: usize, location: Where) {
         of_kind!(self, queue => queue.relocate(index, location));
     }

@@ -20,8 +20,8 @@ pub struct Placed {
     pub position: u64,
 }
 
-/// The messages of a queue. It changes only by [`State::apply`]; where this shard has a message is
-/// no part of what the steps decide, and changes by [`State::relocate`].
+/// The messages of a queue. It changes only by [`State::apply`], except for the locations of
+/// messages on this shard: steps do not decide them, and [`State::relocate`] changes them.
 #[derive(Debug, Default)]
 pub struct State {
     ready: Ready,
@@ -32,12 +32,12 @@ pub struct State {
     delivered_through: u64,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
     /// Messages that it moved.
     pub count: u64,
-    /// The holder's number of the first delivery; the others follow it.
+    /// The delivery number of the first message; the others follow without a gap.
     pub first_delivery: Option<u64>,
 }
 
@@ -123,7 +123,7 @@ impl State {
         }
     }
 
-    /// The next messages to leave, as far as they are of one run and in the store.
+    /// The next messages of one run, see [`Ready::front_run`].
     #[inline]
     pub fn front_run(&self) -> Option<FrontRun<'_>> {
         self.ready.front_run()
@@ -162,8 +162,7 @@ impl State {
         self.ready.find(position).map(|entry| entry.rests)
     }
 
-    /// This shard has another location for the ready message that `index` others are in front of,
-    /// of those that were never given out.
+    /// Changes where a ready message rests; `index` counts the messages that were never given out.
     pub fn relocate(&mut self, index: usize, location: Where) {
         self.ready.fifo_mut().set(index, location);
     }
@@ -217,8 +216,8 @@ impl State {
         &mut self.held[slot]
     }
 
-    /// One loop for each run: a run ends where times or positions do, where the memory of the queue
-    /// wraps, and before a message that this shard has on disk only.
+    /// One iteration per run. A run ends at another ready time or redelivered flag, at a gap in the
+    /// positions, at the wrap of the queue's ring buffer, and before a message on disk only.
     #[inline(always)]
     fn check_out(
         &mut self,
@@ -259,7 +258,8 @@ impl State {
         Effect { count, first_delivery }
     }
 
-    /// The next message leaves, which this shard has on disk only: a replica need not read it.
+    /// The next message leaves while this shard has it on disk only. A replica checks messages out
+    /// without reading them; the shard that decides reads them first.
     #[cold]
     fn check_out_absent(&mut self, holder: Option<Holder>, left: &mut impl FnMut(&Placed)) {
         let entry = self.ready.pop().expect("a check-out names messages that wait");

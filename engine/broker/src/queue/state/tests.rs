@@ -1,4 +1,4 @@
-//! Steps, one by one and against a second state that has its messages elsewhere.
+//! Steps one by one, and against a second state whose messages rest in other places.
 
 use proptest::prelude::*;
 
