@@ -1,12 +1,12 @@
-//! Bodies that leave by reference: copied once into chunks of memory that are used again and again.
+//! Bodies that leave by reference: copied once, into chunks of memory that are reused.
 //!
 //! ```text
 //!   current ──full──► in use ──last body given back──► emptied ──nobody reads it──► current
 //! ```
-//! A body may be lent to an outbox when its message is gone, so an emptied chunk is started over
-//! only where no slice of it is left; hottest first, as with segments.
+//! An outbox may still hold a body whose message is gone, so an emptied chunk is reused only when
+//! no slice of it is left; hottest first, as with segments.
 //!
-//! While there is place, a body is not copied at all but left in its receive buffer ([`received`]).
+//! Within a limit, a body is not copied at all but stays in its receive buffer ([`received`]).
 //!
 //! [`received`]: super::received
 
@@ -18,16 +18,16 @@ use super::SEGMENT_BYTES;
 use super::received::ReceiveBuffers;
 use super::slabs::SLAB_BYTES;
 
-/// Bodies are laid out in chunks of this size, few enough of which stay in a level 2 cache; those
-/// above half of it get memory of their own, so that they pin nothing but themselves.
+/// The size of a chunk: a few in turn stay in a level 2 cache. A body above half of it gets memory
+/// of its own, so that it pins nothing but itself.
 const CHUNK_BYTES: usize = SEGMENT_BYTES;
 
-/// What more than this is needed for waits for long, so that it is a cache's no more: it lies in
-/// chunks of a huge page each, whose first touch costs less.
+/// Above this, bodies wait too long to be in a cache when they leave. Further chunks are a huge
+/// page each, whose first touch costs less.
 const SMALL_CHUNKS_BYTES: usize = 4 << 20;
 
-/// Emptied chunks that are looked at for one that nobody reads: an outbox that waits and one that
-/// is being sent hold 2 MiB, which is half of these.
+/// Emptied chunks tried in search of one without slices: one outbox that fills and one that is
+/// being sent pin 2 MiB, which is half of these.
 const RECLAIM_TRIES: usize = 16;
 
 /// All shared bodies of a store.
@@ -39,7 +39,7 @@ pub(super) struct Bodies {
     /// Numbers of chunks without memory.
     unused: Vec<u32>,
     current: Option<u32>,
-    /// Chunks that hold no body any more, coldest first.
+    /// Chunks whose bodies are all given up, coldest first; outboxes may still hold slices.
     emptied: Vec<u32>,
     emptied_bytes: usize,
     chunk_bytes: usize,
@@ -55,27 +55,28 @@ struct SharedBody {
     memory: Memory,
 }
 
-/// What memory a body is in.
+/// The memory that a body is in.
 #[derive(Clone, Copy, Debug)]
 enum Memory {
-    /// A chunk's, by its number.
+    /// The chunk of this number.
     Chunk(u32),
-    /// Its own.
+    /// An allocation of its own.
     Own,
-    /// A receive buffer's, by its number.
+    /// The receive buffer of this number.
     Received(u32),
 }
 
-/// Laid-out memory: what is left of it to write to, which also holds the rest.
+/// Memory that bodies are copied into, one behind the other.
 #[derive(Debug, Default)]
 struct Chunk {
+    /// The unwritten part. It also keeps the whole allocation alive for reuse.
     rest: BytesMut,
     size_bytes: usize,
     bodies: u32,
 }
 
 impl Bodies {
-    /// Takes a body in; returns its number.
+    /// Adds a body; returns its number.
     pub(super) fn share(&mut self, body: &Body<'_>) -> u32 {
         let number = self.vacant.pop().unwrap_or(self.shared.len() as u32);
         let shared = self.left_received(body, number).unwrap_or_else(|| self.copied(body));
@@ -87,7 +88,7 @@ impl Bodies {
         number
     }
 
-    /// A body that is left where it was received.
+    /// Leaves a body where it was received, if it may stay there.
     #[inline]
     fn left_received(&mut self, body: &Body<'_>, number: u32) -> Option<SharedBody> {
         let Body::Pieces([piece]) = body else { return None };
@@ -111,12 +112,12 @@ impl Bodies {
         SharedBody { bytes: chunk.rest.split().freeze(), memory: Memory::Chunk(number) }
     }
 
-    /// Bodies are taken in from this receive buffer, until [`Self::end_received`].
+    /// Until [`Self::end_received`], new bodies may lie in this receive buffer and stay there.
     pub(super) fn begin_received(&mut self, received: &Bytes) {
         self.receive_buffers.begin(received);
     }
 
-    /// Bodies are not taken in from a receive buffer any more.
+    /// The receive buffer of [`Self::begin_received`] has been read.
     #[inline]
     pub(super) fn end_received(&mut self) {
         if let Some((buffer, bodies)) = self.receive_buffers.end() {
@@ -124,7 +125,8 @@ impl Bodies {
         }
     }
 
-    /// Copies out of a receive buffer those of these bodies that are in it.
+    /// Copies bodies out of a receive buffer. A number in the list may belong to a body elsewhere
+    /// by now, which stays there.
     #[cold]
     fn empty_received(&mut self, buffer: u32, bodies: &[u32]) {
         for number in bodies {
@@ -155,7 +157,8 @@ impl Bodies {
 
     /// Gives a body up. Returns whether that emptied a chunk, which is then kept for reuse.
     pub(super) fn unshare(&mut self, number: u32) -> bool {
-        // Nothing of it may stay: its buffer may list this number.
+        // The slot must not keep saying `Received`: its buffer still lists this number, and would
+        // copy a body that is gone.
         let vacant = SharedBody { bytes: Bytes::new(), memory: Memory::Own };
         let body = std::mem::replace(&mut self.shared[number as usize], vacant);
         let length = body.bytes.len();
@@ -182,7 +185,7 @@ impl Bodies {
         emptied
     }
 
-    /// Gives back the memory of emptied chunks, coldest first, but for this many bytes.
+    /// Frees emptied chunks, coldest first, until they take at most this many bytes.
     pub(super) fn limit_emptied(&mut self, kept_bytes: usize) {
         let mut surplus = 0;
         while self.emptied_bytes > kept_bytes {
@@ -210,7 +213,7 @@ impl Bodies {
         self.bytes
     }
 
-    /// Memory of the bodies, of what is kept for reuse, and of the tables.
+    /// Memory of bodies, of chunks kept for reuse, and of the table, without receive buffers.
     pub(super) fn memory_bytes(&self) -> usize {
         self.chunk_bytes + self.own_bytes + self.shared.capacity() * size_of::<SharedBody>()
     }
@@ -227,6 +230,7 @@ impl Bodies {
 
     #[cold]
     fn next_chunk(&mut self) -> u32 {
+        // `unshare` does not list the current chunk, so one that is empty already is listed here.
         if let Some(last) = self.current
             && self.chunks[last as usize].bodies == 0
         {
@@ -238,8 +242,10 @@ impl Bodies {
         number
     }
 
-    /// The hottest emptied chunk that nobody reads.
+    /// The hottest emptied chunk of which no slice is left.
     fn reclaimed(&mut self) -> Option<u32> {
+        // An emptied chunk has less than half of `CHUNK_BYTES` unwritten, so `try_reclaim` succeeds
+        // only if it gets the whole chunk back.
         let from = self.emptied.len().saturating_sub(RECLAIM_TRIES);
         let chunks = &mut self.chunks;
         let free = self.emptied[from..]

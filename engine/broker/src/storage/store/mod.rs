@@ -1,15 +1,15 @@
 //! Messages at rest: copied at most once, into segment memory, shared by all queues that hold them.
 //!
 //! A body above [`BODY_COPY_MAX_BYTES`] is not in its record ([`record`]) but in memory that is
-//! shared with outboxes ([`bodies`]), so that it leaves by reference. Where it soon does, that is
-//! the memory it was received in ([`received`]).
+//! shared with outboxes ([`bodies`]), so that it leaves by reference. If it leaves soon, that
+//! memory is its receive buffer ([`received`]).
 //!
-//! A message may also be in the log ([`Store::logged`]), and then its memory copy can be given up
-//! and taken in again; see [`residency`]. What is left costs 20 bytes here, and where one queue
-//! alone holds the message nothing: the queue then knows the place itself ([`Where`]).
+//! A message may also be in the log ([`Store::logged`]). Its memory copy can then be evicted and
+//! loaded again; see [`residency`]. An evicted message costs 20 bytes here, or none if only one
+//! queue holds it: the queue then keeps the place in the log itself ([`Where`]).
 //!
-//! An emptied segment is started over, hottest first ([`slabs`]). A segment that is mostly dead
-//! while memory is mostly dead is copied forward.
+//! An emptied segment is reused, hottest first ([`slabs`]). While more than two thirds of all
+//! segment memory is dead, segments that are more than three quarters dead are copied forward.
 
 mod bodies;
 mod reader;
@@ -41,10 +41,10 @@ use slot::Slot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub u32);
 
-/// Where a message rests that a queue holds.
+/// Where a queue's message rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// The store knows it, in memory or not.
+    /// The store has an entry for it, with or without a memory copy.
     Store(MessageId),
     /// It is in the log only, and one queue holds it.
     Log(log::Place),
@@ -54,10 +54,10 @@ pub enum Where {
 /// (a 128 KiB property list, two names and a copied body).
 pub const SEGMENT_BYTES: usize = 256 << 10;
 
-/// Segments below which no copying forward is worth while (2 MiB).
+/// Up to this many segments (2 MiB) none is copied forward: it would free too little.
 const EVACUATION_FLOOR_SEGMENTS: usize = 8;
 
-/// No place: a record has a length.
+/// No place in the log: a real one has a length.
 const NOWHERE: log::Place = log::Place { segment: 0, offset: 0, length: 0 };
 
 /// All messages at rest on one shard.
@@ -68,24 +68,23 @@ pub struct Store {
     unused: Vec<u32>,
     slabs: Slabs,
     current: Option<u32>,
-    /// Segments that have become mostly dead: candidates for copying forward.
+    /// Segments that are more than three quarters dead: candidates for copying forward.
     sparse: Vec<u32>,
     /// Indexed by [`MessageId`].
     slots: Vec<Slot>,
     vacant: Vec<u32>,
-    /// Where the records are, by [`MessageId`], as far as one was ever logged; of no length where
-    /// there is none.
+    /// The place in the log by [`MessageId`], or [`NOWHERE`]. Ends at the highest id ever logged.
     logged: Vec<log::Place>,
-    /// Copies above this many bytes are given up when a queue is done with them.
+    /// Above this many bytes of memory copies, messages are evicted.
     budget_bytes: usize,
     bodies: Bodies,
     messages: usize,
     absent: usize,
-    /// Messages of which a queue knows the place in the log, and the store nothing.
+    /// Messages without an entry here: their one queue keeps the place in the log.
     records: usize,
     all_references: usize,
     live_bytes: usize,
-    /// Of bodies in records.
+    /// Copied bytes of bodies that are in records, without shared ones.
     copied_body_bytes: u64,
     /// Emptied segments, and chunks as large as those, that are kept for reuse.
     spare_max: usize,
@@ -161,8 +160,8 @@ impl Store {
         self.all_references += 1;
     }
 
-    /// Gives one reference back; the last one frees the message. Returns what the log knows it by,
-    /// if it does and this was the last: the caller releases it there.
+    /// Gives one reference back; the last one frees the message. The last one also returns the
+    /// message's place in the log, if it has one: the caller has to release it there.
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         self.releases().release(id)
     }
@@ -182,7 +181,7 @@ impl Store {
         self.slabs.bytes()
     }
 
-    /// Bytes of it, and of memory for shared bodies, that are only kept for reuse.
+    /// Bytes of segment memory and shared body memory that are only kept for reuse.
     pub fn spare_bytes(&self) -> usize {
         self.slabs.spare() * SEGMENT_BYTES + self.bodies.emptied_bytes()
     }
@@ -192,14 +191,14 @@ impl Store {
         self.copied_body_bytes + self.bodies.copied_bytes()
     }
 
-    /// What is taken in from now on was received in this buffer and may be left there, until
-    /// [`Self::end_received`].
+    /// Until [`Self::end_received`], bodies that lie in this receive buffer may stay there when
+    /// their messages are put in the store.
     pub fn begin_received(&mut self, received: &Bytes) {
         self.bodies.begin_received(received);
     }
 
-    /// What is taken in from now on was not just received. Bodies that were left in their buffers
-    /// for long may now be copied, so that others can be left.
+    /// The buffer of [`Self::begin_received`] has been read. This may copy bodies out of another
+    /// receive buffer that was kept for long, to make room for newer ones.
     #[inline]
     pub fn end_received(&mut self) {
         self.bodies.end_received();
@@ -210,12 +209,12 @@ impl Store {
         self.bodies.receive_buffers()
     }
 
-    /// Keeps at most this many receive buffers for bodies; without a word none.
+    /// Keeps at most this many receive buffers for bodies; none by default.
     pub fn limit_received(&mut self, buffers: usize) {
         self.bodies.limit_received(buffers);
     }
 
-    /// References to messages that the store knows, over all queues.
+    /// References to messages that have an entry here, over all queues.
     pub fn all_references(&self) -> usize {
         self.all_references
     }
@@ -225,8 +224,8 @@ impl Store {
         self.segment_bytes() + self.bodies.memory_bytes() + self.index_bytes()
     }
 
-    /// Keeps at most this many emptied segments, and chunks as large as those, for reuse; without
-    /// a word none.
+    /// Keeps the memory of at most this many segments for reuse, emptied segments and emptied
+    /// chunks of shared bodies together; none by default.
     pub fn limit_spare(&mut self, segments: usize) {
         self.spare_max = segments;
         if let Some(current) = self.current
@@ -296,13 +295,15 @@ impl Store {
         index
     }
 
-    /// Counts records of a segment as dead, and makes use of what that leaves.
+    /// Counts records of a segment as dead. Retires the segment if none is left alive, and copies
+    /// one sparse segment forward if too much memory is dead.
     fn reclaim(&mut self, index: u32, records: u32, bytes: usize) {
         let segment = &mut self.segments[index as usize];
         segment.live_records -= records;
         segment.live_bytes -= bytes;
         self.live_bytes -= bytes;
         if segment.live_records == 0 {
+            // The current segment also starts over, but goes on being written to.
             segment.used_bytes = 0;
             segment.context = None;
             if self.current != Some(index) {
@@ -311,6 +312,8 @@ impl Store {
         } else if segment.live_bytes < SEGMENT_BYTES / 4 {
             self.list_if_sparse(index);
         }
+        // One at a time: a call copies less than a quarter of a segment, and if memory is still
+        // mostly dead after that, the next call copies another one.
         let used = self.segments.len() - self.unused.len();
         if used > EVACUATION_FLOOR_SEGMENTS && used * SEGMENT_BYTES > 3 * self.live_bytes {
             self.evacuate_one();
@@ -323,6 +326,8 @@ impl Store {
         if sparse && self.current != Some(index) && !segment.listed {
             segment.listed = true;
             self.sparse.push(index);
+            // A retired segment leaves its number in the list. Where evacuation never pops, those
+            // numbers must not pile up.
             if self.sparse.len() > 2 * self.segments.len() + EVACUATION_FLOOR_SEGMENTS {
                 let segments = &self.segments;
                 self.sparse.retain(|index| segments[*index as usize].listed);
@@ -330,8 +335,8 @@ impl Store {
         }
     }
 
-    /// Copies one mostly dead segment forward, if there is one. A listed segment that was emptied
-    /// meanwhile has lost its mark: its place in the list means nothing any more.
+    /// Copies one sparse segment forward, if there is one. A segment that was emptied since it was
+    /// listed is no longer marked `listed`, so its number in the list is skipped.
     fn evacuate_one(&mut self) {
         while let Some(index) = self.sparse.pop() {
             if self.segments[index as usize].listed {
@@ -349,20 +354,26 @@ impl Store {
 
     /// Copies the few live records of a segment forward and frees it.
     fn evacuate(&mut self, index: u32) {
+        // An empty segment stands in for the victim, whose memory is borrowed while others are
+        // written. `append` counts the live bytes again, in their new segments.
         let victim = std::mem::take(&mut self.segments[index as usize]);
         self.live_bytes -= victim.live_bytes;
         let bytes = &victim.memory.bytes;
         let mut offset = 0;
         while offset < victim.used_bytes {
             let header = Header::read(bytes, offset);
+            // A record is alive while the slot of its id names it. The slot of a dead record is
+            // vacant, or a later message has taken the id and lies elsewhere.
             let slot = self.slots[header.id as usize];
             if slot.segment() == index && slot.offset() as usize == offset {
+                // The context may be that of a dead record: it is readable until memory is reused.
                 let message = header.message(bytes);
                 let target = self.segment_with_room(record::room_for(&message, header.body));
                 let segment = &mut self.segments[target as usize];
                 let (moved_to, size) = segment.append(header.id, &message, header.body);
                 self.live_bytes += size;
                 self.slots[header.id as usize].place(target, moved_to);
+                // A shared body stays where it is: the record copies its number only.
                 if let Rest::Inline(bytes) = header.body {
                     self.copied_body_bytes += u64::from(bytes);
                 }
@@ -375,7 +386,7 @@ impl Store {
 }
 
 impl Segment {
-    /// Adds a record; returns its offset and its bytes.
+    /// Adds a record; returns its offset and its size in bytes.
     #[inline]
     fn append(&mut self, id: u32, message: &Message<'_>, body: Rest) -> (u32, usize) {
         let offset = self.used_bytes;

@@ -1,21 +1,21 @@
-//! Reading messages one after the other: what they have in common is looked up once.
+//! Reading messages in sequence: what neighbours share is looked up once.
 
 use super::record::Header;
 use super::slot::ABSENT;
 use super::{MessageId, Store};
 use crate::message::Message;
 
-/// The segment that nothing is in.
+/// The number of no segment.
 const NO_SEGMENT: u32 = u32::MAX;
 
-/// Reads messages of a store. Those that came one after the other mostly are in one segment and
-/// have one context.
+/// Reads messages of a store. Messages that arrived in sequence usually share segment and context;
+/// the reader keeps both from one message to the next.
 #[derive(Debug)]
 pub struct Reader<'a> {
     store: &'a Store,
     segment: u32,
     memory: &'a [u8],
-    /// Where in the segment the context is that `last` has.
+    /// Offset in the segment of the record with the context that `last` has.
     context: usize,
     last: Message<'a>,
 }
@@ -28,7 +28,7 @@ impl Store {
 }
 
 impl<'a> Reader<'a> {
-    /// A message, if it is resident.
+    /// A message; `None` if it has no memory copy.
     #[inline(always)]
     pub fn read(&mut self, id: MessageId) -> Option<&Message<'a>> {
         let slot = self.store.slots[id.0 as usize];

@@ -1,55 +1,57 @@
-//! Receive buffers that hold bodies at rest.
+//! Receive buffers in which bodies of stored messages stay.
 //!
 //! ```text
 //!   buffer that is read ──first body kept──► kept ──last body given up──► free
 //! ```
-//! Most messages leave and are acknowledged soon. Their bodies stay where they were received, while
-//! few buffers are kept for that. Those that stay longer are copied out bit by bit, when others
-//! want the place: one buffer for each [`REFUSED_MAX`] that found none.
+//! Most messages are delivered and acknowledged soon, so their bodies stay where they were
+//! received, uncopied. The number of buffers kept for that is limited. At the limit, new bodies are
+//! copied; and for every [`REFUSED_MAX`] buffers refused, one kept buffer is emptied by copying
+//! what is left in it, so that long-lived messages do not hold the buffers for ever.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 
-/// A buffer with less in it is not kept: one body must not hold sixteen times what is read at once.
+/// A buffer that received fewer bytes is not kept: a small body would pin a large buffer.
 const RECEIVED_MIN_BYTES: usize = 4 << 10;
 
-/// Buffers that find no place before one is made. A copy out of a cold buffer costs several of the
-/// copies that it spares; where all messages stay for long, this makes one of them for sixteen.
+/// Buffers refused before a kept one is emptied. Copying a body out of a cold buffer costs several
+/// times the copy at arrival that it saves later. If all messages stay for long, emptying never
+/// pays; this limits it to one buffer in sixteen.
 const REFUSED_MAX: u32 = 16;
 
 /// The receive buffers that bodies are kept in.
 #[derive(Debug, Default)]
 pub(super) struct ReceiveBuffers {
     kept: Vec<Kept>,
-    /// Numbers of buffers that hold nothing.
+    /// Indices in `kept` that no buffer uses.
     vacant: Vec<u32>,
     kept_max: usize,
-    /// The addresses of what is being read now, while a body of it may be kept.
+    /// The addresses of the bytes being read now; empty if no body of them may be kept.
     reading: Range<usize>,
-    /// The number of its buffer, once a body is kept in it.
+    /// The number of the buffer being read, once a body is kept in it.
     number: Option<u32>,
-    /// Buffers that found no place since one was made.
+    /// Buffers refused since the last one was emptied.
     refused: u32,
-    /// The number of the one that makes place next.
+    /// The number of the buffer to be emptied next: all have their turn.
     hand: u32,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// How many are in it.
+    /// How many bodies are in it.
     count: u32,
-    /// The numbers of all that were.
+    /// The numbers of all bodies ever kept in it; some may have left, and their numbers be reused.
     bodies: Vec<u32>,
 }
 
 impl ReceiveBuffers {
-    /// Sets how many are kept at most.
+    /// Sets how many buffers are kept at most.
     pub(super) fn limit(&mut self, kept_max: usize) {
         self.kept_max = kept_max;
     }
 
-    /// What is read from now on lies in this buffer.
+    /// Begins to read this buffer.
     pub(super) fn begin(&mut self, received: &Bytes) {
         let start = received.as_ptr() as usize;
         if received.len() >= RECEIVED_MIN_BYTES {
@@ -57,8 +59,8 @@ impl ReceiveBuffers {
         }
     }
 
-    /// Nothing is read any more. Returns bodies that make place by being copied out, together with
-    /// the number of the buffer that they may still be in.
+    /// Ends the reading. If a kept buffer has to be emptied now, returns its number and the bodies
+    /// to copy out of it: those of the list that are still in it.
     #[inline]
     pub(super) fn end(&mut self) -> Option<(u32, Vec<u32>)> {
         (self.reading, self.number) = (0..0, None);
@@ -66,13 +68,15 @@ impl ReceiveBuffers {
             return None;
         }
         let number = self.hand;
+        // With a limit of 0 there is no buffer to empty, and the modulus below would be 0.
         let kept = self.kept.get_mut(number as usize)?;
         (self.refused, self.hand) = (0, (number + 1) % self.kept_max as u32);
         Some((number, std::mem::take(&mut kept.bodies)))
     }
 
-    /// Adds a body, by its number. `None` where it is not in the buffer that is read, or too many
-    /// are kept: others may not be this shard's, and none may be left to receive into.
+    /// Adds a body, by its number, and returns the number of its buffer. `None` if the body is not
+    /// in the buffer being read (it may be in another shard's), or if the limit is reached (the
+    /// ring needs the other buffers to receive into).
     #[inline]
     pub(super) fn keep(&mut self, bytes: &Bytes, body: u32) -> Option<u32> {
         if !self.reading.contains(&(bytes.as_ptr() as usize)) {
@@ -95,6 +99,7 @@ impl ReceiveBuffers {
             self.kept.push(Kept::default());
             self.kept.len() as u32 - 1
         } else {
+            // Counts once per buffer: its further bodies are not looked at.
             self.refused += 1;
             self.reading = 0..0;
             return None;
@@ -103,12 +108,12 @@ impl ReceiveBuffers {
         Some(number)
     }
 
-    /// How many are kept.
+    /// How many buffers are kept.
     pub(super) fn kept(&self) -> usize {
         self.kept.len() - self.vacant.len()
     }
 
-    /// Gives a body up.
+    /// A body left the buffer of this number.
     #[inline]
     pub(super) fn give_up(&mut self, number: u32) {
         let kept = &mut self.kept[number as usize];
@@ -116,6 +121,7 @@ impl ReceiveBuffers {
         if kept.count == 0 {
             kept.bodies.clear();
             self.vacant.push(number);
+            // Still being read: its next body takes a number again.
             self.number.take_if(|current| *current == number);
         }
     }

@@ -1,4 +1,4 @@
-//! How a message lies in a segment.
+//! The layout of a message in a segment.
 //!
 //! ```text
 //! record   ┌──────┬───────────┬────────┬─────────┬──────┐
@@ -8,23 +8,24 @@
 //!          │ published 8 │ likeness 8 │ xl 1 │ kl 1 │ props-len 4 │ exchange │ key │ properties │
 //!          └─────────────┴────────────┴──────┴──────┴─────────────┴──────────┴─────┴────────────┘
 //! ```
-//! Messages of one turn mostly come at one time, by one route and with the same properties, so a
-//! record has a context only where the one before has another: else it says where in the segment
-//! the record is that has it. Instead of a body that is [`SHARED`] there is its number, 4 bytes.
+//! Messages of one turn usually share arrival time, route and properties. So a record has a context
+//! only if the record before it has a different one. The 3 bytes `context` are the offset of the
+//! record that has it: the record itself or an earlier one. A body that is [`SHARED`] is replaced
+//! by its number, 4 bytes.
 
 use crate::id::Instant;
 use crate::message::{Body, Likeness, Message};
 
-/// Bytes of a record that all have.
+/// Bytes of the fields that every record has.
 const FIXED_BYTES: usize = 9;
 
 /// Bytes of a context before its names.
 const CONTEXT_BYTES: usize = 22;
 
-/// The length of a body that is not in the record.
+/// Stands for the length if the body is not in the record.
 const SHARED: u16 = u16::MAX;
 
-/// Where the body of a record is.
+/// Where the body of a record rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     /// In the record: its length.
@@ -46,13 +47,13 @@ pub(super) struct LastContext {
 pub(super) struct Header {
     pub(super) id: u32,
     pub(super) body: Rest,
-    /// Where in the segment the record is whose context is also this one's.
+    /// Offset in the segment of the record that has the context of this one.
     context: usize,
-    /// Where in the segment the body is, or its number.
+    /// Offset in the segment of the body, or of its number.
     body_at: usize,
 }
 
-/// More than a record for this message can take, a shared body not counted.
+/// An upper bound of the bytes of a record for this message: it counts a context.
 #[inline]
 pub(super) fn room_for(message: &Message<'_>, body: Rest) -> usize {
     let inline = if let Rest::Inline(length) = body { usize::from(length) } else { 4 };
@@ -60,8 +61,8 @@ pub(super) fn room_for(message: &Message<'_>, body: Rest) -> usize {
     FIXED_BYTES + CONTEXT_BYTES + names + message.properties.len() + inline
 }
 
-/// Writes a record at `at`; returns where it ends. `last` is the last one that has a context, and
-/// is kept so.
+/// Writes a record at `at`; returns where it ends. `last` is the last record with a context; if
+/// this record has one, `last` becomes this record.
 #[inline(always)]
 pub(super) fn write(
     segment: &mut [u8],
@@ -103,7 +104,7 @@ fn write_at(segment: &mut [u8], at: usize, bytes: &[u8]) -> usize {
     end
 }
 
-/// Returns its bytes.
+/// Returns how many bytes it wrote.
 #[inline(never)]
 fn write_context(to: &mut [u8], message: &Message<'_>) -> usize {
     let mut fixed = [0; CONTEXT_BYTES];
@@ -117,7 +118,7 @@ fn write_context(to: &mut [u8], message: &Message<'_>) -> usize {
 }
 
 impl LastContext {
-    /// Whether it is that of this message too.
+    /// Whether this message has the same context. The likeness saves comparing names.
     #[inline]
     fn is_of(&self, segment: &[u8], message: &Message<'_>) -> bool {
         self.published_at == message.published_at
@@ -132,7 +133,7 @@ fn has_names_of(segment: &[u8], at: u32, message: &Message<'_>) -> bool {
         == (message.exchange, message.routing_key, message.properties)
 }
 
-/// What the record at `at`, which has a context, says of its message there.
+/// A message with the context of the record at `at`, which must have one, and no body.
 #[inline]
 fn context(segment: &[u8], at: usize) -> Message<'_> {
     let (fixed, names) = segment[at + FIXED_BYTES..].split_at(CONTEXT_BYTES);
@@ -183,26 +184,26 @@ impl Header {
         self.body_at + self.body_bytes()
     }
 
-    /// Where in the segment the record is whose context is also this one's.
+    /// Offset in the segment of the record that has the context of this one.
     #[inline]
     pub(super) fn context(&self) -> usize {
         self.context
     }
 
-    /// The message, but for a shared body.
+    /// The message; a shared body is left empty.
     #[inline]
     pub(super) fn message<'a>(&self, segment: &'a [u8]) -> Message<'a> {
         Message { body: self.inline_body(segment), ..context(segment, self.context) }
     }
 
-    /// The body, unless it is shared.
+    /// The body; empty if it is shared.
     #[inline]
     pub(super) fn inline_body<'a>(&self, segment: &'a [u8]) -> Body<'a> {
         let length = if let Rest::Inline(length) = self.body { usize::from(length) } else { 0 };
         Body::Inline(&segment[self.body_at..self.body_at + length])
     }
 
-    /// Bytes of the body, or of its number.
+    /// Bytes of the body, or of its number if it is shared.
     #[inline]
     fn body_bytes(&self) -> usize {
         match self.body {

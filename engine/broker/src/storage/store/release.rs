@@ -1,29 +1,29 @@
-//! Giving messages up one after the other: those of one segment are counted together.
+//! Releasing messages in sequence: neighbours in one segment are counted together.
 
 use super::record::{Header, Rest};
 use super::slot::{ABSENT, Slot};
 use super::{MessageId, NOWHERE, Store};
 use crate::storage::log;
 
-/// Messages of a store that are being given up. What becomes of the memory of the last of them is
-/// decided when this is dropped.
+/// A sequence of releases. Records freed in one segment are only added up here. The
+/// store gets the sums when the sequence comes to another segment, and at the end, in `drop`.
 #[derive(Debug)]
 pub struct Release<'a> {
     store: &'a mut Store,
-    /// Where the memory copies are that are freed and not counted yet.
+    /// The segment of the records that are freed but not counted yet.
     segment: u32,
     records: u32,
     bytes: usize,
 }
 
 impl Store {
-    /// Begins to give messages up.
+    /// Begins a sequence of releases.
     #[inline]
     pub fn releases(&mut self) -> Release<'_> {
         Release { store: self, segment: 0, records: 0, bytes: 0 }
     }
 
-    /// Frees a memory copy, which no slot names any more.
+    /// Frees a memory copy; no slot may name it any more.
     pub(super) fn free(&mut self, segment: u32, offset: u32) {
         let mut releases = self.releases();
         releases.segment = segment;
@@ -32,8 +32,8 @@ impl Store {
 }
 
 impl Release<'_> {
-    /// Gives one reference back; the last one frees the message. Returns what the log knows
-    /// it by, if it does and this was the last: the caller releases it there.
+    /// Gives one reference back; the last one frees the message. The last one also returns the
+    /// message's place in the log, if it has one: the caller has to release it there.
     #[inline(always)]
     pub fn release(&mut self, id: MessageId) -> Option<log::Place> {
         let store = &mut *self.store;
@@ -49,6 +49,7 @@ impl Release<'_> {
         if segment != self.segment && segment != ABSENT {
             self.turn_to_segment_of(id);
         }
+        // The slot is read again: `turn_to_segment_of` may have moved the copy.
         let store = &mut *self.store;
         let slot = std::mem::replace(&mut store.slots[id.0 as usize], Slot::VACANT);
         store.vacant.push(id.0);
@@ -63,26 +64,26 @@ impl Release<'_> {
         (place != NOWHERE).then_some(place)
     }
 
-    /// A queue is done with a message that was left to it.
+    /// A queue no longer holds a message that has no entry in the store.
     pub fn forgotten(&mut self) {
         self.store.forgotten();
     }
 
-    /// As the log knows a message, whose record may be yet to be written.
+    /// See [`Store::log_entry`].
     #[inline]
     pub fn log_entry(&self, id: MessageId) -> Option<log::Place> {
         self.store.log_entry(id)
     }
 
-    /// Counting may copy records forward, this message's too, which no queue holds but whose slot
-    /// still names its copy: only then is it known where that is.
+    /// Counting may copy records forward, also that of this message: no queue holds it any more,
+    /// but its slot still names the copy. So the segment is looked up after counting.
     #[inline]
     fn turn_to_segment_of(&mut self, id: MessageId) {
         self.count();
         self.segment = self.store.slots[id.0 as usize].segment();
     }
 
-    /// Frees a memory copy in the segment at hand.
+    /// Frees a memory copy in `self.segment`.
     #[inline(always)]
     fn free(&mut self, offset: u32) {
         let memory = &self.store.segments[self.segment as usize].memory.bytes;
@@ -96,7 +97,7 @@ impl Release<'_> {
         }
     }
 
-    /// Counts what was freed: the segment may be done with, or another one be emptied now.
+    /// Counts the freed records. This may retire the segment, and copy another one forward.
     #[inline(never)]
     fn count(&mut self) {
         if self.records > 0 {
@@ -107,6 +108,7 @@ impl Release<'_> {
 
     #[cold]
     fn leave_to_others(&mut self, id: MessageId) {
+        // Eviction may copy `self.segment` forward, so its freed records have to be counted before.
         self.count();
         self.store.leave_to_others(id);
     }

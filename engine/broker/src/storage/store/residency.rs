@@ -1,4 +1,4 @@
-//! Messages that are in the log too, and whose memory copy comes and goes.
+//! Messages that are also in the log, and whose memory copies come and go.
 //!
 //! ```text
 //!   put ──► resident ──logged──► resident, logged ──evict──► logged only ◄── recovered
@@ -16,7 +16,7 @@ use super::slot::{ABSENT, Slot, VACANT};
 use super::{MessageId, NOWHERE, Store, Where};
 
 impl Store {
-    /// A message's publish record was added to the log, or is to be.
+    /// A message's publish record is in the log, or will be.
     pub fn logged(&mut self, id: MessageId, place: log::Place) {
         let index = id.0 as usize;
         if self.logged.len() <= index {
@@ -27,24 +27,25 @@ impl Store {
 
     /// A message's record was copied forward.
     pub fn moved(&mut self, id: MessageId, place: log::Place) {
-        // The copy may not be durable yet, whatever was read from where it came from.
+        // A memory copy read from the old record proves nothing about the new one, which may not be
+        // durable yet.
         self.slots[id.0 as usize].set_loaded(false);
         self.logged(id, place);
     }
 
-    /// Where the record of a message is, if it has one.
+    /// The place of a message's record, if it is written.
     #[inline]
     pub fn log_place(&self, id: MessageId) -> Option<log::Place> {
         self.log_entry(id).filter(|place| place.is_written())
     }
 
-    /// As the log knows a message, whose record may be yet to be written.
+    /// The place of a message's record, written or still to be ([`log::Place::is_written`]).
     #[inline]
     pub fn log_entry(&self, id: MessageId) -> Option<log::Place> {
         self.logged.get(id.0 as usize).copied().filter(|place| *place != NOWHERE)
     }
 
-    /// Where the record of a message is, if it has one.
+    /// As [`Self::log_place`], of a message that may have no entry here.
     pub fn place_of(&self, rests: Where) -> Option<log::Place> {
         match rests {
             Where::Store(id) => self.log_place(id),
@@ -52,13 +53,13 @@ impl Store {
         }
     }
 
-    /// Whether the message can be had without a read.
+    /// Whether the message has a memory copy, so that no read is needed.
     #[inline]
     pub fn is_at_hand(&self, rests: Where) -> bool {
         matches!(rests, Where::Store(id) if self.is_resident(id))
     }
 
-    /// Whether the message can be had without a read.
+    /// As [`Self::is_at_hand`], of a message that has an entry here.
     #[inline]
     pub fn is_resident(&self, id: MessageId) -> bool {
         self.slots[id.0 as usize].segment() < ABSENT
@@ -69,7 +70,7 @@ impl Store {
         self.slots[id.0 as usize].references()
     }
 
-    /// Bytes of the message's memory copy, or of its record where there is none.
+    /// Bytes of the message's memory copy, or of its record in the log if it has no copy.
     pub fn size_of(&self, rests: Where) -> usize {
         match rests {
             Where::Store(id) => self.size_bytes(id),
@@ -77,19 +78,20 @@ impl Store {
         }
     }
 
-    /// As [`Self::size_of`], of a message that the store knows.
+    /// As [`Self::size_of`], of a message that has an entry here.
     pub fn size_bytes(&self, id: MessageId) -> usize {
         let slot = self.slots[id.0 as usize];
         if slot.segment() < ABSENT {
             let bytes = &self.segments[slot.segment() as usize].memory.bytes;
             let header = Header::read(bytes, slot.offset() as usize);
+            // The header's message has an empty body in place of a shared one.
             let shared = self.message(id).body.len() - header.message(bytes).body.len();
             return header.end() - slot.offset() as usize + shared;
         }
         self.log_place(id).map_or(0, |place| place.length as usize)
     }
 
-    /// Takes in a message that is only in the log.
+    /// Makes an entry for a message that is only in the log.
     pub fn recovered(&mut self, place: log::Place, references: u32) -> MessageId {
         debug_assert!(references > 0);
         let id = self.vacant.pop().unwrap_or(self.slots.len() as u32);
@@ -100,7 +102,7 @@ impl Store {
         MessageId(id)
     }
 
-    /// Gives up the memory copy of a message, whose record has to be durable.
+    /// Frees the memory copy of a message. Its record must be durable.
     pub fn evict(&mut self, id: MessageId) {
         debug_assert!(self.log_place(id).is_some(), "evicted a message that is nowhere else");
         let slot = &mut self.slots[id.0 as usize];
@@ -108,13 +110,15 @@ impl Store {
         if segment >= ABSENT {
             return;
         }
+        // Before freeing, which may copy the segment forward: the record must look dead by then.
         slot.place(ABSENT, 0);
         slot.set_loaded(false);
         self.absent += 1;
         self.free(segment, offset);
     }
 
-    /// Forgets a message whose record is durable. The one queue that holds it keeps the place.
+    /// Drops the entry of a message whose record is durable. The one queue that holds the message
+    /// keeps the returned place instead.
     pub fn leave(&mut self, id: MessageId) -> Option<log::Place> {
         debug_assert!(self.references(id) == 1 && self.log_place(id).is_some(), "left to nobody");
         let place = self.release(id)?;
@@ -122,28 +126,28 @@ impl Store {
         Some(place)
     }
 
-    /// A queue has read back where a message is that nobody else holds.
+    /// Counts a recovered message that gets no entry: its one queue keeps the place in the log.
     pub fn left(&mut self) {
         self.records += 1;
     }
 
-    /// Knows a message again that was left to its queue.
+    /// Makes an entry again for a message whose place only its queue kept.
     pub fn take_back(&mut self, place: log::Place) -> MessageId {
         self.records -= 1;
         self.recovered(place, 1)
     }
 
-    /// A queue is done with a message that was left to it.
+    /// A queue no longer holds a message that has no entry here.
     pub fn forgotten(&mut self) {
         self.records -= 1;
     }
 
-    /// Messages that were left to their queues.
+    /// Messages without an entry here, whose places only their queues keep.
     pub fn records(&self) -> usize {
         self.records
     }
 
-    /// Makes a memory copy again, of what was read from the log.
+    /// Makes the memory copy again, from the message as read from the log.
     pub fn load(&mut self, id: MessageId, message: &Message<'_>) {
         if self.slots[id.0 as usize].segment() != ABSENT {
             return;
@@ -155,8 +159,9 @@ impl Store {
         self.absent -= 1;
     }
 
-    /// The record of a message that is not resident cannot be read: it is lost, and its queues drop
-    /// it when they come to it. Returns where it was, to be released in the log.
+    /// Marks an evicted message as lost because its record is unreadable; its queues drop it when
+    /// it reaches their front. Returns the place of the record, which the caller releases in the
+    /// log.
     pub fn lose(&mut self, id: MessageId) -> Option<log::Place> {
         debug_assert!(!self.is_resident(id), "what is in memory is not lost");
         let place = self.log_place(id)?;
@@ -169,17 +174,17 @@ impl Store {
         self.slots[id.0 as usize].segment() == ABSENT && self.log_place(id).is_none()
     }
 
-    /// Sets the bytes of memory copies that are to be kept at most.
+    /// Sets the limit in bytes on memory copies.
     pub fn set_budget(&mut self, bytes: usize) {
         self.budget_bytes = bytes;
     }
 
-    /// The bytes of memory copies that are to be kept at most.
+    /// The limit in bytes on memory copies.
     pub fn budget_bytes(&self) -> usize {
         self.budget_bytes
     }
 
-    /// Whether there are more.
+    /// Whether memory copies take more bytes than the budget.
     #[inline]
     pub fn is_over_budget(&self) -> bool {
         self.live_bytes() > self.budget_bytes
@@ -190,15 +195,15 @@ impl Store {
         self.absent + self.records
     }
 
-    /// Bytes of the tables that say where messages are.
+    /// Bytes of the tables of entries: slots, vacant ids and places in the log.
     pub fn index_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Slot>()
             + self.vacant.capacity() * size_of::<u32>()
             + self.logged.capacity() * size_of::<log::Place>()
     }
 
-    /// The messages whose records are in `segment`, of those with numbers in `from..from + count`;
-    /// `None` behind the last number.
+    /// The messages with ids in `from..from + count` whose records are in this segment of the log;
+    /// `None` behind the last id.
     pub fn logged_in(
         &self,
         segment: u32,
@@ -212,14 +217,14 @@ impl Store {
         }))
     }
 
-    /// Numbers that [`Self::logged_in`] goes through.
+    /// How many ids [`Self::logged_in`] has to look at.
     pub fn logged_entries(&self) -> usize {
         self.logged.len()
     }
 
-    /// One queue is done with a message that was read for it. The others may need it much later,
-    /// and do not look for it where all was evicted: half the budget is for such messages, the
-    /// other half for the fronts of queues.
+    /// One queue no longer holds a message that was loaded for it. The other queues may need it
+    /// much later, and eviction does not find it there among messages that are evicted already. So
+    /// it stays only within half of the budget; the other half is for the fronts of queues.
     #[cold]
     pub(super) fn leave_to_others(&mut self, id: MessageId) {
         debug_assert!(self.slots[id.0 as usize].segment() != VACANT);

@@ -1,7 +1,7 @@
-//! The memory of segments: laid out a huge page at a time, given out a segment at a time.
+//! The memory of segments: allocated a huge page at a time, given out a segment at a time.
 //!
-//! The first touch of a small page costs 1.7 µs, that of as much of a huge page 0.4; and memory
-//! that was in use a moment ago nothing, so what came back last is given out first. A slab goes
+//! The first touch of a small page costs 1.7 µs, that of the same bytes in a huge page 0.4 µs, and
+//! recently used memory nothing. So the piece that came back last is given out first. A slab goes
 //! back to the system as a whole, when none of its pieces is in use.
 
 use bytes::BytesMut;
@@ -16,7 +16,7 @@ const PIECES: usize = SLAB_BYTES / SEGMENT_BYTES;
 /// Memory for segments.
 #[derive(Debug, Default)]
 pub(super) struct Slabs {
-    /// Pieces that nobody uses, coldest first.
+    /// Pieces that no segment uses, coldest first.
     spare: Vec<Piece>,
     /// How many pieces of each slab are spare.
     spare_of: Vec<usize>,
@@ -24,7 +24,7 @@ pub(super) struct Slabs {
     unused: Vec<u32>,
 }
 
-/// [`SEGMENT_BYTES`] of memory, with whatever was in it; of none while it is only a place.
+/// [`SEGMENT_BYTES`] of memory with arbitrary content; empty in a segment without memory.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub(super) bytes: BytesMut,
@@ -32,15 +32,14 @@ pub(super) struct Piece {
 }
 
 impl Slabs {
-    /// A piece to be written to.
+    /// Takes a piece to write to.
     pub(super) fn take(&mut self) -> Piece {
         let piece = self.spare.pop().unwrap_or_else(|| self.lay_out());
         self.spare_of[piece.slab as usize] -= 1;
         piece
     }
 
-    /// Takes a piece back, and gives memory back to the system as far as more than `kept` pieces
-    /// are spare.
+    /// Takes a piece back; see [`Self::limit_spare`] for `kept`.
     pub(super) fn put_back(&mut self, piece: Piece, kept: usize) {
         let slab = piece.slab as usize;
         self.spare.push(piece);
@@ -48,8 +47,8 @@ impl Slabs {
         self.limit_spare(kept);
     }
 
-    /// Gives slabs back to the system while more than `kept` pieces are spare, coldest first. The
-    /// pieces of a slab of which one is in use stay.
+    /// Gives slabs back to the system while more than `kept` pieces are spare, coldest first. A
+    /// slab with a piece in use stays, so more pieces than `kept` may remain.
     pub(super) fn limit_spare(&mut self, kept: usize) {
         while self.spare.len() > kept {
             let is_whole = |piece: &&Piece| self.spare_of[piece.slab as usize] == PIECES;
@@ -62,12 +61,12 @@ impl Slabs {
         }
     }
 
-    /// Pieces that nobody uses.
+    /// Pieces that no segment uses.
     pub(super) fn spare(&self) -> usize {
         self.spare.len()
     }
 
-    /// Bytes that are laid out.
+    /// Bytes of all slabs.
     pub(super) fn bytes(&self) -> usize {
         (self.spare_of.len() - self.unused.len()) * SLAB_BYTES
     }
@@ -79,7 +78,7 @@ impl Slabs {
             self.spare_of.len() as u32 - 1
         });
         self.spare_of[slab as usize] = PIECES;
-        // New memory is zeroed by the kernel as it is touched, and not before.
+        // The kernel zeroes new memory at its first touch, so this line itself touches none.
         let mut rest = BytesMut::zeroed(SLAB_BYTES);
         for piece in (1..PIECES).rev() {
             let bytes = rest.split_off(piece * SEGMENT_BYTES);

@@ -1,4 +1,4 @@
-//! Where a message's memory copy is, and how many queues hold it.
+//! Where the memory copy of a message is, and how many queues hold the message.
 //!
 //! ```text
 //!   63     62        40 39     18 17     0
@@ -15,19 +15,19 @@ const REFERENCE: u64 = 1 << (OFFSET_BITS + SEGMENT_BITS);
 const PLACE_MASK: u64 = REFERENCE - 1;
 const LOADED: u64 = 1 << 63;
 
-/// The segment of a number that no message has.
+/// The segment number in a slot that no message uses.
 pub(super) const VACANT: u32 = (1 << SEGMENT_BITS) - 1;
 
 /// The segment of a message that has no memory copy.
 pub(super) const ABSENT: u32 = VACANT - 1;
 
-/// What is known of a message by its number: 8 bytes. There is room for 1 TiB of segments, and for
-/// twice as many references as there can be queues.
+/// The store's entry for one [`MessageId`](super::MessageId): 8 bytes. There is room for 1 TiB of
+/// segments, and for twice as many references as there can be queues.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slot(u64);
 
 impl Slot {
-    /// A number that no message has.
+    /// A slot that no message uses.
     pub(super) const VACANT: Self = Self((VACANT as u64) << OFFSET_BITS);
 
     #[inline]
@@ -47,7 +47,7 @@ impl Slot {
         self.0 as u32 & (SEGMENT_BYTES as u32 - 1)
     }
 
-    /// Says where the memory copy is.
+    /// Sets where the memory copy is.
     #[inline]
     pub(super) fn place(&mut self, segment: u32, offset: u32) {
         debug_assert!(segment <= VACANT && (offset as usize) < SEGMENT_BYTES);

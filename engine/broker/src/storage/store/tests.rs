@@ -1,4 +1,4 @@
-//! What is held stays readable, and what is not is gone.
+//! Messages that a queue holds stay readable, and the others are freed.
 
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ proptest! {
     }
 }
 
-/// A run from all over the segments: what comes next is mostly in another one.
+/// Releases messages from all over the segments: the next one is usually in another segment.
 fn release_some(
     store: &mut Store,
     held: &mut Vec<(MessageId, Vec<u8>)>,
@@ -78,7 +78,7 @@ fn release_some(
     }
 }
 
-/// Counting what a run freed in one segment may copy the next message of the run elsewhere.
+/// Counting the records freed in one segment may copy the next message of the sequence elsewhere.
 #[test]
 fn a_run_of_releases_meets_segments_that_are_copied_forward() {
     let mut store = Store::default();
@@ -108,7 +108,7 @@ fn received(count: u8, size: usize, fill: u8) -> Bytes {
     (0..count).flat_map(|nth| vec![fill + nth; size]).collect()
 }
 
-/// Takes in all messages of a receive buffer.
+/// Puts all messages of a receive buffer in the store.
 fn put_received(store: &mut Store, buffer: &Bytes, size: usize) -> Vec<MessageId> {
     store.begin_received(buffer);
     let bodies = (0..buffer.len() / size).map(|nth| buffer.slice(nth * size..(nth + 1) * size));
@@ -130,15 +130,15 @@ fn a_body_stays_in_its_receive_buffer_until_that_is_wanted() {
         let buffer = received(5, size, fill);
         ids.extend((fill..).zip(put_received(&mut store, &buffer, size)));
         if fill == 16 {
-            // Two that the first buffer still lists when it is emptied: what comes until then is
-            // given the numbers of the others.
+            // The first buffer still lists two of these when it is emptied. Their numbers are then
+            // vacant: the bodies that come before take the numbers of the other five.
             let gone: Vec<_> = ids.drain(25..30).collect();
             for (_, id) in ids.drain(..2).chain(gone) {
                 store.release(id);
             }
         }
     }
-    // Each sixteenth of those that find no place makes one: the bodies of 18 and 35 are left.
+    // Every sixteenth refused buffer makes room for one: the bodies of 18 and 35 stay uncopied.
     assert_eq!(store.copied_body_bytes(), 38 * 5_000 - 2_000);
     assert_eq!(store.live_bytes() - store.live_bytes, 40 * 5_000 - 7_000);
     for (fill, id) in &ids {
