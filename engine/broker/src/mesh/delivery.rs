@@ -6,15 +6,15 @@ use crate::queue::terms::Holder;
 /// A delivery to a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// To whom.
+    /// The receiver.
     pub consumer: ConsumerKey,
     /// The queue it comes from.
     pub queue: QueueId,
     /// That queue's home.
     pub home: ShardId,
-    /// Who the consumer is to the queue.
+    /// The consumer, as the queue numbers it.
     pub holder: Holder,
-    /// The holder's number for it; `None` where nothing is to be acknowledged.
+    /// The holder's number for it; `None` if the consumer does not acknowledge.
     pub number: Option<u64>,
     /// Delivered before.
     pub redelivered: bool,
@@ -23,11 +23,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Whether this is what comes `count` deliveries of this shard behind `first` and says
-    /// the same, where both are in one batch. Nobody else is the same holder there: who takes the
-    /// place of another one has its consume-ok in between.
+    /// Whether this delivery is the one `count` behind `first` in the same run. Both must be in one
+    /// batch.
     #[inline(always)]
     pub fn continues(&self, first: &Self, count: u64) -> bool {
+        // Queue and holder identify the consumer: a holder number that is used again belongs to a
+        // new consumer, whose consume-ok is a mail between the two deliveries and ends the run.
         let continues = (self.queue, self.holder) == (first.queue, first.holder)
             && (self.redelivered, self.granted) == (first.redelivered, first.granted)
             && self.number == first.number.map(|number| number + count);
@@ -35,7 +36,7 @@ impl Delivery {
         continues
     }
 
-    /// This one and those that continue it, without end.
+    /// This delivery and its continuations, without end.
     #[inline]
     pub fn run(self) -> impl Iterator<Item = Self> {
         (0..).map(move |behind| Self { number: self.number.map(|first| first + behind), ..self })

@@ -7,12 +7,13 @@
 //!            Reply lane: deliver, answers, confirmed                 Reply lane: deltas, answers
 //! ```
 //!
-//! Each lane of each ordered pair is first in, first out. Everything a channel tells a home
-//! shares a lane, so that a purge follows the publishes before it; everything a home tells a
-//! channel shares one, so that cancel-ok follows the last delivery.
+//! Each lane of each ordered pair is first in, first out. All mail from a channel to a home shares
+//! a lane, so that a purge follows the publishes before it. All mail from a home to a channel
+//! shares one, so that cancel-ok follows the last delivery.
 //!
-//! The three mails of the hot path are runs: what a channel publishes the same way, what one
-//! consumer is given and what is settled alike is said once in a [`Batch`], see there.
+//! The three mails of the hot path are runs: publishes of a channel to the same queues, deliveries
+//! to one consumer, and equal settlements. A run is one mail in a
+//! [`Batch`](crate::mesh::batch::Batch).
 
 use std::sync::Arc;
 
@@ -41,26 +42,28 @@ pub enum Mail {
         queues: Span<QueueId>,
         /// The messages.
         parcels: Span<Parcel>,
-        /// The channel that wants to hear [`Mail::Confirmed`] of each.
+        /// The channel that waits for [`Mail::Confirmed`], if it is in confirm mode.
         confirm: Option<ChannelKey>,
     },
     /// Work: the client acknowledged, rejected or requeued deliveries.
     Settle {
         /// The queue they came from.
         queue: QueueId,
-        /// Which of the queue's.
+        /// The deliveries.
         deliveries: Deliveries,
-        /// What the client said.
+        /// How they end.
         settlement: Settlement,
-        /// No more of the same method follows for this queue: serve its consumers.
+        /// The last mail of one `basic.ack`, `nack` or `reject` for this queue: serve its
+        /// consumers.
         serve: bool,
     },
-    /// Work: everything else a channel asks of a queue.
+    /// Work: every other request of a channel to a queue.
     Ask(Box<(QueueId, QueueRequest)>),
     /// Work: channels of one connection ended; their consumers go, then their unacked messages
     /// return, then auto-delete queues go.
     ChannelsEnded {
-        /// Who is told when that is done: the channel itself, or channel 0 for the connection.
+        /// The channel that gets the answer when that is done: the ended channel itself, or channel
+        /// 0 if the connection ended.
         asker: ChannelKey,
         /// The channels.
         channels: Vec<ChannelKey>,
@@ -71,7 +74,7 @@ pub enum Mail {
         queue: QueueId,
         /// The consumer.
         consumer: ConsumerKey,
-        /// What changed.
+        /// The change.
         signal: Signal,
     },
     /// Work, to the control state.
@@ -79,28 +82,28 @@ pub enum Mail {
 
     /// Reply: messages for a consumer.
     Deliver {
-        /// To whom, and how the first is settled; the holder's numbers for the others follow its.
+        /// The delivery of the first message; the numbers of the others follow.
         delivery: Delivery,
         /// The messages.
         parcels: Span<Parcel>,
     },
     /// Reply: a message for `basic.get`.
     Got {
-        /// Who asked.
+        /// The channel that asked.
         channel: ChannelKey,
-        /// How it is settled.
+        /// The delivery.
         got: Got,
         /// The message.
         parcel: Parcel,
     },
-    /// Reply: how a [`QueueRequest`] ended.
+    /// Reply: the result of a [`QueueRequest`].
     Answered {
-        /// Who asked.
+        /// The channel that asked.
         channel: ChannelKey,
-        /// The end.
+        /// The result.
         answer: QueueAnswer,
     },
-    /// Reply: this home is done with the next `count` publishes it got from the channel.
+    /// Reply: this home has kept the next `count` publishes it got from the channel.
     Confirmed {
         /// The publishing channel.
         channel: ChannelKey,
@@ -114,7 +117,7 @@ pub enum Mail {
         /// How many.
         count: u32,
     },
-    /// Reply: this home's log is backed up (true), or no longer is: publishers towards it wait.
+    /// Reply: this home's log is backed up (true), and publishers towards it wait; or no longer is.
     LogBackedUp(bool),
     /// Reply: publishers to a queue have to wait for its consumers, or no longer have to.
     Backlog {
@@ -125,31 +128,31 @@ pub enum Mail {
     },
     /// Reply: the queue is gone, and with it this consumer.
     Cancelled(ConsumerKey),
-    /// Reply: a consumer under a channel-wide prefetch limit could be given a message.
+    /// Reply: a message waits for a consumer under a channel-wide prefetch limit.
     Wants {
         /// The consumer.
         consumer: ConsumerKey,
-        /// The queue that has something for it.
+        /// The queue with the message.
         queue: QueueId,
     },
-    /// Reply: a grant that found nothing to deliver.
+    /// Reply: a grant comes back, because the queue had no message to deliver.
     GrantUnused(ConsumerKey),
     /// Reply, from the control state: a change of the topology.
     Delta(Arc<Delta>),
-    /// Reply, from the control state: the end of a request.
+    /// Reply, from the control state: the result of a request.
     ControlAnswer(Box<Answer>),
 }
 
-/// What `basic.get` brought.
+/// A message for `basic.get`, without its content.
 #[derive(Clone, Copy, Debug)]
 pub struct Got {
     /// The queue it came from.
     pub queue: QueueId,
     /// Where that queue lives.
     pub home: ShardId,
-    /// Who has it, to the queue.
+    /// The getter, as the queue numbers it.
     pub holder: Holder,
-    /// The holder's number for it; `None` where nothing is to be acknowledged.
+    /// The holder's number for it; `None` if the client does not acknowledge.
     pub delivery: Option<u64>,
     /// Delivered before.
     pub redelivered: bool,
@@ -157,20 +160,20 @@ pub struct Got {
     pub remaining: u32,
 }
 
-/// What a channel asks of a queue and waits for.
+/// A request of a channel to a queue, for whose answer the channel waits.
 #[derive(Clone, Debug)]
 pub enum QueueRequest {
     /// `basic.consume`.
     Consume(Subscription),
     /// `basic.cancel`.
     Cancel(ConsumerKey),
-    /// `basic.get`; the flag says that nothing will be acknowledged.
+    /// `basic.get`, with its `no_ack`.
     Get(ChannelKey, bool),
     /// `queue.purge`.
     Purge(ChannelKey),
     /// `queue.delete` with if-unused and if-empty.
     Delete {
-        /// Who asks.
+        /// The channel that asks.
         channel: ChannelKey,
         /// Refuse while there are consumers.
         if_unused: bool,
@@ -193,10 +196,10 @@ impl QueueRequest {
     }
 }
 
-/// How a [`QueueRequest`] ended.
+/// The result of a [`QueueRequest`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueAnswer {
-    /// Subscribed, cancelled or left.
+    /// The consumer was added or cancelled, or the ended channels have left.
     Done,
     /// `basic.get` found nothing.
     Empty,
@@ -211,7 +214,8 @@ pub enum QueueAnswer {
     },
     /// The queue is no longer here.
     Gone(QueueId),
-    /// `basic.consume` is refused: a consumer has the queue to itself, or wants it to itself.
+    /// `basic.consume` is refused: an exclusive consumer has the queue, or the new one is exclusive
+    /// and the queue has consumers.
     ExclusiveUse,
     /// `queue.delete` with if-unused is refused: the queue has consumers.
     InUse,

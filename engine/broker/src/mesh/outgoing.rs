@@ -1,7 +1,7 @@
 //! Mail that waits for the driver to carry it to another member of the mesh.
 //!
-//! Nothing here blocks or drops. A lane that is backed up stops what feeds it instead: publishers
-//! towards a home are paused, consumers behind a shard are passed over.
+//! Nothing here blocks or drops. A backed-up lane stops its feeders instead: publishers towards a
+//! home are paused, consumers on the receiving shard are passed over.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use crate::pressure::Pressure;
 /// level 2 cache, and more than a turn's worth of mail.
 pub const BACKED_UP_BYTES: usize = 512 << 10;
 
-/// Bytes at which they may go on.
+/// The feeders go on below this many bytes.
 const RELIEVED_BYTES: usize = BACKED_UP_BYTES / 4;
 
 /// Emptied batches kept for reuse; more would only be cold memory.
@@ -31,7 +31,7 @@ pub struct Outgoing {
 #[derive(Debug, Default)]
 struct Member {
     lanes: [LaneQueue; 2],
-    /// Connections that wait before they publish on, and why.
+    /// Connections whose publishes towards this member are paused, and why.
     publishers: Vec<(ConnectionId, Pressure)>,
     /// Consumers that were passed over because the reply lane was backed up.
     passed_over: Vec<(QueueId, ConsumerKey)>,
@@ -39,12 +39,12 @@ struct Member {
     log_backed_up: bool,
 }
 
-/// Who may go on after a lane was relieved.
+/// The feeders that may go on after a lane was relieved.
 #[derive(Debug, Default)]
 pub struct Relieved {
-    /// Connections that publish, with the pressure that is over.
+    /// Paused connections, with the pressure that ended.
     pub publishers: Vec<(ConnectionId, Pressure)>,
-    /// Consumers of queues that live here.
+    /// Passed-over consumers of queues that live here.
     pub consumers: Vec<(QueueId, ConsumerKey)>,
 }
 
@@ -56,18 +56,18 @@ struct LaneQueue {
 }
 
 impl Outgoing {
-    /// Room for `members` shards, the control state included.
+    /// Without mail, for `members` members including the control state.
     pub fn new(members: u16) -> Self {
         let members = (0..members).map(|_| Member::default()).collect();
         Self { members, spare: Vec::new() }
     }
 
-    /// Adds a mail that points into no batch.
+    /// Adds a mail that has no spans or parcels of a batch.
     pub fn send(&mut self, to: ShardId, lane: Lane, mail: Mail) {
         self.open(to, lane).push(mail);
     }
 
-    /// The batch that the next mail of this lane goes into. At most one is to be added.
+    /// The batch for the next mail of this lane. Add at most one before the next call.
     #[inline(always)]
     pub fn open(&mut self, to: ShardId, lane: Lane) -> &mut Batch {
         let queue = &mut self.members[usize::from(to.0)].lanes[lane as usize];
@@ -97,8 +97,7 @@ impl Outgoing {
         !queue.closed.is_empty() || !queue.open.mails.is_empty()
     }
 
-    /// Keeps an emptied batch for reuse: its memory is laid out and, if it was emptied a moment
-    /// ago, warm.
+    /// Keeps an emptied batch for reuse: its memory is allocated and probably still in a cache.
     pub fn recycle(&mut self, mut batch: Batch) {
         batch.clear();
         if self.spare.len() < SPARE_BATCHES_MAX {
@@ -106,7 +105,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether what feeds this lane has to stop.
+    /// Whether the feeders of this lane have to stop.
     #[inline]
     pub fn is_backed_up(&self, to: ShardId, lane: Lane) -> bool {
         self.members[usize::from(to.0)].lanes[lane as usize].closed_bytes >= BACKED_UP_BYTES
@@ -121,12 +120,12 @@ impl Outgoing {
         self.is_backed_up(to, Lane::Work).then_some(Pressure::Mesh)
     }
 
-    /// A member says that its log is backed up, or no longer is.
+    /// Notes that a member's log is backed up, or no longer is.
     pub fn set_log_backed_up(&mut self, member: ShardId, backed_up: bool) {
         self.members[usize::from(member.0)].log_backed_up = backed_up;
     }
 
-    /// Lists a publisher to go on when the pressure towards a home is over.
+    /// Lists a publisher to go on when the pressure towards a home has ended.
     pub fn wait_to_publish(&mut self, to: ShardId, connection: ConnectionId, pressure: Pressure) {
         self.members[usize::from(to.0)].publishers.push((connection, pressure));
     }
@@ -136,7 +135,7 @@ impl Outgoing {
         self.members[usize::from(to.0)].passed_over.push((queue, consumer));
     }
 
-    /// Who may go on, now that the driver has taken batches to this member.
+    /// Takes the feeders that may go on, after the driver took batches to this member.
     pub fn relieved(&mut self, to: ShardId) -> Relieved {
         let member = &mut self.members[usize::from(to.0)];
         let mut relieved = Relieved::default();

@@ -1,16 +1,16 @@
-//! Several mails for one destination, with everything they point into.
+//! Several mails for one destination, with the tables that they refer to.
 //!
 //! ```text
 //!  mails     Publish { queues 0..1, parcels 0..3 }   Settle { deliveries 41..43 }   Publish …
 //!  queues    q7
-//!  parcels   ▪ ▪ ▪                 each: which head, and where its body is
-//!  heads     ▪                     what messages that are alike have in common
+//!  parcels   ▪ ▪ ▪                 each: index of its head, place of its body
+//!  heads     ▪                     likeness, arrival time, place of names and properties
 //!  bytes     exchange key properties body body body
 //!  pieces    large bodies, by reference
 //! ```
 //!
-//! A run of messages that go the same way is one mail: per message only a parcel and its body
-//! travel, one after the other, so that the receiver's core can fetch them ahead.
+//! A run of messages with the same destination is one mail. Each message then adds only a parcel
+//! and its body, one behind the other, so that the receiver's core can prefetch them.
 
 use std::marker::PhantomData;
 use std::{fmt, slice};
@@ -24,11 +24,11 @@ use crate::message::{Body, Likeness, Message, Messages, Upcoming};
 use super::mail::Mail;
 use crate::queue::terms::{Deliveries, Settlement};
 
-/// A batch is closed at this many bytes, those of bodies that it refers to included: enough to pay
-/// a place in the mesh once per many messages, and a full lane is bounded.
+/// A batch is closed at this many bytes, including bodies by reference: enough that many messages
+/// share the cost of one transfer through the mesh, and a bound for a full lane.
 pub const BATCH_BYTES_MAX: usize = 64 << 10;
 
-/// Several mails for one destination, with everything they point into.
+/// Several mails for one destination, with the tables that they refer to.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// In sending order.
@@ -44,20 +44,21 @@ pub struct Batch {
 /// A message inside a [`Batch`].
 #[derive(Clone, Copy, Debug)]
 pub struct Parcel {
+    /// The index of its head.
     head: u32,
-    /// Where its body starts: in the bytes, or with which of the pieces.
+    /// Where its body starts: an offset in the bytes, or the index of its first piece.
     body: u32,
-    /// Bytes of a body that is not in pieces.
+    /// Bytes of a body in the bytes; 0 for one in pieces.
     length: u32,
-    /// How many pieces the body is in; 0: none.
+    /// How many pieces the body has; 0 if it is in the bytes.
     pieces: u32,
 }
 
-/// All but the bodies of messages that follow each other. Names and properties are in the bytes,
-/// one behind the other.
+/// The common part of consecutive messages: all but their bodies. Names and properties are in the
+/// bytes, one behind the other.
 #[derive(Clone, Copy, Debug)]
 struct Head {
-    /// As numbered by the shard that has the batch.
+    /// A number of the shard that has the batch.
     likeness: Likeness,
     published_at: Instant,
     start: u32,
@@ -66,7 +67,7 @@ struct Head {
     routing_key_length: u8,
 }
 
-/// What was put into a batch.
+/// The result of adding messages to a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed {
     /// How many messages.
@@ -75,7 +76,7 @@ pub struct Packed {
     pub copied_bytes: u64,
 }
 
-/// Some of a batch's things of one kind that follow each other.
+/// A range of one of the tables of a batch.
 pub struct Span<T> {
     start: u32,
     end: u32,
@@ -101,7 +102,7 @@ impl Batch {
         self.weight_bytes += size_of::<Mail>();
     }
 
-    /// Forgets the content and keeps the memory.
+    /// Drops the content and keeps the memory.
     pub fn clear(&mut self) {
         self.mails.clear();
         self.queues.clear();
@@ -112,10 +113,12 @@ impl Batch {
         self.weight_bytes = 0;
     }
 
-    /// Numbers anew which messages are alike, for the shard that received the batch, from its last
-    /// number. Returns the last one now.
+    /// Replaces the likeness numbers of the sending shard by new ones of the receiving shard, which
+    /// assigned `last` before. Returns the last number assigned now.
     #[must_use]
     pub(crate) fn renumber(&mut self, mut last: Likeness) -> Likeness {
+        // A number per head: messages of one head are alike. Two heads that are also alike get
+        // different numbers, which costs a comparison of names later but is never wrong.
         for head in &mut self.heads {
             last = last.next();
             head.likeness = last;
@@ -123,8 +126,8 @@ impl Batch {
         last
     }
 
-    /// Adds messages for queues of the receiver until the batch is full: to the last mail, if it
-    /// says the same.
+    /// Adds messages for queues of the receiver until the batch is full. They extend the last mail
+    /// if it is for the same queues and the same channel.
     #[inline(always)]
     pub fn publish(
         &mut self,
@@ -133,6 +136,8 @@ impl Batch {
         confirm: Option<ChannelKey>,
     ) -> Packed {
         let (packed, packed_at) = self.pack_all(messages);
+        // The parcels of the last mail are the last in the table, so the new ones follow them
+        // without a gap: a mail of another kind in between ends the run.
         match self.mails.last_mut() {
             Some(Mail::Publish { queues: same, parcels, confirm: asker })
                 if *asker == confirm
@@ -152,8 +157,8 @@ impl Batch {
         packed
     }
 
-    /// Adds messages for a consumer until the batch is full: to the last mail, if it says the same.
-    /// `first` is the delivery of the first one, which the others continue.
+    /// Adds messages for a consumer until the batch is full. `first` is the delivery of the first;
+    /// the others continue it. They extend the last mail if `first` continues its deliveries.
     #[inline(always)]
     pub fn deliver(&mut self, first: &Delivery, messages: &mut impl Messages) -> Packed {
         let (packed, packed_at) = self.pack_all(messages);
@@ -171,7 +176,7 @@ impl Batch {
         packed
     }
 
-    /// Copies messages into the batch until it is full. Returns what, and where it is.
+    /// Copies messages into the batch until it is full. Returns their counts and their parcels.
     #[inline(always)]
     fn pack_all(&mut self, messages: &mut impl Messages) -> (Packed, Span<Parcel>) {
         let start = self.parcels.len();
@@ -186,7 +191,8 @@ impl Batch {
         (Packed { count: span.len(), copied_bytes }, span)
     }
 
-    /// Adds the end of deliveries: to the last mail, if it says the same of those before them.
+    /// Adds the settlement of deliveries. It extends the last mail if that settles the deliveries
+    /// just before them in the same way.
     #[inline]
     pub fn settle(
         &mut self,
@@ -209,6 +215,7 @@ impl Batch {
     /// Copies a message into the batch; large bodies only gain a reference.
     #[inline(always)]
     pub fn pack(&mut self, message: &Message<'_>) -> Parcel {
+        // Only the last head is tried: messages that are alike usually come in sequence.
         let head = match self.heads.last() {
             Some(last) if last.is_of(message) => self.heads.len() - 1,
             _ => self.add_head(message),
@@ -221,6 +228,7 @@ impl Batch {
                 Parcel { head, body, length: bytes.len() as u32, pieces: 0 }
             }
             Body::Pieces(pieces) => {
+                // Weighs its bytes although it adds none: the batch keeps them alive.
                 let body = self.pieces.len() as u32;
                 self.pieces.extend_from_slice(pieces);
                 self.weight_bytes += size_of::<Parcel>() + message.body.len();
@@ -269,7 +277,7 @@ impl Batch {
         }
     }
 
-    /// A message without its body.
+    /// A message with this head and no body.
     #[inline(never)]
     fn headed(&self, head: u32) -> Message<'_> {
         let head = &self.heads[head as usize];
@@ -292,12 +300,12 @@ impl Batch {
     }
 }
 
-/// The messages of a mail, one after the other: what they have in common is looked up once.
+/// The messages of a mail in their order. A head is looked up once for consecutive messages.
 #[derive(Clone, Debug)]
 pub struct Run<'a> {
     batch: &'a Batch,
     parcels: slice::Iter<'a, Parcel>,
-    /// That of the last message.
+    /// The head of the last message lent.
     head: u32,
     message: Message<'a>,
 }
@@ -347,13 +355,13 @@ impl<T> Span<T> {
         u64::from(self.end - self.start)
     }
 
-    /// One span for each.
+    /// One span for each element.
     pub fn each(self) -> impl Iterator<Item = Self> {
         (self.start..self.end).map(|at| Self { start: at, end: at + 1, kind: PhantomData })
     }
 }
 
-// Derived ones would ask the same of `T`.
+// Derived impls would require `T: Clone`, `Copy` and `Debug`.
 impl<T> Clone for Span<T> {
     fn clone(&self) -> Self {
         *self

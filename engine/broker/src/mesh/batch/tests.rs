@@ -32,7 +32,7 @@ fn a_parcel_unpacks_to_what_was_packed() {
     let pieces = [Bytes::from_static(b"large "), Bytes::from_static(b"body")];
     let large = Message { exchange: b"", body: Body::Pieces(&pieces), ..small(b"key") };
     let unnamed = Message { exchange: b"", routing_key: b"", ..small(b"") };
-    // The same letters, cut elsewhere, are other names.
+    // The same letters split elsewhere are different names.
     let shifted = Message { exchange: b"xk", routing_key: b"ey", ..small(b"") };
     let sent = [unnamed, small(b"key"), small(b"key"), shifted, large, large, small(b"key")];
     let mut batch = Batch::default();
@@ -86,7 +86,7 @@ fn what_goes_the_same_way_is_one_mail() {
     let queue = |slot| QueueId { slot, generation: 1 };
     let channel = ChannelKey { channel: 3, ..ChannelKey::default() };
     let mut batch = Batch::default();
-    // Queues, and whether a confirm is wanted: an entry for each message.
+    // One entry per message: its queues, and whether a confirm is wanted.
     let publishes: [(&[QueueId], bool); 7] = [
         (&[queue(1)], false),
         (&[queue(1)], false),
