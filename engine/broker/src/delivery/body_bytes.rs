@@ -4,9 +4,9 @@
 //!  receive buffer ──────────────────── reference ────────────────────► socket   0 copies
 //!                 └─► store ────────── reference ────────────────────► socket   1 copy at most
 //! ```
-//! Only bodies up to [`BODY_COPY_MAX_BYTES`](crate::message::BODY_COPY_MAX_BYTES) are copied into
-//! whatever is next. What the kernel copies is not counted here, nor what a ring copies out of
-//! receive buffers that run short: it does not know what is a body.
+//! Only bodies up to [`BODY_COPY_MAX_BYTES`](crate::message::BODY_COPY_MAX_BYTES) are copied at
+//! every step. Copies by the kernel are not counted here. Nor are those of the ring out of receive
+//! buffers that run short: it cannot distinguish bodies from other bytes.
 
 use crate::delivery::outbox::Outbox;
 
@@ -16,21 +16,21 @@ use crate::delivery::outbox::Outbox;
 pub struct BodyBytes {
     /// Sent by reference.
     pub shared: u64,
-    /// Copied, by what they were copied into.
+    /// Copied, by destination.
     pub copied: Copies,
 }
 
 /// Body bytes that were copied in user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Copies {
-    /// Into one piece: a small body, or crumbs of a large one, that came in parts.
+    /// Into one piece: a small body that arrived in parts, or small parts of a large one.
     pub assembly: u64,
-    /// Into the memory of messages at rest: at most once when they come to rest, once each time
-    /// they are read from the disk, and small ones when their segment is emptied.
+    /// Into the store: at most once when the message is stored, once each time it is read from
+    /// disk, and again for a small body when its segment is copied forward.
     pub store: u64,
-    /// Into what is written to the disk.
+    /// Into the write buffers of the log.
     pub log: u64,
-    /// Into mail for another shard, or kept for the end of a transaction.
+    /// Into mail for another shard, or into the memory of a transaction.
     pub mail: u64,
     /// Into outboxes.
     pub outbox: u64,
@@ -43,14 +43,14 @@ impl BodyBytes {
         self.copied.outbox += outbox.copied_body_bytes as u64;
     }
 
-    /// Sent either way: deliveries, `basic.get-ok` and `basic.return`.
+    /// Sent, copied or by reference: deliveries, `basic.get-ok` and `basic.return`.
     pub fn delivered(&self) -> u64 {
         self.shared + self.copied.outbox
     }
 }
 
 impl Copies {
-    /// All of them.
+    /// The sum over all destinations.
     pub fn sum(&self) -> u64 {
         let Self { assembly, store, log, mail, outbox } = *self;
         assembly + store + log + mail + outbox

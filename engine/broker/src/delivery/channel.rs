@@ -1,4 +1,4 @@
-//! What a channel owes its client: deliveries to be settled, and publishes to be confirmed.
+//! The writing half of a channel: its consumers, its unsettled deliveries, and its confirms.
 //!
 //! It belongs to the writing half of a connection, so that a message can be delivered to a
 //! channel while another frame of the same connection is being read.
@@ -18,7 +18,7 @@ pub const CONSUMERS_PER_CHANNEL_MAX: usize = 65_535;
 /// The writing half of a channel.
 #[derive(Debug)]
 pub struct Outbound {
-    /// Who this is to the homes of its queues.
+    /// The name of the channel towards the homes of its queues.
     pub key: ChannelKey,
     /// Deliveries the client has not settled, by delivery tag.
     pub unacked: Unacked,
@@ -28,7 +28,7 @@ pub struct Outbound {
     pub confirms_due: bool,
     /// The channel-wide prefetch (`basic.qos` with global=true).
     pub limit: ChannelLimit,
-    /// Shards that know this channel and must hear of its end.
+    /// Homes that know this channel and must be notified of its end.
     pub homes: Vec<ShardId>,
     last_delivery_tag: u64,
     consumers: Vec<Option<Consumer>>,
@@ -39,26 +39,27 @@ pub struct Outbound {
 /// A consumer of the channel.
 #[derive(Debug)]
 pub struct Consumer {
-    /// Who it is to the queue's home.
+    /// The name of the consumer towards the queue's home.
     pub key: ConsumerKey,
-    /// The tag the client knows it by.
+    /// The consumer tag of the client.
     pub tag: Box<str>,
     /// The queue.
     pub queue: QueueId,
     /// Where that queue lives.
     pub home: ShardId,
-    /// Nothing will be acknowledged.
+    /// The client will not acknowledge the deliveries.
     pub no_ack: bool,
-    /// Its home has been told to stop because our socket is full.
+    /// A [`Signal::Stop`](crate::queue::terms::Signal::Stop) went to its home: our socket is full.
     pub stopped: bool,
-    /// What surrounded the body of its last delivery.
+    /// The frames around the body of its last delivery.
     pub envelope: Envelope,
-    /// Of the message in that envelope.
+    /// The likeness of the message in that envelope.
     pub last_likeness: Likeness,
 }
 
 impl Consumer {
-    /// Puts a message into the envelope. False where it has none and has to be rendered whole.
+    /// Makes the envelope suit a message. False if the message fits no envelope and has to be
+    /// encoded as a whole.
     #[inline(never)]
     pub fn address(
         &mut self,
@@ -103,21 +104,21 @@ fn method<'m>(
     }
 }
 
-/// Channel-wide prefetch: each delivery needs a grant, given out here in turn.
+/// Channel-wide prefetch: each delivery needs a grant, given to the consumers in turn.
 #[derive(Debug, Default)]
 pub struct ChannelLimit {
     /// Unsettled deliveries the channel may have; 0 = any number.
     pub prefetch: u32,
-    /// Counted deliveries that are unsettled.
+    /// Unsettled deliveries that count against the limit.
     pub unsettled: u32,
     /// Grants under way.
     pub granted: u32,
-    /// Consumers whose queue has something for them, in the order they asked.
+    /// Consumers whose queue has a message for them, in the order of their requests.
     pub wanting: std::collections::VecDeque<ConsumerKey>,
 }
 
 impl ChannelLimit {
-    /// The next consumer to be granted a delivery, if the limit allows one.
+    /// Grants a delivery to the next consumer, if the limit allows one and a consumer wants it.
     pub fn next_grant(&mut self) -> Option<ConsumerKey> {
         if self.prefetch > 0 && self.unsettled + self.granted >= self.prefetch {
             return None;
@@ -140,16 +141,18 @@ impl Outbound {
             homes: Vec::new(),
             last_delivery_tag: 0,
             consumers: Vec::new(),
-            // Tags are the client's own; a client that makes them collide slows down itself.
+            // The tags are the client's: one that makes them collide slows down only itself.
             tags: seeded_map(0),
             consumer_generation: 0,
         }
     }
 
-    /// Takes a delivery for one of the consumers: its delivery tag and the consumer. `None` where
-    /// the consumer is gone.
+    /// Records a delivery to a consumer; returns its delivery tag and the consumer. `None` if the
+    /// consumer is gone.
     #[inline(always)]
     pub fn deliver(&mut self, delivery: &Delivery) -> Option<(u64, &mut Consumer)> {
+        // The low 16 bits are the slot, the others a generation: a delivery to a consumer that was
+        // cancelled must not reach the next one in its slot.
         let number = delivery.consumer.number;
         let consumer = self.consumers.get_mut((number & 0xFFFF) as usize)?.as_mut()?;
         if consumer.key.number != number {
@@ -168,8 +171,8 @@ impl Outbound {
         Some((self.last_delivery_tag, consumer))
     }
 
-    /// Takes deliveries for one of the consumers under one tag after the other, as many as `write`
-    /// says it wrote from the first tag on. `None` where the consumer is gone.
+    /// Records deliveries to a consumer under consecutive tags. `write` gets the first tag and
+    /// returns how many it wrote; so does this. `None` if the consumer is gone.
     #[inline]
     pub fn deliver_many(
         &mut self,
@@ -196,7 +199,7 @@ impl Outbound {
         Some(count)
     }
 
-    /// Takes a delivery that the client settles.
+    /// Takes the delivery with this tag, because the client settles it.
     #[inline]
     pub fn settle(&mut self, tag: u64) -> Option<Run> {
         let run = self.unacked.take(tag)?;
@@ -204,8 +207,8 @@ impl Outbound {
         Some(run)
     }
 
-    /// Takes the oldest deliveries that the client settles by naming `tag`, as far as they are of
-    /// one run.
+    /// Takes the oldest run of deliveries with tags up to `tag`: the client settles all of those
+    /// (`multiple`), run by run.
     #[inline]
     pub fn settle_through(&mut self, tag: u64) -> Option<Run> {
         let run = self.unacked.take_through(tag)?;
@@ -221,14 +224,14 @@ impl Outbound {
         }
     }
 
-    /// The number of the next delivery.
+    /// Takes the tag of the next delivery.
     #[inline]
     pub fn next_delivery_tag(&mut self) -> u64 {
         self.last_delivery_tag += 1;
         self.last_delivery_tag
     }
 
-    /// The number of the newest delivery.
+    /// The tag of the newest delivery.
     pub fn last_delivery_tag(&self) -> u64 {
         self.last_delivery_tag
     }
@@ -240,7 +243,7 @@ impl Outbound {
         (consumer.key.number == number).then_some(consumer)
     }
 
-    /// The same, to be changed.
+    /// As [`Self::consumer`], mutable.
     pub fn consumer_mut(&mut self, number: u32) -> Option<&mut Consumer> {
         let consumer = self.consumers.get_mut((number & 0xFFFF) as usize)?.as_mut()?;
         (consumer.key.number == number).then_some(consumer)
@@ -256,7 +259,7 @@ impl Outbound {
         self.consumers.iter().flatten()
     }
 
-    /// All consumers, to be changed.
+    /// All consumers, mutable.
     pub fn consumers_mut(&mut self) -> impl Iterator<Item = &mut Consumer> {
         self.consumers.iter_mut().flatten()
     }
@@ -304,7 +307,7 @@ impl Outbound {
         Some(consumer)
     }
 
-    /// Remembers that a shard has to hear of this channel's end.
+    /// Remembers a home that must be notified of this channel's end.
     #[inline]
     pub fn know_home(&mut self, home: ShardId) {
         if !self.homes.contains(&home) {

@@ -1,4 +1,4 @@
-//! Publisher confirms of one channel: which publishes are done, and how to say so in few acks.
+//! Publisher confirms of one channel: which publishes are done, and how few acks cover them.
 
 use std::collections::VecDeque;
 
@@ -10,30 +10,30 @@ use crate::mesh::mail::{Lane, Mail};
 
 /// The publishes of a channel in confirm mode, numbered from 1.
 ///
-/// A publish is done when every home shard it went to has it. Homes answer in the order they
-/// were sent to, so an answer is just a count, and what no home has to answer any more is done.
+/// A publish is done when every home it went to has kept it. A home answers in the order of the
+/// publishes that it got, so its answer is only a count.
 #[derive(Debug, Default)]
 pub struct Confirms {
     last: u64,
-    /// The client was told of everything up to here.
+    /// The client has got an ack or nack for every publish up to here.
     acknowledged: u64,
-    /// Publishes each home has not answered.
+    /// The publishes that each home has not answered.
     sent: Vec<(ShardId, Rows)>,
-    /// Done while others waited, and not yet told; first and last, in no order.
+    /// Done while an earlier one waited, and not written yet; first and last number, in no order.
     done: Vec<(u64, u64)>,
-    /// Refused by a home and not yet told.
+    /// Refused by a home, and not written yet.
     refused: Vec<u64>,
-    /// Told one by one above `acknowledged`. No ack may name them again: clients take that for an
-    /// error (lapin) or count it twice.
+    /// Above `acknowledged`: publishes that got an ack or nack of their own. No later ack may name
+    /// them: a client takes that for an error (lapin) or counts it twice.
     singles: Rows,
 }
 
-/// Numbers in ascending order: first and last of each row without a gap.
+/// Numbers in ascending order, as first and last number of each row without a gap.
 #[derive(Debug, Default)]
 struct Rows(VecDeque<(u64, u64)>);
 
-/// Publishes of one channel in a row that are confirmed without waiting. The channel hears of them
-/// together.
+/// Consecutive publishes of one channel that are confirmed without waiting, gathered to be counted
+/// in its [`Confirms`] once.
 #[derive(Debug, Default)]
 pub(super) struct ConfirmRun {
     channel: ChannelKey,
@@ -41,7 +41,7 @@ pub(super) struct ConfirmRun {
 }
 
 impl Outputs {
-    /// Confirms `count` publishes that nothing keeps.
+    /// Confirms `count` publishes that no home has to keep.
     #[inline]
     pub fn confirm_at_once(&mut self, channel: ChannelKey, count: u32) {
         if self.confirm_run.channel != channel {
@@ -54,6 +54,7 @@ impl Outputs {
     /// Confirms `count` publishes when these homes have answered.
     #[inline]
     pub fn confirm_later(&mut self, channel: ChannelKey, homes: &[ShardId], count: u32) {
+        // The gathered ones were published before these, and numbers go by the order of publishing.
         self.flush_confirms();
         self.published_confirm += u64::from(count);
         if let Some((writer, index)) = self.writers.channel(channel)
@@ -63,8 +64,8 @@ impl Outputs {
         }
     }
 
-    /// Passes the gathered confirms on to their channel: before it hears of others, before it ends
-    /// and at the end of a turn.
+    /// Counts the gathered confirms in their channel: before it counts others, before it ends, and
+    /// at the end of a turn.
     #[inline]
     pub fn flush_confirms(&mut self) {
         if self.confirm_run.count > 0 {
@@ -80,12 +81,12 @@ impl Outputs {
         }
     }
 
-    /// A home tells a channel, here or on another shard, that so many more of its publishes are
-    /// done.
+    /// The home `home` has kept the next `done` publishes of a channel on `shard`.
     pub fn confirm(&mut self, shard: ShardId, channel: ChannelKey, home: ShardId, done: u32) {
         if shard == home {
             return self.confirmed(home, channel, done);
         }
+        // Consecutive answers to one channel make one mail.
         let batch = self.mesh.open(shard, Lane::Reply);
         if let Some(Mail::Confirmed { channel: last, count }) = batch.mails.last_mut()
             && *last == channel
@@ -103,8 +104,7 @@ impl Outputs {
         }
     }
 
-    /// A home tells a channel, here or on another shard, that it could not keep so many of its
-    /// publishes.
+    /// The home `home` could not keep the next `count` publishes of a channel on `shard`.
     pub fn refuse(&mut self, shard: ShardId, channel: ChannelKey, home: ShardId, count: u32) {
         if shard == home {
             self.refused(home, channel, count);
@@ -120,7 +120,7 @@ impl Outputs {
         }
     }
 
-    /// The confirms of a channel here, which are written before the turn ends.
+    /// The confirms of a channel here; its acks are written before the turn ends.
     fn confirms_due(&mut self, channel: ChannelKey) -> Option<&mut Confirms> {
         let (writer, index) = self.writers.channel(channel)?;
         let outbound = writer.channel_at(index);
@@ -130,11 +130,11 @@ impl Outputs {
 }
 
 impl Confirms {
-    /// The next `count` publishes need no answer.
+    /// The next `count` publishes are done at once: no home has to answer.
     pub fn resolve(&mut self, count: u64) {
         let first = self.last + 1;
         self.last += count;
-        // While nothing waits, `acknowledge` covers everything up to `last` by itself.
+        // If no publish waits, `acknowledge` covers everything up to `last` anyway.
         if self.first_waiting().is_some() {
             self.done.push((first, self.last));
         }
@@ -159,11 +159,12 @@ impl Confirms {
         self.sent.iter().any(|(shard, sent)| *shard == home && sent.first().is_some())
     }
 
-    /// A home could not keep its next `count` publishes: they are refused, whatever other homes
-    /// say.
+    /// A home could not keep its next `count` publishes: they are refused even if other homes kept
+    /// them.
     pub fn refuse(&mut self, home: ShardId, count: u32) {
         for (first, last) in self.answered(home, count) {
             for sequence in first..=last {
+                // A second home may refuse it too, in this turn or after the nack was written.
                 if !self.refused.contains(&sequence) && !self.singles.contains(sequence) {
                     self.refused.push(sequence);
                 }
@@ -171,13 +172,14 @@ impl Confirms {
         }
     }
 
-    /// A home is done with its next `count` publishes.
+    /// A home has kept its next `count` publishes.
     pub fn confirmed(&mut self, home: ShardId, count: u32) {
         for (first, last) in self.answered(home, count) {
+            // `acknowledge` covers everything before the first that waits.
             if self.first_waiting().is_none_or(|waiting| last < waiting) {
-                // `acknowledge` covers them by itself.
                 continue;
             }
+            // Behind it, those are done that wait for no other home.
             for sequence in first..=last {
                 if !self.sent.iter().any(|(_, sent)| sent.contains(sequence)) {
                     self.done.push((sequence, sequence));
@@ -186,14 +188,17 @@ impl Confirms {
         }
     }
 
-    /// Writes the acks that are due: one `multiple` for everything before the first publish
-    /// that still waits, single ones behind it. RabbitMQ folds the same way.
+    /// Writes the acks that are due: one with `multiple` for everything before the first publish
+    /// that waits, single ones behind it. RabbitMQ folds the same way.
     pub fn acknowledge(&mut self, channel: u16, out: &mut Vec<u8>) {
+        // First: a refused publish then counts as a single, and no ack below names it.
         if !self.refused.is_empty() {
             self.refuse_singly(channel, out);
         }
         let before = self.first_waiting().map_or(self.last, |waiting| waiting - 1);
         if before > self.acknowledged {
+            // The ack must name a publish that has none yet. Those behind it up to `before` are
+            // singles; singles in front of it are covered again, but not named.
             let through = self.singles.last_without(before);
             if through > self.acknowledged {
                 ack(through, through - self.acknowledged > 1, channel, out);
@@ -201,6 +206,8 @@ impl Confirms {
             self.acknowledged = before;
             self.singles.remove_through(before);
         }
+        // Done while an earlier one waited. Since then `before` may have passed them, and a home
+        // may have refused them.
         for (first, last) in self.done.drain(..) {
             for sequence in first.max(before + 1)..=last {
                 if self.singles.insert(sequence) {
@@ -210,7 +217,7 @@ impl Confirms {
         }
     }
 
-    /// A nack for each refused publish; from then on it counts as told, like a single ack.
+    /// Writes a nack for each refused publish, which is then a single like one with its own ack.
     #[cold]
     fn refuse_singly(&mut self, channel: u16, out: &mut Vec<u8>) {
         self.refused.sort_unstable();
@@ -226,7 +233,7 @@ impl Confirms {
         self.sent.iter().filter_map(|(_, sent)| sent.first()).min()
     }
 
-    /// Takes the next `count` publishes of a home.
+    /// Takes the oldest `count` publishes that a home has not answered.
     fn answered(&mut self, home: ShardId, count: u32) -> Vec<(u64, u64)> {
         let sent = self.sent.iter_mut().find(|(shard, _)| *shard == home);
         sent.map_or(Vec::new(), |(_, sent)| sent.take(u64::from(count)))
@@ -247,7 +254,7 @@ impl Rows {
         }
     }
 
-    /// The row that has the number, or else the place where one that has it would stand.
+    /// The index of the row with the number, or else the index at which to insert one.
     fn find(&self, number: u64) -> Result<usize, usize> {
         let index = self.0.partition_point(|(_, last)| *last < number);
         match self.0.get(index) {
@@ -260,9 +267,10 @@ impl Rows {
         self.find(number).is_ok()
     }
 
-    /// Adds a number; false if it was there.
+    /// Adds a number; false if it is there already.
     fn insert(&mut self, number: u64) -> bool {
         let Err(index) = self.find(number) else { return false };
+        // It may close the gap between two rows.
         let joins_before = index > 0 && self.0[index - 1].1 + 1 == number;
         let joins_behind = self.0.get(index).is_some_and(|(first, _)| *first == number + 1);
         match (joins_before, joins_behind) {
@@ -295,7 +303,7 @@ impl Rows {
         taken
     }
 
-    /// The highest number up to `number` that is not here.
+    /// The highest number up to `number` that is in no row.
     fn last_without(&self, number: u64) -> u64 {
         self.find(number).map_or(number, |index| self.0[index].0 - 1)
     }

@@ -1,37 +1,37 @@
-//! What a shard asks of its driver.
+//! The requests of a shard to its driver.
 
 use crate::delivery::outbox::Outbox;
 use crate::id::ConnectionId;
 use crate::storage::log::operation::DiskOperation;
 
-/// Something the driver has to do.
+/// A request to the driver.
 #[derive(Debug)]
 pub enum Operation {
-    /// Write the outbox to the socket, wholly; at most one at a time per connection.
+    /// Write the whole outbox to the socket; at most one at a time per connection.
     Send {
-        /// To whom.
+        /// The receiver.
         connection: ConnectionId,
-        /// What; comes back with `Event::Sent`.
+        /// The bytes; the outbox comes back with [`Event::Sent`].
         outbox: Outbox,
     },
     /// Stop receiving. Bytes that had already arrived may still be reported.
     Pause {
-        /// From whom.
+        /// The sender.
         connection: ConnectionId,
     },
     /// Receive again.
     Resume {
-        /// From whom.
+        /// The sender.
         connection: ConnectionId,
     },
-    /// Close the socket once nothing is under way, then report `Event::Closed`.
+    /// Close the socket once no operation on it is under way, then report [`Event::Closed`].
     Close {
-        /// Which connection.
+        /// The connection.
         connection: ConnectionId,
     },
-    /// Do something with the files of this shard's log, then report `Event::Disk`.
+    /// Perform this on the files of the shard's log, then report [`Event::Disk`].
     Disk(DiskOperation),
-    /// End the process, after what was sent before this has had a moment to leave.
+    /// End the process, a moment after earlier sends were issued.
     Fail {
         /// Why, for the log.
         reason: String,

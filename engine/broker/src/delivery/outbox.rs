@@ -1,4 +1,4 @@
-//! What waits to be written to one socket.
+//! The bytes that wait to be written to one socket.
 
 use bytes::Bytes;
 
@@ -17,7 +17,7 @@ pub struct Outbox {
     /// Shared bodies, each with the offset in `scratch` before which it is sent.
     pub bodies: Vec<(usize, Bytes)>,
     shared_bytes: usize,
-    /// Bytes of `scratch` that are small bodies; whoever copies one in adds them.
+    /// Bytes of `scratch` that are small bodies. The code that copies one in adds its length.
     pub copied_body_bytes: usize,
 }
 
@@ -33,13 +33,13 @@ impl Outbox {
         self.shared_bytes
     }
 
-    /// Whether nothing waits.
+    /// Whether no bytes wait.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds a body that needs no cutting: copied or by reference, as the message has it.
+    /// Adds a body that fits one frame: copied if it is inline, else by reference.
     #[inline(always)]
     pub fn write_body(&mut self, body: &Body<'_>) {
         match body {
@@ -65,7 +65,7 @@ impl Outbox {
         self.bodies.push((offset, piece));
     }
 
-    /// The two parts, to be written without copying.
+    /// `scratch` and `bodies`, to be written without copying.
     pub fn into_parts(self) -> (Vec<u8>, Vec<(usize, Bytes)>) {
         (self.scratch, self.bodies)
     }
@@ -77,7 +77,7 @@ impl Outbox {
         outbox
     }
 
-    /// Forgets the content and keeps the memory.
+    /// Drops the content and keeps the memory.
     pub fn clear(&mut self) {
         self.scratch.clear();
         self.bodies.clear();

@@ -19,7 +19,7 @@ use crate::message::{Message, Messages, Upcoming};
 use crate::pressure::Pressure;
 use crate::queue::terms::Signal;
 
-/// Where the queues and connections of a shard put what they have for others.
+/// The outputs of a shard's queues and connections.
 #[derive(Debug)]
 pub struct Outputs {
     /// Which shard this is.
@@ -30,19 +30,19 @@ pub struct Outputs {
     pub mesh: Outgoing,
     /// Bytes of bodies copied on the way out; the store and the log count their own.
     pub body_bytes: BodyBytes,
-    /// Confirms that are gathered before their channel hears of them.
+    /// Confirms of one channel, gathered and not yet counted there.
     pub(super) confirm_run: ConfirmRun,
     /// Publishes on channels in confirm mode since the start.
     pub published_confirm: u64,
-    /// Connections that may read on, and which pressure is over. The shard looks at them before the
-    /// turn ends.
+    /// Connections that may read on, each with the pressure that ended. The shard resumes them
+    /// before the turn ends.
     pub resumed: Vec<(ConnectionId, Pressure)>,
     /// Work for the driver, sends and disk operations excepted.
     pub operations: VecDeque<Operation>,
 }
 
 impl Outputs {
-    /// Of a shard without connections, in a mesh of so many members, the control state included.
+    /// For a shard without connections in a mesh of `members`, including the control state.
     pub fn new(shard: ShardId, members: u16) -> Self {
         Self {
             shard,
@@ -56,12 +56,12 @@ impl Outputs {
         }
     }
 
-    /// Sends mail that makes the receiver do something.
+    /// Sends mail on the lane for requests.
     pub fn work(&mut self, to: ShardId, mail: Mail) {
         self.mesh.send(to, Lane::Work, mail);
     }
 
-    /// Sends mail that follows from the receiver's work.
+    /// Sends mail on the lane for consequences of the receiver's requests.
     pub fn reply(&mut self, to: ShardId, mail: Mail) {
         self.mesh.send(to, Lane::Reply, mail);
     }
@@ -79,7 +79,8 @@ impl Outputs {
         }
     }
 
-    /// Asks the channel of a consumer for a delivery under its limit. False: the grant comes later.
+    /// Asks the channel of a consumer for a grant under the channel-wide limit. True if it was
+    /// given at once; else it may come later.
     pub fn ask_grant(&mut self, queue: QueueId, consumer: &ConsumerKey) -> bool {
         let shard = consumer.channel.owner.shard;
         if shard != self.shard {
@@ -94,13 +95,14 @@ impl Outputs {
         limit.wanting.len() == 1 && limit.next_grant().is_some()
     }
 
-    /// Gives the consumers that wait for it what the channel's limit allows.
+    /// Gives waiting consumers as many grants as the channel's limit allows.
     pub fn grant_waiting(&mut self, channel: ChannelKey) {
         loop {
             let Some((writer, index)) = self.writers.channel(channel) else { return };
             let outbound = writer.channel_at(index);
             let Some(key) = outbound.limit.next_grant() else { return };
             let Some(consumer) = outbound.consumer(key.number) else {
+                // The consumer is gone: the grant goes to the next one.
                 outbound.limit.granted -= 1;
                 continue;
             };
@@ -110,7 +112,7 @@ impl Outputs {
         }
     }
 
-    /// A queue has something for a consumer under the channel-wide limit.
+    /// A queue has a message for a consumer under the channel-wide limit.
     pub fn consumer_wants(&mut self, consumer: ConsumerKey) {
         if let Some((writer, index)) = self.writers.channel(consumer.channel) {
             writer.channel_at(index).limit.wanting.push_back(consumer);
@@ -118,7 +120,7 @@ impl Outputs {
         }
     }
 
-    /// A grant found nothing to deliver.
+    /// A grant comes back: its queue had no message to deliver.
     pub fn grant_unused(&mut self, consumer: ConsumerKey) {
         if let Some((writer, index)) = self.writers.channel(consumer.channel) {
             let limit = &mut writer.channel_at(index).limit;
@@ -127,7 +129,7 @@ impl Outputs {
         }
     }
 
-    /// Remembers that a consumer found no room: its queue hears when there is some again.
+    /// Remembers that a consumer found no room: its queue continues when there is room again.
     pub fn pass_over(&mut self, queue: QueueId, consumer: ConsumerKey) {
         let shard = consumer.channel.owner.shard;
         if shard == self.shard {
@@ -137,17 +139,17 @@ impl Outputs {
         }
     }
 
-    /// Sends a delivery to where [`Self::capacity`] found room.
+    /// Sends a delivery to the sink where [`Self::capacity`] found room.
     #[inline(always)]
     pub fn deliver(&mut self, sink: Sink, make: impl Fn() -> Delivery, message: &Message<'_>) {
-        // Made where it is used: a value that the mesh takes by reference must not be laid out in
-        // memory for the sockets, too.
+        // Made in each arm: the mesh takes it by reference, which would force it into memory for
+        // sockets too, where it can stay in registers.
         match sink {
             Sink::Socket(slot) => {
                 let delivery = make();
                 self.writers.deliver_at(slot, &delivery, message);
                 if delivery.granted && delivery.number.is_none() {
-                    // The grant was not used up: nothing will be settled.
+                    // Without ack the delivery is never unsettled, so the limit has room again.
                     self.grant_waiting(delivery.consumer.channel);
                 }
             }
@@ -157,8 +159,9 @@ impl Outputs {
         }
     }
 
-    /// Sends deliveries of one source to where [`Self::capacity`] found room, until there are no
-    /// more or no room: one at least, if there is one. Returns how many it took from `messages`.
+    /// Sends deliveries of one source to the sink where [`Self::capacity`] found room, until it is
+    /// full or no message is left: at least one, if there is one. Returns how many it took from
+    /// `messages`.
     #[inline(always)]
     pub fn deliver_many(
         &mut self,
@@ -170,7 +173,7 @@ impl Outputs {
             Sink::Socket(slot) => {
                 let taken = self.writers.deliver_many_at(slot, &first, messages);
                 if first.granted && first.number.is_none() {
-                    // The grant was not used up: nothing will be settled.
+                    // As in `deliver`.
                     self.grant_waiting(first.consumer.channel);
                 }
                 taken
@@ -195,13 +198,14 @@ impl Outputs {
             let packed = batch.deliver(&Delivery { number, ..*first }, messages);
             taken += packed.count;
             self.body_bytes.copied.mail += packed.copied_bytes;
+            // A batch that is not full has taken all messages.
             if !batch.is_full() || self.mesh.is_backed_up(shard, Lane::Reply) {
                 return taken;
             }
         }
     }
 
-    /// Mails messages to the home of their queues, which tells `confirm` that it has them.
+    /// Mails messages to the home of their queues. It confirms them to the channel `confirm`.
     #[inline(never)]
     pub fn mail_publishes(
         &mut self,
@@ -210,6 +214,8 @@ impl Outputs {
         messages: &impl Upcoming,
         confirm: Option<ChannelKey>,
     ) {
+        // Not limited by the lane, unlike deliveries: these were read from a socket and have to go
+        // somewhere. Pausing their connection bounds them.
         let mut messages = messages.clone();
         while messages.count() > 0 {
             let batch = self.mesh.open(home, Lane::Work);
@@ -218,7 +224,8 @@ impl Outputs {
         }
     }
 
-    /// The queue of a consumer is gone: the client hears of it if it can.
+    /// The queue of a consumer is gone: the client gets `basic.cancel`, if it declared that it
+    /// understands that.
     pub fn consumer_cancelled(&mut self, consumer: &ConsumerKey) {
         let Some((writer, index)) = self.writers.channel(consumer.channel) else {
             return;
@@ -232,7 +239,7 @@ impl Outputs {
         }
     }
 
-    /// After deliveries from another shard: if the socket is full, their home has to stop.
+    /// After deliveries from another shard: if the socket is full, stops the consumer at its home.
     pub fn stop_full_consumer(&mut self, consumer: &ConsumerKey) {
         let here = self.shard;
         let Some((writer, index)) = self.writers.channel(consumer.channel) else {
@@ -251,7 +258,7 @@ impl Outputs {
         self.work(home, Mail::Consumer { queue, consumer, signal: Signal::Stop });
     }
 
-    /// After a send: if no more than `low_bytes` wait, homes that had to stop may go on.
+    /// After a send: if at most `low_bytes` wait, starts the stopped consumers at their homes.
     pub fn start_remote_consumers(&mut self, id: ConnectionId, low_bytes: usize) {
         let Some(writer) = self.writers.get_mut(id) else {
             return;

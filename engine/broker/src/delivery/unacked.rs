@@ -5,24 +5,24 @@
 //!   numbers  1 2 3 4 5 │ 1 2 │  6  7  8  9 …        a run: one source, both without a gap
 //!            └─ older ───────┘ └── newest
 //! ```
-//! Deliveries of one source come in long runs and are mostly settled from the front. So a run
-//! costs one entry however long it is, and settling it is one word to the home of its queue.
+//! Deliveries of one source come in long runs and are usually settled from the front. So a run
+//! costs one entry however long it is, and settling it costs one mail to the home of its queue.
 
 use std::collections::BTreeMap;
 
 use crate::id::{QueueId, ShardId};
 use crate::queue::terms::{Deliveries, Holder};
 
-/// Where a delivery came from: whoever is told when it is settled.
+/// Where a delivery came from, and where its settlement goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The queue.
     pub queue: QueueId,
     /// Where that queue lives.
     pub home: ShardId,
-    /// Who has it, to the queue.
+    /// The consumer or getter, as its queue numbers them.
     pub holder: Holder,
-    /// It counts against the channel-wide limit (a consumer got it, not `basic.get`).
+    /// It counts against the channel-wide limit: a consumer got it, not `basic.get`.
     pub counted: bool,
 }
 
@@ -39,19 +39,20 @@ pub struct Run {
 /// The unsettled deliveries of a channel by delivery tag.
 #[derive(Debug, Default)]
 pub struct Unacked {
-    /// By their first tags, all of them below the newest run.
+    /// By first tag; all tags are below those of the newest run.
     older: BTreeMap<u64, Run>,
-    /// The one that grows, until it is settled.
+    /// The run that new deliveries continue. `None` after it was settled, even if older ones are
+    /// left.
     newest: Option<Run>,
 }
 
 impl Run {
-    /// How many deliveries those are; one at least.
+    /// How many deliveries it has; at least one.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// What the queue calls them.
+    /// The deliveries by the numbers of their queue.
     pub fn deliveries(&self) -> Deliveries {
         let Self { source, first_number: first, count, .. } = *self;
         Deliveries { holder: source.holder, first, count }
@@ -65,7 +66,7 @@ impl Run {
         self.first_tag <= tag && tag <= self.last_tag()
     }
 
-    /// Cuts the first `count` deliveries off; there must be more.
+    /// Cuts the first `count` deliveries off. There must be more: no run is empty.
     fn split_off_front(&mut self, count: u64) -> Self {
         debug_assert!(count < self.count);
         let front = Self { count, ..*self };
@@ -83,9 +84,11 @@ impl Unacked {
         self.push_many(tag, source, number, 1);
     }
 
-    /// Adds `count` deliveries of one source, one at least, the first under this tag and number.
+    /// Adds `count` deliveries of one source, at least one, the first under this tag and number.
     #[inline(always)]
     pub fn push_many(&mut self, tag: u64, source: Source, number: u64, count: u64) {
+        // A source's numbers follow each other. Its tags skip if a delivery without ack came
+        // between; one with ack, of another source, is the newest run then.
         if let Some(newest) = &mut self.newest
             && newest.first_number + newest.count == number
             && newest.first_tag + newest.count == tag
@@ -105,6 +108,7 @@ impl Unacked {
     /// Takes one delivery out.
     #[inline]
     pub fn take(&mut self, tag: u64) -> Option<Run> {
+        // The common case: acks one by one, oldest first, of a run that goes on growing.
         if let Some(newest) = &mut self.newest
             && newest.first_tag == tag
             && newest.count > 1
@@ -125,6 +129,8 @@ impl Unacked {
                 self.older.remove(&run.first_tag)?
             }
         };
+        // The parts on both sides of the delivery go back, lower tags first: the last one put back
+        // may become the newest run again.
         let mut rest = run;
         if tag > run.first_tag {
             self.put_back(rest.split_off_front(tag - run.first_tag));
@@ -137,8 +143,8 @@ impl Unacked {
         Some(one)
     }
 
-    /// Takes the oldest deliveries out that are of one run, as far as their tags are at most
-    /// `tag`.
+    /// Takes the oldest run out, or the part of it with tags up to `tag`. `None` if the oldest
+    /// delivery has a higher tag.
     #[inline]
     pub fn take_through(&mut self, tag: u64) -> Option<Run> {
         if !self.older.is_empty() {
@@ -151,7 +157,7 @@ impl Unacked {
         Some(newest.split_off_front(tag - newest.first_tag + 1))
     }
 
-    /// Puts back what was taken out, or the rest of it.
+    /// Puts a run back that was taken out, or a part of it.
     pub fn put_back(&mut self, run: Run) {
         let last = self.newest.or_else(|| self.older.last_key_value().map(|(_, run)| *run));
         if last.is_none_or(|last| last.first_tag < run.first_tag) {
@@ -244,7 +250,7 @@ mod tests {
             for (step, pick, holder) in steps {
                 match step {
                     0..=2 => {
-                        // Now and then a tag goes to somebody who settles nothing.
+                        // Now and then a tag goes to a consumer that does not acknowledge.
                         last_tag += 1 + pick / 180;
                         let number = &mut numbers[holder as usize];
                         real.push(last_tag, source(holder), *number);

@@ -1,7 +1,7 @@
 //! The writing half of the connections of a shard.
 //!
-//! What the shard decides is rendered into a connection's outbox at once; the driver collects
-//! full outboxes once per turn, at most one per socket at a time.
+//! Frames are encoded into a connection's outbox at once. The driver collects outboxes once per
+//! turn, at most one per socket at a time.
 
 use bytes::Bytes;
 use leveret_amqp::encoder::{self, ContentMethod};
@@ -17,15 +17,15 @@ use crate::message::{Body, Message, Messages, Upcoming};
 /// Emptied outboxes kept for the next writer, hottest first.
 const SPARE_OUTBOXES_MAX: usize = 32;
 
-/// A recycled outbox keeps at most this much memory: twice the high watermark.
+/// An outbox with more memory than this is not recycled: twice the high watermark.
 const SPARE_OUTBOX_BYTES_MAX: usize = 2 << 20;
 
 /// The writing half of one connection.
 #[derive(Debug)]
 pub struct Writer {
-    /// Whose.
+    /// The connection.
     pub id: ConnectionId,
-    /// What waits to be sent.
+    /// Bytes that wait to be sent.
     pub outbox: Outbox,
     /// The driver has an outbox of this connection.
     pub sending: bool,
@@ -33,7 +33,7 @@ pub struct Writer {
     pub sending_bytes: usize,
     /// Close the socket when everything is written.
     pub ending: bool,
-    /// The driver was told to close the socket.
+    /// The driver has got [`Operation::Close`](super::operation::Operation::Close).
     pub cut: bool,
     /// The negotiated frame size in bytes, for cutting bodies.
     pub frame_size_max: u32,
@@ -46,10 +46,11 @@ pub struct Writer {
     last_channel: usize,
     /// Consumers of local queues that were passed over because the outbox was full.
     passed_over: Vec<(QueueId, ConsumerKey)>,
-    /// Remote homes were told to stop.
+    /// At least one consumer of a remote home is stopped.
     pub remote_stopped: bool,
+    /// It stands in [`Writers::queue`].
     queued: bool,
-    /// What [`Writers::waiting_bytes`] has of this connection.
+    /// The part of [`Writers::waiting_bytes`] that is this connection's.
     counted_bytes: usize,
     high_watermark_bytes: usize,
 }
@@ -57,27 +58,27 @@ pub struct Writer {
 /// Where deliveries for a consumer leave this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sink {
-    /// Its channel is here. The place holds until something else happens to the connection.
+    /// Its channel is here. Valid until channels of the connection open or close.
     Socket(ChannelSlot),
     /// Its channel is on another shard.
     Shard(ShardId),
 }
 
-/// Where a channel's writing half is: the slot of its connection and its index there.
+/// Where the writing half of a channel is: the slot of its connection and its index there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelSlot {
     slot: u32,
     channel: u32,
 }
 
-/// Whether there is room where deliveries for a consumer leave this shard.
+/// Whether a delivery for a consumer can leave this shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capacity {
-    /// It has, there.
+    /// There is room.
     Room(Sink),
-    /// Not now.
+    /// The socket or the lane is full for now.
     Full,
-    /// The channel or connection is gone; its homes are about to hear of it.
+    /// The channel or connection is gone; the mail that ends its consumers is under way.
     Gone,
 }
 
@@ -126,8 +127,8 @@ impl Writers {
         Some(removed)
     }
 
-    /// Bytes that wait for sockets, those that the driver has included. Whatever changes them
-    /// queues the connection, so they are counted once a turn, before confirms are written.
+    /// Bytes that wait for sockets, including outboxes that the driver has. Counted once a turn for
+    /// each queued connection, before confirms are written; every change queues its connection.
     pub fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
@@ -139,7 +140,7 @@ impl Writers {
         (writer.id == id).then_some(writer)
     }
 
-    /// The same, to be written to; it is queued for sending.
+    /// As [`Self::get`], for writing: the connection is queued for sending.
     #[inline(always)]
     pub fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Writer> {
         let writer = self.slots.get_mut(id.slot as usize)?.as_deref_mut()?;
@@ -152,7 +153,7 @@ impl Writers {
         Some(writer)
     }
 
-    /// The writing half of a channel.
+    /// The connection of a channel, and the channel's index for [`Writer::channel_at`].
     #[inline(always)]
     pub fn channel(&mut self, key: ChannelKey) -> Option<(&mut Writer, usize)> {
         let writer = self.get_mut(key.owner.connection)?;
@@ -187,16 +188,16 @@ impl Writers {
         }
     }
 
-    /// Where deliveries that came by mail go, until something else happens to the connection. A
-    /// consumer that is gone gets none; one that was to be settled then returns to its queue with
-    /// the channel's leave, or with the cancel under way.
+    /// Where deliveries that came by mail go; valid until channels of the connection open or close.
+    /// `None` if the channel is gone. Its deliveries are then dropped: unsettled ones return to the
+    /// queue when the home gets the channel's end.
     pub fn slot(&mut self, channel: ChannelKey) -> Option<ChannelSlot> {
         let (writer, index) = self.channel(channel)?;
         Some(ChannelSlot { slot: writer.id.slot, channel: index as u32 })
     }
 
-    /// Writes a delivery to the channel at a slot that [`Self::capacity`] or [`Self::slot`] has
-    /// just found.
+    /// Writes a delivery to the channel at a slot just found by [`Self::capacity`] or
+    /// [`Self::slot`].
     #[inline(always)]
     pub fn deliver_at(&mut self, at: ChannelSlot, delivery: &Delivery, message: &Message<'_>) {
         let Some(writer) = self.slots[at.slot as usize].as_deref_mut() else {
@@ -212,9 +213,9 @@ impl Writers {
         }
     }
 
-    /// Writes deliveries of one source to the channel at a place that [`Self::capacity`] has just
-    /// found, until there are no more or no room: one at least, if there is one. Returns how many
-    /// it took from `messages`.
+    /// Writes deliveries of one source to the channel at a slot just found, until the outbox is
+    /// full or no message is left: at least one, if there is one. Returns how many it took from
+    /// `messages`.
     #[inline]
     pub fn deliver_many_at(
         &mut self,
@@ -236,10 +237,12 @@ impl Writers {
                 let tag = first_tag + count;
                 write_delivery(outbox, consumer, *frame_size_max, first, tag, message);
                 count += 1;
+                // Asked after the write, so that one message always goes.
                 outbox.len() < *high_watermark_bytes
             });
             count
         });
+        // The consumer is gone: one message is dropped, so that a caller's loop comes to an end.
         taken.unwrap_or_else(|| {
             let mut dropped = 0;
             messages.lend(|_| {
@@ -250,8 +253,8 @@ impl Writers {
         })
     }
 
-    /// Writes the deliveries of a mail to the channel at a place that [`Self::slot`] has just
-    /// found. They have left their queue, so there has to be room for them.
+    /// Writes all deliveries of a mail to the channel at a slot just found by [`Self::slot`]. They
+    /// have left their queue, so they go into the outbox even if it is full.
     pub fn deliver_all_at(&mut self, at: ChannelSlot, first: Delivery, messages: &mut Run<'_>) {
         let mut next = first;
         while messages.count() > 0 {
@@ -266,6 +269,7 @@ impl Writers {
     /// Takes the next connection that has something to send or to end.
     pub fn next_queued(&mut self) -> Option<&mut Writer> {
         loop {
+            // The connection may have been removed since it was queued, and its slot be empty.
             let slot = self.queue.pop()? as usize;
             if self.slots[slot].as_ref().is_some_and(|writer| writer.queued) {
                 let writer = self.slots[slot].as_deref_mut()?;
@@ -294,7 +298,7 @@ impl Writers {
 }
 
 impl Writer {
-    /// Whether deliveries have to wait.
+    /// Whether the outbox is full: deliveries have to wait.
     #[inline]
     pub fn is_full(&self) -> bool {
         self.outbox.len() >= self.high_watermark_bytes
@@ -335,7 +339,7 @@ impl Writer {
         self.channels.iter().map(|channel| &**channel)
     }
 
-    /// All channels, to be changed.
+    /// All channels, mutable.
     pub fn channels_mut(&mut self) -> impl Iterator<Item = &mut Outbound> {
         self.channels.iter_mut().map(|channel| &mut **channel)
     }
@@ -360,7 +364,7 @@ impl Writer {
         write_content(&mut self.outbox, self.frame_size_max, method, message);
     }
 
-    /// The consumers that were passed over, if there is room again.
+    /// Takes the consumers that were passed over, if there is room again.
     pub fn relieved(&mut self, low_watermark_bytes: usize) -> Vec<(QueueId, ConsumerKey)> {
         if self.outbox.len() > low_watermark_bytes {
             return Vec::new();
@@ -370,6 +374,7 @@ impl Writer {
 
     #[inline(always)]
     fn channel_index(&mut self, number: u16) -> Option<usize> {
+        // The index is a guess only: channels may have been opened or closed in front of it.
         let last = self.channels.get(self.last_channel);
         if last.is_some_and(|channel| channel.key.channel == number) {
             return Some(self.last_channel);
@@ -380,7 +385,8 @@ impl Writer {
     }
 }
 
-/// Writes a delivery into the envelope of the one before it, where that suits.
+/// Writes a delivery: the frames around the body are copied from the consumer's envelope, if it has
+/// one that suits.
 #[inline(always)]
 fn write_delivery(
     outbox: &mut Outbox,
@@ -391,10 +397,14 @@ fn write_delivery(
     message: &Message<'_>,
 ) {
     let body_size = message.body.len();
-    // A body of no bytes has no envelope.
+    // Cheapest first: same likeness and body size, so the envelope suits without a look at names
+    // and properties. Tag and channel are the consumer's, and never differ. An envelope of size 0
+    // is none, so an empty body must not match it.
     let again = body_size > 0
         && consumer.envelope.body_size() == body_size
         && consumer.last_likeness.is(message.likeness);
+    // Else `address` compares, and renders another envelope if it must. What fits none is encoded
+    // whole: no body, a body of several frames, or large properties.
     if !again && !consumer.address(message, delivery, delivery_tag, frame_size_max) {
         let deliver = consumer.method(message, delivery, delivery_tag);
         return write_content(outbox, frame_size_max, deliver, message);
@@ -404,7 +414,7 @@ fn write_delivery(
     outbox.scratch.push(FRAME_END);
 }
 
-/// Queues a connection for sending.
+/// Queues a connection for sending. If its outbox has no memory, it gets a recycled one.
 #[inline(never)]
 fn enlist(queue: &mut Vec<u32>, spare: &mut Vec<Outbox>, writer: &mut Writer) {
     writer.queued = true;
@@ -444,6 +454,7 @@ fn write_shared(
     pieces: &[Bytes],
 ) {
     let size = pieces.iter().map(|piece| piece.len() as u64).sum();
+    // For each body frame: the offset in `scratch` behind its header, and its bytes of the body.
     let mut parts = Vec::new();
     let scratch = &mut outbox.scratch;
     encoder::encode_content_parts(
@@ -456,6 +467,8 @@ fn write_shared(
             parts.push((at, range.end - range.start));
         },
     );
+    // Frames and pieces end at different places: a frame may need parts of several pieces, and a
+    // piece may reach into several frames.
     let mut pieces = pieces.iter();
     let mut piece = Bytes::new();
     for (at, mut size) in parts {
