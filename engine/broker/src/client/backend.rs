@@ -1,4 +1,4 @@
-//! What the reading halves of connections act on.
+//! The state of a shard that the reading halves of connections act on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,10 @@ use crate::routing::topology::Topology;
 use crate::timer::Timers;
 use crate::turn::Turn;
 
-/// A shard without its reading halves: one of them is taken out to read, and acts on this.
+/// A shard without its reading halves. One of those is taken out to read, and acts on this.
 #[derive(Debug)]
 pub struct Backend {
-    /// Which shard, by which settings, at which time.
+    /// The shard's number, its settings, and the time.
     pub turn: Turn,
     /// This shard's replica of the catalog.
     pub topology: Topology,
@@ -28,22 +28,22 @@ pub struct Backend {
     pub home: Home,
     /// The ways out of this shard.
     pub outputs: Outputs,
-    /// What the whole broker runs out of: publishers wait while any alarm is on.
+    /// The resources the broker runs out of: publishers wait while any alarm is on.
     pub alarms: Alarms,
     /// Deadlines of connections.
     pub deadlines: Timers<(ConnectionId, Deadline)>,
-    /// Queues, here or on other shards, whose backlog is large, and the publishers that wait.
+    /// Queues with a large backlog, here or on other shards, and the publishers here that wait.
     backlogs: BTreeMap<QueueId, BTreeSet<ConnectionId>>,
-    /// The newest of the numbers given out for messages that are alike.
+    /// The last likeness number assigned.
     pub last_likeness: Likeness,
-    /// Scratch of publishing: shards that have yet to confirm the messages at hand.
+    /// Scratch of publishing: homes that will confirm the messages being published.
     pub(super) awaited: Vec<ShardId>,
     /// Counters since the start.
     pub counts: ClientCounts,
 }
 
 impl Backend {
-    /// Without connections and queues; `topology` is what all shards start from.
+    /// Without connections and queues; all shards start from the same `topology`.
     pub fn new(turn: Turn, topology: Topology) -> Self {
         Self {
             route: RouteScratch::default(),
@@ -61,9 +61,9 @@ impl Backend {
         }
     }
 
-    /// Bytes of messages: at rest with their index, and on their way to sockets and other shards.
-    /// O(1) but for the number of shards. A body that is lent to an outbox counts on both sides:
-    /// the store may let go first.
+    /// Bytes of messages: in the store with its tables, and on their way to sockets and other
+    /// shards. O(number of shards). A body shared with an outbox counts twice, because the store
+    /// may release it first.
     pub fn memory_bytes(&self) -> u64 {
         let on_their_way = self.outputs.writers.waiting_bytes() + self.outputs.mesh.waiting_bytes();
         (self.home.memory_bytes() + on_their_way) as u64
@@ -80,8 +80,8 @@ impl Backend {
         }
     }
 
-    /// The publishers that wait for the consumers of a queue; `None` where the queue is gone. A
-    /// queue that lives here is asked to notify this shard when its backlog is small again.
+    /// The publishers that wait for the consumers of a queue; `None` if the queue is gone. A queue
+    /// that lives here will notify this shard when its backlog is small again.
     pub(super) fn backlog_publishers(
         &mut self,
         queue: QueueId,
@@ -104,13 +104,13 @@ impl Backend {
         queues.find(|queue| self.backlogs.contains_key(queue))
     }
 
-    /// Gives the consumers of a channel what its limit allows.
+    /// Gives waiting consumers of a channel as many grants as its limit allows.
     pub(super) fn grant(&mut self, channel: ChannelKey) {
         self.outputs.grant_waiting(channel);
     }
 
-    /// The log of a home, or its lane, has room again, or has none: its publishers hear of it, and
-    /// so do the consumers here that were passed over.
+    /// The log of a home or the lanes to it may have room again: if so, lists its publishers for
+    /// resumption and serves the consumers that were passed over.
     pub(crate) fn relieve(&mut self, home: ShardId) {
         let relieved = self.outputs.mesh.relieved(home);
         self.outputs.resumed.extend(relieved.publishers);

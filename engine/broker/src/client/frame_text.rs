@@ -9,13 +9,13 @@ use leveret_amqp::ReplyCode;
 
 use crate::error::Exception;
 
-/// Octets of a payload that are shown (`rabbit_reader:payload_snippet`).
+/// Most octets of a payload that are shown (`rabbit_reader:payload_snippet`).
 const SNIPPET_SIZE_MAX: usize = 16;
 
-/// Columns up to which a binary is printed in one piece, the text before it included.
+/// Columns up to which a binary is printed in one piece, including the text before it.
 const WHOLE_COLUMNS_MAX: usize = 81;
 
-/// Columns after which a binary printed in pieces goes on in the next line.
+/// Columns after which a binary printed in pieces continues on the next line.
 const PIECE_COLUMNS_MAX: usize = 79;
 
 /// 505 for a frame that the state of its connection or channel does not allow

@@ -206,8 +206,8 @@ impl Confirms {
             self.acknowledged = before;
             self.singles.remove_through(before);
         }
-        // Done while an earlier one waited. Since then `before` may have passed them, and a home
-        // may have refused them.
+        // These were done while an earlier one waited. Some may be covered by `before` now, and
+        // some may have got a nack.
         for (first, last) in self.done.drain(..) {
             for sequence in first.max(before + 1)..=last {
                 if self.singles.insert(sequence) {

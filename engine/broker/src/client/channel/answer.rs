@@ -1,4 +1,4 @@
-//! What a method waits for, and what it does with the answer.
+//! The methods that wait for an answer, and their second half.
 
 use std::sync::Arc;
 
@@ -17,28 +17,28 @@ use crate::queue::terms::Signal;
 
 use super::call::{Call, Flow, Outcome};
 
-/// Times a declaration starts over because the queue it found was just going.
+/// Times a declaration starts over because the queue it found was being deleted.
 ///
 /// Each time needs another client to delete and declare the same name in between.
 const DECLARE_ATTEMPTS_MAX: u8 = 16;
 
-/// A question under way.
+/// A request under way.
 #[derive(Debug)]
 pub struct Awaiting {
-    /// Who asked.
+    /// The channel that asked.
     pub channel: ChannelKey,
     /// The method that asked, for the exception it may end with.
     pub method: (u16, u16),
-    /// What the answer is for.
+    /// How the method continues.
     pub what: Awaited,
 }
 
-/// What a method does with its answer.
+/// How a method continues with its answer.
 #[derive(Debug)]
 pub enum Awaited {
-    /// Says so.
+    /// It sends its `-ok`.
     Plain(Plain),
-    /// `queue.declare` of a queue that may have to be made.
+    /// `queue.declare` of a queue that may have to be created.
     Declare(Box<Declaring>),
     /// `queue.declare`, passive, or the counts of a queue that exists.
     Count(Name, bool),
@@ -54,9 +54,9 @@ pub enum Awaited {
     Get(Name),
     /// The end of the channel.
     Leave {
-        /// Homes that have not let go of it yet.
+        /// Homes that have not released it yet.
         homes: usize,
-        /// Why we end it, unless its client does.
+        /// Our exception; `None` if the client closes it.
         close: Option<Box<Exception>>,
     },
 }
@@ -64,11 +64,11 @@ pub enum Awaited {
 /// A `queue.declare` on its way.
 #[derive(Debug)]
 pub struct Declaring {
-    /// What is asked of the control state.
+    /// The request to the control state.
     pub declaration: QueueDeclaration,
-    /// No answer is wanted.
+    /// The client wants no answer.
     pub nowait: bool,
-    /// Times it started over.
+    /// How often it started over.
     pub attempts: u8,
 }
 
@@ -77,7 +77,7 @@ pub struct Declaring {
 pub struct Plain(Option<fn(u16, &mut Vec<u8>)>);
 
 impl Plain {
-    /// What `write` writes, given the channel number.
+    /// The answer that `write` appends, given the channel number.
     pub fn new(nowait: bool, write: fn(u16, &mut Vec<u8>)) -> Self {
         Self((!nowait).then_some(write))
     }
@@ -90,7 +90,7 @@ impl Plain {
     }
 }
 
-/// The answer to a question.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answered {
     /// From a queue's home.
@@ -100,7 +100,7 @@ pub enum Answered {
 }
 
 impl Call<'_> {
-    /// Goes on with a method whose answer has come.
+    /// Continues a method whose answer has come.
     pub fn answered(&mut self, what: Awaited, answer: Answered) -> Outcome {
         match answer {
             Answered::Queue(answer) => self.queue_answered(what, answer),
@@ -217,7 +217,7 @@ impl Call<'_> {
         if created {
             return self.declare_ok(name, 0, 0, declaring.nowait);
         }
-        // Somebody else declared it in between: it may have messages and consumers.
+        // Another client declared it in between: it may have messages and consumers.
         let Some(home) = self.backend.topology.queue_by_id(queue).map(|queue| queue.home) else {
             return self.declare_again(declaring, queue);
         };
@@ -263,7 +263,7 @@ impl Call<'_> {
         Ok(Flow::Done)
     }
 
-    /// The client hears cancel-ok also where the queue's end has cancelled its consumer meanwhile.
+    /// The client gets cancel-ok even if the end of the queue has cancelled the consumer meanwhile.
     fn cancelled(&mut self, number: u32, consumer_tag: &str, nowait: bool) -> Outcome {
         self.forget_consumer(number);
         if !nowait {

@@ -1,4 +1,4 @@
-//! One method of a client, with everything it may touch.
+//! One method of a client, with the state that it may use.
 
 use leveret_amqp::method::{
     AccessRequestOk, BasicAck, BasicPublish, BasicQos, ChannelFlowOk, ConfirmSelectOk,
@@ -39,16 +39,16 @@ pub struct Call<'a> {
 pub enum Flow {
     /// It is done, and answered if it had to be.
     Done,
-    /// It asked a home or the control state; the connection reads on when the answer is there.
+    /// It has sent a request; the connection reads on when the answer has come.
     Await(Awaited),
 }
 
-/// What a method came to.
+/// The result of a method.
 pub(super) type Outcome = Result<Flow, Exception>;
 
 impl Call<'_> {
-    /// Carries out the two methods that come with each message. `None`: it is another one, or
-    /// malformed, or not expected here.
+    /// Carries out `basic.publish` and `basic.ack`. `None` if the method is another one, malformed,
+    /// or not allowed here: the general path then decides.
     #[inline(always)]
     pub fn hot_method(&mut self, payload: &[u8]) -> Option<Result<(), Exception>> {
         if !self.channel.content.is_idle() {
@@ -66,7 +66,7 @@ impl Call<'_> {
         Some(done.map_err(|exception| exception.of(ids)))
     }
 
-    /// Carries out any method of a channel but open, close and close-ok, and publish.
+    /// Carries out any method of a channel except open, close, close-ok and publish.
     pub fn method(&mut self, method: &Method<'_>) -> Outcome {
         match method {
             Method::ExchangeDeclare(method) => self.exchange_declare(method),
@@ -81,7 +81,7 @@ impl Call<'_> {
             Method::BasicQos(method) => self.qos(method),
             Method::BasicConsume(method) => self.consume(method),
             Method::BasicCancel(method) => self.cancel(method),
-            // Old clients answer our cancel; nothing is to be done about it.
+            // Old clients answer our `basic.cancel`; the consumer is gone already.
             Method::BasicCancelOk(_) => Ok(Flow::Done),
             Method::BasicGet(method) => self.get(method),
             Method::BasicAck(method) => self.ack(*method),
@@ -120,7 +120,7 @@ impl Call<'_> {
         Some(writer.channel_at(index))
     }
 
-    /// Refuses what the user may not do.
+    /// Refuses (403) if the user lacks this permission.
     pub fn permit(&self, access: Access, kind: ResourceKind, name: &str) -> Result<(), Exception> {
         let opened = &self.session.opened;
         let permissions = self.backend.topology.permissions(&opened.user, opened.vhost);
@@ -134,12 +134,13 @@ impl Call<'_> {
         )
     }
 
-    /// What a queue name stands for: an empty one means the channel's last declared queue.
+    /// Resolves a queue name: an empty one means the channel's last declared queue.
     pub fn queue_name(&self, name: &str) -> Result<Name, Exception> {
         self.exact_queue_name(name).map(|name| crate::catalog::arguments::strip_cr_lf(&name))
     }
 
-    /// The same where RabbitMQ leaves CR and LF in the name: consume, get and purge.
+    /// As [`Self::queue_name`], for the methods whose names RabbitMQ leaves with CR and LF:
+    /// consume, get and purge.
     pub fn exact_queue_name(&self, name: &str) -> Result<Name, Exception> {
         if !name.is_empty() {
             return Ok(Name::from(name));
@@ -159,7 +160,7 @@ impl Call<'_> {
         Ok(Arc::clone(queue))
     }
 
-    /// Asks a queue's home.
+    /// Sends a request to a queue's home.
     pub fn ask(
         &mut self,
         queue: QueueId,
@@ -171,7 +172,7 @@ impl Call<'_> {
         Ok(Flow::Await(then))
     }
 
-    /// Asks the control state.
+    /// Sends a request to the control state.
     pub fn request(&mut self, request: Request, then: Awaited) -> Outcome {
         let control = self.backend.turn.control();
         self.backend.outputs.work(control, Mail::Control(Box::new(request)));
@@ -202,14 +203,14 @@ impl Call<'_> {
             self.limit_channel(u32::from(qos.prefetch_count));
         } else {
             self.channel.prefetch = qos.prefetch_count;
-            // RabbitMQ 3.x: the newer word replaces the older one, for the channel too.
+            // As RabbitMQ 3.x: the newer `basic.qos` also ends an earlier channel-wide limit.
             self.limit_channel(0);
         }
         self.write(&BasicQosOk {});
         Ok(Flow::Done)
     }
 
-    /// Sets the channel-wide prefetch, for the consumers that are there as well.
+    /// Sets the channel-wide prefetch, also for existing consumers.
     fn limit_channel(&mut self, prefetch: u32) {
         let Some(outbound) = self.outbound() else {
             return;

@@ -76,7 +76,7 @@ impl Call<'_> {
         self.ask(queue.id, queue.home, request, Awaited::Get(name))
     }
 
-    /// `x-priority`; other arguments mean nothing to our queues.
+    /// `x-priority`; our queues ignore other arguments.
     fn consumer_priority(&self, queue: &Name, arguments: TableRef<'_>) -> Result<i32, Exception> {
         let Some(value) = arguments.get("x-priority") else { return Ok(0) };
         let Some(priority) = value.as_integer() else {
@@ -92,7 +92,8 @@ impl Call<'_> {
 }
 
 impl Backend {
-    /// Writes `basic.get-ok`. A channel that is gone has left, and its message returns with that.
+    /// Writes `basic.get-ok`. If the channel is gone, its message returns to the queue when the
+    /// home gets the channel's end.
     pub fn write_got(&mut self, channel: ChannelKey, got: &Got, message: &Message<'_>) {
         let Some((writer, index)) = self.outputs.writers.channel(channel) else {
             return;

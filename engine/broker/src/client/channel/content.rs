@@ -12,22 +12,22 @@ use crate::error::Exception;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Likeness};
 use crate::settings::{BODY_SIZE_MAX_BYTES, Settings};
 
-/// Parts of a large body below this size are crumbs: less than a whole frame of the smallest
-/// `frame_max` there is, 4096 octets, has.
+/// A part of a large body below this size is a crumb: it is shorter than a full frame of the
+/// smallest `frame_max`, 4096 octets.
 const CRUMB_BELOW_BYTES: usize = 4096 - 8;
 
-/// Crumbs that any body may have as references: its ends, and one frame cut by a receive buffer.
+/// Crumbs of any body that are kept by reference: its ends, and one frame cut by a receive buffer.
 const FREE_CRUMBS: u64 = 4;
 
-/// One more is free for so many bytes of body: a receive buffer of 64 KiB cuts one frame in two.
-/// More are gathered, so that a body sent in crumbs costs its bytes, and not a reference and a
-/// receive buffer for each of them.
+/// For this many bytes of body, one more crumb is kept by reference: a receive buffer of 64 KiB
+/// cuts one frame in two. Further crumbs are copied together, so that a body sent in crumbs costs
+/// its bytes, and not a reference and a pinned receive buffer per crumb.
 const BYTES_PER_FREE_CRUMB: u64 = 32 << 10;
 
 /// Gathered parts become one piece at this size.
 const GATHERED_MAX_BYTES: usize = 64 << 10;
 
-/// Frames without a byte that one message may contain: none is needed, and each costs time.
+/// Empty body frames that one message may have: they carry nothing, and each costs time.
 const EMPTY_FRAMES_MAX: u8 = 64;
 
 /// The class of all content.
@@ -46,9 +46,9 @@ pub struct Content {
     small: Vec<u8>,
     pieces: Vec<Bytes>,
     gathered: BytesMut,
-    /// Parts that were referred to although they are crumbs.
+    /// Crumbs kept by reference.
     crumbs: u64,
-    /// Bytes that were copied, for whoever counts them.
+    /// Bytes copied since the caller last took this count.
     pub copied_bytes: u64,
 }
 
@@ -69,15 +69,15 @@ impl Content {
         self.stage == Stage::Idle
     }
 
-    /// A publish has come; its header is next.
+    /// Begins a message with its `basic.publish`; the header is next.
     #[inline]
     pub fn begin(&mut self, publish: &BasicPublish<'_>) {
         self.stage = Stage::Header;
         self.mandatory = publish.mandatory;
     }
 
-    /// A publish and a header have come that are those of the last message but for the size of the
-    /// body. False, and nothing has come, where that needs a closer look.
+    /// Begins a message whose method and header are those of the last one, except for the body
+    /// size. False, and nothing has changed, if that size needs the full check.
     #[inline(always)]
     pub fn again(&mut self, body_size: u64, settings: &Settings) -> bool {
         if body_size == 0 || body_size > settings.message_size_max_bytes {
@@ -95,8 +95,8 @@ impl Content {
         self.stage = Stage::Body { remaining: body_size };
     }
 
-    /// Takes the content header. True when the message is complete (it has no body). `likeness` is
-    /// given up where the properties are not those of the last message.
+    /// Takes the content header. True when the message is complete (it has no body). Sets
+    /// `likeness` to unknown if the properties differ from those of the last message.
     #[inline(always)]
     pub fn header(
         &mut self,
@@ -111,7 +111,7 @@ impl Content {
         if header.class_id != CLASS_BASIC || header.weight != 0 {
             return Err(misplaced(&header));
         }
-        // Those of the last message, if there was one, were found valid.
+        // Properties equal to the last ones were validated then. Empty means there were none yet.
         if self.properties.is_empty() || !same(header.properties, &self.properties) {
             *likeness = Likeness::UNKNOWN;
             self.take_properties(header.properties)?;
@@ -170,7 +170,8 @@ impl Content {
         Ok(true)
     }
 
-    /// The commonest body: one whole frame in one piece. True when it is exactly that.
+    /// Takes a body that is one complete frame, the most common case. False, and nothing has
+    /// changed, if this frame is not the whole body.
     #[inline]
     pub fn whole_body(&mut self, length: usize) -> bool {
         let whole = self.stage == Stage::Body { remaining: length as u64 }
@@ -190,7 +191,7 @@ impl Content {
         }
     }
 
-    /// A frame that the order method, header, bodies does not allow (505).
+    /// The exception for a frame out of the order method, header, bodies (505).
     #[cold]
     pub fn unexpected(&self) -> Exception {
         let (text, method) = match self.stage {
@@ -206,7 +207,7 @@ impl Content {
         Exception::new(ReplyCode::UnexpectedFrame, text).of(method)
     }
 
-    /// Keeps a part of the body, of which there are `received` bytes already.
+    /// Keeps a part of the body; `received` bytes came before it.
     fn keep(&mut self, chunk: &Bytes, data: Range<usize>, received: u64) {
         if data.is_empty() {
             return;
@@ -227,6 +228,7 @@ impl Content {
             }
             self.crumbs += 1;
         }
+        // Gathered crumbs come first in the body, so they become a piece before this one.
         self.flush_gathered();
         self.pieces.push(chunk.slice(data));
     }
@@ -238,7 +240,7 @@ impl Content {
     }
 }
 
-/// RabbitMQ collects the whole body first; we refuse it unread.
+/// RabbitMQ receives the whole body before it refuses; we refuse at the header.
 #[cold]
 fn oversized(size: u64, max: u64) -> Exception {
     if size > BODY_SIZE_MAX_BYTES {

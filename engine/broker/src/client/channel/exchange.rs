@@ -152,8 +152,8 @@ impl Call<'_> {
         }
     }
 
-    /// The binding arguments that a headers exchange looks at. Where one of the ends is missing,
-    /// the control state says so: that comes before.
+    /// The binding arguments as a headers exchange reads them. A missing exchange or queue is no
+    /// error here: the control state reports that first.
     pub(super) fn check_headers_binding(
         &self,
         change: &BindingChange,

@@ -1,7 +1,7 @@
-//! The reading half of a channel: what its client's methods do.
+//! The reading half of a channel: the methods of its client.
 //!
-//! A method either answers at once or asks somebody: the home of a queue or the control state.
-//! While it waits the connection reads no further, so a channel has at most one question open.
+//! A method answers at once, or asks the home of a queue or the control state. While it waits for
+//! that answer the connection reads no further, so a channel has at most one open request.
 
 mod answer;
 mod call;
@@ -30,19 +30,19 @@ pub use transaction::Transaction;
 /// The reading half of a channel.
 #[derive(Debug)]
 pub struct Channel {
-    /// Who this is to queues and to the control state.
+    /// The name of the channel towards queues and the control state.
     pub key: ChannelKey,
-    /// We have sent `channel.close`: everything but close and close-ok is swallowed.
+    /// We have sent `channel.close`: everything but close and close-ok is ignored.
     pub closing: bool,
     /// The message that is being received.
     pub content: Content,
-    /// Where the last message went.
+    /// The route of the last message.
     pub route: Route,
-    /// What the last message was like, unless something has changed since.
+    /// The likeness of the last message; unknown once the current one differs from it.
     pub likeness: Likeness,
-    /// How the last message began, if it was like the one before it and the next one may be too.
+    /// The first two frames of the last message, if it was like the one before it; else empty.
     pub prelude: Prelude,
-    /// What an empty queue name stands for; empty while nothing was declared.
+    /// The queue that an empty queue name means; empty until the channel has declared one.
     pub last_queue: Name,
     /// `basic.qos` for consumers started from now on; 0 = any number.
     pub prefetch: u16,

@@ -24,13 +24,13 @@ use super::Channel;
 use super::call::Call;
 use super::repeats::Form;
 
-/// Largest `expiration` in RabbitMQ 3.x: what its timers can count.
+/// Largest `expiration` in RabbitMQ 3.x: the limit of its timers.
 const EXPIRATION_MAX_MS: u64 = u32::MAX as u64;
 
 /// The flag of the `headers` property, in the first octet.
 const HEADERS_FLAG: u8 = 0x20;
 
-/// The flags of `expiration` and `user-id`, whose values are judged.
+/// The flags of `expiration` and `user-id`, whose values are checked at publish.
 const JUDGED_FLAGS: [u8; 2] = [0x01, 0x10];
 
 impl Call<'_> {
@@ -48,7 +48,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Its content header.
+    /// The content header of a publish.
     #[inline(always)]
     pub fn publish_header(&mut self, payload: &[u8]) -> Result<(), Exception> {
         let Channel { content, likeness, .. } = &mut *self.channel;
@@ -58,8 +58,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Keeps how a message begins that is like the one before it: so may be the next. `frames` are
-    /// its first two.
+    /// Keeps the first two frames of a message that has route and properties of the one before it:
+    /// the next message may begin with the same frames.
     #[inline(always)]
     pub fn keep_prelude(&mut self, frames: Option<&[u8]>) {
         if let Some(frames) = frames
@@ -69,14 +69,16 @@ impl Call<'_> {
         }
     }
 
-    /// Reads over the first two frames of a message if they are those of the last one, or over
-    /// whole messages. Returns where to read on.
+    /// Skips frames at `at` that repeat the last message: method and header, or whole messages. The
+    /// caller reads on at the returned offset. `None` if the frames are different.
     #[inline(always)]
     pub fn publish_again(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
         let (body_size, body_at) = self.channel.prelude.ahead(chunk, at)?;
         if !self.channel.content.is_idle() {
             return None;
         }
+        // If no whole message repeats the last one, its first two frames still do: they need no
+        // decoding, and only the body is read in the general way.
         let repeats_end = self.publish_repeats(decoder, chunk, at);
         repeats_end.or_else(|| {
             let whole = self.channel.content.again(body_size, &self.backend.turn.settings);
@@ -84,12 +86,15 @@ impl Call<'_> {
         })
     }
 
-    /// Publishes messages that repeat the last one and go the same way: what they have in common is
-    /// looked up once. Returns where the last of them ends.
+    /// Publishes a run of messages that repeat the last one, with one check of route and limits for
+    /// all. Returns where the last one ends; `None` if the run is empty or needs other checks.
     #[inline(never)]
     fn publish_repeats(&mut self, decoder: &Decoder, chunk: &Bytes, at: usize) -> Option<usize> {
         let Channel { key, content, route, confirm, transaction, likeness, prelude, .. } =
             &mut *self.channel;
+        // These need a look at each message: a route that was computed for another topology or for
+        // these headers only, properties whose values are checked, a transaction that keeps
+        // messages, and an alarm, which blocks the connection after its next publish.
         let topology = &self.backend.topology;
         let versions = (topology.version(), topology.permission_version());
         let known = route.is_current(versions) && !are_judged(&content.properties);
@@ -124,7 +129,7 @@ impl Call<'_> {
         self.publish(Body::Inline(&[]))
     }
 
-    /// A part of its body.
+    /// A body frame of a publish, or a part of one.
     #[inline(always)]
     pub fn publish_body(
         &mut self,
@@ -155,14 +160,15 @@ impl Call<'_> {
         if !complete {
             return Ok(());
         }
-        // The body is taken out so that the channel can be borrowed beside it.
+        // Taken out, because `publish` borrows the channel and the body at once. The two fields
+        // that outlast the message go back.
         let content = std::mem::take(&mut self.channel.content);
         self.channel.content.properties.extend_from_slice(&content.properties);
         self.channel.content.mandatory = content.mandatory;
         self.publish(content.assembled())
     }
 
-    /// A whole message.
+    /// Publishes a complete message.
     #[inline(always)]
     fn publish(&mut self, body: Body<'_>) -> Result<(), Exception> {
         self.backend.counts.published += 1;
@@ -174,7 +180,8 @@ impl Call<'_> {
         let own_way = properties[0] & HEADERS_FLAG != 0 && has_extra_keys(properties);
         let known_way = !own_way && self.channel.route.is_current(versions);
         if judged || !known_way {
-            // RabbitMQ's order: the exchange, then the properties, then the way.
+            // RabbitMQ checks exchange, properties and route in this order: the first fault
+            // decides.
             let exchange = if known_way { None } else { Some(self.published_exchange(versions)?) };
             if judged {
                 self.check_properties()?;
@@ -189,6 +196,8 @@ impl Call<'_> {
         }
         let Channel { key, content, route, confirm, transaction, likeness, .. } =
             &mut *self.channel;
+        // Something differs from the last message of this channel: a new number says so to the
+        // store, to mail batches and to envelopes.
         if *likeness == Likeness::UNKNOWN {
             self.backend.last_likeness = self.backend.last_likeness.next();
             *likeness = self.backend.last_likeness;
@@ -253,7 +262,7 @@ impl Call<'_> {
         Ok(exchange.id)
     }
 
-    /// Finds the queues.
+    /// Computes the route: the queues of the message, sorted by home.
     #[inline(never)]
     fn find_route(
         &mut self,
@@ -272,12 +281,13 @@ impl Call<'_> {
         let routed = routed.map_err(|exception| exception.of(BasicPublish::IDS))?;
         route.destinations.sort_unstable_by_key(|destination| destination.home);
         route.strip_bcc = routed.strip_bcc;
+        // With extra routing keys in its headers, the route is of this message only.
         let reusable = routed.cacheable && !own_way;
         route.computed(if reusable { versions } else { (0, 0) });
         Ok(())
     }
 
-    /// The properties whose values RabbitMQ judges.
+    /// Checks the properties whose values RabbitMQ checks.
     #[inline(never)]
     fn check_properties(&self) -> Result<(), Exception> {
         let blame = |text: String| Err(Exception::precondition_failed(text).of(BasicPublish::IDS));
@@ -300,7 +310,7 @@ impl Call<'_> {
     }
 }
 
-/// Why a publisher has to wait after its messages were sent to their queues.
+/// The reasons why a publisher has to wait after its messages were sent to their queues.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Held {
     /// A home whose lane or log is backed up.
@@ -310,7 +320,7 @@ pub(crate) struct Held {
 }
 
 impl Backend {
-    /// Messages for no queue: back to their publisher, or nowhere.
+    /// Returns messages that reach no queue to their publisher (`mandatory`), or drops them.
     #[cold]
     fn unroutable(&mut self, channel: ChannelKey, messages: &impl Upcoming, mandatory: bool) {
         if !mandatory {
@@ -334,8 +344,9 @@ impl Backend {
         });
     }
 
-    /// Sends messages to the homes of their queues, once to each, and sees to their confirms.
-    /// Returns why the publisher has to wait, if it has to. `destinations` are sorted by home.
+    /// Sends messages to the homes of their queues, once to each home, and registers their
+    /// confirms. Returns why the publisher has to wait, if it has to. `destinations` must be sorted
+    /// by home.
     #[inline(always)]
     pub(super) fn send_to_queues(
         &mut self,
@@ -355,6 +366,7 @@ impl Backend {
         for group in destinations.chunk_by(|left, right| left.home == right.home) {
             let home = group[0].home;
             let queues = group.iter().map(|destination| destination.queue);
+            // A remote home confirms by mail, and its pressure is known here from earlier mail.
             if home != here {
                 held.backlog = self.known_backlog(queues.clone()).or(held.backlog);
                 self.outputs.mail_publishes(home, queues, messages, confirm.then_some(channel));
@@ -365,6 +377,7 @@ impl Backend {
                 held.home = pressure.map(|pressure| (home, pressure)).or(held.home);
                 continue;
             }
+            // The local home answers now, unless it confirms only when the log is durable.
             let accepted = self.home.publish(&self.turn, &mut self.outputs, queues, messages);
             refused = accepted.refused;
             if confirm && (refused || self.home.confirms_later((here, channel), &accepted, count)) {
@@ -383,6 +396,7 @@ impl Backend {
         } else {
             self.outputs.confirm_later(channel, &self.awaited, count);
             self.awaited.clear();
+            // Only now: an answer counts publishes that `confirm_later` has registered.
             if refused {
                 self.outputs.refused(here, channel, count);
             }
@@ -392,7 +406,7 @@ impl Backend {
 }
 
 impl Session {
-    /// After messages were sent to their queues: has the connection wait for what holds it.
+    /// After messages were sent to their queues: blocks the connection for the reasons in `held`.
     #[inline]
     pub(super) fn published(&mut self, backend: &mut Backend, held: Held) {
         if let Some((home, pressure)) = held.home
@@ -405,9 +419,10 @@ impl Session {
         }
     }
 
-    /// Has the connection wait for the consumers of a queue.
+    /// Blocks the connection until the consumers of a queue have caught up, or a deadline.
     #[inline(never)]
     fn wait_for_consumers(&mut self, backend: &mut Backend, queue: QueueId) {
+        // After a wait that ran into its deadline, publishes go through for a while.
         let now = backend.turn.now;
         if now < self.hurries_until {
             return;
@@ -423,7 +438,7 @@ impl Session {
     }
 }
 
-/// Whether properties have values that `RabbitMQ` judges.
+/// Whether the message has one of [`JUDGED_FLAGS`].
 #[inline(always)]
 fn are_judged(properties: &[u8]) -> bool {
     [properties[0] & JUDGED_FLAGS[0], properties[1] & JUDGED_FLAGS[1]] != [0, 0]
@@ -449,7 +464,7 @@ fn check_expiration(expiration: &[u8]) -> Result<(), Exception> {
     Err(Exception::precondition_failed(text).of(BasicPublish::IDS))
 }
 
-/// The properties without the header `BCC`, which only the broker may see.
+/// The properties without the header `BCC`, which consumers must not see.
 fn without_bcc(properties: &[u8]) -> Vec<u8> {
     let properties = Properties::trusted(properties);
     let Some(headers) = properties.headers() else {

@@ -21,7 +21,7 @@ use crate::mesh::mail::QueueRequest;
 use super::answer::{Awaited, Declaring, Plain};
 use super::call::{Call, Flow, Outcome};
 
-/// What stands in a refusal for a name that the server would have made.
+/// Stands in the text of a refusal for a name that the server would have generated.
 const REFUSED_NAME: &str = "amq.gen-AAAAAAAAAAAAAAAAAAAAAA";
 
 impl Call<'_> {
@@ -69,7 +69,7 @@ impl Call<'_> {
     }
 
     fn queue_declare_passive(&mut self, declare: &QueueDeclare<'_>) -> Outcome {
-        // An empty name is no short form here, unlike everywhere else.
+        // Unlike in all other methods, an empty name does not mean the last declared queue.
         let name = arguments::strip_cr_lf(declare.queue);
         let queue = self.queue(&name)?;
         let count = QueueRequest::Count(self.channel.key);
@@ -77,7 +77,7 @@ impl Call<'_> {
     }
 
     fn check_new_queue(&self, declare: &QueueDeclare<'_>, name: &Name) -> Result<(), Exception> {
-        // RabbitMQ has made the name before it refuses, and shows it.
+        // RabbitMQ generates the name before it refuses, and shows it.
         let name = &if name.is_empty() { Name::from(REFUSED_NAME) } else { name.clone() };
         let properties = QueueProperties {
             vhost: &self.session.opened.vhost_name,

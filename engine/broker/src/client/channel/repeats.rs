@@ -1,4 +1,4 @@
-//! Publishes that repeat the one before them: of each of them only the body is new.
+//! Publishes that repeat the one before them in everything but the body.
 
 use std::ops::Range;
 use std::slice;
@@ -11,53 +11,55 @@ use leveret_amqp::prelude::Prelude;
 use crate::mesh::batch::BATCH_BYTES_MAX;
 use crate::message::{BODY_COPY_MAX_BYTES, Body, Message, Messages, Upcoming};
 
-/// So many go together at most. They share some 300 instructions, so that a longer run would save
-/// less than 5 of each; and a publisher overruns what stops it by as many: a backlog, a lane, the
-/// log.
+/// Most publishes of one run. A run shares some 300 instructions, so a longer one would save less
+/// than 5 per publish. A publisher may overshoot a limit (backlog, lane, log) by one run.
 const REPEATS_MAX: usize = 64;
 
-/// And no more of such that have so many bytes: what fills a batch of mail is as many as a lane is
-/// to be overrun by.
+/// Byte limit of one run: one mail batch, which is also how far a publisher may overshoot a full
+/// lane.
 const REPEATS_BYTES_MAX: u64 = BATCH_BYTES_MAX as u64;
 
-/// What publishes look like that are repeats.
+/// The pattern that a repeat matches: the frames of the last publish, then one body frame.
 #[derive(Clone, Copy)]
 pub(super) struct Form<'a> {
-    /// Of their connection.
+    /// The decoder of the connection.
     pub(super) decoder: &'a Decoder,
-    /// What is in front of their bodies.
+    /// The method and header frames of the last publish.
     pub(super) prelude: &'a Prelude,
-    /// The number of their channel.
+    /// The channel number of the body frame.
     pub(super) channel: u16,
-    /// The largest body that needs no closer look.
+    /// The message size limit; a larger body is left to the slow path, which refuses it.
     pub(super) body_size_max: u64,
 }
 
-/// Where the bodies of repeats are that lie whole in a received chunk, one right behind the other.
+/// A run of complete publishes in a received chunk, one right behind the other.
 pub(super) struct Found {
+    /// Where in the chunk the bodies are; the first `count` are valid.
     bodies: [Range<usize>; REPEATS_MAX],
     count: usize,
-    /// Where the last one ends.
+    /// Where the last publish ends.
     pub(super) end: usize,
-    /// Bytes of their bodies.
+    /// Bytes of all bodies.
     pub(super) body_bytes: u64,
 }
 
-/// Repeats on their way to their queues.
+/// The messages of a run, for [`Backend::send_to_queues`](crate::client::backend::Backend).
 #[derive(Clone)]
 pub(super) struct Repeats<'a> {
     chunk: &'a Bytes,
     bodies: slice::Iter<'a, Range<usize>>,
-    /// All but their bodies.
+    /// Their common part, without body.
     message: Message<'a>,
 }
 
 impl Form<'_> {
-    /// Reads the repeats that begin at `at`.
+    /// Reads the run of repeats that begins at `at`; it may be empty.
     #[inline(always)]
     pub(super) fn find(&self, chunk: &[u8], at: usize) -> Found {
         let bodies = [const { 0..0 }; REPEATS_MAX];
         let mut found = Found { bodies, count: 0, end: at, body_bytes: 0 };
+        // A run ends at its limits, at the first publish that is not a repeat, and at one that is
+        // cut by the end of the chunk: the frames that follow are read one by one.
         for body in &mut found.bodies {
             if found.body_bytes >= REPEATS_BYTES_MAX {
                 break;
@@ -76,7 +78,8 @@ impl Form<'_> {
     fn read(&self, chunk: &[u8], at: usize) -> Option<Whole> {
         let (body_size, body_at) = self.prelude.ahead(chunk, at)?;
         let frame = self.decoder.whole(chunk, body_at)?;
-        // An empty body has no frame: what follows belongs to something else.
+        // The body must be exactly one frame. An empty body has none: the frame that follows its
+        // header belongs to the next method.
         let is_body = (frame.kind, frame.channel) == (FRAME_BODY, self.channel)
             && frame.data().len() as u64 == body_size
             && (1..=self.body_size_max).contains(&body_size);
@@ -85,7 +88,7 @@ impl Form<'_> {
 }
 
 impl Found {
-    /// As messages, which are `message` but for their bodies.
+    /// The publishes as messages: `message` with the body of each.
     #[inline(always)]
     pub(super) fn of<'a>(&'a self, chunk: &'a Bytes, message: Message<'a>) -> Repeats<'a> {
         Repeats { chunk, bodies: self.bodies[..self.count].iter(), message }

@@ -1,14 +1,15 @@
-//! Where the last message of a channel went, in case the next one goes the same way.
+//! The route of a channel's last message, which the next one may share.
 
 use leveret_amqp::octets::same;
 
 use crate::catalog::object::Destination;
 use crate::id::ExchangeId;
 
-/// A routing result and what it was computed from.
+/// A routing result and its inputs.
 ///
-/// One entry per channel, in two halves: publishers mostly repeat themselves, and those that do not
-/// change the key and keep the exchange. What other keys came to, the topology knows.
+/// One entry per channel, in two halves that are valid independently: a publisher usually repeats
+/// its route, and one that does not usually changes the key and keeps the exchange. The routes of
+/// other keys are cached in the topology.
 #[derive(Debug, Default)]
 pub struct Route {
     /// The exchange as published to.
@@ -17,19 +18,19 @@ pub struct Route {
     pub routing_key: Vec<u8>,
     /// Queues, sorted by home shard.
     pub destinations: Vec<Destination>,
-    /// `BCC` has to be taken out of the properties.
+    /// The header `BCC` has to be removed from the properties.
     pub strip_bcc: bool,
     /// The exchange, if the user may publish to it.
     target: ExchangeId,
-    /// Versions of topology and permissions that `target` holds for; 0 = for none.
+    /// Versions of topology and permissions for which `target` is valid; 0 = for none.
     target_versions: (u64, u64),
-    /// The same for the whole way.
+    /// Versions for which the whole route is valid; 0 = for none.
     versions: (u64, u64),
 }
 
 impl Route {
-    /// Points at an exchange and key; what was known of another way is forgotten. True where it
-    /// was another way.
+    /// Sets exchange and key. If they differ from the last ones, drops the results computed from
+    /// those and returns true.
     #[inline(always)]
     pub fn aim(&mut self, exchange: &[u8], routing_key: &[u8]) -> bool {
         let turns = !same(&self.routing_key, routing_key) || !same(&self.exchange, exchange);
@@ -51,25 +52,25 @@ impl Route {
         self.versions = (0, 0);
     }
 
-    /// The exchange, if it was found before and may still be published to.
+    /// The exchange, if it was found for these versions.
     #[inline]
     pub fn target(&self, versions: (u64, u64)) -> Option<ExchangeId> {
         (self.target_versions == versions).then_some(self.target)
     }
 
-    /// Remembers an exchange that may be published to.
+    /// Remembers the exchange found for these versions.
     pub fn found(&mut self, target: ExchangeId, versions: (u64, u64)) {
         self.target = target;
         self.target_versions = versions;
     }
 
-    /// Whether the result still holds.
+    /// Whether the route is valid for these versions.
     #[inline]
     pub fn is_current(&self, versions: (u64, u64)) -> bool {
         self.versions == versions
     }
 
-    /// Remembers for which versions the result holds.
+    /// Sets the versions for which the route is valid.
     pub fn computed(&mut self, versions: (u64, u64)) {
         self.versions = versions;
     }

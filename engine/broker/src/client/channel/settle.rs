@@ -1,4 +1,4 @@
-//! Acknowledging, rejecting and asking again.
+//! `basic.ack`, `nack`, `reject` and `recover`.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ impl Call<'_> {
         if !requeue {
             return Err(Exception::not_implemented("requeue=false"));
         }
-        // Nothing unacked is fine here, so the error of an unknown tag cannot come up.
+        // Tag 0 names no delivery: without any unacked, this settles none and is no error.
         self.backend.settle_tags(self.channel.key, 0, true, Settlement::Requeue)?;
         if answered {
             self.write(&BasicRecoverOk {});
@@ -53,7 +53,7 @@ impl Call<'_> {
 }
 
 impl Backend {
-    /// Settles one delivery, or all up to a tag; tag 0 with `multiple` means all there are.
+    /// Settles one delivery, or all up to a tag; tag 0 with `multiple` means all unacked ones.
     ///
     /// # Errors
     /// 406 unless the tag itself is unacked, also for `multiple`, as in RabbitMQ.
@@ -75,7 +75,8 @@ impl Backend {
             if !all && !outbound.unacked.contains(tag) {
                 return Err(unknown(tag));
             }
-            // A settled message may come back at once under a higher tag: that one is not meant.
+            // Not `u64::MAX`: settling may bring redeliveries at once, under higher tags that the
+            // client did not mean.
             let through = if all { outbound.last_delivery_tag() } else { tag };
             self.settle_through(channel, through, settlement);
         } else {
@@ -99,7 +100,8 @@ impl Backend {
         }
     }
 
-    /// Returns all deliveries up to a tag, each queue's together.
+    /// Requeues all deliveries up to a tag. A queue serves its consumers only after its last run is
+    /// back: a message delivered before that could overtake older ones.
     fn requeue_through(&mut self, channel: ChannelKey, tag: u64) {
         let Some((writer, index)) = self.outputs.writers.channel(channel) else { return };
         let outbound = writer.channel_at(index);
@@ -107,6 +109,7 @@ impl Backend {
         while let Some(run) = outbound.settle_through(tag) {
             returned.push((run, false));
         }
+        // Backwards, the first run of a queue is its last one.
         let mut seen = BTreeSet::new();
         for (run, last_of_queue) in returned.iter_mut().rev() {
             *last_of_queue = seen.insert(run.source.queue);
@@ -116,7 +119,8 @@ impl Backend {
         }
     }
 
-    /// Has the home of their queue settle deliveries that the channel no longer has.
+    /// Sends the settlement of deliveries to the home of their queue. The channel no longer has
+    /// them.
     pub(super) fn settle_run(&mut self, run: &Run, settlement: Settlement, serve: bool) {
         let Source { queue, home, .. } = run.source;
         if settlement == Settlement::Ack {

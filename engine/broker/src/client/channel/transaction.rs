@@ -14,11 +14,11 @@ use crate::queue::terms::Settlement;
 use super::call::{Call, Flow, Outcome};
 use super::settle::unknown;
 
-/// Bytes that uncommitted publishes of one channel may hold: what the largest message of the
-/// default configuration needs. RabbitMQ has no limit, and a client could fill memory unseen.
+/// Bytes that the uncommitted publishes of one channel may hold: enough for the largest message of
+/// the default configuration. RabbitMQ has no limit; a client could fill memory unnoticed.
 const TRANSACTION_BYTES_MAX: usize = 128 << 20;
 
-/// What a channel has done since the last commit or rollback.
+/// The publishes and settlements of a channel since the last commit or rollback.
 #[derive(Debug, Default)]
 pub struct Transaction {
     batch: Batch,
@@ -71,7 +71,7 @@ impl Call<'_> {
         let transaction = self.transaction()?;
         for publish in &transaction.publishes {
             let (start, end) = publish.destinations;
-            // Queues that have gone since are as good as never found.
+            // A queue that was deleted since then counts as never matched.
             let mut destinations = transaction.destinations[start..end].to_vec();
             destinations.retain(|found| self.backend.topology.queue_by_id(found.queue).is_some());
             let message = &transaction.batch.unpack(&publish.parcel);
@@ -129,7 +129,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Takes what is open and starts the next transaction.
+    /// Takes the open transaction and starts the next one.
     fn transaction(&mut self) -> Result<Transaction, Exception> {
         match &mut self.channel.transaction {
             Some(transaction) => Ok(std::mem::take(&mut **transaction)),

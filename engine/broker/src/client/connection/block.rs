@@ -57,7 +57,7 @@ const fn bit(block: Pressure) -> u8 {
 }
 
 impl Connection {
-    /// One reason is over; reads on where it was the last.
+    /// One reason has ended; reads on if it was the last.
     pub fn relieved(&mut self, backend: &mut Backend, block: Pressure) {
         let Stage::Running(session) = &mut self.stage else {
             return;
@@ -71,8 +71,8 @@ impl Connection {
 
     /// The first alarm went on, or the last one off.
     ///
-    /// As in `RabbitMQ` an alarm that comes meets the next publish; a connection whose publishes
-    /// are held back already has had its next publish.
+    /// As in `RabbitMQ` an alarm blocks a connection at its next publish. A connection that is
+    /// blocked for another reason has made that publish already, so it is blocked now.
     pub fn alarms_changed(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &self.stage else {
             return;
@@ -84,8 +84,8 @@ impl Connection {
         }
     }
 
-    /// Holds a connection back that publishes while there is an alarm, and tells it once, if it
-    /// can be told (`RabbitMQ`: `rabbit_reader:maybe_block/1`).
+    /// Blocks a connection that publishes during an alarm. The client gets `connection.blocked`
+    /// once, if it declared that it understands that (`RabbitMQ`: `rabbit_reader:maybe_block/1`).
     #[cold]
     pub(super) fn block_by_alarm(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &mut self.stage else {
@@ -111,7 +111,8 @@ fn reason(alarms: Alarms) -> &'static str {
 }
 
 impl Connection {
-    /// The consumers were waited for in vain, unless the wait was an earlier one.
+    /// The deadline of a wait for consumers has come. It may be that of an earlier wait: then the
+    /// current one goes on.
     pub(super) fn backlog_stays(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &mut self.stage else {
             return;

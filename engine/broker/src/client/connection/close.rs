@@ -1,4 +1,4 @@
-//! How channels and connections end.
+//! The end of channels and connections.
 
 use std::collections::BTreeMap;
 
@@ -17,20 +17,20 @@ use crate::mesh::mail::Mail;
 
 use super::{Connection, Deadline, Stage};
 
-/// Why a connection reads nothing any more.
+/// How far a connection has come in ending.
 #[derive(Debug)]
 pub enum Ending {
-    /// We said close and wait for close-ok.
+    /// We have sent `close` and wait for `close-ok`.
     AwaitCloseOk,
-    /// What the connection held is being let go of, which so many will say. Then we say close with
-    /// the exception, or close-ok.
+    /// Resources are being released; `answers` replies are outstanding. Then we send `close` (with
+    /// the exception) or `close-ok`.
     AwaitRelease {
-        /// Homes and the control state, those that have answered excepted.
+        /// Replies outstanding, of homes and of the control state.
         answers: usize,
-        /// Why we end the connection, unless its client does.
+        /// Our exception; `None` if the client closes the connection.
         close: Option<Box<Exception>>,
     },
-    /// Silence until the deadline, then this, or no word at all.
+    /// Silence until the deadline. Then we send `close` with this exception, or cut without one.
     Silent(Option<Box<Exception>>),
 }
 
@@ -56,8 +56,9 @@ impl Connection {
         }
     }
 
-    /// Has all homes let go of a channel. Its client hears of its end when they have, as with
-    /// `RabbitMQ`: an auto-delete queue is gone then, and a message is back in its queue.
+    /// Releases a channel at all its homes. The client gets close or close-ok when they have
+    /// answered, as with `RabbitMQ`: by then auto-delete queues are gone, and messages are back in
+    /// their queues.
     fn release_channel(
         &mut self,
         backend: &mut Backend,
@@ -69,7 +70,7 @@ impl Connection {
         self.await_homes(backend, key, homes, close);
     }
 
-    /// One more home has let go of the channel.
+    /// One more home has released the channel.
     pub(super) fn home_left(
         &mut self,
         backend: &mut Backend,
@@ -129,8 +130,9 @@ impl Connection {
         self.leave(backend, None);
     }
 
-    /// Lets go of everything. As with `RabbitMQ` the client hears that the connection ends when its
-    /// exclusive and auto-delete queues are gone: the next connection may declare them anew.
+    /// Releases everything. As with `RabbitMQ` the client gets close or close-ok only when its
+    /// exclusive and auto-delete queues are gone, so that its next connection can declare them
+    /// again.
     fn leave(&mut self, backend: &mut Backend, close: Option<Box<Exception>>) {
         let answers = self.release(backend);
         if answers == 0 {
@@ -160,7 +162,7 @@ impl Connection {
         self.arm(backend, backend.turn.settings.close_wait_ns, Deadline::Close);
     }
 
-    /// Both sides are done with talking: what is written goes out, then the socket closes.
+    /// Both sides have closed: the outbox is sent, then the socket closes.
     fn say_close_ok(&mut self, backend: &mut Backend) {
         self.write(backend, 0, &ConnectionCloseOk {});
         self.end(backend);
@@ -197,7 +199,7 @@ impl Connection {
                     backend,
                     &Exception::new(code, "broker forced connection closure"),
                 );
-                // It may have been blocked: what it held back can contain close-ok.
+                // It may have been blocked, and its pending bytes may contain close-ok.
                 self.resume(backend);
             }
             Stage::Header(..) | Stage::Handshake(_) => self.cut(backend),
@@ -205,7 +207,7 @@ impl Connection {
         }
     }
 
-    /// One more has let go of the connection.
+    /// One more home, or the control state, has released the connection.
     pub(super) fn released(&mut self, backend: &mut Backend) {
         let Stage::Closing(Ending::AwaitRelease { answers, close }) = &mut self.stage else {
             return;
@@ -232,7 +234,7 @@ impl Connection {
                     return self.cut(backend);
                 };
                 self.close_connection(backend, &exception);
-                // RabbitMQ waits no longer for a peer that never logged in.
+                // As RabbitMQ: no longer wait for a peer that never logged in.
                 self.arm(backend, backend.turn.settings.silent_close_delay_ns, Deadline::Close);
             }
             (Deadline::Close, Stage::Closing(_) | Stage::Ended) => self.cut(backend),
@@ -240,8 +242,8 @@ impl Connection {
         }
     }
 
-    /// Lets go of everything the connection holds. Returns how many will say that they have let go
-    /// of it, too: homes of its channels, and the control state for its exclusive queues.
+    /// Releases everything that the connection holds. Returns how many replies will follow: one of
+    /// each home of its channels, and one of the control state for its exclusive queues.
     fn release(&mut self, backend: &mut Backend) -> usize {
         let owner = self.owner(backend);
         let asker = ChannelKey { owner, channel: 0, incarnation: 0 };
@@ -261,16 +263,17 @@ impl Connection {
         homes + usize::from(owns_exclusive)
     }
 
-    /// Ends the writing halves of channels: due confirms are written, and all homes that know
-    /// them take back what they had. A home hears of all channels at once, so that none of them
-    /// is given what another one returns. Returns how many homes will tell `asker` that they
-    /// have.
+    /// Ends the writing halves of channels: due confirms are written, and all homes that know the
+    /// channels take back their deliveries. A home gets one mail for all channels, so that no
+    /// message returned by one is delivered to another. Returns how many homes will answer to
+    /// `asker`.
     fn leave_channels(
         &mut self,
         backend: &mut Backend,
         asker: ChannelKey,
         numbers: &[u16],
     ) -> usize {
+        // Before the channels go: a confirm that is gathered or due would be lost with them.
         backend.outputs.flush_confirms();
         let Some(writer) = backend.outputs.writers.get_mut(self.id) else { return 0 };
         writer.write_confirms();

@@ -7,8 +7,8 @@ use crate::id::SECOND_NS;
 
 use super::{Connection, Deadline, Stage};
 
-/// Half intervals without a byte after which a peer is taken for dead: between two and three
-/// intervals, as RabbitMQ.
+/// Half intervals without a byte after which a peer counts as dead: between two and three
+/// intervals, as in RabbitMQ.
 const SILENT_HALVES_MAX: u8 = 5;
 
 /// A heartbeat frame (specification 4.2.7): type 8, channel 0, no payload.
@@ -17,7 +17,7 @@ const HEARTBEAT_FRAME: [u8; 8] = [8, 0, 0, 0, 0, 0, 0, FRAME_END];
 /// The traffic of a connection as its heartbeat sees it.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
-    /// Bytes came in since the timer last looked.
+    /// Bytes have arrived since the last deadline.
     pub received: bool,
     silent_halves: u8,
 }
@@ -34,7 +34,7 @@ impl Connection {
         }
     }
 
-    /// Sends a heartbeat where nothing was sent, and gives up a peer that sent nothing.
+    /// Sends a heartbeat if nothing was sent, and cuts a peer that sent nothing for too long.
     pub(super) fn heartbeat_due(&mut self, backend: &mut Backend) {
         let Stage::Running(session) = &self.stage else {
             return;

@@ -133,7 +133,7 @@ impl Connection {
         Next::Frame
     }
 
-    /// A channel that we closed hears close and close-ok and nothing else.
+    /// A channel that we closed reacts to close and close-ok, and ignores all other methods.
     fn closing_channel(&mut self, backend: &mut Backend, number: u16, method: &Method<'_>) -> Next {
         match method {
             Method::ChannelCloseOk(_) => self.remove_channel(backend, number),
@@ -170,7 +170,7 @@ impl Connection {
         bytes
     }
 
-    /// A frame of a connection that is not open yet, or not any more.
+    /// A frame of a connection that is not open yet, or no longer open.
     #[cold]
     pub(super) fn frame_before_or_after(
         &mut self,
@@ -208,7 +208,7 @@ impl Connection {
         Next::Look
     }
 
-    /// We said close: close and close-ok still mean something.
+    /// We have sent close: only close and close-ok are still read.
     fn closing_frame(&mut self, backend: &mut Backend, frame: &Frame<'_>) {
         let Frame::Method { channel: 0, payload } = frame else {
             return;
@@ -220,7 +220,7 @@ impl Connection {
         }
     }
 
-    /// Does what the handshake decided.
+    /// Carries out the decision of the handshake.
     pub(super) fn step(&mut self, backend: &mut Backend, step: Step) {
         let delay_ns = backend.turn.settings.silent_close_delay_ns;
         match step {

@@ -39,7 +39,7 @@ const PENDING_BUFFERS_MAX: usize = 1;
 /// The reading half of one connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Which connection of this shard.
+    /// The connection's id on this shard.
     pub id: ConnectionId,
     /// The client's address.
     pub peer: SocketAddr,
@@ -48,11 +48,11 @@ pub struct Connection {
     /// Sorted by number.
     channels: Vec<Box<Channel>>,
     last_channel: usize,
-    /// Counts opened channels, so that each use of a number is told apart.
+    /// Counts opened channels, so that each use of a channel number has an incarnation of its own.
     incarnations: u32,
     /// Received and not read, because the connection is blocked.
     pending: VecDeque<Bytes>,
-    /// The driver was told to stop receiving.
+    /// The driver has got [`Operation::Pause`](crate::delivery::operation::Operation::Pause).
     paused: bool,
     heartbeat: Heartbeat,
 }
@@ -65,7 +65,7 @@ enum Stage {
     Handshake(Box<Handshake>),
     /// Open.
     Running(Session),
-    /// Nothing is read any more but `connection.close` and `close-ok`.
+    /// Only `connection.close` and `close-ok` are still read.
     Closing(Ending),
     /// The socket is to be closed or is closed; bytes are dropped.
     Ended,
@@ -80,9 +80,9 @@ pub enum Deadline {
     Silence,
     /// `close-ok`, or the end of writing, was awaited long enough.
     Close,
-    /// Time to look at traffic.
+    /// Half a heartbeat interval is over.
     Heartbeat,
-    /// The consumers of a queue were waited for long enough.
+    /// The wait for the consumers of a queue was long enough.
     Backlog,
 }
 
@@ -103,12 +103,12 @@ impl Connection {
         }
     }
 
-    /// The connection, seen from anywhere in the broker.
+    /// The connection's name in the whole broker.
     fn owner(&self, backend: &Backend) -> Owner {
         Owner { shard: backend.turn.shard, connection: self.id }
     }
 
-    /// What the handshake agreed on, while the connection is open.
+    /// The session, while the connection is open.
     pub fn session(&self) -> Option<&Session> {
         match &self.stage {
             Stage::Running(session) => Some(session),
@@ -131,7 +131,7 @@ impl Connection {
         Some(self.last_channel)
     }
 
-    /// Ends the channel or the connection, as the exception's code says.
+    /// Ends the channel or the connection: the exception's code decides.
     #[cold]
     fn fail(&mut self, backend: &mut Backend, number: u16, exception: &Exception) {
         if number == 0 || exception.code.is_hard() {
@@ -149,12 +149,11 @@ mod tests {
     use crate::delivery::writers::Writer;
     use crate::timer::Timers;
 
-    /// What a connection that does nothing keeps in memory, its client's properties and the
-    /// allocator's rounding apart: 2 KiB are the limit of all of it, most of which this must leave
-    /// to the properties, which clients fill with up to 1 KiB.
+    /// Memory of an idle connection, without its client's properties and the allocator's rounding.
+    /// The limit for all of it is 2 KiB, and clients' properties take up to 1 KiB of that.
     #[test]
     fn an_idle_connection_is_small() {
-        // Both tables double as they grow, so that each may have a place to spare for each in use.
+        // Both tables double as they grow, so each may have as many spare places as used ones.
         let places = 2 * (size_of::<Option<Box<Connection>>>() + size_of::<Option<Box<Writer>>>());
         // The heartbeat, and for its first ten seconds the deadline of the handshake.
         let timers = 2 * Timers::<(ConnectionId, Deadline)>::ENTRY_BYTES;

@@ -1,4 +1,4 @@
-//! Reading: from received buffers to frames, and from frames to the channel they are for.
+//! Reading: from received buffers to frames, and from frames to their channels.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ use super::{Connection, PENDING_BUFFERS_MAX, Stage};
 pub(super) enum Next {
     /// Go on.
     Frame,
-    /// Something changed: look at the stage first.
+    /// The stage or a block may have changed: check both first.
     Look,
 }
 
@@ -40,7 +40,7 @@ impl Connection {
         self.read_received(backend, bytes);
     }
 
-    /// Goes on with the method whose answer has come.
+    /// Continues the method whose answer has come.
     pub fn answered(&mut self, backend: &mut Backend, channel: ChannelKey, answer: Answered) {
         if channel.channel == 0 {
             return self.released(backend);
@@ -71,7 +71,7 @@ impl Connection {
         }
     }
 
-    /// Reads on after what blocked the connection is over.
+    /// Reads on, as far as the connection is not blocked.
     pub(super) fn resume(&mut self, backend: &mut Backend) {
         while !self.is_blocked()
             && let Some(bytes) = self.pending.pop_front()
@@ -102,9 +102,11 @@ impl Connection {
         if let Stage::Header(..) = self.stage {
             bytes = self.read_protocol_header(backend, bytes);
         }
-        // Taken out so that frames can borrow from it beside the connection.
+        // Taken out: frames borrow from the decoder while the connection changes.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         let mut cursor = 0;
+        // Two readers in turn: `read_messages` takes what it can, and stops in front of a frame
+        // that the general reader has to take.
         while self.reads_on() {
             let mut next = self.read_messages(backend, &decoder, &bytes, &mut cursor);
             if next == Next::Frame {
@@ -119,7 +121,7 @@ impl Connection {
             }
             if next == Next::Look {
                 if let Stage::Running(session) = &self.stage {
-                    // After the handshake larger frames may follow in the same buffer.
+                    // The handshake may just have ended, and larger frames follow in this buffer.
                     decoder.set_frame_size_max(session.opened.frame_size_max);
                 }
                 if self.is_blocked() {
@@ -133,14 +135,14 @@ impl Connection {
         self.decoder = decoder;
     }
 
-    /// Whether frames mean anything in this stage.
+    /// Whether frames are still read in this stage.
     #[inline]
     fn reads_on(&self) -> bool {
         !matches!(self.stage, Stage::Header(..) | Stage::Closing(Ending::Silent(_)) | Stage::Ended)
     }
 
-    /// Reads the frames of the channel that the last one was for, as long as they lie whole in the
-    /// chunk. Stops in front of any other frame.
+    /// Reads frames of the channel that the last frame was for, while they lie completely in the
+    /// chunk: the hot path. Stops in front of any other frame.
     #[inline]
     fn read_messages(
         &mut self,
@@ -158,8 +160,11 @@ impl Connection {
             return Next::Frame;
         }
         let mut call = Call { backend: &mut *backend, session, channel };
+        // Where the method frame of the message being read begins, to keep both frames in front of
+        // its body as a prelude.
         let mut method_at = None;
         let (failed, exception) = loop {
+            // Repeats of the last message first: they need no decoding.
             while let Some(on) = call.publish_again(decoder, chunk, *cursor) {
                 *cursor = on;
                 if call.session.blocks.any() {
@@ -259,7 +264,8 @@ impl Connection {
         }
     }
 
-    /// A publish that fails may end its channel only: then it was one all the same.
+    /// A publish failed. If that ends only its channel, it still counts as the publish that an
+    /// alarm waits for.
     #[cold]
     fn unpublished(&mut self, backend: &mut Backend, number: u16, exception: Exception) -> Next {
         self.failed(backend, number, exception);
@@ -267,7 +273,7 @@ impl Connection {
         Next::Look
     }
 
-    /// After a header or body frame of a publish: what it met may make its publisher wait.
+    /// After a header or body frame of a publish: an alarm or a full lane may block the connection.
     #[inline]
     fn published(&mut self, backend: &mut Backend) -> Next {
         if backend.alarms.any() {
@@ -300,7 +306,7 @@ impl Connection {
         payload: &[u8],
     ) -> Next {
         if self.channel_index(number).is_some() {
-            // It is closing: whatever still comes is swallowed.
+            // The channel is closing: frames that were under way are ignored.
             return Next::Frame;
         }
         let exception = if number == 0 {
@@ -311,7 +317,7 @@ impl Connection {
         self.failed(backend, 0, exception)
     }
 
-    /// Bytes that are no frame: nothing after them is read.
+    /// Bytes that are not a frame: nothing after them is read.
     #[cold]
     fn broken(&mut self, backend: &mut Backend, error: FrameError) {
         let exception = Exception::new(leveret_amqp::ReplyCode::FrameError, error.to_string());
@@ -322,7 +328,8 @@ impl Connection {
             }
             Stage::Running(_) => {
                 self.close_connection(backend, &exception);
-                // Nothing that follows can be told from garbage, close-ok included.
+                // Frame boundaries are lost, so close-ok cannot be recognised either: wait a fixed
+                // time.
                 let delay_ns = backend.turn.settings.silent_close_delay_ns;
                 self.arm(backend, delay_ns, super::Deadline::Close);
             }

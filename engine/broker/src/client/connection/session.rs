@@ -1,4 +1,4 @@
-//! What a connection is beside its channels.
+//! The state of an open connection without its channels.
 
 use crate::client::channel::Awaiting;
 use crate::client::handshake::Opened;
@@ -10,19 +10,19 @@ use super::block::Blocks;
 /// An open connection without its channels.
 #[derive(Debug)]
 pub struct Session {
-    /// Which connection.
+    /// The connection's id on this shard.
     pub id: ConnectionId,
-    /// The same, seen from anywhere in the broker.
+    /// The connection's name in the whole broker.
     pub owner: Owner,
-    /// What the handshake agreed on.
+    /// The result of the handshake.
     pub opened: Box<Opened>,
-    /// It has declared an exclusive queue, which goes with it.
+    /// It has declared an exclusive queue, which ends with it.
     pub owns_exclusive: bool,
-    /// The question that keeps the connection from reading on.
+    /// The request whose answer the connection waits for before it reads on.
     pub awaiting: Option<Awaiting>,
-    /// What else keeps it from reading on.
+    /// The other reasons for which it does not read on.
     pub blocks: Blocks,
-    /// The client was told `connection.blocked` and not yet `unblocked`.
+    /// The client has got `connection.blocked` and not yet `unblocked`.
     pub told_blocked: bool,
     /// Before this moment its publishes do not wait for consumers.
     pub hurries_until: Instant,
@@ -45,7 +45,7 @@ impl Session {
         }
     }
 
-    /// A consumer tag for a client that wants us to choose; unique in this broker's life.
+    /// A generated consumer tag, for a client that sends none; unique while this broker runs.
     pub fn next_consumer_tag(&mut self) -> String {
         self.consumer_tags += 1;
         let Owner { shard, connection } = self.owner;

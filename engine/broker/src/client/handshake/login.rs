@@ -1,4 +1,4 @@
-//! `connection.start-ok`: who the client is.
+//! `connection.start-ok`: the identity of the client.
 
 use core::hint::black_box;
 use core::net::IpAddr;
@@ -17,21 +17,21 @@ use super::{Client, ClientCapabilities};
 /// The SASL mechanisms offered, separated by spaces as `connection.start` wants them.
 pub const MECHANISMS: &str = "PLAIN AMQPLAIN";
 
-/// Largest SASL response in bytes: a name and a token of 2 KiB each, so that no client can have
-/// megabytes hashed before it is known.
+/// Largest SASL response in bytes: a name and a token of 2 KiB each. Without a limit, an unknown
+/// client could make us hash megabytes.
 pub const RESPONSE_SIZE_MAX_BYTES: usize = 4096;
 
-/// Why nobody is logged in.
+/// Why a login failed.
 pub(super) enum Refusal {
-    /// The method makes no sense.
+    /// The method is malformed.
     Malformed(Exception),
     /// The credentials are wrong.
     Login {
-        /// What the client may be told.
+        /// The exception for the client.
         error: Exception,
-        /// What the log is told.
+        /// The reason, for the log only.
         reason: String,
-        /// Whether the client understands being told.
+        /// Whether the client understands `connection.close` at this point.
         may_be_told: bool,
     },
 }
@@ -47,7 +47,7 @@ pub(super) fn log_in(
     let user = authenticate(credentials, address, topology).map_err(|reason| {
         let capabilities = ClientCapabilities::of(start_ok.client_properties);
         Refusal::Login {
-            // RabbitMQ blames no method here.
+            // RabbitMQ names no method here.
             error: Exception::access_refused(format!(
                 "Login was refused using authentication mechanism {mechanism}. \
                  For details see the broker logfile."
@@ -75,7 +75,7 @@ fn parse<'a>(
             return Err(Exception::new(ReplyCode::CommandInvalid, text));
         }
     };
-    // RabbitMQ's text would hold the response, and so the password.
+    // RabbitMQ's text would contain the response, and so the password.
     let credentials =
         credentials.map_err(|error| Exception::new(ReplyCode::SyntaxError, error.to_string()))?;
     Ok((mechanism, credentials))
@@ -92,7 +92,7 @@ fn authenticate(
     let user = str::from_utf8(username).ok().and_then(|name| topology.user(name));
     let Some(user) = user.filter(|user| user.authenticate(password)) else {
         if user.is_none() {
-            // As much work as for a known user, so that names cannot be told by the time taken.
+            // As much work as for a known user, so that the time taken does not reveal user names.
             black_box(PasswordHash::new([0; 4], password));
         }
         return Err(format!("user '{shown}' - invalid credentials"));
@@ -103,8 +103,8 @@ fn authenticate(
     Ok(user.name.clone())
 }
 
-/// 127.0.0.0/8 and `::1`; an IPv4 address that came in through an IPv6 socket counts as what it
-/// is (`rabbit_net:is_loopback`).
+/// 127.0.0.0/8 and `::1`; an IPv4-mapped IPv6 address counts as its IPv4 address
+/// (`rabbit_net:is_loopback`).
 fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }

@@ -40,41 +40,41 @@ pub use self::secret::update_secret;
 use self::login::{Refusal, log_in};
 use self::offer::write_start;
 
-/// Largest frame before [`Step::Opened`], in bytes: what the decoder is to be limited to.
+/// Largest frame before [`Step::Opened`], in bytes: the limit of the decoder.
 ///
 /// `RabbitMQ`'s `initial_frame_max` since 4.1: an OAuth token does not fit 4096.
 pub const HANDSHAKE_FRAME_SIZE_MAX: u32 = 8192;
 
-/// Heartbeats borne before [`Step::Opened`]. No interval is agreed yet, so an honest client sends
-/// none; with this bound a handshake is at most 8 + 3 × 8208 + 16 × 8 bytes.
+/// Heartbeats accepted before [`Step::Opened`]. No interval is agreed yet, so an honest client
+/// sends none; with this bound a handshake is at most 8 + 3 × 8208 + 16 × 8 bytes.
 pub const HANDSHAKE_HEARTBEAT_COUNT_MAX: u8 = 16;
 
-/// What is to be done after a piece of the handshake was read.
+/// What the caller does after a piece of the handshake was read.
 ///
-/// In every case the bytes in `out` are to be sent first.
+/// In every case it sends the bytes in `out` first.
 #[derive(Debug)]
 pub enum Step {
     /// Read on.
     Continue,
     /// The connection is open; the decoder's limit is `frame_size_max` from now on.
     Opened(Box<Opened>),
-    /// Send `connection.close` with this at once, discard what comes, and cut on `close-ok` or
+    /// Send `connection.close` with this at once, discard further input, and cut on `close-ok` or
     /// after [`Settings::silent_close_delay_ns`] (`RabbitMQ`'s `?NORMAL_TIMEOUT`).
     Close(Exception),
-    /// Discard what comes and say nothing for [`Settings::silent_close_delay_ns`], then do as
+    /// Discard further input and send nothing for [`Settings::silent_close_delay_ns`], then do as
     /// [`Step::Close`].
     CloseLater(Exception),
-    /// Discard what comes and say nothing for [`Settings::silent_close_delay_ns`], then cut. The
-    /// exception is for the log only.
+    /// Discard further input and send nothing for [`Settings::silent_close_delay_ns`], then cut.
+    /// The exception is for the log only.
     CutLater(Exception),
-    /// Cut: the peer speaks something else and got our protocol header.
+    /// Cut: the peer speaks another protocol and has got our protocol header.
     Cut(HeaderFault),
 }
 
 /// A connection that may be used now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Who logged in. What the user may do is to be asked of the topology each time.
+    /// The user that logged in. Its permissions may change: look them up in the topology each time.
     pub user: Name,
     /// The SASL mechanism that was used, `PLAIN` or `AMQPLAIN`.
     pub mechanism: &'static str,
@@ -88,9 +88,9 @@ pub struct Opened {
     pub frame_size_max: u32,
     /// Heartbeat interval in seconds, 0 is none.
     pub heartbeat_s: u16,
-    /// What the client can be sent.
+    /// The optional methods that the client understands.
     pub capabilities: ClientCapabilities,
-    /// Product, version, connection name and whatever else the client said of itself: at most
+    /// The client's properties (product, version, connection name and others): at most
     /// [`HANDSHAKE_FRAME_SIZE_MAX`] bytes.
     pub client_properties: OwnedTable,
 }
@@ -110,7 +110,7 @@ impl Opened {
     }
 }
 
-/// What a client declared it understands, in its `capabilities` property.
+/// The features that a client declared in its `capabilities` property.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCapabilities {
     /// May be sent `basic.cancel`.
@@ -128,8 +128,8 @@ pub struct ClientCapabilities {
 }
 
 impl ClientCapabilities {
-    /// Reads them from client properties. As in `RabbitMQ` only a table counts, and in it only
-    /// booleans that are true.
+    /// Reads them from client properties. As in `RabbitMQ`, `capabilities` must be a table, and a
+    /// feature counts only as the boolean true.
     pub fn of(client_properties: TableRef<'_>) -> Self {
         let Some(Value::Table(table)) = client_properties.get("capabilities") else {
             return Self::default();
@@ -164,7 +164,7 @@ enum State {
     Over,
 }
 
-/// Who logged in, and what was said on the way.
+/// A client that logged in.
 #[derive(Debug)]
 struct Client {
     user: Name,
@@ -173,14 +173,14 @@ struct Client {
 }
 
 impl Handshake {
-    /// A connection that has sent nothing yet. `peer` decides who counts as local, so it must be
-    /// the true address of the socket.
+    /// A connection that has sent nothing yet. `peer` decides whether the client counts as local,
+    /// so it must be the true address of the socket.
     pub const fn new(peer: SocketAddr) -> Self {
         Self { peer, state: State::Header, heartbeat_count: 0, refusal: None }
     }
 
     /// Reads the first eight bytes and answers with `connection.start`, or with our own protocol
-    /// header where the client wants another protocol (specification 4.2.2).
+    /// header if the client wants another protocol (specification 4.2.2).
     pub fn header(&mut self, bytes: &[u8; 8], settings: &Settings, out: &mut Vec<u8>) -> Step {
         if !matches!(self.state, State::Header) {
             let error = Exception::new(ReplyCode::FrameError, "second protocol header");
@@ -241,7 +241,7 @@ impl Handshake {
         }
     }
 
-    /// Bears a heartbeat on channel 0, as `RabbitMQ` does in every state.
+    /// Accepts a heartbeat on channel 0, as `RabbitMQ` does in every state.
     pub fn heartbeat(&mut self) -> Step {
         self.heartbeat_count += 1;
         if self.heartbeat_count <= HANDSHAKE_HEARTBEAT_COUNT_MAX {
@@ -250,7 +250,7 @@ impl Handshake {
         self.unexpected_frame(leveret_amqp::frame::FRAME_HEARTBEAT, &[])
     }
 
-    /// Refuses a content header, a body, or anything on another channel than 0.
+    /// Refuses a content header, a body, or any frame on a channel other than 0.
     pub fn unexpected_frame(&mut self, kind: u8, payload: &[u8]) -> Step {
         self.refuse(frame_text::unexpected_frame(kind, payload))
     }
@@ -259,14 +259,14 @@ impl Handshake {
     pub fn refuse(&mut self, error: Exception) -> Step {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Opening(..) => Step::Close(error),
-            // What follows a broken frame is not AMQP, and what precedes a login is nobody's.
+            // Frame boundaries are lost, so close-ok could not be read: cut without close.
             _ if error.code == ReplyCode::FrameError => Step::CutLater(error),
             State::Tuning(_) => Step::Close(error),
             State::Header | State::Starting | State::Over => Step::CloseLater(error),
         }
     }
 
-    /// Why the login was refused, with the words of `RabbitMQ`'s log. The client is not told.
+    /// Why the login was refused, in the words of `RabbitMQ`'s log. Not sent to the client.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
@@ -299,7 +299,7 @@ impl Handshake {
                 self.state = State::Opening(client, tune);
                 Step::Continue
             }
-            // RabbitMQ blames its own `connection.tune`, the offer that was overstepped.
+            // RabbitMQ names its own `connection.tune`, the offer that the client exceeded.
             Err(error) => Step::Close(
                 Exception::new(error.reply_code(), error.to_string()).of(ConnectionTune::IDS),
             ),
@@ -317,8 +317,8 @@ impl Handshake {
     }
 }
 
-/// The refusal of a method on channel 0 that does not fit the state of the connection, which
-/// after the handshake is `running`.
+/// The refusal of a method on channel 0 that does not fit the state of the connection. After the
+/// handshake that state is `running`.
 pub fn unexpected_method(state: &str, ids: (u16, u16)) -> Exception {
     let text = format!("unexpected method in connection state {state}");
     Exception::new(ReplyCode::ChannelError, text).of(ids)

@@ -12,9 +12,9 @@ use super::MECHANISMS;
 /// The capabilities in the server properties, in `RabbitMQ`'s order.
 ///
 /// A name stands here only once the broker does what it promises, so `direct_reply_to` is missing;
-/// clients take that for false. `connection.blocked` promises that nobody is blocked unsaid, which
-/// holds while there are no alarms, and py-amqp notices a dead connection before it publishes on
-/// it only where this capability stands: without it celery loses results after an outage.
+/// clients take that for false. `connection.blocked` promises the method when an alarm blocks a
+/// connection. py-amqp also needs this capability to notice a dead connection before it publishes:
+/// without it celery loses results after an outage.
 pub const CAPABILITIES: [&str; 8] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
@@ -26,7 +26,7 @@ pub const CAPABILITIES: [&str; 8] = [
     "per_consumer_qos",
 ];
 
-/// What spoke to us, where it was not AMQP 0-9-1.
+/// The protocol of a peer that does not speak AMQP 0-9-1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderFault {
     /// A browser, a probe or a load balancer.
@@ -80,7 +80,7 @@ fn is_http(bytes: &[u8]) -> bool {
     METHODS.iter().any(|method| bytes.starts_with(method))
 }
 
-/// Writes `connection.start`. For a 0-9 client too it says 0-9: the field has no room for more.
+/// Writes `connection.start`. It announces 0-9 for 0-9-1 too: the field has no room for a revision.
 pub(super) fn write_start(settings: &Settings, out: &mut Vec<u8>) {
     let capabilities =
         CAPABILITIES.iter().fold(TableBuilder::new(), |table, name| table.bool(name, true));
