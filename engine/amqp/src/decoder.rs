@@ -1,9 +1,9 @@
 //! Cuts a byte stream into frames, chunk by chunk.
 //!
 //! A frame that lies whole in the chunk is borrowed from it. A method or content header frame that
-//! straddles chunks is gathered in the decoder's own buffer, which grows with what arrived, never
-//! with what was declared. Body octets are never copied: a straddling body frame is handed out in
-//! parts, each a range of the chunk at hand.
+//! straddles chunks is gathered in the decoder's own buffer, which grows with the received octets,
+//! never with the declared size. Body octets are never copied: a straddling body frame is handed
+//! out in parts, each a range of the current chunk.
 
 use std::ops::Range;
 
@@ -15,13 +15,13 @@ use crate::frame::{
 };
 use crate::reply::ReplyCode;
 
-/// The largest method or content header frame while `frame-max` is 0 (no limit), in octets.
-/// These frames are held in memory until whole; 16 MiB is the default limit of a message, and
-/// its metadata has no business being larger.
+/// The largest method or content header frame while `frame-max` is 0 (no limit), in octets. These
+/// frames are held in memory until they are complete. 16 MiB is the default limit of a message; its
+/// metadata need not be larger.
 pub const GATHERED_SIZE_MAX: u32 = 16 * 1024 * 1024;
 
-/// A gathering buffer above this size is given back once its frame was read, so that an idle
-/// connection does not keep the room of its largest header: the size of the smallest `frame-max`.
+/// A gathering buffer above this size is freed after its frame was read, so that an idle connection
+/// does not keep memory for its largest header: the size of the smallest `frame-max`.
 const GATHERED_SIZE_KEPT: usize = 4096;
 
 /// One frame, or one part of a body frame.
@@ -48,7 +48,7 @@ pub enum Frame<'a> {
     Body {
         /// The channel number of the frame.
         channel: u16,
-        /// Where in the chunk the octets are. Empty where only the end octet was missing, and for
+        /// The range of the octets in the chunk. Empty if only the end octet was missing, and for
         /// an empty body frame.
         data: Range<usize>,
         /// The first part of its frame.
@@ -172,7 +172,7 @@ impl Decoder {
     }
 
     /// The frame at `at`, if it is a valid method, header or body frame that lies whole in the
-    /// chunk. The caller goes on at its `end`, or asks [`Self::next`] from `at` for what it is.
+    /// chunk. The caller continues at its `end`. On `None`, [`Self::next`] from `at` says why.
     ///
     /// Small and without an error, so that a loop over such frames keeps them in registers.
     #[inline(always)]
@@ -180,7 +180,8 @@ impl Decoder {
         if !self.between_frames() {
             return None;
         }
-        // One load for the whole head; it is there, as every frame ends with an octet.
+        // One load of 8 octets for the header of 7: every frame has at least the end octet behind
+        // it.
         let head = chunk.get(at..)?.first_chunk::<FRAME_OVERHEAD>()?;
         let word = u64::from_be_bytes(*head);
         let (kind, channel, size) = ((word >> 56) as u8, (word >> 40) as u16, (word >> 8) as u32);
@@ -205,7 +206,7 @@ impl Decoder {
         if self.between_frames() { 0 } else { self.gathered.len() }
     }
 
-    /// Everything that is not a whole, valid method, header or body frame inside the chunk.
+    /// The slow path: frames in parts, heartbeats, and errors.
     #[inline(never)]
     fn next_in_parts<'a>(
         &'a mut self,
@@ -233,7 +234,7 @@ impl Decoder {
         }
     }
 
-    /// Collects the seven header octets; leaves `gathered` empty when it has them all.
+    /// Collects the seven header octets; leaves `gathered` empty once it has them all.
     fn gather_header(
         &mut self,
         chunk: &[u8],
@@ -259,7 +260,7 @@ impl Decoder {
         None
     }
 
-    /// Judges a frame by its header alone, in the order `RabbitMQ` does: size first.
+    /// Checks a frame by its header alone, in the order of `RabbitMQ`: size first.
     fn begin(&self, header: [u8; FRAME_HEADER_SIZE]) -> Result<Stage, FrameError> {
         let (kind, channel, size) = split_header(header);
         let size_max = match kind {
@@ -342,9 +343,9 @@ impl Decoder {
     }
 }
 
-/// Payload limits of body frames and of gathered frames. `RabbitMQ` forgives eight octets
-/// (`FRAME_SIZE_FUDGE`) because some clients count only the payload: so a payload may be as large
-/// as the whole frame should be.
+/// Payload limits of body frames and of gathered frames. As in `RabbitMQ` (`FRAME_SIZE_FUDGE`) a
+/// payload may be as large as the whole frame should be, eight octets too many: some clients count
+/// only the payload.
 const fn payload_limits(frame_size_max: u32) -> (u32, u32) {
     if frame_size_max == 0 {
         (u32::MAX, GATHERED_SIZE_MAX)

@@ -8,8 +8,8 @@
 //!  a large one is sent by reference, cut at frame-max - 8: encode_content_parts
 //! ```
 //!
-//! The whole is measured first, the buffer extended once, and the fields written into the slice:
-//! pushing field by field costs a capacity check each.
+//! The size is computed first, the buffer extended once, and the fields written into the slice:
+//! pushing each field would cost a capacity check each.
 
 use std::ops::Range;
 
@@ -194,7 +194,7 @@ impl ContentMethod<'_> {
     }
 }
 
-/// Appends a whole message whose body is at hand. A body larger than a frame is cut; an empty one
+/// Appends a whole message with a contiguous body. A body larger than a frame is cut; an empty one
 /// has no body frame. `frame_size_max` is in octets, 0 is no limit.
 #[inline(always)]
 pub fn encode_content<'a>(
@@ -233,9 +233,9 @@ fn encode_content_in_frames(
     }
 }
 
-/// Appends the frames around a body that is sent by reference, and says where its parts belong:
-/// `part(offset, range)` means that the octets `range` of the body come before `out[offset]`.
-/// Parts are told in order, offsets ascend, and no part is empty.
+/// Appends the frames around a body that is sent by reference, and calls `part(offset, range)` for
+/// each body frame: the octets `range` of the body belong before `out[offset]`. Calls come in
+/// order, offsets ascend, and no part is empty.
 pub fn encode_content_parts<'a>(
     out: &mut Vec<u8>,
     method: impl Into<ContentMethod<'a>>,
@@ -274,8 +274,8 @@ pub fn encode_content_prefix<'a>(
 
 /// Appends a content header frame. `properties` are flags and values, `body_size` is in octets.
 ///
-/// A content header cannot be cut: the caller sees to it that it keeps to the peer's `frame-max`,
-/// with [`content_header_frame_size`].
+/// A content header cannot be cut: the caller must check [`content_header_frame_size`] against the
+/// peer's `frame-max`.
 pub fn encode_content_header(channel: u16, body_size: u64, properties: &[u8], out: &mut Vec<u8>) {
     let payload_size = (CONTENT_HEADER_FIXED_SIZE + properties.len()) as u32;
     out.extend_from_slice(&frame_header(FRAME_HEADER, channel, payload_size));
@@ -297,7 +297,7 @@ pub const fn content_header_frame_size(properties: &[u8]) -> usize {
 pub const fn body_frame_size_max(frame_size_max: u32) -> u32 {
     match frame_size_max {
         0 => u32::MAX,
-        // No negotiation ends below the minimum; a smaller value here must not divide by zero.
+        // No negotiation ends below the minimum; a smaller value must not give parts of size 0.
         1..FRAME_MIN_SIZE => FRAME_MIN_SIZE - FRAME_OVERHEAD as u32,
         _ => frame_size_max - FRAME_OVERHEAD as u32,
     }
@@ -308,7 +308,7 @@ fn prefix_size(method: &ContentMethod<'_>, properties: &[u8]) -> usize {
     FRAME_OVERHEAD + method.payload_size() + content_header_frame_size(properties)
 }
 
-/// All but the last octet, which begins what follows: see [`next_frame`].
+/// Writes both frames without the last end octet, which the next write brings: see [`next_frame`].
 #[inline(always)]
 fn write_prefix(
     slice: &mut SliceWriter<'_>,
@@ -356,9 +356,10 @@ impl<'o> SliceWriter<'o> {
         }
     }
 
-    /// The header of a method frame and the ids that its payload begins with.
+    /// The header of a method frame and the two ids at the start of its payload.
     #[inline(always)]
     fn method_head(&mut self, channel: u16, payload_size: u32, (class, method): (u16, u16)) {
+        // The first frame has none before it: the shift drops that end octet.
         let head = u64::from_be_bytes(next_frame(FRAME_METHOD, channel, payload_size)) << 8;
         let ids = u32::from(class) << 16 | u32::from(method);
         let mut fixed = [0; FRAME_HEADER_SIZE + size_of::<u32>()];

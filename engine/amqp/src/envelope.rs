@@ -5,7 +5,7 @@
 //! │ basic.deliver frame          │ content header frame        │ body head │  body   │ 0xCE │
 //! │ … tag, DELIVERY TAG, BIT, …  │ … body size, properties     │           │         │      │
 //! └──────────────────────────────┴─────────────────────────────┴───────────┘         └──────┘
-//!  what is in capitals changes with each delivery, all else mostly does not
+//!  the part in capitals changes with each delivery, the rest usually does not
 //! ```
 
 use crate::encoder::{Deliver, body_frame_size_max, encode_content_prefix};
@@ -14,15 +14,15 @@ use crate::octets::same;
 use crate::properties::CONTENT_HEADER_FIXED_SIZE;
 use crate::wire::SHORTSTR_SIZE_MAX;
 
-/// A larger envelope is not kept: copying it costs as much as rendering it, and a consumer must
-/// not hold the memory of the largest properties it was ever sent.
+/// A larger envelope is not kept: copying it costs as much as encoding it, and a consumer must not
+/// hold memory for the largest properties it was ever sent.
 const ENVELOPE_SIZE_MAX: usize = 1024;
 
-/// All but body and last octet of the delivery that a consumer was sent last.
+/// The frames of a consumer's last delivery, without the body and the last octet.
 #[derive(Debug, Default)]
 pub struct Envelope {
     frames: Vec<u8>,
-    /// Where the delivery tag is, and the redelivered bit behind it.
+    /// Offset of the delivery tag; the redelivered bit is behind it.
     tag_at: usize,
     exchange: (usize, usize),
     routing_key: (usize, usize),
@@ -31,14 +31,14 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Octets of the bodies that this envelope is for; 0: it is for none.
+    /// The body size that this envelope suits, in octets; 0 if it suits none.
     #[inline(always)]
     pub const fn body_size(&self) -> usize {
         self.body_size
     }
 
-    /// Whether the next delivery differs from the last one in nothing but delivery tag, redelivered
-    /// bit and the octets of its body.
+    /// Whether a delivery differs from the last one only in delivery tag, redelivered bit and the
+    /// octets of its body.
     pub fn suits(
         &self,
         exchange: &[u8],
@@ -56,8 +56,8 @@ impl Envelope {
             && is(self.properties, properties)
     }
 
-    /// Renders another envelope. False where the delivery has none: without a body or with one of
-    /// more than one frame, and where it would be too large to keep.
+    /// Encodes another envelope. False if the delivery can have none: no body, a body of several
+    /// frames, or names and properties too large to keep.
     #[inline(never)]
     pub fn render(
         &mut self,
@@ -78,7 +78,8 @@ impl Envelope {
         self.frames.clear();
         encode_content_prefix(&mut self.frames, deliver, properties, body_size as u64);
         let behind = |start: usize, octets: &[u8]| (start, start + octets.len());
-        // Ids and length of the consumer's tag; the bit; a length each.
+        // Between the fields: class and method id and the length of the consumer tag (5), delivery
+        // tag, bit and the length of the exchange name (10), then one length octet each.
         self.tag_at = behind(FRAME_HEADER_SIZE + 5, deliver.consumer_tag).1;
         self.exchange = behind(self.tag_at + 10, deliver.exchange);
         self.routing_key = behind(self.exchange.1 + 1, deliver.routing_key);
@@ -90,7 +91,8 @@ impl Envelope {
         true
     }
 
-    /// Appends all that precedes the body; the body and a last [`crate::frame::FRAME_END`] follow.
+    /// Appends all octets before the body. The caller then appends the body and a
+    /// [`crate::frame::FRAME_END`].
     #[inline(always)]
     pub fn write(&self, out: &mut Vec<u8>, delivery_tag: u64, redelivered: bool) {
         let start = out.len();
@@ -122,7 +124,7 @@ mod tests {
     }
 
     fn message() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, Vec<u8>, Vec<u8>)> {
-        // Few values, so that one message often suits the envelope of the one before.
+        // Few values, so that a message often suits the envelope of the one before.
         let name = prop_oneof![Just(Vec::new()), Just(b"events".to_vec()), octets(80)];
         let key = prop_oneof![Just(b"work".to_vec()), octets(255)];
         let properties = prop_oneof![Just(vec![0, 0]), Just(vec![0x10, 0, 2]), octets(1200)];

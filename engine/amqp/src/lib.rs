@@ -1,11 +1,11 @@
 //! The AMQP 0-9-1 wire codec of Leveret: bytes in, typed frames out, and back.
 //!
 //! Pure: no sockets, no clock, no threads. Decoding borrows from the input, is bounded in depth,
-//! count and size, and never panics. What a peer declares is never believed before it arrives.
+//! count and size, and never panics. Memory grows with received bytes, never with declared sizes.
 //!
-//! The walk of a received publish: [`decoder::Decoder`] cuts frames, [`method::BasicPublish`] and
+//! The path of a received publish: [`decoder::Decoder`] cuts frames, [`method::BasicPublish`] and
 //! [`properties::ContentHeader`] read the first two, and body frames are handed out as ranges of
-//! the caller's chunk. The way back is [`encoder::encode_content`].
+//! the caller's chunk. The way out is [`encoder::encode_content`].
 #![forbid(unsafe_code)]
 
 pub mod decoder;

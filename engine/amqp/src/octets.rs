@@ -1,7 +1,7 @@
-//! Comparing and copying of short strings of octets, as names, keys and small bodies are.
+//! Comparing and copying short strings of octets: names, keys and small bodies.
 //!
-//! A call of a library function costs more than most of them. Both ends are taken as words that
-//! overlap where the string is shorter than two words.
+//! For most of these a call of a library function costs more than the work. Instead the first and
+//! the last word are compared or copied; they overlap if the string is shorter than two words.
 
 /// Whether two strings are equal.
 #[inline(always)]

@@ -5,15 +5,15 @@
 //! │ basic.publish frame │ content header frame                     │  body frames …
 //! │ exchange, key, bits │ class, weight, BODY SIZE, properties     │
 //! └─────────────────────┴──────────────────────────────────────────┘
-//!  what is in capitals changes from message to message, all else mostly does not
+//!  the part in capitals changes from message to message, the rest usually does not
 //! ```
-//! It is to what a publisher sends what [`crate::envelope`] is to what a consumer is sent.
+//! A prelude speeds up reading publishes as an [`crate::envelope`] speeds up writing deliveries.
 
 use crate::frame::{FRAME_HEADER_SIZE, FRAME_OVERHEAD};
 use crate::octets::same;
 
-/// A larger prelude is not kept: comparing it costs as much as reading it, and a channel must not
-/// hold the memory of the largest properties it was ever sent.
+/// A larger prelude is not kept: comparing it costs as much as decoding it, and a channel must not
+/// hold memory for the largest properties it ever received.
 const PRELUDE_SIZE_MAX: usize = 1024;
 
 /// Octets of the body size.
@@ -23,19 +23,19 @@ const SIZE: usize = 8;
 #[derive(Debug, Default)]
 pub struct Prelude {
     frames: Vec<u8>,
-    /// Where the body size is: 8 octets.
+    /// Offset of the body size, 8 octets.
     size_at: usize,
 }
 
 impl Prelude {
-    /// Nothing comes ahead any more.
+    /// Drops the kept frames: no later frames match.
     #[inline(always)]
     pub fn forget(&mut self) {
         self.frames.clear();
     }
 
-    /// Keeps `frames`: a valid method frame and a valid content header frame, one right behind the
-    /// other. Anything else is not kept.
+    /// Keeps `frames`: a valid method frame and, right behind it, a valid content header frame. If
+    /// they are anything else, nothing is kept.
     #[inline(never)]
     pub fn keep(&mut self, frames: &[u8]) {
         self.forget();
@@ -49,8 +49,8 @@ impl Prelude {
         }
     }
 
-    /// Whether the chunk goes on at `at` with the same frames but for the body size: that size,
-    /// and where they end.
+    /// Compares the chunk at `at` with the kept frames, except for the body size. If they are
+    /// equal, returns that size and the end of the frames.
     #[inline(always)]
     pub fn ahead(&self, chunk: &[u8], at: usize) -> Option<(u64, usize)> {
         if self.frames.is_empty() {
@@ -66,7 +66,7 @@ impl Prelude {
     }
 }
 
-/// Where the payload of the frame at `at` begins, and where the next frame does.
+/// The offsets of the payload of the frame at `at`, and of the next frame.
 fn frame_at(frames: &[u8], at: usize) -> Option<(usize, usize)> {
     let [_, _, _, size @ ..] = frames.get(at..)?.first_chunk::<FRAME_HEADER_SIZE>()?;
     Some((at + FRAME_HEADER_SIZE, at + FRAME_OVERHEAD + u32::from_be_bytes(*size) as usize))

@@ -60,7 +60,7 @@ reply_codes! {
     AccessRefused = 403 "ACCESS_REFUSED" soft,
     /// The named entity does not exist.
     NotFound = 404 "NOT_FOUND" soft,
-    /// Another connection has the entity to itself.
+    /// Another connection has exclusive use of the entity.
     ResourceLocked = 405 "RESOURCE_LOCKED" soft,
     /// The state or the arguments do not allow the method.
     PreconditionFailed = 406 "PRECONDITION_FAILED" soft,

@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::table::{TableBuilder, TableError, TableRef, Value};
 
-/// A login. User name and password are octets; which of them exist is for the caller to know.
+/// A login. User name and password are octets, not checked against any user.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// User name.
@@ -24,27 +24,27 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-/// Why a response is no login.
+/// Why a response is not a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SaslError {
     /// Not `authzid NUL user NUL password`.
     #[error("PLAIN response is malformed")]
     MalformedPlain,
-    /// An authorization identity other than the user: nobody logs in as somebody else.
+    /// An authorization identity other than the user, which is not supported.
     #[error("PLAIN response asks for another authorization identity")]
     AuthorizationIdentity,
-    /// The `AMQPLAIN` response is no field table.
+    /// The `AMQPLAIN` response is not a field table.
     #[error("AMQPLAIN response is malformed: {0}")]
     MalformedAmqplain(#[from] TableError),
-    /// `LOGIN` or `PASSWORD` is missing or is no string.
+    /// `LOGIN` or `PASSWORD` is missing or not a string.
     #[error("AMQPLAIN auth info is missing LOGIN or PASSWORD field")]
     MissingField,
 }
 
 /// Reads a `PLAIN` response (RFC 4616): `[authzid] NUL user NUL password`.
 ///
-/// `RabbitMQ` takes only an empty authorization identity. One that equals the user says the same
-/// and is taken too.
+/// `RabbitMQ` accepts only an empty authorization identity. One that equals the user has the same
+/// meaning and is accepted too.
 pub fn parse_plain(response: &[u8]) -> Result<Credentials<'_>, SaslError> {
     let mut parts = response.split(|octet| *octet == 0);
     let (Some(identity), Some(username), Some(password), None) =

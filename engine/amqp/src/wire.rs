@@ -37,7 +37,7 @@ impl<'a> Reader<'a> {
         Self { rest: bytes, bits: 0, bit_count: 0 }
     }
 
-    /// What was not read yet.
+    /// The octets not read yet.
     #[inline(always)]
     pub const fn rest(&self) -> &'a [u8] {
         self.rest
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Reads over the fields that the specification reserves. Their content is ignored.
+/// Skips the fields that the specification reserves.
 impl Reader<'_> {
     pub(crate) fn reserved_bit(&mut self) -> Result<(), WireError> {
         self.bit().map(drop)
@@ -227,7 +227,7 @@ impl<'o> Writer<'o> {
         self.octets(value);
     }
 
-    /// A long string. Longer than 4 GiB cannot be said on the wire and is cut.
+    /// A long string, cut at 4 GiB: the wire has no larger length.
     pub fn longstr(&mut self, value: &[u8]) {
         let value = &value[..value.len().min(u32::MAX as usize)];
         self.long(value.len() as u32);

@@ -1,4 +1,4 @@
-//! Class access (30), of AMQP 0-8. Old clients still ask; the answer means nothing.
+//! Class access (30), of AMQP 0-8. Old clients still send it; the ticket has no effect.
 
 use super::methods;
 

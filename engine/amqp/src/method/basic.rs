@@ -31,7 +31,7 @@ methods! {
         no_local: bool = bit,
         /// Deliveries are not acknowledged.
         no_ack: bool = bit,
-        /// No other consumer may be there.
+        /// The queue may have no other consumer.
         exclusive: bool = bit,
         /// Do not answer.
         nowait: bool = bit,

@@ -4,9 +4,9 @@
 //! payload of a method frame: class id u16 │ method id u16 │ arguments …
 //! ```
 //!
-//! One file per class holds the table of its methods; the macros here make of each row a struct
-//! that borrows from the frame, its decoder and its encoder, and of all of them [`Method`].
-//! Reserved fields (tickets and such) are read over, and written as zeros.
+//! One file per class holds the table of its methods. The macros here turn each row into a struct
+//! that borrows from the frame, its decoder and its encoder, and all rows into [`Method`]. Reserved
+//! fields, such as tickets, are skipped when read and written as zeros.
 
 mod access;
 mod basic;
@@ -88,7 +88,7 @@ impl From<WireError> for MethodError {
     }
 }
 
-/// What can stand in a method frame: [`Method`] and each single method.
+/// A payload of a method frame: [`Method`] and each single method.
 pub trait Encode {
     /// Appends class id, method id and arguments.
     fn encode(&self, out: &mut Vec<u8>);
@@ -259,8 +259,8 @@ impl<'a> Method<'a> {
     }
 }
 
-/// Class id and method id of a method payload, and its arguments: for a reader that knows which
-/// methods come most often and decodes them itself.
+/// Class id and method id of a method payload, and its arguments: for a reader that decodes the
+/// most frequent methods itself.
 #[inline(always)]
 pub fn split_ids(payload: &[u8]) -> Result<((u16, u16), &[u8]), MethodError> {
     let mut reader = Reader::new(payload);
@@ -268,7 +268,7 @@ pub fn split_ids(payload: &[u8]) -> Result<((u16, u16), &[u8]), MethodError> {
     Ok((ids, reader.rest()))
 }
 
-/// Says whether it is the class or only the method that does not exist.
+/// The error for an unknown class, or for an unknown method of a known class.
 fn unknown(class: u16, method: u16) -> MethodError {
     if Method::ALL_IDS.iter().any(|ids| ids.0 == class) {
         MethodError::UnknownMethod { class, method }

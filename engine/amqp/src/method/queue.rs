@@ -12,7 +12,7 @@ methods! {
         passive: bool = bit,
         /// Survives a restart.
         durable: bool = bit,
-        /// Only for this connection, and gone with it.
+        /// Only for this connection, and deleted with it.
         exclusive: bool = bit,
         /// Vanishes with its last consumer.
         auto_delete: bool = bit,

@@ -7,11 +7,11 @@ methods! {
     (90, 10) "tx.select" TxSelect [] {} []
     /// Answers [`TxSelect`].
     (90, 11) "tx.select-ok" TxSelectOk [] {} []
-    /// Makes the publishes and acknowledgements since the last commit happen.
+    /// Carries out the publishes and acknowledgements since the last commit.
     (90, 20) "tx.commit" TxCommit [] {} []
     /// Answers [`TxCommit`].
     (90, 21) "tx.commit-ok" TxCommitOk [] {} []
-    /// Forgets the publishes and acknowledgements since the last commit.
+    /// Discards the publishes and acknowledgements since the last commit.
     (90, 30) "tx.rollback" TxRollback [] {} []
     /// Answers [`TxRollback`].
     (90, 31) "tx.rollback-ok" TxRollbackOk [] {} []

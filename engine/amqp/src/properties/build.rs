@@ -17,7 +17,7 @@ pub struct PropertiesBuilder<'a> {
     pub delivery_mode: Option<u8>,
     /// For priority queues.
     pub priority: Option<u8>,
-    /// What a reply is to be matched by.
+    /// The id by which the client matches a reply to its request.
     pub correlation_id: Option<&'a [u8]>,
     /// The queue for replies.
     pub reply_to: Option<&'a [u8]>,

@@ -8,7 +8,7 @@
 //!        bit 0 says that another word of flags follows
 //! ```
 //!
-//! Flags and values are relayed as they came in and read only when somebody asks.
+//! Flags and values are relayed as received, and read only on demand.
 
 mod build;
 
@@ -34,13 +34,13 @@ pub enum PropertiesError {
     /// A field reaches beyond the frame.
     #[error("content header is truncated")]
     Truncated,
-    /// A flag is set in a word that continues the flags: what its value would be is unknown.
+    /// A flag is set in a continuation word: the type of its value is unknown.
     #[error("content header has an unknown property flag")]
     UnknownFlag,
     /// Octets follow the last property.
     #[error("{0} octets after the last property")]
     TrailingBytes(usize),
-    /// The headers are no field table.
+    /// The headers are not a field table.
     #[error(transparent)]
     Table(#[from] TableError),
 }
@@ -69,7 +69,7 @@ impl From<WireError> for PropertiesError {
 pub struct ContentHeader<'a> {
     /// Class of the method before: 60.
     pub class_id: u16,
-    /// Must be 0; for the caller to judge.
+    /// Must be 0; the caller checks it.
     pub weight: u16,
     /// Size of the whole body in octets, over all its frames.
     pub body_size: u64,
@@ -78,7 +78,7 @@ pub struct ContentHeader<'a> {
 }
 
 impl<'a> ContentHeader<'a> {
-    /// Reads the payload of a content header frame, the properties excepted.
+    /// Reads the payload of a content header frame, without checking the properties.
     #[inline(always)]
     pub fn decode(payload: &'a [u8]) -> Result<Self, PropertiesError> {
         let Some((fixed, properties)) = payload.split_first_chunk::<CONTENT_HEADER_FIXED_SIZE>()
@@ -113,7 +113,7 @@ fn validate_values(properties: &[u8]) -> Result<(), PropertiesError> {
     }
 }
 
-/// Reads the first word of flags and over the words that continue it, which have no meaning yet.
+/// Reads the first word of flags and skips continuation words, which have no meaning yet.
 fn read_flags(reader: &mut Reader<'_>) -> Result<u16, PropertiesError> {
     let flags = reader.short()?;
     let mut word = flags;
@@ -126,8 +126,8 @@ fn read_flags(reader: &mut Reader<'_>) -> Result<u16, PropertiesError> {
     Ok(flags & FLAGS_KNOWN)
 }
 
-/// The properties to send on: checked properties as they came in, but without flags that stand for
-/// nothing. Many clients cannot read words that continue the flags, and `RabbitMQ` sends none.
+/// The properties to relay: checked properties as received, without flags that stand for nothing.
+/// Many clients cannot read continuation words, and `RabbitMQ` sends none.
 #[inline]
 pub fn relayable(properties: &[u8]) -> Cow<'_, [u8]> {
     match properties {
@@ -201,7 +201,7 @@ impl Property {
         })
     }
 
-    /// Reads over the value and gives it back without its length prefix.
+    /// Reads the value and returns it without its length prefix.
     #[inline]
     fn read<'a>(self, reader: &mut Reader<'a>) -> Result<&'a [u8], WireError> {
         match self {
@@ -222,8 +222,8 @@ impl Property {
     }
 }
 
-/// The properties of a message, each found when asked for. Strings are octets: `RabbitMQ` does
-/// not check them for UTF-8.
+/// The properties of a message, each located on demand. Strings are octets: `RabbitMQ` does not
+/// check them for UTF-8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Properties<'a> {
     bytes: &'a [u8],
@@ -236,7 +236,7 @@ impl<'a> Properties<'a> {
         Ok(Self { bytes })
     }
 
-    /// Over bytes that were checked before. In bytes that were not, properties may be missing.
+    /// Over bytes that were checked before. In unchecked bytes, properties may be missing.
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -266,7 +266,7 @@ impl<'a> Properties<'a> {
         self.find(Property::DeliveryMode)?.first().copied()
     }
 
-    /// Whether the message is to survive a restart (delivery mode 2).
+    /// Whether the publisher wants the message to survive a restart (delivery mode 2).
     pub fn is_persistent(self) -> bool {
         self.delivery_mode() == Some(2)
     }
@@ -282,7 +282,7 @@ impl<'a> Properties<'a> {
         self.find(Property::Priority)?.first().copied()
     }
 
-    /// What a reply is to be matched by.
+    /// The id by which the client matches a reply to its request.
     pub fn correlation_id(self) -> Option<&'a [u8]> {
         self.find(Property::CorrelationId)
     }
@@ -302,7 +302,7 @@ impl<'a> Properties<'a> {
         self.find(Property::MessageId)
     }
 
-    /// Seconds since 1970-01-01, UTC, as the application says.
+    /// Seconds since 1970-01-01, UTC, set by the application.
     pub fn timestamp(self) -> Option<u64> {
         Some(u64::from_be_bytes(self.find(Property::Timestamp)?.try_into().ok()?))
     }

@@ -129,7 +129,7 @@ impl TableBuilder {
         self
     }
 
-    /// The table. Its nesting is the caller's own doing and is not checked again.
+    /// The table. Its nesting is the caller's choice and is not checked.
     pub fn finish(self) -> OwnedTable {
         OwnedTable { bytes: self.bytes.into() }
     }

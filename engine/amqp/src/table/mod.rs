@@ -29,7 +29,7 @@ pub const DEPTH_MAX: usize = 32;
 /// default frame of 131,072 octets can hold at two octets each.
 pub const VALUE_COUNT_MAX: usize = 65_536;
 
-/// Why bytes are no field table: `502 SYNTAX_ERROR`.
+/// Why bytes are not a field table: `502 SYNTAX_ERROR`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TableError {
     /// A size or a value reaches beyond its table.
@@ -69,7 +69,8 @@ impl<'a> TableRef<'a> {
         Ok(Self { bytes })
     }
 
-    /// A table over bytes that were checked before. Bytes that were not end it early, no more.
+    /// A table over bytes that were checked before. Unchecked bytes may end it early, nothing
+    /// worse.
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -135,7 +136,8 @@ pub struct ArrayRef<'a> {
 }
 
 impl<'a> ArrayRef<'a> {
-    /// An array over bytes that were checked before. Bytes that were not end it early, no more.
+    /// An array over bytes that were checked before. Unchecked bytes may end it early, nothing
+    /// worse.
     pub const fn trusted(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -222,8 +224,8 @@ fn validate(bytes: &[u8]) -> Result<(), TableError> {
     Ok(())
 }
 
-/// Reads over a name, a letter and a plain value. Of a nested table or array it reads only the
-/// size, and gives it back with whether its values have names.
+/// Skips a name, a letter and a plain value. Of a nested table or array it reads only the size, and
+/// returns that size and whether its values have names.
 fn check_value(reader: &mut Reader<'_>, named: bool) -> Result<Option<(usize, bool)>, TableError> {
     let truncated = |_| TableError::Truncated;
     if named {

@@ -33,7 +33,7 @@ pub enum Value<'a> {
         /// All digits.
         digits: u32,
     },
-    /// `S`: text or octets, as the sender pleases.
+    /// `S`: text or octets; the sender decides.
     LongStr(&'a [u8]),
     /// `x`
     Bytes(&'a [u8]),
@@ -146,7 +146,7 @@ impl<'a> Value<'a> {
     }
 
     /// The number of any integer letter: `RabbitMQ` treats them as one class
-    /// (`?INTEGER_ARG_TYPES`). A timestamp is none of them.
+    /// (`?INTEGER_ARG_TYPES`). A timestamp is not one of them.
     pub const fn as_integer(&self) -> Option<i64> {
         match *self {
             Self::I8(value) => Some(value as i64),
