@@ -12,10 +12,10 @@
 //! therefore empty the main group, but every connection still gets its turn, and with it the acks
 //! and heartbeats that make buffers come back.
 //!
-//! The kernel fills buffers in the order in which it was given them. If it had all, each would have
-//! left a core's caches when its turn came again. So it has twice as many as a turn takes, and
-//! those that came back last are given to it first: 1.13 and 1.16 times the messages of 1 KiB per
-//! CPU second, without and with acks.
+//! The kernel fills buffers in the order in which it got them. If it had all of them, each would
+//! have left a core's caches before its next use. So it gets only twice as many as a turn uses, the
+//! most recently returned first: 1.13 and 1.16 times the messages of 1 KiB per CPU second, without
+//! and with acks.
 
 use std::io;
 use std::sync::Arc;
@@ -34,18 +34,18 @@ pub(crate) const GROUP_MAIN: u16 = 0;
 /// Group number of the buffers for starved sockets.
 pub(crate) const GROUP_RESERVE: u16 = 1;
 
-/// The kernel has at least so many buffers of the main group (1 MiB of 64 KiB each, a level 2
-/// cache): with fewer, a burst would have its receive armed again and again.
+/// The kernel gets at least this many buffers of the main group (64 KiB each: 1 MiB, a level 2
+/// cache). With fewer, a burst would end its multishot receive, to be armed again, over and over.
 const OFFERED_MIN: u32 = 16;
 
-/// Turns with receives after which what the kernel has follows what those took.
+/// After this many turns with receives, the offer to the kernel may shrink to what they used.
 const TURNS_PER_LOOK: u32 = 1_024;
 
 /// One ring of provided buffers, shared with the kernel.
 struct Group {
     entries: Mapping,
     mask: u16,
-    /// Next entry to fill; what the kernel sees is the copy in entry 0.
+    /// Next entry to fill; the kernel reads the copy in entry 0.
     tail: u16,
     /// Buffers that the kernel has, by our latest knowledge.
     free: u32,
@@ -91,7 +91,7 @@ impl Group {
     }
 }
 
-/// All receive buffers of a ring and where each of them is.
+/// All receive buffers of a ring, and which of them the kernel, leases and neither have.
 pub(crate) struct Buffers {
     pool: Arc<Pool>,
     main: Group,
@@ -104,11 +104,11 @@ pub(crate) struct Buffers {
     returned: Vec<u16>,
     /// Buffers of the main group that neither the kernel nor a lease has, coldest first.
     idle: Vec<u16>,
-    /// How many of the main group the kernel is to have.
+    /// How many of the main group the kernel should have.
     offer: u32,
     /// Buffers of the main group that were claimed since the last [`Buffers::reclaim`].
     claimed: u32,
-    /// The most that were in one turn, of the `turns` since it was looked at.
+    /// The highest `claimed` of one turn, over the last `turns` turns.
     claimed_max: u32,
     turns: u32,
     /// See [`RingConfig::lend_above_free_buffers`].
@@ -118,7 +118,7 @@ pub(crate) struct Buffers {
 }
 
 impl Buffers {
-    /// Lays out the memory on the calling thread and gives the kernel its first buffers.
+    /// Registers both groups and gives the kernel its first buffers.
     pub(crate) fn new(
         config: &RingConfig,
         submitter: &Submitter<'_>,
@@ -177,6 +177,7 @@ impl Buffers {
         // SAFETY: the kernel reported the buffer as used, `lent` shows that no other lease exists,
         // and `put` follows only after `take_returned` named it (see `reclaim`).
         let lease = unsafe { self.pool.lend(index, length) };
+        // Short of buffers: the bytes are copied, and dropping the lease here returns the buffer.
         if self.free_main() >= self.lend_above_free {
             return Some(lease);
         }
@@ -184,8 +185,7 @@ impl Buffers {
         Some(Bytes::copy_from_slice(&lease))
     }
 
-    /// Takes every buffer that came back, and gives the kernel what it is to have, with one store
-    /// per group. To be called once a turn.
+    /// Takes every buffer that came back, and refills the kernel's groups. Call once a turn.
     pub(crate) fn reclaim(&mut self) {
         let mut returned = std::mem::take(&mut self.returned);
         self.pool.take_returned(&mut returned);
@@ -212,7 +212,7 @@ impl Buffers {
         self.main.free > 0
     }
 
-    /// Gives the kernel as many buffers of the main group as it is to have, hottest first.
+    /// Gives the kernel buffers of the main group until it has `self.offer`, hottest first.
     fn offer(&mut self) {
         let before = self.main.free;
         while self.main.free < self.offer
@@ -225,7 +225,7 @@ impl Buffers {
         }
     }
 
-    /// Follows what a turn took: up at once, down when many turns have taken less.
+    /// Adapts the offer to the use of the turns: up at once, down after many turns with less.
     fn look_at_claimed(&mut self) {
         let claimed = std::mem::take(&mut self.claimed);
         if claimed == 0 {

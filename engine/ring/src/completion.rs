@@ -1,4 +1,4 @@
-//! What a turn reports, and the names of its sockets and listeners.
+//! The reports of a turn, and the ids of sockets and listeners.
 
 use std::io;
 use std::net::TcpStream;
@@ -28,15 +28,15 @@ pub struct ListenerId {
 /// How long a turn may sleep for its first completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wait {
-    /// Not at all; without anything to submit or to run not even a system call is made.
+    /// Not at all. Without anything to submit or to run, no system call is made.
     No,
     /// At most this long from now on. Zero is the same as [`Wait::No`].
     Until(Duration),
-    /// Until something happens.
+    /// Until a completion.
     Forever,
 }
 
-/// One thing that happened.
+/// One report of a turn.
 #[derive(Debug)]
 pub enum Completion {
     /// A client connected. The stream is plain: give it to [`Ring::adopt`](crate::Ring::adopt) of
@@ -55,18 +55,19 @@ pub enum Completion {
         /// A lease of the receive buffer; dropping the last slice of it gives the buffer back.
         bytes: Bytes,
     },
-    /// The peer will send no more. Sending to it may still work; reading has ended. When a reset
-    /// meets a send, the kernel may tell the send of it and the receive only of an end.
+    /// The peer will send no more: reading has ended, but sending to it may still work. If the peer
+    /// reset the connection during a send, the kernel may report the reset to that send, and to the
+    /// receive only an end.
     EndOfStream {
         /// The socket.
         socket: SocketId,
     },
-    /// The socket is broken. Reported once; what is left to do is
+    /// The socket is broken. Reported once; the caller then calls
     /// [`Ring::close`](crate::Ring::close).
     Failed {
         /// The socket.
         socket: SocketId,
-        /// What the kernel said, for example `ConnectionReset`.
+        /// The kernel's error, for example `ConnectionReset`.
         error: io::Error,
     },
     /// All bytes of the last send are in the kernel's socket buffer; the next send may follow.
@@ -91,16 +92,16 @@ pub enum Completion {
         /// Bytes read or written, 0 for a flush.
         result: io::Result<usize>,
     },
-    /// Another thread called; look at the inboxes. May come without a reason.
+    /// Another thread woke this ring: look at the inboxes. May come without a reason.
     Woken,
     /// The listener could not accept.
     ListenFailed {
         /// The listener.
         listener: ListenerId,
-        /// What the kernel said.
+        /// The kernel's error.
         error: io::Error,
-        /// True when it tries again after a pause of 100 ms (out of descriptors or memory); false
-        /// when the listener is gone.
+        /// True if it tries again after a pause of 100 ms (out of descriptors or memory); false if
+        /// the listener is gone.
         retrying: bool,
     },
 }

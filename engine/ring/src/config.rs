@@ -16,9 +16,9 @@ pub struct RingConfig {
     /// multishot receive likes best on loopback; 16 KiB cost 40 % more.
     pub buffer_size_bytes: u32,
     /// While fewer buffers than this are free, received bytes are copied out and the buffer goes
-    /// back at once: half-received messages and sockets that do not drain may hold leases for as
-    /// long as they like, and must not stop everybody's receiving. A quarter leaves room for what
-    /// one turn brings. 0 = always lend.
+    /// back at once: half-received messages and sockets that do not drain can hold leases for any
+    /// time, and must not stop all other sockets from receiving. A quarter leaves room for the
+    /// receives of one turn. 0 = always lend.
     pub lend_above_free_buffers: u16,
     /// Entries of the submission queue, a power of two in `8..=32_768`. A full queue only costs one
     /// more system call.

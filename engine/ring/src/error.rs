@@ -1,8 +1,8 @@
-//! Errors in words: what the kernel's number means here, and what to do about it.
+//! Errors in words: the meaning of the kernel's number here, and its remedy.
 
 use std::io;
 
-/// Why a ring could not be made or moved on.
+/// Why a ring could not be made, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RingError {
@@ -14,7 +14,7 @@ pub enum RingError {
     Setup {
         /// Which step, for example `set up io_uring`.
         step: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// All socket slots are taken: refuse the connection.

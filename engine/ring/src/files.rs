@@ -1,9 +1,9 @@
 //! Reads, writes and flushes of ordinary files.
 //!
-//! The ring owns buffer and file of each operation from the call to its [`Completion::File`]: the
-//! kernel reads or fills the memory meanwhile, however long a disk takes and whatever the caller
-//! forgets. Nothing is retried and nothing is continued here: what a short or failed write left on
-//! a disk is for the caller to judge.
+//! The ring owns buffer and file of each operation from the call to its [`Completion::File`],
+//! because the kernel may use the memory all that time, however long a disk takes and whatever the
+//! caller drops. Nothing is retried or continued here: the caller decides what to do about a short
+//! or failed write.
 
 use std::fs::File;
 use std::io;
@@ -18,16 +18,16 @@ use crate::queue::Completed;
 use crate::ring::Ring;
 use crate::token::{Kind, Token};
 
-/// File operations under way at once per ring. A log has one write and a few dozen reads under way;
-/// what is more than a device's own queue (64 to 1,024) only waits there.
+/// File operations under way at once per ring. A log has one write and a few dozen reads under way,
+/// and operations beyond a device's own queue (64 to 1,024) only wait there.
 const OPERATIONS_MAX: usize = 1_024;
 
 /// When a write completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteUntil {
-    /// When the file takes the bytes: the page cache, or with `O_DIRECT` the device's cache.
+    /// When the bytes are in the page cache, or with `O_DIRECT` in the device's cache.
     Taken,
-    /// When the device has them for good (`RWF_DSYNC`), as if by `fdatasync(2)` behind it.
+    /// When the bytes are durable on the device (`RWF_DSYNC`), as after an `fdatasync(2)`.
     Durable,
 }
 
@@ -84,9 +84,9 @@ impl Ring {
         unsafe { self.push_file(under_way, entry.build()) };
     }
 
-    /// Has the device keep all data of the file that was written before, and what is needed to read
-    /// it, for good (`fdatasync(2)`). Reported as [`Completion::File`] without bytes. Writes that
-    /// have not completed may be left out.
+    /// Makes all data written to the file durable, with the metadata needed to read it
+    /// (`fdatasync(2)`). Reported as [`Completion::File`] without bytes. Covers only writes that
+    /// completed before.
     pub fn sync_file(&mut self, file: &Arc<File>, token: u64) {
         let descriptor = types::Fd(file.as_raw_fd());
         let entry = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build();
@@ -125,7 +125,7 @@ impl Ring {
     }
 }
 
-/// What the kernel uses until the operation completes.
+/// The memory and the file that the kernel uses until the operation completes.
 struct UnderWay {
     /// Closed with its last operation at the earliest.
     #[expect(dead_code, reason = "held, not used")]
@@ -156,7 +156,7 @@ struct Slot {
 }
 
 impl Files {
-    /// Refuses, giving it back, what would be one too many.
+    /// Adds an operation; gives it back if [`FILE_OPERATIONS_MAX`] are under way.
     fn start(&mut self, operation: UnderWay) -> Result<Token, UnderWay> {
         let number = match self.free.pop() {
             Some(number) => number,

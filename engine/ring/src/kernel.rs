@@ -1,4 +1,4 @@
-//! The few system calls that the `io-uring` crate and std do not offer in the shape we need.
+//! The few system calls that the `io-uring` crate and std do not offer in the form we need.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -96,8 +96,8 @@ struct ResourceUpdate {
 /// Registers the ring's descriptor with the calling thread, which saves its look-up in every enter.
 /// Returns the index to enter with.
 ///
-/// The `io-uring` crate ties its version of this to a borrowed `Submitter`, which cannot be kept
-/// beside the ring that it borrows.
+/// The `io-uring` crate ties its version of this to a borrowed `Submitter`, which cannot be kept in
+/// one struct with the ring that it borrows.
 pub(crate) fn register_ring_fd(ring: BorrowedFd<'_>) -> io::Result<RawFd> {
     let mut update =
         ResourceUpdate { offset: u32::MAX, reserved: 0, data: ring.as_raw_fd() as u64 };
@@ -202,7 +202,7 @@ pub(crate) fn set_nodelay(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// it was submitted with, so do this before [`Ring::listen`](crate::Ring::listen).
 ///
 /// # Errors
-/// What `getrlimit(2)` or `setrlimit(2)` say.
+/// Those of `getrlimit(2)` and `setrlimit(2)`.
 pub fn raise_open_files_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes one rlimit that lives over the call.
@@ -219,10 +219,11 @@ pub fn raise_open_files_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Makes this thread, and those that it starts, run only when no other wants their core.
+/// Makes this thread, and those that it starts, run only when no other thread wants their core
+/// (`SCHED_IDLE`).
 ///
 /// # Errors
-/// What `sched_setscheduler(2)` says.
+/// Those of `sched_setscheduler(2)`.
 pub fn give_way() -> io::Result<()> {
     let parameter = libc::sched_param { sched_priority: 0 };
     // SAFETY: reads one sched_param that lives over the call; 0 is the calling thread.

@@ -15,7 +15,8 @@
 //!
 //! The public API is safe: every buffer the kernel may touch is owned by the ring or by a lease
 //! until the completion that ends the operation. [`Mesh`] carries mail between threads, [`probe`]
-//! says whether this machine can run a ring at all, [`pin_current_thread`] ties a thread to a core.
+//! tests whether this machine can run a ring at all, [`pin_current_thread`] pins a thread to a
+//! core.
 // `loom` is set by hand for one test run (see `sleep.rs`), so cargo cannot know of it.
 #![allow(unexpected_cfgs)]
 

@@ -44,7 +44,7 @@ impl Listeners {
     ) -> Result<ListenerId, RingError> {
         // The kernel waits only on sockets that may block.
         listener.set_nonblocking(false).map_err(RingError::Socket)?;
-        // What is accepted inherits it, which is cheaper than to ask for it each time.
+        // Accepted sockets inherit it, which is cheaper than setting it on each.
         kernel::set_nodelay(listener.as_fd()).map_err(RingError::Socket)?;
         let slot = match self.slots.iter().position(|slot| slot.listener.is_none()) {
             Some(slot) => slot,
@@ -142,7 +142,7 @@ impl Listeners {
 }
 
 impl Slot {
-    /// The accept ended with an error: go on, go on later, or give up.
+    /// The accept ended with an error: arm it again now, after a pause, or never.
     fn on_failed(
         &mut self,
         queue: &mut Queue,
@@ -151,7 +151,7 @@ impl Slot {
         completions: &mut Vec<Completion>,
     ) {
         let retrying = match error.raw_os_error() {
-            // A client that was gone before we came.
+            // The client was gone before the accept.
             Some(
                 libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::EPROTO | libc::ECANCELED,
             ) => {
@@ -161,7 +161,8 @@ impl Slot {
                 }
                 return;
             }
-            // What a network or a firewall did to one client, says accept(2); it may last.
+            // Network errors of one client (see accept(2)), such as those of a firewall; they may
+            // last.
             Some(
                 libc::EPERM
                 | libc::ENETDOWN

@@ -1,6 +1,6 @@
 //! `crossbeam_queue::ArrayQueue` for loom: the same algorithm with the same orderings, on loom's
 //! atomics, because loom only sees those. Written after version 0.3.14 (`src/array_queue.rs`),
-//! without its backoff and the methods that nobody calls here.
+//! without its backoff and the methods that are not used here.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicUsize, Ordering, fence};

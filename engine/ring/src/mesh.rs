@@ -12,9 +12,9 @@
 //! queue's item is meant to be a batch: the price of a push is then paid once per turn and
 //! destination.
 //!
-//! A third queue takes emptied batches the other way. Without it a shard that only sends would lay
-//! out memory for each batch, and one that only receives would free what is another thread's.
-//! Nobody waits for it and nobody is woken by it; what finds no room there is dropped.
+//! A third queue takes emptied batches the other way. Without it a shard that only sends would
+//! allocate each batch, and one that only receives would free memory of another thread. It wakes no
+//! thread, and a batch that finds it full is dropped.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -29,17 +29,17 @@ use crate::sleep::Sleeping;
 /// The two queues of each ordered pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lane {
-    /// What asks for something; the sender holds credit for it.
+    /// Requests; the sender holds credit for them.
     Work,
-    /// What answers (acks, confirms, releases, credit); sized so that it cannot fill.
+    /// Answers (acks, confirms, releases, credit); sized so that it cannot fill.
     Reply,
 }
 
-/// Emptied items on their way back to one sender: as many as a lane of the usual size holds, and
-/// more would only be cold memory.
+/// Emptied items on their way back to one sender: as many as a lane of the usual size holds. More
+/// would only be cold memory.
 const RETURNS_MAX: usize = 32;
 
-/// Both lanes, in the order in which a receiver should look: replies free what work needs.
+/// Both lanes, in the order in which a receiver should look: replies free resources for work.
 const LANES: [Lane; 2] = [Lane::Reply, Lane::Work];
 
 struct Shared<T> {
@@ -74,7 +74,7 @@ impl<T: Send> Mesh<T> {
     #[allow(clippy::new_ret_no_self, reason = "a mesh is only ever seen from its endpoints")]
     pub fn new(participants: usize, lane_capacity_batches: usize) -> Vec<Endpoint<T>> {
         assert!(participants > 0 && lane_capacity_batches > 0);
-        // Nobody mails himself; the place only keeps the arithmetic simple.
+        // No participant mails itself; the unused places keep the index arithmetic simple.
         let queue = |pair: usize, capacity| {
             let is_own = pair / participants == pair % participants;
             ArrayQueue::new(if is_own { 1 } else { capacity })
@@ -123,14 +123,14 @@ impl<T: Send> Endpoint<T> {
         take(self.shared.queue(from, self.id, lane))
     }
 
-    /// Gives an emptied item back to whom it was received from, for
-    /// [`Endpoint::take_back`]; drops it where enough of them are on their way.
+    /// Gives an emptied item back to its sender, for [`Endpoint::take_back`]; drops it if enough of
+    /// them are on their way.
     pub fn give_back(&self, from: usize, emptied: T) {
-        // What does not fit is dropped, as said.
+        // An item that does not fit is dropped.
         let _ = self.shared.returns(self.id, from).push(emptied);
     }
 
-    /// Takes an item that was sent there and came back. To be called once for each that is sent.
+    /// Takes an item that was sent there and came back. Call it once for each item sent.
     pub fn take_back(&self, to: usize) -> Option<T> {
         take(self.shared.returns(to, self.id))
     }
@@ -142,8 +142,8 @@ impl<T: Send> Endpoint<T> {
         })
     }
 
-    /// Call before a turn that may sleep. False: mail is there, do not sleep. After true, every
-    /// sender is told by [`Endpoint::needs_wake`] to wake us, until [`Endpoint::awake`].
+    /// Call before a turn that may sleep. False: mail is there, do not sleep. After true, and until
+    /// [`Endpoint::awake`], [`Endpoint::needs_wake`] is true for one sender with new mail.
     pub fn prepare_sleep(&self) -> bool {
         self.shared.sleeping[self.id].prepare(|| self.has_mail())
     }
@@ -161,7 +161,7 @@ impl<T: Send> Endpoint<T> {
     }
 }
 
-/// A pop that costs no fence while the queue is empty, which a turn finds of most of them.
+/// A pop that costs no fence while the queue is empty, as most queues are in most turns.
 fn take<T>(queue: &ArrayQueue<T>) -> Option<T> {
     if queue.is_empty() { None } else { queue.pop() }
 }
@@ -239,7 +239,7 @@ mod loom_tests {
 
     use super::*;
 
-    /// What rings instead of `MSG_RING`: how often each participant was woken.
+    /// Stands in for `MSG_RING`: how often each participant was woken.
     struct Doorbells(Vec<AtomicUsize>);
 
     impl Doorbells {
@@ -251,8 +251,8 @@ mod loom_tests {
             self.0[participant].fetch_add(1, Ordering::Relaxed);
         }
 
-        /// A sleeper with mail was called once. Others may have been, at the moment in which they
-        /// were about to sleep, but not twice.
+        /// A sleeper with mail was woken once. A participant that was about to sleep may have been
+        /// woken too, but not twice.
         fn check(&self, participant: usize, sleeps_on_mail: bool) {
             let rung = self.0[participant].load(Ordering::Relaxed);
             assert!(rung <= 1, "{participant} was woken {rung} times");
@@ -280,7 +280,7 @@ mod loom_tests {
         }
     }
 
-    /// All that is there, by sender and lane, and nothing of anybody else.
+    /// All received items, by sender and lane. Fails if an item came from another sender.
     fn receive(endpoint: &Endpoint<Item>, from: usize, lane: Lane, seen: &mut Vec<u32>) {
         while let Some(item) = endpoint.receive(from, lane) {
             seen.push(item.0.get());
@@ -295,8 +295,7 @@ mod loom_tests {
         (endpoints.pop().unwrap(), second)
     }
 
-    /// The receiver's half of a turn: it sleeps only where nothing is there, and a sleeper whose
-    /// mail comes later is rung for, once.
+    /// The receiver's half of a turn: it sleeps only without mail, and later mail wakes it once.
     #[test]
     fn loom_mail_reaches_a_receiver_that_goes_to_sleep() {
         loom::model(|| {
@@ -316,7 +315,7 @@ mod loom_tests {
             let sleeps = b.prepare_sleep();
             sender.join().unwrap();
             assert!(sleeps || b.has_mail(), "stayed up for nothing");
-            // All mail is sent. Whoever sleeps while some is left was called, and nobody twice.
+            // All mail is sent. A sleeper with mail left was woken, and none was woken twice.
             doorbells.check(1, sleeps && before < 3);
             b.awake();
             receive(&b, 0, Lane::Work, &mut work);
@@ -325,8 +324,8 @@ mod loom_tests {
         });
     }
 
-    /// A lane that is full refuses and loses nothing: whoever tries again gets it across, in order,
-    /// around the end of its ring.
+    /// A full lane refuses and loses nothing: retried items arrive in order, also around the end of
+    /// its ring.
     #[test]
     fn loom_a_full_lane_keeps_order() {
         let mut model = loom::model::Builder::new();
@@ -355,7 +354,7 @@ mod loom_tests {
         });
     }
 
-    /// What comes back is emptied, and it is ours alone.
+    /// An item that comes back is empty, and no other thread has it.
     #[test]
     fn loom_returned_items_are_whole() {
         loom::model(|| {
@@ -383,7 +382,7 @@ mod loom_tests {
         });
     }
 
-    /// Two that mail each other and both go to sleep: never do both sleep on mail.
+    /// Two participants mail each other and go to sleep: never do both sleep with mail waiting.
     #[test]
     fn loom_two_that_mail_each_other_do_not_both_sleep() {
         loom::model(|| {

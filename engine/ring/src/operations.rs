@@ -1,4 +1,4 @@
-//! What the ring asks of the kernel for its sockets, entry by entry.
+//! The submission entries of socket operations.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -30,7 +30,7 @@ impl Ring {
         unsafe { self.push(socket, Kind::Cancel, entry) };
     }
 
-    /// Arms a receive, or puts the socket behind those that starve already.
+    /// Arms a receive, or puts the socket at the end of the queue of the starved.
     pub(crate) fn arm_or_starve(&mut self, socket: SocketId) {
         if self.buffers.free_main() == 0 || self.sockets.any_starved() {
             self.sockets.starve(socket);

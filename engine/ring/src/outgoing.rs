@@ -1,4 +1,4 @@
-//! What is sent, and the memory of a send while the kernel works on it.
+//! The bytes of a send, and their memory while the kernel works on it.
 //!
 //! ```text
 //!  scratch:  ├── deliver frame, body header ──┼── frame end, next deliver … ──┼─ frame end ─┤
@@ -12,19 +12,19 @@ use io_uring::{opcode, squeue, types};
 /// `UIO_MAXIOV` of sendmsg(2): more pieces are refused with EMSGSIZE.
 const IOVECS_MAX: usize = 1_024;
 
-/// The kernel moves at most 2 GiB - 4 KiB per call (`MAX_RW_COUNT`); half of it is plenty.
+/// The kernel moves at most 2 GiB - 4 KiB per call (`MAX_RW_COUNT`); half of that is enough.
 const BYTES_PER_CALL_MAX: usize = 1 << 30;
 
 /// Keeps whole frames together and survives a peer that is gone without SIGPIPE.
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// Bytes to send, most of them rendered into `scratch`, large bodies by reference.
+/// Bytes to send: frames and small bodies in `scratch`, large bodies by reference.
 #[derive(Debug, Default)]
 pub struct Outgoing {
-    /// Everything that was rendered.
+    /// Frames and small bodies.
     pub scratch: Vec<u8>,
-    /// Bodies and where they belong: each goes to the wire before the byte of `scratch` with its
-    /// offset. Offsets ascend (several bodies may share one) and are at most `scratch.len()`.
+    /// Bodies with their offsets: each is sent before the byte of `scratch` at its offset. Offsets
+    /// ascend (several bodies may share one) and are at most `scratch.len()`.
     pub bodies: Vec<(usize, Bytes)>,
 }
 
@@ -49,8 +49,8 @@ struct Cursor {
     scratch: usize,
 }
 
-/// A send in the hands of the kernel. Boxed by its owner and not moved or changed until the
-/// completion: the kernel holds the address of `header`, and through it of all the rest.
+/// A send under way. Boxed by its owner and not moved or changed until the completion: the kernel
+/// holds the address of `header`, and through it those of all the rest.
 pub(crate) struct Sending {
     outgoing: Outgoing,
     cursor: Cursor,
@@ -61,7 +61,7 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// An idle one, to be filled by [`Sending::start`].
+    /// An idle one, for [`Sending::start`].
     pub(crate) fn new() -> Box<Self> {
         // SAFETY: msghdr is a plain C struct of integers and pointers; all zero is its empty value.
         let header = unsafe { std::mem::zeroed() };
@@ -74,8 +74,8 @@ impl Sending {
         })
     }
 
-    /// Takes what is to be sent. Panics when the offsets do not ascend or lie outside of `scratch`:
-    /// that is a bug of the renderer, and sending on would corrupt the stream.
+    /// Takes the bytes to send. Panics if the offsets do not ascend or exceed `scratch`: that is a
+    /// bug of the encoder, and sending would corrupt the stream.
     pub(crate) fn start(&mut self, outgoing: Outgoing) {
         let mut before = 0;
         for (offset, _) in &outgoing.bodies {
@@ -100,8 +100,8 @@ impl Sending {
         outgoing
     }
 
-    /// The operation for the next part of what is left. The caller keeps this box in place, and
-    /// does not change it, until the operation completed.
+    /// The operation for the next part of the unsent bytes. The caller must neither move nor change
+    /// this until the operation has completed.
     pub(crate) fn operation(&mut self, file: types::Fixed) -> squeue::Entry {
         if self.outgoing.bodies.is_empty() {
             let rest = &self.outgoing.scratch[self.cursor.scratch..];

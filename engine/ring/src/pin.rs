@@ -1,12 +1,12 @@
-//! Tying threads to cores, within what the process was given.
+//! Pinning threads to cores, within the cores of the process.
 
 use core_affinity::CoreId;
 
 use crate::error::RingError;
 
 /// The cores this thread may run on, ascending: the inherited mask, so that `taskset` and the
-/// cpuset of a container are respected. Ask before pinning, for a pinned thread may run on its one
-/// core only. Empty only where the mask cannot be read.
+/// cpuset of a container are respected. Call it before pinning, which leaves the thread one core.
+/// Empty only if the mask cannot be read.
 pub fn allowed_cores() -> Vec<usize> {
     let mut cores: Vec<usize> =
         core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
@@ -14,7 +14,7 @@ pub fn allowed_cores() -> Vec<usize> {
     cores
 }
 
-/// Ties the calling thread to one core. Do this before making a [`Ring`](crate::Ring), so that its
+/// Pins the calling thread to one core. Do this before making a [`Ring`](crate::Ring), so that its
 /// memory is near.
 ///
 /// # Errors

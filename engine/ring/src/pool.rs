@@ -41,7 +41,7 @@ pub(crate) struct Pool {
     doorbell: Arc<OwnedFd>,
 }
 
-/// Alone on its cache lines: other threads read what would be its neighbours whenever they drop a
+/// Alone on its cache lines: other threads read the neighbouring fields whenever they drop a
 /// buffer.
 #[repr(align(128))]
 struct Local(UnsafeCell<Vec<u16>>);
@@ -52,7 +52,7 @@ struct Local(UnsafeCell<Vec<u16>>);
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// Lays out `buffer_count` buffers, touched by (and at home on) the calling thread.
+    /// Allocates `buffer_count` buffers. The calling thread touches them and is their home.
     pub(crate) fn new(
         buffer_count: u16,
         buffer_size_bytes: usize,

@@ -1,5 +1,5 @@
-//! Can this machine run a ring? Found out by trying, for distributions backport and sandboxes
-//! forbid.
+//! Can this machine run a ring? Tested by trying: distributions backport features and sandboxes
+//! forbid them, so the kernel's version does not decide.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::config::RingConfig;
 use crate::error::{RingError, remedy, sentence};
 use crate::ring::Ring;
 
-/// How long a trial may take; each is done in microseconds where it works at all.
+/// How long a trial may take; one that works takes microseconds.
 const TRIAL_TURNS_MAX: u32 = 100;
 
 /// How long each turn of a trial waits.
@@ -23,7 +23,7 @@ const TRIAL_TURN: Duration = Duration::from_millis(10);
 /// One feature of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feature {
-    /// What it is, in the words of the `io_uring` manual.
+    /// Its name in the `io_uring` manual.
     pub name: &'static str,
     /// Found here.
     pub present: bool,
@@ -31,10 +31,10 @@ pub struct Feature {
     pub needed: bool,
 }
 
-/// What the kernel offers, in the order of the trials. Its `Display` is one line for a banner.
+/// The features of the kernel, in the order of the trials. Its `Display` is one line for a banner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Features {
-    /// The kernel's release, for reading only: nothing is decided by it.
+    /// The kernel's release, for display only: no trial depends on it.
     pub kernel_release: String,
     features: Vec<Feature>,
 }
@@ -67,7 +67,7 @@ impl fmt::Display for Features {
     }
 }
 
-/// Why no ring can run here, and what to do about it.
+/// Why no ring can run here, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}. {remedy}")]
 pub struct ProbeError {
@@ -75,7 +75,7 @@ pub struct ProbeError {
     pub cause: String,
     /// What to do, in full sentences.
     pub remedy: String,
-    /// What was found out before; empty when the set-up itself failed.
+    /// The results of earlier trials; empty if the set-up itself failed.
     pub features: Vec<Feature>,
 }
 

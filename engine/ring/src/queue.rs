@@ -13,7 +13,7 @@ use crate::error::RingError;
 use crate::kernel;
 use crate::token::{Kind, Token};
 
-/// What a ring has done so far. All counts only grow.
+/// Counters of a ring since its start. All counts only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RingCounters {
     /// Calls of `io_uring_enter`.
@@ -38,7 +38,7 @@ pub struct RingCounters {
     pub submission_queue_full: u64,
     /// Times the kernel had to keep completions outside of the queue. More than a few: enlarge it.
     pub completion_overflows: u64,
-    /// Completions of operations that nobody waits for any more.
+    /// Completions of operations whose socket, listener or purpose is gone.
     pub stale_completions: u64,
     /// Wakes sent to other rings.
     pub wakes_sent: u64,
@@ -76,11 +76,11 @@ impl Completed {
 
 pub(crate) struct Queue {
     ring: IoUring,
-    /// What to enter with: the registered index, or the plain descriptor.
+    /// The ring for `io_uring_enter`: the registered index, or the plain descriptor.
     enter_descriptor: RawFd,
     enter_flags: EnterFlags,
-    /// Entries that found the queue full even after a submit. At most a handful per socket can be
-    /// open at once, which is its limit.
+    /// Entries that found the queue full even after a submit. Each socket can have only a handful
+    /// of operations open, which limits it.
     backlog: VecDeque<squeue::Entry>,
     /// Operations whose last completion is still to come.
     in_flight: u64,
@@ -149,7 +149,7 @@ impl Queue {
     /// Queues an operation that completes only when it fails (`SKIP_SUCCESS`).
     ///
     /// # Safety
-    /// As for [`Queue::push`]; since nobody hears of its end, it must not point to anything.
+    /// As for [`Queue::push`]. Its success is not reported, so it must not point to anything.
     pub(crate) unsafe fn push_silent(&mut self, entry: squeue::Entry) {
         // SAFETY: passed on from the caller.
         unsafe { self.push_entry(entry.flags(squeue::Flags::SKIP_SUCCESS)) };
@@ -234,7 +234,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Moves all completions to `into`, those included that the kernel kept outside of the queue.
+    /// Moves all completions to `into`, including those that the kernel kept outside of the queue.
     pub(crate) fn drain(&mut self, into: &mut Vec<Completed>) -> Result<(), RingError> {
         self.drain_queue(into);
         // As many rounds as the backlog of a queue can need, so that a flood cannot hold us here.

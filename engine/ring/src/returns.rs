@@ -1,8 +1,8 @@
-//! Receive buffers that are dropped on other threads, on their way back to their ring.
+//! Receive buffers dropped on other threads, on their way back to their ring.
 //!
-//! The protocol is that of [`Sleeping`]: a ring that sleeps while sockets wait for buffers is
-//! called by the first buffer that comes back. Flag and queue are on cache lines of their own, for
-//! every thread that drops a buffer reads the one and writes to the other.
+//! The protocol is that of [`Sleeping`]: the first buffer that comes back wakes a ring that sleeps
+//! while sockets wait for buffers. Flag and queue are on cache lines of their own, because every
+//! thread that drops a buffer reads the flag and writes to the queue.
 
 #[cfg(not(all(loom, test)))]
 use crossbeam_queue::ArrayQueue;
@@ -15,7 +15,7 @@ use crate::sleep::Sleeping;
 pub(crate) struct Returns {
     /// As many places as buffers, so a push always succeeds.
     queue: ArrayQueue<u16>,
-    /// The ring is about to sleep, or sleeps, while sockets wait for buffers.
+    /// Set while the ring sleeps, or is about to, and sockets wait for buffers.
     starving: Sleeping,
 }
 
@@ -25,7 +25,7 @@ impl Returns {
         Self { queue, starving: Sleeping::new() }
     }
 
-    /// Any thread: brings a buffer back. True when the caller has to call the ring.
+    /// Any thread: brings a buffer back. True if the caller has to wake the ring.
     #[must_use = "a ring that is not called sleeps on"]
     pub(crate) fn give_back(&self, index: u16) -> bool {
         let pushed = self.queue.push(index);
@@ -38,8 +38,8 @@ impl Returns {
         if self.queue.is_empty() { None } else { self.queue.pop() }
     }
 
-    /// The ring's thread, before it sleeps: the next buffer that comes back calls it. False when
-    /// one has come back already: do not sleep.
+    /// The ring's thread, before it sleeps: the next buffer that comes back wakes it. False if one
+    /// has come back already: do not sleep.
     pub(crate) fn starve(&self) -> bool {
         self.starving.prepare(|| !self.queue.is_empty())
     }
@@ -62,7 +62,7 @@ mod loom_tests {
         std::iter::from_fn(|| returns.take()).collect()
     }
 
-    /// Each buffer comes back once, and a ring that slept for want of one was called, once.
+    /// Each buffer comes back once, and a ring that slept for lack of one was woken once.
     fn run(droppers: u16, buffers_each: u16) {
         let returns = Arc::new(Returns::new(droppers * buffers_each));
         let doorbell = Arc::new(AtomicUsize::new(0));
@@ -86,7 +86,7 @@ mod loom_tests {
         for dropper in threads {
             dropper.join().unwrap();
         }
-        // A ring that stayed up may have been called in the moment in which it was about to sleep.
+        // A ring that did not sleep may still have been woken while it was about to.
         let called = doorbell.load(Ordering::Relaxed);
         assert!(called == 1 || !sleeps && called == 0, "called {called} times, sleeps: {sleeps}");
         returns.stop_starving();

@@ -24,10 +24,10 @@ use crate::sockets::{Receiving, Sockets};
 use crate::token::{Kind, Token};
 use crate::wake::{WakeTarget, Waker};
 
-/// Other rings that one ring wakes: one per core of the largest machine we know of.
+/// Most other rings that one ring wakes: one per core of the largest machine we know of.
 const PEERS_MAX: usize = 4_096;
 
-/// How many rounds in vain a ring that is dropped waits for the kernel to end what it cancelled.
+/// Rounds without a completion after which a dropped ring stops waiting for cancelled operations.
 const DROP_ROUNDS_MAX: u32 = 200;
 
 /// How long each of those rounds waits.
@@ -45,11 +45,11 @@ pub struct Ring {
     pub(crate) files: Files,
     pub(crate) buffers: Buffers,
     pub(crate) target: WakeTarget,
-    /// Where the kernel puts the count of the eventfd; the value is of no interest.
+    /// The kernel writes the count of the eventfd here; the value is not used.
     pub(crate) doorbell_count: Box<AtomicU64>,
     /// Rings we have woken, kept open for the messages under way to them.
     peers: Vec<WakeTarget>,
-    /// Reports that need no kernel.
+    /// Reports that come from the ring itself, not from the kernel.
     pub(crate) ready: Vec<Completion>,
     /// Kept for its allocation.
     pub(crate) completed: Vec<Completed>,
@@ -58,9 +58,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Makes a ring on the calling thread, which should be pinned before: the buffers are laid out
-    /// and touched here. Raises the process's soft limit of open files to the hard one when the
-    /// file table needs it.
+    /// Makes a ring on the calling thread, which should be pinned before: the buffers are allocated
+    /// and touched here. Raises the process's soft limit of open files to the hard one if the file
+    /// table needs it.
     ///
     /// # Errors
     /// [`RingError::Config`] for a size out of range, [`RingError::Setup`] with cause and remedy
@@ -133,8 +133,8 @@ impl Ring {
         self.adopt_accepted(stream)
     }
 
-    /// As [`Ring::adopt`], for a stream that a ring has accepted and nobody has changed since: it
-    /// is set up already, which spares two system calls.
+    /// As [`Ring::adopt`], for a stream that a ring has accepted and that is unchanged since: its
+    /// options are set already, which saves two system calls.
     ///
     /// # Errors
     /// As [`Ring::adopt`].
@@ -171,8 +171,8 @@ impl Ring {
         }
     }
 
-    /// Stops to receive; the kernel's socket buffer fills and the peer is held back. What the ring
-    /// had received before that is still reported, in this or the next turns.
+    /// Stops receiving; the kernel's socket buffer fills and TCP holds the peer back. Bytes that
+    /// the ring has received before are still reported, in this or the next turns.
     pub fn pause(&mut self, socket: SocketId) {
         let Some(state) = self.sockets.get_mut(socket) else {
             return;
@@ -190,7 +190,7 @@ impl Ring {
         }
     }
 
-    /// Sends; [`Completion::Sent`] gives the buffers back when all of it is in the kernel. For a
+    /// Sends; [`Completion::Sent`] gives the buffers back once all bytes are in the kernel. For a
     /// closed or failed socket the bytes are dropped.
     ///
     /// # Panics
@@ -217,8 +217,8 @@ impl Ring {
         self.submit_send(socket);
     }
 
-    /// Tells the peer that nothing more will be sent (a half close), after the last send completed.
-    /// Receiving goes on. Not reported.
+    /// Ends the sending direction (a half close), after the last send completed. Receiving goes on.
+    /// Not reported.
     pub fn shutdown_send(&mut self, socket: SocketId) {
         let Some(state) = self.sockets.get_mut(socket) else {
             return;
@@ -232,8 +232,8 @@ impl Ring {
         unsafe { self.push(socket, Kind::Shutdown, entry) };
     }
 
-    /// Closes at once: cancels what is under way, drops what is not yet sent, and reports
-    /// [`Completion::Closed`] when the kernel is done with the socket. To have everything sent,
+    /// Closes at once: cancels operations under way, drops unsent bytes, and reports
+    /// [`Completion::Closed`] once the kernel no longer uses the socket. To have everything sent,
     /// wait for [`Completion::Sent`] before. A second call does nothing.
     pub fn close(&mut self, socket: SocketId) {
         let Some(state) = self.sockets.get_mut(socket) else {
@@ -256,7 +256,7 @@ impl Ring {
         self.finish_close(socket);
     }
 
-    /// Wakes another ring from this thread. The message rides in the next turn's system call.
+    /// Wakes another ring from this thread, by an entry of the next turn's system call.
     pub fn wake(&mut self, target: &WakeTarget) {
         self.queue.counters.wakes_sent += 1;
         let known = self.peers.iter().position(|peer| Arc::ptr_eq(&peer.ring, &target.ring));
@@ -289,8 +289,8 @@ impl Ring {
         self.target.clone()
     }
 
-    /// Receive buffers that hold nothing, without the reserve. At 0 sockets starve: give
-    /// leases back, or pause the sockets that hold most of them.
+    /// Receive buffers that hold nothing, without the reserve. At 0 sockets starve: drop leases, or
+    /// pause the sockets that hold most of them.
     pub fn free_buffers(&self) -> u32 {
         self.buffers.free_main()
     }
@@ -300,12 +300,12 @@ impl Ring {
         self.buffers.leases_out()
     }
 
-    /// Sockets in use, those included that are being closed.
+    /// Sockets in use, including those that are being closed.
     pub fn open_sockets(&self) -> u32 {
         self.sockets.open_count()
     }
 
-    /// What the ring has done so far.
+    /// Counters since the start.
     pub fn counters(&self) -> RingCounters {
         let received_bytes_copied = self.buffers.copied_bytes();
         RingCounters { received_bytes_copied, ..self.queue.counters }
@@ -336,7 +336,8 @@ impl Ring {
             if drained.is_err() {
                 return false;
             }
-            // A round ends with the first completion; only those that bring none are waiting.
+            // A round ends with the first completion; only rounds without one count against the
+            // limit.
             rounds_in_vain += u32::from(self.queue.in_flight() >= before);
         }
         false
@@ -346,13 +347,13 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if !self.quiesce() {
-            // The kernel may still use this memory: never give it to anybody else.
+            // The kernel may still use this memory: leak it.
             std::mem::forget(std::mem::replace(&mut self.sockets, Sockets::new(0)));
             std::mem::forget(std::mem::take(&mut self.files));
             std::mem::forget(std::mem::take(&mut self.doorbell_count));
             std::mem::forget(Arc::clone(&self.pool));
         }
-        // Others may hold the ring open by a `WakeTarget`; its sockets close now nevertheless.
+        // A `WakeTarget` on another thread may hold the ring open; its sockets close now anyway.
         let _ = self.queue.submitter().unregister_files();
     }
 }

@@ -1,4 +1,4 @@
-//! Going to sleep without losing a call (Seastar's protocol, `reactor.cc`
+//! Going to sleep without losing a wake (Seastar's protocol, `reactor.cc`
 //! `try_enter_interrupt_mode`).
 //!
 //! ```text
@@ -9,10 +9,10 @@
 //!   empty: sleep, else: stay
 //! ```
 //!
-//! Of the two fences one comes first in the single total order: either the sender sees `sleeping`,
+//! One of the two fences comes first in the single total order: either the sender sees `sleeping`,
 //! or the receiver sees the mail. The tests at the end model this with loom, which tries every
-//! interleaving the memory model allows, and so do those of `mesh.rs` and `returns.rs`, which build
-//! on it; it is a separate build:
+//! interleaving that the memory model allows. So do those of `mesh.rs` and `returns.rs`, which
+//! build on it. They need a separate build:
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg loom" cargo test -p leveret-ring --lib --release --target-dir target/loom loom_
@@ -23,8 +23,8 @@ use loom::sync::atomic::{AtomicBool, Ordering, fence};
 #[cfg(not(all(loom, test)))]
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-/// Whether one participant sleeps. Alone on its cache lines (two, for the prefetcher takes pairs),
-/// for every sender reads it each turn.
+/// Whether one participant sleeps. Alone on its cache lines (two, because the prefetcher takes
+/// pairs): every sender reads it each turn.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Sleeping(AtomicBool);
@@ -45,7 +45,7 @@ impl Sleeping {
         true
     }
 
-    /// The receiver is up again, for whatever reason.
+    /// The receiver is awake again, for any reason.
     pub(crate) fn awake(&self) {
         self.0.store(false, Ordering::Relaxed);
     }
@@ -65,8 +65,8 @@ mod tests {
 
     use super::*;
 
-    /// One receiver with a doorbell and an inbox per sender, all with the weakest orderings: what
-    /// must hold is held by the protocol's fences alone.
+    /// One receiver with a doorbell and an inbox per sender, all with the weakest orderings: only
+    /// the fences of the protocol may make it correct.
     struct World {
         sleeping: Sleeping,
         inboxes: Vec<AtomicUsize>,
@@ -104,7 +104,7 @@ mod tests {
             thread.join().unwrap();
         }
         let rung = world.doorbell.load(Ordering::Relaxed);
-        // All mail is there now. A receiver that went to sleep must have been called, exactly once.
+        // All mail is there now. A receiver that went to sleep must have been woken exactly once.
         if slept {
             assert_eq!(rung, 1, "a lost or a double wake");
         } else {

@@ -1,4 +1,4 @@
-//! The table of sockets: what is under way on each, and when a slot may be used again.
+//! The table of sockets: the operations under way on each, and when a slot may be reused.
 //!
 //! ```text
 //!            receive              pause             final completion
@@ -16,24 +16,25 @@ use crate::token::{Kind, Token};
 /// The receiving side of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Receiving {
-    /// Nothing asked for.
+    /// Not receiving.
     Idle,
     /// The kernel has a receive.
     Armed,
-    /// The kernel was told to end its receive; `again` when it is wanted back after that.
+    /// A cancel of the receive is in the kernel; with `again`, it is armed again after that.
     Cancelling { again: bool },
-    /// Wanted, but there was no buffer. Waits in the queue of the starved.
+    /// A receive is wanted, but there was no buffer. Waits in the queue of the starved.
     Starved,
 }
 
 pub(crate) struct Socket {
     generation: u32,
     pub(crate) open: bool,
-    /// `close` was called: nothing more is reported but the end.
+    /// `close` was called: only [`Completion::Closed`](crate::Completion::Closed) is still
+    /// reported.
     pub(crate) closing: bool,
     /// The close itself is in the kernel.
     pub(crate) close_submitted: bool,
-    /// The failure was reported; further ones are echoes of it.
+    /// The failure was reported; later errors follow from it and are not reported.
     pub(crate) failed: bool,
     /// Has an entry in the queue of the starved (which may be out of date).
     pub(crate) queued: bool,
@@ -60,7 +61,7 @@ impl Socket {
 /// All sockets of a ring. Allocated once: `sockets_max` slots of about 32 bytes.
 pub(crate) struct Sockets {
     slots: Vec<Socket>,
-    /// Free slots, the one freed last on top, for it is still in the cache.
+    /// Free slots, the one freed last on top: it is still in a cache.
     free: Vec<u32>,
     /// Sockets that wait for buffers, oldest first; at most one entry per slot.
     starved: VecDeque<SocketId>,
@@ -127,20 +128,20 @@ impl Sockets {
         }
     }
 
-    /// Takes the socket that starves longest, and skips those that do not starve any more.
+    /// Takes the socket that starves longest, and skips those that no longer starve.
     pub(crate) fn next_starved(&mut self) -> Option<SocketId> {
         loop {
             let SocketId { slot, .. } = self.starved.pop_front()?;
             let socket = &mut self.slots[slot as usize];
             socket.queued = false;
-            // The slot may have been given to another socket that starves as well; it may go first.
+            // The slot may belong to another socket by now. If that one starves too, it goes first.
             if socket.open && !socket.closing && socket.receiving == Receiving::Starved {
                 return Some(SocketId { slot, generation: socket.generation });
             }
         }
     }
 
-    /// True when somebody may wait for buffers.
+    /// Whether a socket may wait for buffers.
     pub(crate) fn any_starved(&self) -> bool {
         !self.starved.is_empty()
     }

@@ -1,4 +1,4 @@
-//! What a completion belongs to, packed in the 64 bits the kernel hands back.
+//! The operation that a completion belongs to, packed in the 64 bits that the kernel hands back.
 //!
 //! ```text
 //!  63        56 55                    32 31                              0
@@ -37,7 +37,7 @@ pub(crate) enum Kind {
     WakeFailed = 9,
     /// Read of our eventfd.
     Doorbell = 10,
-    /// Cancel that nobody waits for (listeners, shutdown of the ring).
+    /// Cancel whose result is ignored (listeners, shutdown of the ring).
     CancelOther = 11,
     /// Read, write or flush of a file; slot = operation.
     File = 12,

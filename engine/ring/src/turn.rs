@@ -1,4 +1,4 @@
-//! A turn of the ring: submit, wait, and tell what happened.
+//! A turn of the ring: submit, wait, and report completions.
 
 use std::io;
 
@@ -12,9 +12,9 @@ use crate::sockets::Receiving;
 use crate::token::Kind;
 
 impl Ring {
-    /// Submits everything asked for, waits as told for the first completion, and appends what
-    /// happened to `completions`, in the order of each socket. One system call; none when there is
-    /// nothing to submit, to run or to wait for. Returns early, with nothing, after a signal.
+    /// Submits all queued operations, waits for the first completion as `wait` says, and appends to
+    /// `completions`, in order for each socket. One system call; none if there is nothing to
+    /// submit, to run or to wait for. Returns early, with nothing, after a signal.
     ///
     /// # Errors
     /// [`RingError::Enter`]: the ring is unusable (a bug, or the kernel lost completions).
@@ -78,7 +78,7 @@ impl Ring {
         completions: &mut Vec<Completion>,
     ) {
         let length = done.length();
-        // First of all the buffer: it has to come back even when nobody wants the bytes.
+        // The buffer first: it has to come back even if the bytes are not wanted.
         let bytes = cqueue::buffer_select(done.flags)
             .and_then(|index| self.buffers.claim(index, *length.as_ref().unwrap_or(&0)));
         let Some(state) = self.sockets.get_mut(socket) else {
@@ -93,7 +93,8 @@ impl Ring {
             drop(bytes);
             return self.finish_close(socket);
         }
-        // What the end of a multishot receive means depends on whether it is still wanted.
+        // Whether to arm a multishot receive again at its end depends on whether it is still
+        // wanted.
         let wanted = match state.receiving {
             Receiving::Cancelling { again } => again,
             _ => true,
@@ -109,7 +110,7 @@ impl Ring {
                     self.arm_or_starve(socket);
                 }
             }
-            // After a failed send the end of the other direction is only its echo.
+            // After a failed send, the end of the other direction only follows from that failure.
             (Ok(_), None) if state.failed => {}
             (Ok(_), None) => completions.push(Completion::EndOfStream { socket }),
             (Err(_), _) if !last => {}
@@ -126,8 +127,8 @@ impl Ring {
                         self.sockets.starve(socket);
                     }
                 }
-                // The end of our own cancel, or a reason to try again. ENOENT is what kernels
-                // before 6.5 said of a cancelled poll.
+                // The end of our own cancel, or a reason to try again. Kernels before 6.5 report a
+                // cancelled poll as ENOENT.
                 Some(libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ENOENT) => {
                     if wanted {
                         self.queue.counters.receive_rearms += 1;
@@ -162,7 +163,8 @@ impl Ring {
                     completions.push(Completion::Sent { socket, outgoing });
                     return;
                 }
-                // Nothing taken of a stream socket's send: the connection cannot go on.
+                // The kernel took no byte of a send on a stream socket: the connection cannot go
+                // on.
                 if length > 0 { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
             }
             Err(error) => match error.raw_os_error() {
@@ -184,7 +186,7 @@ impl Ring {
         }
     }
 
-    /// An operation ended whose result changes nothing.
+    /// An operation ended, and its result changes nothing.
     fn on_ended(&mut self, socket: SocketId) {
         let Some(state) = self.sockets.get_mut(socket) else {
             self.queue.counters.stale_completions += 1;
@@ -201,8 +203,8 @@ impl Ring {
         };
         state.in_flight -= 1;
         if done.result < 0 {
-            // A close that failed still holds the file: take it out of the table by hand. That can
-            // only fail for a slot that is empty, which is what we want.
+            // The close failed, so the file is still open: remove it from the table directly. That
+            // fails only for an empty slot, which is the goal.
             let _ = self.queue.submitter().register_files_update(socket.slot, &[-1]);
         }
         self.sockets.release(socket);

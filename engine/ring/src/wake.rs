@@ -3,10 +3,10 @@
 //! Between rings by `MSG_RING`, from other threads by eventfd. Measured on a busy 2-core virtual
 //! machine with `examples/wake_cost.rs`, a wake in both ways: 44 µs against 46 µs when the other
 //! side sleeps, 12.5 µs against 10.8 µs when it spins; the order stayed so in all runs, the
-//! differences are near the noise. What decides is not the latency but the system calls: the
-//! message rides in the enter that the sender makes anyway, while the eventfd costs the sender a
-//! `write(2)` and the receiver one more operation to arm its read again. A message that the target
-//! cannot take (it is short of memory) falls back to the eventfd, so that no call is lost.
+//! differences are near the noise. Not latency decides but system calls: the message goes with the
+//! enter that the sender makes anyway, while the eventfd costs the sender a `write(2)` and the
+//! receiver one more operation to arm its read again. A message that the target cannot take (it is
+//! short of memory) falls back to the eventfd, so that no wake is lost.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,12 +39,12 @@ impl Waker {
 #[derive(Debug, Clone)]
 pub struct WakeTarget {
     pub(crate) waker: Waker,
-    /// A second descriptor of the ring, so that the number cannot come to mean something else.
+    /// A second descriptor of the ring, so that its number cannot be reused for another file.
     pub(crate) ring: Arc<OwnedFd>,
 }
 
 impl WakeTarget {
-    /// The same ring for threads without one.
+    /// A waker of the same ring for threads without a ring.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
