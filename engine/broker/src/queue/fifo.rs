@@ -19,8 +19,8 @@ use crate::storage::store::{MessageId, Where};
 use super::ready::Entry;
 use super::records::{Records, WORD_BYTES};
 
-/// An emptied queue gives back more room than this (128 KiB): a backlog that is gone must not
-/// cost memory for ever, and a short one must not cost an allocation each time.
+/// An emptied queue frees its memory if it has more capacity than this (128 KiB). A past backlog
+/// must not cost memory for ever, and a short one must not cost an allocation each time.
 const IDLE_CAPACITY_ENTRIES: usize = 32_768;
 
 /// Entries by ascending position: in at the back, out at the front.

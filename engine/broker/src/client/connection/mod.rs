@@ -67,7 +67,7 @@ enum Stage {
     Running(Session),
     /// Only `connection.close` and `close-ok` are still read.
     Closing(Ending),
-    /// The socket is to be closed or is closed; bytes are dropped.
+    /// The socket is closed or closing; received bytes are dropped.
     Ended,
 }
 

@@ -109,7 +109,7 @@ fn capable() -> OwnedTable {
         .finish()
 }
 
-/// The kind of a step, and what it tells: `Close 530 (10,30) text`.
+/// The kind of a step and its exception: `Close 530 (10,30) text`.
 fn show(step: &Step) -> String {
     let told = |kind: &str, error: &Exception| {
         let (class, method) = error.method;
@@ -255,7 +255,7 @@ const TOLD: &str = "Close 403 (0,0) Login was refused using authentication mecha
                     For details see the broker logfile.";
 const WRONG: &str = "PLAIN login refused: user 'guest' - invalid credentials";
 
-/// Logs in with `PLAIN` and gives back the step and what the log is told.
+/// Logs in with `PLAIN` and returns the step and the reason for the log.
 fn log_in_from(address: &str, is_capable: bool, response: &[u8]) -> (String, Option<String>) {
     let mut peer = Peer::reach(address, "starting");
     let properties = if is_capable { capable() } else { OwnedTable::default() };

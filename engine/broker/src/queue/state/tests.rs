@@ -118,12 +118,12 @@ fn positions_that_left_before_a_restart_are_gaps() {
     assert_eq!(check_out(&mut state, None, 3), (vec![3, 4, 9], None));
 }
 
-/// A replica: a state, and how it has its messages.
+/// A replica: a state, and where its shard has the messages.
 struct Replica {
     state: State,
-    /// What it adds to the number of a message to get the id in its store.
+    /// Added to the number of a message to get its id in this store.
     first_id: u32,
-    /// Of so many messages it has every other one on disk only.
+    /// Messages at multiples of this position are on disk only; none if it is 0.
     absent: u64,
 }
 
@@ -171,7 +171,7 @@ impl Replica {
         (effect, left)
     }
 
-    /// Moves a waiting message out of memory or into it, which is no step.
+    /// Moves a waiting message out of memory or into it. That is not a step.
     fn relocate(&mut self, index: usize) {
         let fifo = self.state.ready().fifo();
         let Some(entry) = fifo.get(index % fifo.len().max(1)) else { return };
