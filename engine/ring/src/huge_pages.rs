@@ -98,8 +98,8 @@ fn map(size: usize) -> Option<NonNull<u8>> {
     let before = raw.align_offset(HUGE_PAGE_BYTES);
     // SAFETY: an offset to an alignment of 2 MiB is below 2 MiB, by which the mapping is longer.
     let start = unsafe { raw.add(before) };
-    // SAFETY: what lies before and behind the kept part is of the new mapping, which nobody else
-    // knows yet. Where it cannot be unmapped it is never touched.
+    // SAFETY: the parts before and behind the kept one belong to the new mapping, whose address no
+    // other code has yet. A part that cannot be unmapped is never touched.
     unsafe {
         unmap(raw, before);
         unmap(start.add(size), HUGE_PAGE_BYTES - before);
@@ -131,7 +131,7 @@ unsafe fn advise(start: *mut u8, size: usize) {
 }
 
 /// # Safety
-/// The range is whole pages that are mapped, or empty, and nobody uses it any more.
+/// The range is empty, or consists of whole mapped pages that are no longer used.
 unsafe fn unmap(start: *mut u8, size: usize) {
     if size > 0 {
         // SAFETY: the caller's promise.

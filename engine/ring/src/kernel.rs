@@ -68,7 +68,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: unmaps exactly what `new` mapped; the owner of the mapping guarantees that
-        // nobody, the kernel included, uses it any more.
+        // neither the kernel nor any thread still uses it.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length_bytes) };
     }
 }
@@ -148,8 +148,8 @@ pub(crate) fn enter(
         min_wait_usec: 0,
         timeout: timespec.as_ref().map_or(0, |timespec| std::ptr::from_ref(timespec) as u64),
     };
-    // SAFETY: argument and timespec live over the call; what the queued entries point to is the
-    // promise of those who pushed them (`Queue::push`).
+    // SAFETY: argument and timespec live over the call. The callers of `Queue::push` promised that
+    // the memory of the queued entries is valid.
     let submitted = unsafe {
         libc::syscall(
             libc::SYS_io_uring_enter,
@@ -171,7 +171,7 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave us this descriptor and nobody else knows it.
+    // SAFETY: the kernel just gave us this descriptor, so no other code owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 

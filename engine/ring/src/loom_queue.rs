@@ -18,8 +18,8 @@ pub(crate) struct ArrayQueue<T> {
     one_lap: usize,
 }
 
-// SAFETY: a value is touched only by who moved `tail` over its slot, until the stamp says that it
-// is written, and then by who moved `head` over it. Loom checks just that.
+// SAFETY: only the thread that moved `tail` over a slot touches its value, until the stamp shows
+// that it is written; after that, only the thread that moved `head` over it. Loom checks this.
 unsafe impl<T: Send> Sync for ArrayQueue<T> {}
 // SAFETY: as above; it owns its values.
 unsafe impl<T: Send> Send for ArrayQueue<T> {}
@@ -54,8 +54,8 @@ impl<T> ArrayQueue<T> {
                 let (seq_cst, relaxed) = (Ordering::SeqCst, Ordering::Relaxed);
                 match self.tail.compare_exchange_weak(tail, self.next(tail), seq_cst, relaxed) {
                     Ok(_) => {
-                        // SAFETY: the stamp says that the slot is free, and the exchange that
-                        // nobody else has it.
+                        // SAFETY: the stamp shows that the slot is free, and the exchange gave it
+                        // to this thread alone.
                         slot.value.with_mut(|place| unsafe { *place = Some(value) });
                         slot.stamp.store(tail + 1, Ordering::Release);
                         return Ok(());
@@ -85,8 +85,8 @@ impl<T> ArrayQueue<T> {
                 let (seq_cst, relaxed) = (Ordering::SeqCst, Ordering::Relaxed);
                 match self.head.compare_exchange_weak(head, self.next(head), seq_cst, relaxed) {
                     Ok(_) => {
-                        // SAFETY: the stamp says that the slot is written, and the exchange that
-                        // nobody else has it.
+                        // SAFETY: the stamp shows that the slot is written, and the exchange gave
+                        // it to this thread alone.
                         let value = slot.value.with_mut(|place| unsafe { (*place).take() });
                         slot.stamp.store(head.wrapping_add(self.one_lap), Ordering::Release);
                         return value;

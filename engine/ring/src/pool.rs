@@ -141,8 +141,8 @@ struct Lease {
 impl AsRef<[u8]> for Lease {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `length` lies inside the buffer (asserted in `lend`), its bytes are initialised
-        // (zeroed by mmap, then written by the kernel), and by the promise of `lend` nobody writes
-        // to it while the lease lives.
+        // (zeroed by mmap, then written by the kernel), and by the promise of `lend` it is not
+        // written to while the lease lives.
         unsafe { std::slice::from_raw_parts(self.pool.pointer(self.index), self.length) }
     }
 }

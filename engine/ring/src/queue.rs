@@ -174,7 +174,7 @@ impl Queue {
 
     fn flush_backlog(&mut self) {
         while let Some(entry) = self.backlog.front() {
-            // SAFETY: whoever queued the entry promised that it stays valid until it completes.
+            // SAFETY: the caller of `push` promised that the entry stays valid until it completes.
             if unsafe { self.ring.submission().push(entry) }.is_err() {
                 return;
             }
