@@ -1,7 +1,7 @@
 //! Queue kinds: the operations that each kind must provide, however it keeps its messages.
 //!
-//! [`Kind`] is matched once per run of messages, never per message. A new kind is a new variant: the
-//! compiler then asks for each verb here. [`Queue::new`](super::Queue::new) chooses the kind.
+//! [`Kind`] is matched once per run of messages, never per message. A new kind is a new variant:
+//! the compiler then asks for each verb here. [`Queue::new`](super::Queue::new) chooses the kind.
 
 pub mod classic;
 

@@ -1,5 +1,6 @@
 //! The replicable part of a queue: its messages, and who has which of them.
 
+use crate::id::WallTime;
 use crate::queue::outstanding::Outstanding;
 use crate::queue::step::Step;
 use crate::queue::terms::{Deliveries, Holder};
@@ -100,17 +101,7 @@ impl State {
                 }
                 Effect { count, first_delivery: None }
             }
-            Step::Requeue { deliveries, at } => {
-                let mut count = 0;
-                for number in deliveries.numbers() {
-                    let held = self.held.get_mut(deliveries.holder.0 as usize);
-                    let Some(out) = held.and_then(|held| held.remove(number)) else { continue };
-                    let Placed { location: rests, position } = out;
-                    self.ready.put_back(Entry { rests, redelivered: true, position, ready_at: at });
-                    count += 1;
-                }
-                Effect { count, first_delivery: None }
-            }
+            Step::Requeue { deliveries, at } => self.requeue(&deliveries, at),
             Step::Drop { from, count } => {
                 debug_assert_eq!(self.ready.front().map(|front| front.position), Some(from));
                 for _ in 0..count {
@@ -271,6 +262,18 @@ impl State {
             }
             None => left(&Placed { location, position }),
         }
+    }
+
+    fn requeue(&mut self, deliveries: &Deliveries, at: WallTime) -> Effect {
+        let mut count = 0;
+        for number in deliveries.numbers() {
+            let held = self.held.get_mut(deliveries.holder.0 as usize);
+            let Some(returned) = held.and_then(|held| held.remove(number)) else { continue };
+            let Placed { location: rests, position } = returned;
+            self.ready.put_back(Entry { rests, redelivered: true, position, ready_at: at });
+            count += 1;
+        }
+        Effect { count, first_delivery: None }
     }
 
     #[cold]
