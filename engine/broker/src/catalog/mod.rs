@@ -7,4 +7,5 @@ pub(crate) mod erlang_term;
 pub mod name;
 pub mod object;
 pub mod permission;
+pub mod presets;
 pub mod user;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::catalog::name::Name;
 use crate::catalog::object::Exchange;
 use crate::catalog::permission::Permissions;
+use crate::catalog::presets;
 use crate::catalog::user::User;
 use crate::id::VhostId;
 use crate::routing::change::Change;
-use crate::routing::presets::preset_exchanges;
 
 use super::{Control, DurableChange, VhostDefinition};
 
@@ -23,7 +23,7 @@ impl Control {
         let vhost = VhostId(u16::try_from(self.topology.vhosts().count()).ok()?);
         self.store(DurableChange::PutVhost(VhostDefinition { name: name.clone() }));
         self.emit(Change::VhostAdded(vhost, name.clone()));
-        for exchange in preset_exchanges(vhost) {
+        for exchange in presets::exchanges(vhost) {
             let id = self.take_exchange_id()?;
             self.emit(Change::ExchangeDeclared(Arc::new(Exchange { id, ..exchange })));
         }

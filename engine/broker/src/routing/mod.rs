@@ -2,7 +2,6 @@
 
 pub mod change;
 pub(crate) mod exchange;
-pub mod presets;
 pub mod route;
 mod route_cache;
 pub mod topic;

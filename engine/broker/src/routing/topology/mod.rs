@@ -15,6 +15,7 @@ use leveret_amqp::{OwnedTable, TableBuilder};
 use crate::catalog::name::Name;
 use crate::catalog::object::{Binding, Destination, Exchange, ExchangeKind, QueueMeta, Target};
 use crate::catalog::permission::Permissions;
+use crate::catalog::presets;
 use crate::catalog::user::User;
 use crate::id::{ExchangeId, Map, QueueId, VhostId, seeded_map};
 use crate::routing::change::{Change, Delta};
@@ -78,6 +79,22 @@ impl Topology {
             exchanges: Vec::new(),
             queues: Vec::new(),
         }
+    }
+
+    /// The topology of a new broker, see [`presets`]. `seed` also salts the password.
+    pub fn with_presets(seed: u64, shards: u16) -> Self {
+        let mut topology = Self::new(seed, shards);
+        let vhost = VhostId(0);
+        topology.apply_change(&Change::VhostAdded(vhost, Name::from(presets::VHOST)));
+        for (slot, exchange) in (0..).zip(presets::exchanges(vhost)) {
+            let id = ExchangeId { slot, generation: 0 };
+            topology.apply_change(&Change::ExchangeDeclared(Arc::new(Exchange { id, ..exchange })));
+        }
+        let user = presets::user((seed as u32).to_be_bytes());
+        let (name, permissions) = (user.name.clone(), Arc::new(presets::permissions()));
+        topology.apply_change(&Change::UserPut(Arc::new(user)));
+        topology.apply_change(&Change::PermissionsPut { user: name, vhost, permissions });
+        topology
     }
 
     /// Takes the next change. Its cost is that of what it names, not of what exists.
@@ -215,7 +232,7 @@ impl Topology {
         (entry.meta.id == exchange).then_some(entry)
     }
 
-    pub(super) fn apply_change(&mut self, change: &Change) {
+    fn apply_change(&mut self, change: &Change) {
         if change.alters_routing() {
             self.version += 1;
         } else {

@@ -598,3 +598,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_new_broker_has_what_rabbitmq_has() {
+    let topology = Topology::with_presets(7, 2);
+    let vhost = topology.vhost_id("/").unwrap();
+    assert_eq!(topology.vhost_id("other"), None);
+    for (name, kind, internal) in presets::EXCHANGES {
+        let exchange = topology.exchange(vhost, name.as_bytes()).unwrap();
+        assert_eq!((exchange.kind, exchange.internal), (kind, internal));
+        assert!(exchange.durable && !exchange.auto_delete);
+    }
+    let guest = topology.user("guest").unwrap();
+    assert!(guest.authenticate(b"guest") && !guest.authenticate(b"Guest"));
+    assert!(guest.loopback_only && guest.is_administrator());
+    assert!(topology.permissions("guest", vhost).is_some());
+    assert!(topology.permissions("nobody", vhost).is_none());
+    assert_eq!(topology.sequence(), 0, "replicas start from here");
+}
