@@ -150,9 +150,10 @@ pub struct ExchangeId {
     pub generation: u32,
 }
 
-/// A virtual host.
+/// A virtual host. Ids are given in ascending order and never used again, so that a connection to a
+/// removed virtual host finds nothing instead of another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VhostId(pub u16);
+pub struct VhostId(pub u32);
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use leveret_broker::catalog::name::Name;
 use leveret_broker::catalog::object::BindingTarget;
 use leveret_broker::control::{BindingDefinition, Control, Definitions, QueueDefinition};
-use leveret_broker::routing::topology::Topology;
 
 /// Queues, each with a literal and a wildcard binding.
 fn definitions(queues: u64) -> Definitions {
@@ -40,9 +39,8 @@ fn definitions(queues: u64) -> Definitions {
 fn recover(queues: u64) -> Duration {
     let once = || {
         let definitions = definitions(queues);
-        let mut control = Control::persistent(Topology::with_presets(1, 2), 2, 1);
         let start = Instant::now();
-        let rejected = control.recover(definitions);
+        let (control, rejected) = Control::recover(definitions, 2, 1);
         let spent = start.elapsed();
         assert_eq!(rejected, []);
         assert_eq!(control.topology().queues().count() as u64, queues);

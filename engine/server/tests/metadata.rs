@@ -14,6 +14,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
+use leveret_broker::catalog::user::PasswordHash;
 use process::{Broker, Directory};
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -53,6 +54,67 @@ fn what_is_durable_is_there_after_a_kill_and_nothing_else_is() {
         let (connection, channel) = open(address).await;
         check_all(&connection, &channel).await;
     });
+}
+
+/// Operators have no way in yet, so the rows are written as `docs/STORE_FORMAT.md` says them.
+#[test]
+fn who_is_stored_may_come_in_and_nobody_else() {
+    let directory = Arc::new(Directory::new());
+    let mut broker = Broker::start_in(&directory, &["--shards", "2"]);
+    assert!(may_enter(&broker, "guest:guest", "%2f"));
+    broker.signal("TERM");
+    assert_eq!(broker.wait(PATIENCE).code(), Some(0));
+    drop(broker);
+    store_users(&directory);
+    for signal in ["KILL", "TERM"] {
+        let mut broker = Broker::start_in(&directory, &["--shards", "2"]);
+        assert!(may_enter(&broker, "u:secret", "v"));
+        assert!(!may_enter(&broker, "u:wrong", "v"));
+        assert!(!may_enter(&broker, "u:secret", "%2f"));
+        assert!(!may_enter(&broker, "guest:guest", "%2f"), "who was removed stays removed");
+        broker.signal(signal);
+        broker.wait(PATIENCE);
+    }
+}
+
+fn may_enter(broker: &Broker, login: &str, vhost: &str) -> bool {
+    let url = format!("amqp://{login}@{}/{vhost}", broker.address("amqp"));
+    run(async move { Connection::connect(&url, ConnectionProperties::default()).await.is_ok() })
+}
+
+type Table = redb::TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+/// Removes `guest`, and adds the virtual host `v` and a user who may do everything there.
+fn store_users(directory: &Directory) {
+    let path = directory.0.join("leveret-data/metadata.redb");
+    let database = redb::Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table = |name| transaction.open_table(Table::new(name)).unwrap();
+    let (guest, of_guest) = (key(&["guest"]), key(&["/", "guest"]));
+    assert!(table("users").remove(&*guest).unwrap().is_some());
+    assert!(table("permissions").remove(&*of_guest).unwrap().is_some());
+    let hash = PasswordHash::new([1, 2, 3, 4], b"secret").octets().to_vec();
+    let (vhost, user, permitted) = (key(&["v"]), key(&["u"]), key(&["v", "u"]));
+    let next = b"next vhost id".to_vec();
+    for (name, key, value) in [
+        ("vhosts", &vhost, postcard::to_stdvec(&())),
+        ("vhost ids", &vhost, postcard::to_stdvec(&1_u32)),
+        ("store", &next, postcard::to_stdvec(&2_u32)),
+        ("users", &user, postcard::to_stdvec(&(1_u8, hash, 0_u8, ["management"].as_slice()))),
+        ("permissions", &permitted, postcard::to_stdvec(&(".*", ".*", ".*"))),
+    ] {
+        let mut value = value.unwrap();
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(key), &value);
+        value.extend(checksum.to_le_bytes());
+        table(name).insert(&**key, &*value).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+/// Parts, each behind its length.
+fn key(parts: &[&str]) -> Vec<u8> {
+    let part = |part: &&str| [&(part.len() as u32).to_le_bytes(), part.as_bytes()].concat();
+    parts.iter().flat_map(part).collect()
 }
 
 #[test]

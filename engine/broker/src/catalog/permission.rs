@@ -8,6 +8,10 @@ use crate::error::Exception;
 /// KiB; a shard holds one set per user and virtual host.
 const PATTERN_SIZE_MAX: usize = 256 << 10;
 
+/// Longest pattern in octets. What is longer would not compile to [`PATTERN_SIZE_MAX`], except for
+/// parts that match nothing, and is stored as it is.
+const PATTERN_TEXT_SIZE_MAX: usize = 64 << 10;
+
 /// What a method does to an object (`RabbitMQ`'s "Authorisation" table).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -118,6 +122,15 @@ pub fn check(
     )))
 }
 
+impl PartialEq for Permissions {
+    fn eq(&self, other: &Self) -> bool {
+        let all = [Access::Configure, Access::Write, Access::Read];
+        all.iter().all(|access| self.pattern(*access) == other.pattern(*access))
+    }
+}
+
+impl Eq for Permissions {}
+
 fn shown_name(kind: ResourceKind, name: &str) -> &str {
     if kind == ResourceKind::Exchange && name.is_empty() { "amq.default" } else { name }
 }
@@ -135,6 +148,10 @@ impl Pattern {
         match pattern {
             "" | "^$" => Ok(Self::Nothing),
             ".*" => Ok(Self::Anything),
+            long if long.len() > PATTERN_TEXT_SIZE_MAX => Err(PatternError {
+                pattern: long.chars().take(80).collect(),
+                reason: format!("it is longer than {PATTERN_TEXT_SIZE_MAX} octets"),
+            }),
             other => RegexBuilder::new(other)
                 .size_limit(PATTERN_SIZE_MAX)
                 .dfa_size_limit(PATTERN_SIZE_MAX)
@@ -190,6 +207,9 @@ mod tests {
 
     #[test]
     fn unusable_patterns_are_errors() {
+        let long = "a{0}".repeat(PATTERN_TEXT_SIZE_MAX);
+        let refusal = Permissions::new("", "", &long).unwrap_err();
+        assert_eq!(refusal.reason, "it is longer than 65536 octets");
         for pattern in ["(", "(?=look)ahead", "a{1000}{1000}"] {
             assert_eq!(Permissions::new(pattern, "", "").unwrap_err().pattern, pattern);
         }

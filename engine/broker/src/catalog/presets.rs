@@ -1,6 +1,7 @@
 //! What a new broker starts with: one virtual host, its exchanges, and one user.
 
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::id::{ExchangeId, VhostId};
 
@@ -40,9 +41,18 @@ pub(crate) fn exchanges(vhost: VhostId) -> impl Iterator<Item = Exchange> {
     })
 }
 
+/// Whether each virtual host has an exchange of this name.
+pub(crate) fn is_exchange(name: &str) -> bool {
+    EXCHANGES.iter().any(|(preset, ..)| *preset == name)
+}
+
 /// The user of a new broker: `guest` with the password `guest`, an administrator who may connect
-/// from this host only. `salt` goes into the password hash.
-pub(crate) fn user(salt: [u8; 4]) -> User {
+/// from this host only. `seed` also salts the password, which does not tell it.
+pub(crate) fn user(seed: u64) -> User {
+    // The salt is stored and shown to administrators, and the seed guards the hash tables.
+    let digest = Sha256::new().chain_update(b"salt of guest").chain_update(seed.to_be_bytes());
+    let digest: [u8; 32] = digest.finalize().into();
+    let salt = [digest[0], digest[1], digest[2], digest[3]];
     User {
         name: Name::from("guest"),
         password: Some(PasswordHash::new(salt, b"guest")),

@@ -46,12 +46,15 @@ impl User {
 ///           └─────────┴──────────────────────────────┘
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct PasswordHash([u8; SALT_SIZE + DIGEST_SIZE]);
+pub struct PasswordHash([u8; PasswordHash::SIZE]);
 
 impl PasswordHash {
+    /// Octets of salt and digest.
+    pub const SIZE: usize = SALT_SIZE + DIGEST_SIZE;
+
     /// Hashes `password` with `salt`.
     pub fn new(salt: [u8; SALT_SIZE], password: &[u8]) -> Self {
-        let mut hash = [0; SALT_SIZE + DIGEST_SIZE];
+        let mut hash = [0; Self::SIZE];
         let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
         hash[..SALT_SIZE].copy_from_slice(&salt);
         hash[SALT_SIZE..].copy_from_slice(&digest);
@@ -61,6 +64,16 @@ impl PasswordHash {
     /// Reads the base64 form of definition files; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         base64::decode(text)?.try_into().ok().map(Self)
+    }
+
+    /// Takes salt and digest as [`Self::octets`] gives them.
+    pub fn from_octets(octets: [u8; Self::SIZE]) -> Self {
+        Self(octets)
+    }
+
+    /// Salt and digest.
+    pub fn octets(&self) -> &[u8; Self::SIZE] {
+        &self.0
     }
 
     /// Whether `password` hashes to this. Takes the same time wherever it differs.

@@ -1,19 +1,62 @@
 //! What is declared, by name: the form in which it outlives the process.
 //!
-//! Numbers of virtual hosts, exchanges and queues are those of one run, so none stands here.
+//! The ids of exchanges and queues are those of one run, so none stands here.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::catalog::name::Name;
 use crate::catalog::object::{BindingTarget, ExchangeKind};
+use crate::catalog::permission::{Access, PatternError, Permissions};
+use crate::catalog::user::User;
+use crate::id::VhostId;
 
 /// A virtual host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VhostDefinition {
     /// Its name.
     pub name: Name,
+    /// Its id; `None` where it was stored before ids were, or its id is damaged. It gets a new one.
+    pub id: Option<VhostId>,
+}
+
+/// The permissions of a user in a virtual host, as the patterns they were given as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermissionsDefinition {
+    /// The name of the user.
+    pub user: Name,
+    /// The name of the virtual host.
+    pub vhost: Name,
+    /// For declaring and deleting.
+    pub configure: String,
+    /// For publishing and for binding a destination.
+    pub write: String,
+    /// For consuming and for binding a source.
+    pub read: String,
+}
+
+impl PermissionsDefinition {
+    /// The permissions in their stored form.
+    pub fn of(user: &Name, vhost: &Name, permissions: &Permissions) -> Self {
+        let pattern = |access| permissions.pattern(access).to_owned();
+        Self {
+            user: user.clone(),
+            vhost: vhost.clone(),
+            configure: pattern(Access::Configure),
+            write: pattern(Access::Write),
+            read: pattern(Access::Read),
+        }
+    }
+
+    /// The permissions in the form that is checked against.
+    ///
+    /// # Errors
+    /// As [`Permissions::new`].
+    pub fn compile(&self) -> Result<Permissions, PatternError> {
+        Permissions::new(&self.configure, &self.write, &self.read)
+    }
 }
 
 /// A durable exchange.
@@ -71,7 +114,34 @@ pub struct BindingDefinition {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurableChange {
     /// A new virtual host.
-    PutVhost(VhostDefinition),
+    PutVhost {
+        /// The virtual host.
+        vhost: VhostDefinition,
+        /// The id of the virtual host after this one. Stored with it, so that no id comes twice,
+        /// not even that of a virtual host that is removed before the broker stops.
+        next_vhost_id: u32,
+    },
+    /// A virtual host is gone; all that was in it is dropped one by one.
+    DropVhost {
+        /// Its name.
+        name: Name,
+    },
+    /// A user, new or different.
+    PutUser(Arc<User>),
+    /// A user is gone; its permissions are dropped one by one.
+    DropUser {
+        /// Its name.
+        name: Name,
+    },
+    /// Permissions, new or different.
+    PutPermissions(PermissionsDefinition),
+    /// A user may no longer enter a virtual host.
+    DropPermissions {
+        /// The name of the user.
+        user: Name,
+        /// The name of the virtual host.
+        vhost: Name,
+    },
     /// A new exchange.
     PutExchange(ExchangeDefinition),
     /// An exchange is gone; its bindings are dropped one by one.
@@ -105,8 +175,12 @@ pub enum DurableChange {
 /// All that was declared, as recovery reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Definitions {
-    /// Virtual hosts but `/`, which is always there.
+    /// Virtual hosts.
     pub vhosts: Vec<VhostDefinition>,
+    /// Users.
+    pub users: Vec<Arc<User>>,
+    /// What the users may do.
+    pub permissions: Vec<PermissionsDefinition>,
     /// Exchanges but those that every virtual host has.
     pub exchanges: Vec<ExchangeDefinition>,
     /// Queues.
@@ -117,6 +191,9 @@ pub struct Definitions {
     pub quarantined: Vec<(Name, Name)>,
     /// The log id of the next queue as it was stored.
     pub next_log_id: u64,
+    /// The id of the next virtual host as it was stored. 0 where neither virtual hosts with their
+    /// ids nor users were ever stored: in a new store, and in one from before they were.
+    pub next_vhost_id: u32,
 }
 
 /// A definition that does not fit what else there is. It stays where it is stored.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::catalog::name::Name;
 use crate::catalog::object::{Binding, Target};
+use crate::catalog::presets;
 use crate::error::Exception;
 use crate::id::{ExchangeId, Owner, QueueId, VhostId};
 use crate::routing::change::Change;
@@ -97,7 +98,7 @@ impl Control {
     }
 
     /// Deletes an exchange with all bindings from and to it; returns the sources of the latter.
-    fn remove_exchange(&mut self, exchange: ExchangeId) -> Vec<ExchangeId> {
+    pub(super) fn remove_exchange(&mut self, exchange: ExchangeId) -> Vec<ExchangeId> {
         let from_here = self.bindings.remove_source(exchange);
         self.drop_bindings(&from_here);
         self.patterns.forget(exchange);
@@ -126,6 +127,10 @@ impl Control {
         let Some(meta) = self.topology.exchange_by_id(exchange).filter(|meta| meta.durable) else {
             return;
         };
+        if presets::is_exchange(&meta.name) {
+            // Stored with its virtual host alone.
+            return;
+        }
         let name = meta.name.clone();
         if let Some(vhost) = self.topology.vhost_name(meta.vhost).cloned() {
             self.store(DurableChange::DropExchange { vhost, name });

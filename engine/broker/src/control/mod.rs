@@ -16,7 +16,7 @@
 //! drain [`Control::poll_delta`] and [`Control::poll_answer`]. Topic patterns are compiled once
 //! per turn and exchange, however many bindings changed.
 //!
-//! A [`Control::persistent`] one also has changes stored before it sends their deltas: its driver
+//! One that [`Control::recover`] made also has changes stored before it sends their deltas: its driver
 //! takes them by [`Control::poll_durable`] and reports by [`Control::made_durable`].
 //!
 //! Nothing here grows without a request that grows it: deltas and answers are drained every turn
@@ -34,6 +34,8 @@ mod recover;
 mod request;
 mod server_name;
 mod slots;
+mod users;
+mod vhosts;
 mod warning;
 mod write_ahead;
 
@@ -48,10 +50,11 @@ use crate::id::{ChannelKey, ExchangeId, Map, Owner, QueueId, ShardId, seeded_map
 use crate::routing::change::{Change, Delta};
 use crate::routing::topology::Topology;
 
+pub use self::admin::{AdminAnswer, AdminRefusal, AdminRequest, AdminRequestId};
 use self::binding_index::BindingIndex;
 pub use self::definition::{
-    BindingDefinition, Definitions, DurableChange, ExchangeDefinition, QueueDefinition, Rejected,
-    VhostDefinition,
+    BindingDefinition, Definitions, DurableChange, ExchangeDefinition, PermissionsDefinition,
+    QueueDefinition, Rejected, VhostDefinition,
 };
 use self::patterns::Patterns;
 pub use self::placement::home_of;
@@ -61,6 +64,8 @@ pub use self::request::{
 };
 use self::server_name::ServerNames;
 use self::slots::Slots;
+pub use self::users::{PERMISSIONS_MAX, TAGS_MAX, USERS_MAX};
+pub use self::vhosts::VHOSTS_MAX;
 pub use self::warning::Warning;
 use self::warning::Warnings;
 use self::write_ahead::WriteAhead;
@@ -91,6 +96,10 @@ pub struct Control {
     write_ahead: Option<WriteAhead>,
     /// The log id of the next durable queue.
     next_log_id: u64,
+    /// The id of the next virtual host.
+    next_vhost_id: u32,
+    /// Users that may enter a virtual host, over all virtual hosts.
+    permission_count: usize,
     /// Virtual host and name of queues that were declared and cannot be restored.
     quarantined: BTreeSet<(Name, Name)>,
     warnings: Warnings,
@@ -98,8 +107,8 @@ pub struct Control {
 
 impl Control {
     /// A control state that starts from `topology`, of which every shard holds a copy, and which
-    /// has no bindings yet: [`Control::recover`] brings them. Nothing outlives the process. `seed`
-    /// decides the names that the server makes.
+    /// has no bindings yet. Nothing outlives the process. `seed` decides the names that the server
+    /// makes.
     pub fn new(topology: Topology, shards: u16, seed: u64) -> Self {
         debug_assert_eq!(topology.shards(), shards);
         let mut control = Self {
@@ -113,10 +122,16 @@ impl Control {
             progress: Progress::new(shards, topology.sequence()),
             write_ahead: None,
             next_log_id: 1,
+            next_vhost_id: 0,
+            permission_count: 0,
             quarantined: BTreeSet::new(),
             warnings: Warnings::default(),
             topology,
         };
+        for (vhost, _) in control.topology.vhosts() {
+            control.next_vhost_id = vhost.0 + 1;
+            control.permission_count += control.topology.permissions_of(vhost).count();
+        }
         for exchange in control.topology.exchanges() {
             control.exchange_slots.reserve(exchange.id.slot, exchange.id.generation);
         }
@@ -127,12 +142,6 @@ impl Control {
             }
         }
         control
-    }
-
-    /// The same, but the deltas of durable changes wait until these are stored.
-    pub fn persistent(topology: Topology, shards: u16, seed: u64) -> Self {
-        let write_ahead = Some(WriteAhead::default());
-        Self { write_ahead, ..Self::new(topology, shards, seed) }
     }
 
     /// Takes a request. Its answer, if it has one, comes after [`Control::finish_turn`].
@@ -170,6 +179,10 @@ impl Control {
                 self.progress.answer(asker, Ok(Outcome::OwnerReleased));
             }
             Request::Applied { shard, sequence } => self.progress.applied(shard, sequence),
+            Request::Admin(request, change) => {
+                let outcome = self.administer(change);
+                self.progress.answer_operator(AdminAnswer { request, outcome });
+            }
         }
     }
 
@@ -218,6 +231,12 @@ impl Control {
     /// The next word for the log about a queue that was created.
     pub fn poll_warning(&mut self) -> Option<Warning> {
         self.warnings.poll()
+    }
+
+    /// The next answer to an operator, under the same rules. Those of operators have an order of
+    /// their own.
+    pub fn poll_admin_answer(&mut self) -> Option<AdminAnswer> {
+        self.progress.poll_admin_answer()
     }
 
     /// Does work that can wait, a piece at a time: merges the compiled patterns of one topic

@@ -7,7 +7,7 @@ use crate::error::Exception;
 use crate::id::{ChannelKey, ShardId};
 use crate::routing::topic::TopicTable;
 
-use super::{Answer, Outcome};
+use super::{AdminAnswer, Answer, Outcome};
 
 /// The answers under way and how far the shards are.
 #[derive(Debug)]
@@ -16,13 +16,20 @@ pub(super) struct Progress {
     applied: Vec<u64>,
     /// The newest delta that all have applied.
     applied_by_all: u64,
-    /// Answers of the turn that has not ended.
-    turn: Vec<Answer>,
-    /// Answers with the delta they wait for, both ascending.
-    waiting: VecDeque<(u64, Answer)>,
+    answers: Answers<Answer>,
+    admin_answers: Answers<AdminAnswer>,
     /// Tables with the delta that takes them out of use, ascending. A table may own hundreds of
     /// megabytes: held here until no shard has it, it is freed here, where no message waits.
     retired: VecDeque<(u64, Arc<TopicTable>)>,
+}
+
+/// Answers in the order of their requests.
+#[derive(Debug)]
+struct Answers<T> {
+    /// Those of the turn that has not ended.
+    turn: Vec<T>,
+    /// Those of earlier turns with the delta they wait for, both ascending.
+    waiting: VecDeque<(u64, T)>,
 }
 
 impl Progress {
@@ -31,20 +38,26 @@ impl Progress {
         Self {
             applied: vec![sequence; usize::from(shards)],
             applied_by_all: sequence,
-            turn: Vec::new(),
-            waiting: VecDeque::new(),
+            answers: Answers::new(),
+            admin_answers: Answers::new(),
             retired: VecDeque::new(),
         }
     }
 
     /// Adds an answer to the turn.
     pub(super) fn answer(&mut self, asker: ChannelKey, outcome: Result<Outcome, Exception>) {
-        self.turn.push(Answer { asker, outcome });
+        self.answers.turn.push(Answer { asker, outcome });
+    }
+
+    /// Adds an answer to an operator to the turn.
+    pub(super) fn answer_operator(&mut self, answer: AdminAnswer) {
+        self.admin_answers.turn.push(answer);
     }
 
     /// Lets the turn's answers wait for all deltas up to `sequence`.
     pub(super) fn finish_turn(&mut self, sequence: u64) {
-        self.waiting.extend(self.turn.drain(..).map(|answer| (sequence, answer)));
+        self.answers.finish_turn(sequence);
+        self.admin_answers.finish_turn(sequence);
     }
 
     /// A shard has come this far.
@@ -64,10 +77,29 @@ impl Progress {
 
     /// The next answer that may go out.
     pub(super) fn poll_answer(&mut self) -> Option<(ShardId, Answer)> {
-        if self.waiting.front()?.0 > self.applied_by_all {
+        let answer = self.answers.poll(self.applied_by_all)?;
+        Some((answer.asker.owner.shard, answer))
+    }
+
+    /// The next answer to an operator that may go out.
+    pub(super) fn poll_admin_answer(&mut self) -> Option<AdminAnswer> {
+        self.admin_answers.poll(self.applied_by_all)
+    }
+}
+
+impl<T> Answers<T> {
+    const fn new() -> Self {
+        Self { turn: Vec::new(), waiting: VecDeque::new() }
+    }
+
+    fn finish_turn(&mut self, sequence: u64) {
+        self.waiting.extend(self.turn.drain(..).map(|answer| (sequence, answer)));
+    }
+
+    fn poll(&mut self, applied_by_all: u64) -> Option<T> {
+        if self.waiting.front()?.0 > applied_by_all {
             return None;
         }
-        let (_, answer) = self.waiting.pop_front()?;
-        Some((answer.asker.owner.shard, answer))
+        self.waiting.pop_front().map(|(_, answer)| answer)
     }
 }

@@ -1,5 +1,11 @@
 //! Bringing back what was declared before the process began.
+//!
+//! A store in which no users were ever stored gets those that a new broker has ([`presets`]). They
+//! are stored then like any others, so that what an operator removes of them stays removed.
+//!
+//! [`presets`]: crate::catalog::presets
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,27 +14,94 @@ use leveret_amqp::TableRef;
 use crate::catalog::arguments::{self, QueueArguments};
 use crate::catalog::name::{NAME_SIZE_MAX, Name};
 use crate::catalog::object::{BindingTarget, Exchange, QueueMeta};
+use crate::catalog::user::User;
 use crate::id::{Owner, ShardId, VhostId};
 use crate::routing::change::Change;
+use crate::routing::topology::Topology;
 
+use super::admin::check_name as check_admin_name;
 use super::definition::{
-    BindingDefinition, Definitions, ExchangeDefinition, QueueDefinition, Rejected,
+    BindingDefinition, Definitions, DurableChange, ExchangeDefinition, PermissionsDefinition,
+    QueueDefinition, Rejected, VhostDefinition,
 };
 use super::progress::Progress;
+use super::users::check_user;
+use super::write_ahead::WriteAhead;
 use super::{BindingChange, Control};
 
 impl Control {
-    /// Replays what was stored, before any shard starts: shards start from a clone of
-    /// [`Control::topology`], so no delta is sent. Returns what could not be replayed.
-    pub fn recover(&mut self, definitions: Definitions) -> Vec<Rejected> {
-        // What comes from there need not go there.
-        let write_ahead = self.write_ahead.take();
+    /// A control state that goes on from what was stored, and has stored what changes. Shards start
+    /// from a clone of [`Control::topology`], so no delta is sent. Also returns what could not be
+    /// restored.
+    ///
+    /// There may be something to store at once, see [`Control::poll_durable`].
+    pub fn recover(definitions: Definitions, shards: u16, seed: u64) -> (Self, Vec<Rejected>) {
+        let had_users = definitions.next_vhost_id > 0;
+        let topology = if had_users {
+            Topology::new(seed, shards)
+        } else {
+            Topology::with_presets(seed, shards)
+        };
+        let mut control = Self::new(topology, shards, seed);
+        control.next_vhost_id = control.next_vhost_id.max(definitions.next_vhost_id);
+        let stored: BTreeSet<Name> = with_ids(&definitions.vhosts).cloned().collect();
+        let rejected = control.replay(definitions);
+        control.start_from_here();
+        control.write_ahead = Some(WriteAhead::default());
+        control.store_missing(&stored, had_users);
+        (control, rejected)
+    }
+
+    /// Has stored what exists and was not stored: virtual hosts by whether they are among `stored`,
+    /// users all or none.
+    fn store_missing(&mut self, stored: &BTreeSet<Name>, had_users: bool) {
+        let vhosts: Vec<_> = self.topology.vhosts().map(|(id, name)| (id, name.clone())).collect();
+        for (id, name) in &vhosts {
+            if !stored.contains(name) {
+                self.store_vhost(*id, name.clone());
+            }
+        }
+        if had_users {
+            return;
+        }
+        let users: Vec<_> = self.topology.users().cloned().collect();
+        for user in users {
+            self.store(DurableChange::PutUser(user));
+        }
+        for (id, name) in &vhosts {
+            let permissions = self.topology.permissions_of(*id);
+            let definitions =
+                permissions.map(|(user, to)| PermissionsDefinition::of(user, name, to));
+            for definition in definitions.collect::<Vec<_>>() {
+                self.store(DurableChange::PutPermissions(definition));
+            }
+        }
+    }
+
+    /// Makes what is defined. Nothing of it is stored, for that is where it comes from.
+    fn replay(&mut self, definitions: Definitions) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         self.quarantined.extend(definitions.quarantined);
-        for vhost in &definitions.vhosts {
-            if self.add_vhost(&vhost.name).is_none() {
+        let mut vhosts = definitions.vhosts;
+        // In the order of their ids, those without one last.
+        vhosts.sort_by_key(|vhost| vhost.id.map_or(u64::MAX, |id| id.0.into()));
+        for vhost in &vhosts {
+            if let Err(reason) = self.recover_vhost(vhost) {
                 let what = format!("virtual host '{}'", vhost.name);
-                rejected.push(Rejected::new(what, "limit is reached"));
+                rejected.push(Rejected::new(what, reason));
+            }
+        }
+        for user in definitions.users {
+            let what = format!("user '{}'", user.name);
+            if let Err(reason) = self.recover_user(user) {
+                rejected.push(Rejected::new(what, reason));
+            }
+        }
+        for permissions in &definitions.permissions {
+            if let Err(reason) = self.recover_permissions(permissions) {
+                let PermissionsDefinition { user, vhost, .. } = permissions;
+                let what = format!("permissions of user '{user}' in vhost '{vhost}'");
+                rejected.push(Rejected::new(what, reason));
             }
         }
         for exchange in definitions.exchanges {
@@ -59,8 +132,6 @@ impl Control {
                 rejected.push(Rejected::new(what, reason));
             }
         }
-        self.start_from_here();
-        self.write_ahead = write_ahead;
         rejected
     }
 
@@ -71,6 +142,38 @@ impl Control {
         }
         self.deltas.clear();
         self.progress = Progress::new(self.topology.shards(), self.topology.sequence());
+    }
+
+    fn recover_vhost(&mut self, vhost: &VhostDefinition) -> Result<(), String> {
+        check_admin_name("virtual host", &vhost.name).map_err(|refusal| refusal.to_string())?;
+        if self.topology.vhost_id(&vhost.name).is_some() {
+            return Err("there is one already".to_owned());
+        }
+        let id = vhost.id.unwrap_or(VhostId(self.next_vhost_id));
+        if self.topology.vhost_name(id).is_some() {
+            return Err(format!("another one has its id {}", id.0));
+        }
+        self.check_room_for_vhost(id).map_err(|refusal| refusal.to_string())?;
+        self.next_vhost_id = self.next_vhost_id.max(id.0 + 1);
+        self.make_vhost(id, &vhost.name);
+        Ok(())
+    }
+
+    fn recover_user(&mut self, user: Arc<User>) -> Result<(), String> {
+        check_user(&user).map_err(|refusal| refusal.to_string())?;
+        self.emit(Change::UserPut(user));
+        Ok(())
+    }
+
+    fn recover_permissions(&mut self, stored: &PermissionsDefinition) -> Result<(), String> {
+        let vhost = self.recovered_vhost(&stored.vhost)?;
+        if self.topology.user(&stored.user).is_none() {
+            return Err("there is no such user".to_owned());
+        }
+        let permissions = Arc::new(stored.compile().map_err(|error| error.to_string())?);
+        self.permission_count += 1;
+        self.emit(Change::PermissionsPut { user: stored.user.clone(), vhost, permissions });
+        Ok(())
     }
 
     fn recover_exchange(&mut self, definition: ExchangeDefinition) -> Result<(), String> {
@@ -154,6 +257,11 @@ impl Rejected {
     fn new(what: String, reason: impl Into<String>) -> Self {
         Self { what, reason: reason.into(), log_id: None }
     }
+}
+
+/// The virtual hosts that are stored with their ids.
+fn with_ids(vhosts: &[VhostDefinition]) -> impl Iterator<Item = &Name> {
+    vhosts.iter().filter(|vhost| vhost.id.is_some()).map(|vhost| &vhost.name)
 }
 
 fn sound_arguments(arguments: &Bytes) -> Result<TableRef<'_>, String> {

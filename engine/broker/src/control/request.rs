@@ -10,6 +10,8 @@ use crate::catalog::object::{BindingTarget, ExchangeKind};
 use crate::error::Exception;
 use crate::id::{ChannelKey, Owner, QueueId, ShardId, VhostId};
 
+use super::admin::{AdminRequest, AdminRequestId};
+
 /// A question from one shard, with the channel that waits for the answer.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -49,6 +51,8 @@ pub enum Request {
         /// The newest delta it has applied.
         sequence: u64,
     },
+    /// An operator asks; answered by [`super::Control::poll_admin_answer`].
+    Admin(AdminRequestId, AdminRequest),
 }
 
 /// The arguments of `exchange.declare`.

@@ -40,6 +40,11 @@ impl Slots {
         Some((slot, 0))
     }
 
+    /// How many slots are free.
+    pub(super) fn available(&self) -> usize {
+        self.count_max as usize - self.generations.len() + self.free.len()
+    }
+
     /// Gives a slot back.
     pub(super) fn release(&mut self, slot: u32) {
         let generation = &mut self.generations[slot as usize];
@@ -55,9 +60,12 @@ mod tests {
     #[test]
     fn slots_come_back_with_another_generation() {
         let mut slots = Slots::new(2);
+        assert_eq!(slots.available(), 2);
         assert_eq!((slots.take(), slots.take(), slots.take()), (Some((0, 0)), Some((1, 0)), None));
+        assert_eq!(slots.available(), 0);
         slots.release(1);
         slots.release(0);
+        assert_eq!(slots.available(), 2);
         assert_eq!((slots.take(), slots.take(), slots.take()), (Some((0, 1)), Some((1, 1)), None));
     }
 
@@ -66,6 +74,7 @@ mod tests {
         let mut slots = Slots::new(5);
         slots.reserve(1, 7);
         slots.reserve(3, 0);
+        assert_eq!(slots.available(), 3);
         let taken: Vec<_> = std::iter::from_fn(|| slots.take()).collect();
         assert_eq!(taken, [(0, 0), (2, 0), (4, 0)]);
         slots.release(1);

@@ -24,6 +24,8 @@ pub struct Delta {
 pub enum Change {
     /// A new virtual host, still empty.
     VhostAdded(VhostId, Name),
+    /// A virtual host is gone, with the permissions in it. Its exchanges and queues went before it.
+    VhostRemoved(VhostId),
     /// A user is new or different.
     UserPut(Arc<User>),
     /// A user is gone, with all permissions.
@@ -81,6 +83,7 @@ impl Change {
         !matches!(
             self,
             Self::VhostAdded(..)
+                | Self::VhostRemoved(_)
                 | Self::UserPut(_)
                 | Self::UserRemoved(_)
                 | Self::PermissionsPut { .. }

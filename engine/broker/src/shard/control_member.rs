@@ -1,12 +1,13 @@
 //! The control state as a member of the mesh: mail in, mail out.
 
+use crate::control::{
+    AdminAnswer, AdminRequest, AdminRequestId, Control, DurableChange, Request, Warning,
+};
 use crate::id::ShardId;
 use crate::mesh::batch::Batch;
 use crate::mesh::mail::{Lane, Mail};
 use crate::mesh::outgoing::Outgoing;
 use crate::routing::topology::Topology;
-
-use crate::control::{Control, DurableChange, Warning};
 
 /// The last member of the mesh.
 #[derive(Debug)]
@@ -22,8 +23,7 @@ impl ControlMember {
         Self::of(Control::new(topology, shards, seed))
     }
 
-    /// A control state that has, if it is persistent, recovered what there was; see
-    /// [`Control::persistent`].
+    /// The same for a control state that has recovered what there was; see [`Control::recover`].
     pub fn of(control: Control) -> Self {
         let shards = control.topology().shards();
         Self { control, outgoing: Outgoing::new(shards), shards }
@@ -54,6 +54,16 @@ impl ControlMember {
         }
         batch.clear();
         batch
+    }
+
+    /// Takes what an operator asks; see [`Control::poll_admin_answer`].
+    pub fn administer(&mut self, request: AdminRequestId, change: AdminRequest) {
+        self.control.handle(Request::Admin(request, change));
+    }
+
+    /// The next answer to an operator, to be asked for after [`ControlMember::finish_turn`].
+    pub fn poll_admin_answer(&mut self) -> Option<AdminAnswer> {
+        self.control.poll_admin_answer()
     }
 
     /// Takes back a batch that a shard has emptied.

@@ -14,7 +14,6 @@ use std::path::Path;
 use leveret_broker::control::{Control, Definitions, DurableChange, home_of};
 use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{Instant, WallTime};
-use leveret_broker::routing::topology::Topology;
 use leveret_broker::storage::log::operation::DiskOperation;
 use leveret_broker::storage::log::recovery::RecoveredLog;
 use leveret_broker::storage::log::segment::Segments;
@@ -62,10 +61,16 @@ pub(crate) fn recover(
     // A damaged row may belong to any queue, so no record can be considered dead.
     let mut keeps_unknown =
         !loaded.damages.is_empty() || !loaded.definitions.quarantined.is_empty();
-    let mut control = Control::persistent(Topology::with_presets(seed, shards), shards, seed);
-    for rejected in control.recover(mem::take(&mut loaded.definitions)) {
+    let definitions = mem::take(&mut loaded.definitions);
+    let (mut control, rejected) = Control::recover(definitions, shards, seed);
+    for rejected in rejected {
         keeps_unknown |= rejected.log_id.is_some();
         error!("not restored: {rejected}. Its definition stays in {}", metadata::FILE_NAME);
+    }
+    // What a new broker starts with is durable before any shard has it.
+    if let Some((through, changes)) = control.poll_durable() {
+        metadata.commit(&changes)?;
+        control.made_durable(through);
     }
     let logs = (0..shards).map(|shard| {
         let log = logs.remove(&shard).unwrap_or(RecoveredLog { shard, ..RecoveredLog::default() });

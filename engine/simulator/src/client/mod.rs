@@ -63,6 +63,12 @@ pub struct Client {
     pub left: bool,
     /// Why the server reads no further, if it said so.
     pub blocked: Option<String>,
+    /// The user that it logs in as.
+    pub user: &'static str,
+    /// The password of that user.
+    pub password: &'static str,
+    /// The virtual host that it opens.
+    pub virtual_host: &'static str,
     /// Says at login that it understands `connection.blocked`.
     pub supports_blocked: bool,
     /// Channels the server closed, with its reason; they are open no longer.
@@ -93,6 +99,9 @@ impl Client {
             closed: None,
             left: false,
             blocked: None,
+            user: "guest",
+            password: "guest",
+            virtual_host: "/",
             supports_blocked: true,
             closed_channels: Vec::new(),
             answers_close: true,
@@ -337,7 +346,8 @@ impl Client {
             .bool("connection.blocked", self.supports_blocked)
             .finish();
         let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
-        let response = encode_plain(Credentials { username: b"guest", password: b"guest" });
+        let (username, password) = (self.user.as_bytes(), self.password.as_bytes());
+        let response = encode_plain(Credentials { username, password });
         let start_ok = ConnectionStartOk {
             client_properties: properties.as_ref(),
             mechanism: "PLAIN",
@@ -350,7 +360,7 @@ impl Client {
     fn tune(&mut self, world: &mut World) {
         let Tune { channel_max, frame_max, heartbeat } = self.tune;
         self.send(world, 0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
-        self.send(world, 0, &ConnectionOpen { virtual_host: "/" });
+        self.send(world, 0, &ConnectionOpen { virtual_host: self.virtual_host });
         self.stream.set_frame_size_max(frame_max);
     }
 }

@@ -3,6 +3,8 @@
 //! It stands for a database that applies each commit wholly or not at all, one at a time: what
 //! `metadata.redb` promises.
 
+use std::sync::Arc;
+
 use leveret_broker::control::{Definitions, DurableChange};
 use leveret_broker::id::Instant;
 
@@ -74,12 +76,28 @@ pub fn definitions(changes: &[DurableChange]) -> Definitions {
 
 fn take_in(declared: &mut Definitions, change: &DurableChange) {
     use DurableChange::{
-        DropBinding, DropExchange, DropQueue, PutBinding, PutExchange, PutQueue, PutVhost,
+        DropBinding, DropExchange, DropPermissions, DropQueue, DropUser, DropVhost, PutBinding,
+        PutExchange, PutPermissions, PutQueue, PutUser, PutVhost,
     };
     match change {
-        PutVhost(vhost) => {
+        PutVhost { vhost, next_vhost_id } => {
             declared.vhosts.retain(|other| other.name != vhost.name);
             declared.vhosts.push(vhost.clone());
+            declared.next_vhost_id = *next_vhost_id;
+        }
+        DropVhost { name } => declared.vhosts.retain(|other| other.name != *name),
+        PutUser(user) => {
+            declared.users.retain(|other| other.name != user.name);
+            declared.users.push(Arc::clone(user));
+        }
+        DropUser { name } => declared.users.retain(|other| other.name != *name),
+        PutPermissions(put) => {
+            let key = (&put.user, &put.vhost);
+            declared.permissions.retain(|other| (&other.user, &other.vhost) != key);
+            declared.permissions.push(put.clone());
+        }
+        DropPermissions { user, vhost } => {
+            declared.permissions.retain(|other| (&other.user, &other.vhost) != (user, vhost));
         }
         PutExchange(exchange) => {
             let key = (&exchange.vhost, &exchange.name);

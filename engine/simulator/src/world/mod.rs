@@ -12,7 +12,7 @@ pub mod restart;
 use std::sync::Arc;
 
 use leveret_broker::alarms::Alarms;
-use leveret_broker::control::DurableChange;
+use leveret_broker::control::{AdminAnswer, AdminRequest, AdminRequestId, DurableChange};
 use leveret_broker::delivery::operation::Operation;
 use leveret_broker::id::{ConnectionId, Instant, SECOND_NS, ShardId, Time, WallTime};
 use leveret_broker::mesh::batch::Batch;
@@ -62,6 +62,10 @@ pub struct World {
     may_have_operations: Vec<bool>,
     /// Requests came in since the control state's turn ended.
     control_has_requests: bool,
+    /// The number of requests of operators so far.
+    admin_requests: u64,
+    /// Answers to operators that the test has not taken yet.
+    admin_answers: Vec<AdminAnswer>,
     /// The control state may have work for its spare time.
     control_may_idle: bool,
     mesh: Mesh,
@@ -111,13 +115,14 @@ impl World {
         let count = usize::from(shards);
         let mut disks: Vec<Disk> = (0..count).map(|_| Disk::new(faults.disk.clone())).collect();
         let (mut random, now) = (Random::new(seed), Instant(1));
+        let mut metadata = MetadataStore::default();
         let boot = Boot {
             shards,
             settings: Arc::clone(&settings),
             seed,
             time: Time { now, wall: WALL_START.after(now.0) },
             segment_bytes: faults.segment_bytes,
-            changes: &[],
+            metadata: &mut metadata,
             disks: &mut disks,
             random: &mut random,
             stopped: false,
@@ -135,9 +140,11 @@ impl World {
             control,
             seed,
             disks,
-            metadata: MetadataStore::default(),
+            metadata,
             may_have_operations: vec![true; count],
             control_has_requests: false,
+            admin_requests: 0,
+            admin_answers: Vec::new(),
             control_may_idle: false,
             mesh: Mesh::new(count + 1, faults.lane_batches),
             sockets: Vec::new(),
@@ -271,6 +278,20 @@ impl World {
         }
     }
 
+    /// An operator asks the control state for a change; returns the number of the request.
+    pub fn administer(&mut self, change: AdminRequest) -> AdminRequestId {
+        self.admin_requests += 1;
+        let request = AdminRequestId(self.admin_requests);
+        self.control.administer(request, change);
+        self.control_has_requests = true;
+        request
+    }
+
+    /// The answers to operators that have come, in their order.
+    pub fn take_admin_answers(&mut self) -> Vec<AdminAnswer> {
+        std::mem::take(&mut self.admin_answers)
+    }
+
     /// The broker is told to stop.
     pub fn stop(&mut self) {
         for shard in 0..self.shards.len() {
@@ -351,13 +372,14 @@ impl World {
             seed: self.seed,
             time: self.time(),
             segment_bytes: self.faults.segment_bytes,
-            changes: self.metadata.durable(),
+            metadata: &mut self.metadata,
             disks: &mut self.disks,
             random: &mut self.random,
             stopped,
             forgets_flags,
         });
         (self.shards, self.control) = booted?;
+        self.admin_answers.clear();
         Ok(())
     }
 
@@ -538,6 +560,7 @@ impl World {
             Step::Carry(route) => self.carry(route),
             Step::Control => {
                 self.control.finish_turn();
+                self.admin_answers.extend(std::iter::from_fn(|| self.control.poll_admin_answer()));
                 self.control_has_requests = false;
                 self.control_may_idle = true;
                 self.store();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use leveret_broker::control::{Control, DurableChange};
 use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{Instant, ShardId, Time};
-use leveret_broker::routing::topology::Topology;
 use leveret_broker::settings::Settings;
 use leveret_broker::shard::Shard;
 use leveret_broker::shard::control_member::ControlMember;
@@ -19,7 +18,7 @@ use crate::disk::Disk;
 use crate::power::differential::{compare, recover};
 use crate::power::reader;
 use crate::random::Random;
-use crate::world::metadata::definitions;
+use crate::world::metadata::{MetadataStore, definitions};
 
 /// Of the data directory of every world.
 const STORE_ID: [u8; 16] = [7; 16];
@@ -53,7 +52,7 @@ pub struct Boot<'a> {
     /// Size of new segments.
     pub segment_bytes: u32,
     /// What was declared.
-    pub changes: &'a [DurableChange],
+    pub metadata: &'a mut MetadataStore<DurableChange>,
     /// The disk of each shard, as the crash left it.
     pub disks: &'a mut [Disk],
     /// Where choices come from.
@@ -73,9 +72,16 @@ pub fn restart(mut boot: Boot<'_>) -> Result<(Vec<Shard>, ControlMember), String
         return Err(format!("the contract with the disk is broken: {breach}"));
     }
     let (seed, shards) = (boot.seed, boot.shards);
-    let mut control = Control::persistent(Topology::with_presets(seed, shards), shards, seed);
-    if let Some(rejected) = control.recover(definitions(boot.changes)).first() {
+    let declared = definitions(boot.metadata.durable());
+    let (mut control, rejected) = Control::recover(declared, shards, seed);
+    if let Some(rejected) = rejected.first() {
         return Err(format!("not restored: {rejected}"));
+    }
+    // As the server does: what a new broker starts with is durable before any shard has it.
+    if let Some((through, changes)) = control.poll_durable() {
+        boot.metadata.commit(through, changes, boot.time.now);
+        boot.metadata.complete(boot.time.now);
+        control.made_durable(through);
     }
     let topology = control.topology().clone();
     let mut booted = Vec::new();

@@ -6,8 +6,13 @@ use super::*;
 use crate::catalog::object::{Destination, Exchange, QueueMeta};
 use crate::routing::route::RouteScratch;
 
-fn persistent() -> Control {
-    Control::persistent(Topology::with_presets(3, SHARDS), SHARDS, 3)
+/// A new broker, and its store with the presets in it.
+pub(super) fn persistent() -> (Control, Rows) {
+    let mut rows = Rows::default();
+    let (mut control, rejected) = rows.recovered();
+    assert_eq!(rejected, []);
+    rows.settle(&mut control);
+    (control, rows)
 }
 
 fn durable_queue(name: &str) -> QueueDeclaration {
@@ -36,13 +41,30 @@ fn answered(control: &mut Control, sequence: u64) -> Vec<u16> {
 
 /// A store as an executor keeps it: rows by what they are about.
 #[derive(Debug, Default)]
-struct Rows(Definitions);
+pub(super) struct Rows(pub(super) Definitions);
 
 impl Rows {
-    fn apply(&mut self, change: DurableChange) {
+    pub(super) fn apply(&mut self, change: DurableChange) {
         let rows = &mut self.0;
         match change {
-            DurableChange::PutVhost(row) => rows.vhosts.push(row),
+            DurableChange::PutVhost { vhost, next_vhost_id } => {
+                rows.vhosts.retain(|row| row.name != vhost.name);
+                rows.vhosts.push(vhost);
+                rows.next_vhost_id = next_vhost_id;
+            }
+            DurableChange::DropVhost { name } => remove(&mut rows.vhosts, |row| row.name == name),
+            DurableChange::PutUser(user) => {
+                rows.users.retain(|row| row.name != user.name);
+                rows.users.push(user);
+            }
+            DurableChange::DropUser { name } => remove(&mut rows.users, |row| row.name == name),
+            DurableChange::PutPermissions(put) => {
+                rows.permissions.retain(|row| (&row.user, &row.vhost) != (&put.user, &put.vhost));
+                rows.permissions.push(put);
+            }
+            DurableChange::DropPermissions { user, vhost } => {
+                remove(&mut rows.permissions, |row| row.user == user && row.vhost == vhost);
+            }
             DurableChange::PutExchange(row) => rows.exchanges.push(row),
             DurableChange::DropExchange { vhost, name } => {
                 remove(&mut rows.exchanges, |row| row.vhost == vhost && row.name == name);
@@ -60,7 +82,7 @@ impl Rows {
     }
 
     /// Stores and answers everything that waits.
-    fn settle(&mut self, control: &mut Control) -> Vec<Answer> {
+    pub(super) fn settle(&mut self, control: &mut Control) -> Vec<Answer> {
         control.finish_turn();
         while let Some((through, changes)) = control.poll_durable() {
             for change in changes {
@@ -71,10 +93,8 @@ impl Rows {
         settle(control).1
     }
 
-    fn recovered(&self) -> (Control, Vec<Rejected>) {
-        let mut control = persistent();
-        let rejected = control.recover(self.0.clone());
-        (control, rejected)
+    pub(super) fn recovered(&self) -> (Control, Vec<Rejected>) {
+        Control::recover(self.0.clone(), SHARDS, 3)
     }
 }
 
@@ -102,7 +122,7 @@ fn route(control: &Control, vhost: &str, exchange: &str, key: &str) -> Vec<Name>
 
 #[test]
 fn nobody_hears_of_a_durable_queue_before_it_is_stored() {
-    let mut control = persistent();
+    let (mut control, _) = persistent();
     declare(&mut control, 1, durable_queue("q"));
     control.finish_turn();
     assert_eq!(deltas(&mut control), []);
@@ -123,7 +143,7 @@ fn nobody_hears_of_a_durable_queue_before_it_is_stored() {
 
 #[test]
 fn what_is_not_stored_goes_out_at_once_unless_it_comes_later() {
-    let mut control = persistent();
+    let (mut control, _) = persistent();
     declare(&mut control, 1, queue("before"));
     declare(&mut control, 2, durable_queue("durable"));
     declare(&mut control, 3, queue("behind"));
@@ -148,7 +168,7 @@ fn what_is_not_stored_goes_out_at_once_unless_it_comes_later() {
 
 #[test]
 fn changes_gather_while_a_commit_is_under_way() {
-    let mut control = persistent();
+    let (mut control, _) = persistent();
     declare(&mut control, 1, durable_queue("a"));
     control.finish_turn();
     let (first, _) = control.poll_durable().unwrap();
@@ -171,7 +191,7 @@ fn changes_gather_while_a_commit_is_under_way() {
 
 #[test]
 fn delete_ok_waits_until_the_deletion_is_stored() {
-    let (mut control, mut rows) = (persistent(), Rows::default());
+    let (mut control, mut rows) = persistent();
     declare(&mut control, 1, durable_queue("q"));
     control.handle(Request::Bind(channel(0, 0, 2), binding("amq.topic", "q", "a.*")));
     assert_eq!(rows.settle(&mut control).len(), 2);
@@ -202,9 +222,10 @@ fn delete_ok_waits_until_the_deletion_is_stored() {
 
 #[test]
 fn everything_durable_comes_back_and_nothing_else() {
-    let (mut control, mut rows) = (persistent(), Rows::default());
+    let (mut control, mut rows) = persistent();
     let second = Name::from("second");
-    let vhost = control.add_vhost(&second).unwrap();
+    control.add_vhost(&second).unwrap();
+    let vhost = control.topology().vhost_id(&second).unwrap();
     for (name, kind) in [("t", ExchangeKind::Topic), ("h", ExchangeKind::Headers)] {
         ask_exchange_of(&mut control, durable_exchange(name, kind));
     }
@@ -275,7 +296,7 @@ fn ask_exchange_of(control: &mut Control, declaration: ExchangeDeclaration) {
 
 #[test]
 fn shards_go_on_from_what_was_recovered() {
-    let (mut control, mut rows) = (persistent(), Rows::default());
+    let (mut control, mut rows) = persistent();
     declare(&mut control, 1, durable_queue("q"));
     control.handle(Request::Bind(channel(0, 0, 1), binding("amq.topic", "q", "*")));
     rows.settle(&mut control);
@@ -296,7 +317,7 @@ fn shards_go_on_from_what_was_recovered() {
 
 #[test]
 fn what_goes_by_itself_is_forgotten_too() {
-    let (mut control, mut rows) = (persistent(), Rows::default());
+    let (mut control, mut rows) = persistent();
     for name in ["a", "b"] {
         let kind = ExchangeKind::Fanout;
         let auto_delete = ExchangeDeclaration { auto_delete: true, ..durable_exchange(name, kind) };
@@ -333,7 +354,7 @@ fn ask_delete_of(control: &mut Control, name: &str) {
 
 #[test]
 fn what_does_not_fit_is_told_and_kept_out_of_the_way() {
-    let (mut control, mut rows) = (persistent(), Rows::default());
+    let (mut control, mut rows) = persistent();
     for name in ["far", "sound", "damaged"] {
         declare(&mut control, 1, durable_queue(name));
         control.handle(Request::Bind(channel(0, 0, 1), binding("amq.fanout", name, "")));
@@ -378,8 +399,7 @@ fn what_does_not_fit_is_told_and_kept_out_of_the_way() {
 #[test]
 fn log_ids_go_on_behind_the_highest_one() {
     let mut definitions = Definitions { next_log_id: 5, ..Definitions::default() };
-    let mut control = persistent();
-    control.recover(definitions.clone());
+    let (control, _) = Control::recover(definitions.clone(), SHARDS, 3);
     assert_eq!(control.next_log_id(), 5);
     definitions.queues.push(QueueDefinition {
         vhost: Name::from("/"),
@@ -389,8 +409,8 @@ fn log_ids_go_on_behind_the_highest_one() {
         auto_delete: true,
         arguments: Bytes::new(),
     });
-    let mut control = persistent();
-    assert_eq!(control.recover(definitions), []);
+    let (control, rejected) = Control::recover(definitions, SHARDS, 3);
+    assert_eq!(rejected, []);
     assert_eq!(control.next_log_id(), 41);
     let queue = control.topology().queue(VHOST, b"q").unwrap();
     assert_eq!((queue.home, queue.auto_delete), (ShardId(1), true), "as stored");

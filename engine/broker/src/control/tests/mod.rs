@@ -1,5 +1,6 @@
 //! What the control state answers, when, and what a change costs.
 
+mod admin;
 mod durable;
 
 use bytes::Bytes;
@@ -8,8 +9,6 @@ use leveret_amqp::TableBuilder;
 use super::*;
 use crate::catalog::name::Name;
 use crate::catalog::object::{BindingTarget, ExchangeKind};
-use crate::catalog::permission::{Access, Permissions, ResourceKind};
-use crate::catalog::user::User;
 use crate::id::{ConnectionId, VhostId};
 
 const VHOST: VhostId = VhostId(0);
@@ -479,32 +478,6 @@ fn auto_delete_exchanges_go_with_their_last_binding_and_take_others_along() {
     }
     assert_eq!(control.binding_count(), 0);
     assert!(!control.idle(), "patterns of deleted exchanges are forgotten");
-}
-
-#[test]
-fn operators_change_users_and_virtual_hosts() {
-    let mut control = new_control();
-    let vhost = control.add_vhost(&Name::from("second")).unwrap();
-    assert_eq!(control.add_vhost(&Name::from("second")), Some(vhost));
-    let password = None;
-    let user = User { name: Name::from("u"), password, tags: Vec::new(), loopback_only: false };
-    control.put_user(user);
-    let reader = Permissions::new("", "", "^mine").unwrap();
-    control.set_permissions(&Name::from("u"), vhost, Some(reader));
-    let topology = control.topology();
-    assert!(topology.exchange(vhost, b"amq.direct").is_some());
-    assert_eq!(topology.vhost_name(vhost).unwrap(), "second");
-    let permissions = topology.permissions("u", vhost).unwrap();
-    assert!(permissions.permits(Access::Read, ResourceKind::Queue, "mine-1"));
-    assert!(topology.permissions("u", VHOST).is_none());
-    control.set_permissions(&Name::from("u"), vhost, None);
-    assert!(control.topology().permissions("u", vhost).is_none());
-    control.remove_user(&Name::from("u"));
-    assert!(control.topology().user("u").is_none());
-    // The same name in two virtual hosts is two queues.
-    let (first, ..) = ask_declare(&mut control, queue("q"));
-    let (second, ..) = ask_declare(&mut control, QueueDeclaration { vhost, ..queue("q") });
-    assert_ne!(first, second);
 }
 
 /// What a delta names is what replicas touch, so it is the measure of a change's cost.

@@ -4,6 +4,8 @@
 //! changes one, with deltas that come in the same order everywhere, so replicas that have applied
 //! the same delta are equal, and routing is local to the shard.
 
+mod vhosts;
+
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +24,8 @@ use crate::routing::change::{Change, Delta};
 use crate::routing::exchange::Bindings;
 use crate::routing::topic::TopicTable;
 
+use self::vhosts::{Vhost, Vhosts};
+
 /// A replica of all that exists.
 #[derive(Clone, Debug)]
 pub struct Topology {
@@ -30,22 +34,13 @@ pub struct Topology {
     sequence: u64,
     pub(super) version: u64,
     permission_version: u64,
-    vhosts: Vec<Vhost>,
+    vhosts: Vhosts,
     vhost_ids: Map<Name, VhostId>,
     users: Map<Name, Arc<User>>,
     /// By slot.
     exchanges: Vec<Option<ExchangeEntry>>,
     /// By slot.
     queues: Vec<Option<Arc<QueueMeta>>>,
-}
-
-/// What one virtual host holds.
-#[derive(Clone, Debug)]
-pub(super) struct Vhost {
-    name: Name,
-    exchanges: Map<Name, ExchangeId>,
-    pub(super) queues: Map<Name, QueueEntry>,
-    permissions: Map<Name, Arc<Permissions>>,
 }
 
 /// A queue by name. The destination stands here so that the default exchange need not follow the
@@ -73,7 +68,7 @@ impl Topology {
             sequence: 0,
             version: 1,
             permission_version: 1,
-            vhosts: Vec::new(),
+            vhosts: Vhosts::default(),
             vhost_ids: seeded_map(seed),
             users: seeded_map(seed),
             exchanges: Vec::new(),
@@ -90,7 +85,7 @@ impl Topology {
             let id = ExchangeId { slot, generation: 0 };
             topology.apply_change(&Change::ExchangeDeclared(Arc::new(Exchange { id, ..exchange })));
         }
-        let user = presets::user((seed as u32).to_be_bytes());
+        let user = presets::user(seed);
         let (name, permissions) = (user.name.clone(), Arc::new(presets::permissions()));
         topology.apply_change(&Change::UserPut(Arc::new(user)));
         topology.apply_change(&Change::PermissionsPut { user: name, vhost, permissions });
@@ -181,9 +176,43 @@ impl Topology {
         self.exchanges.iter().flatten().map(|entry| &*entry.meta)
     }
 
-    /// All virtual hosts with their names.
+    /// All virtual hosts with their names, in the order of their ids.
     pub fn vhosts(&self) -> impl Iterator<Item = (VhostId, &Name)> {
-        self.vhosts.iter().enumerate().map(|(id, vhost)| (VhostId(id as u16), &vhost.name))
+        self.vhosts.iter().map(|vhost| (vhost.id, &vhost.name))
+    }
+
+    /// How many virtual hosts there are.
+    pub fn vhost_count(&self) -> usize {
+        self.vhosts.len()
+    }
+
+    /// How many users there are.
+    pub fn user_count(&self) -> usize {
+        self.users.len()
+    }
+
+    /// All users, in no order.
+    pub fn users(&self) -> impl Iterator<Item = &Arc<User>> {
+        self.users.values()
+    }
+
+    /// The exchanges of a virtual host, in no order.
+    pub fn exchanges_of(&self, vhost: VhostId) -> impl Iterator<Item = ExchangeId> {
+        self.vhost(vhost).into_iter().flat_map(|vhost| vhost.exchanges.values().copied())
+    }
+
+    /// The queues of a virtual host, in no order.
+    pub fn queues_of(&self, vhost: VhostId) -> impl Iterator<Item = QueueId> {
+        let queues = self.vhost(vhost).into_iter().flat_map(|vhost| vhost.queues.values());
+        queues.map(|entry| entry.destination.queue)
+    }
+
+    /// The users that may enter a virtual host, in no order, and what they may do there.
+    pub fn permissions_of(
+        &self,
+        vhost: VhostId,
+    ) -> impl Iterator<Item = (&Name, &Arc<Permissions>)> {
+        self.vhost(vhost).into_iter().flat_map(|vhost| &vhost.permissions)
     }
 
     /// Whether the headers of a message may matter for its way from here. False is certain, true
@@ -217,8 +246,9 @@ impl Topology {
         }
     }
 
+    #[inline]
     pub(super) fn vhost(&self, vhost: VhostId) -> Option<&Vhost> {
-        self.vhosts.get(usize::from(vhost.0))
+        self.vhosts.get(vhost)
     }
 
     #[inline]
@@ -240,17 +270,18 @@ impl Topology {
         }
         match change {
             Change::VhostAdded(id, name) => self.add_vhost(*id, name),
+            Change::VhostRemoved(id) => self.remove_vhost(*id),
             Change::UserPut(user) => {
                 self.users.insert(user.name.clone(), Arc::clone(user));
             }
             Change::UserRemoved(name) => self.remove_user(name),
             Change::PermissionsPut { user, vhost, permissions } => {
-                if let Some(vhost) = self.vhosts.get_mut(usize::from(vhost.0)) {
+                if let Some(vhost) = self.vhosts.get_mut(*vhost) {
                     vhost.permissions.insert(user.clone(), Arc::clone(permissions));
                 }
             }
             Change::PermissionsCleared { user, vhost } => {
-                if let Some(vhost) = self.vhosts.get_mut(usize::from(vhost.0)) {
+                if let Some(vhost) = self.vhosts.get_mut(*vhost) {
                     vhost.permissions.remove(user.as_bytes());
                 }
             }
@@ -276,25 +307,27 @@ impl Topology {
     }
 
     fn add_vhost(&mut self, id: VhostId, name: &Name) {
-        debug_assert_eq!(usize::from(id.0), self.vhosts.len(), "numbers are given in order");
-        self.vhosts.push(Vhost {
-            name: name.clone(),
-            exchanges: seeded_map(self.seed),
-            queues: seeded_map(self.seed),
-            permissions: seeded_map(self.seed),
-        });
+        self.vhosts.add(Vhost::new(id, name.clone(), self.seed));
         self.vhost_ids.insert(name.clone(), id);
+    }
+
+    fn remove_vhost(&mut self, id: VhostId) {
+        let Some(vhost) = self.vhosts.remove(id) else {
+            return;
+        };
+        debug_assert!(vhost.exchanges.is_empty() && vhost.queues.is_empty(), "they went before");
+        self.vhost_ids.remove(vhost.name.as_bytes());
     }
 
     fn remove_user(&mut self, name: &Name) {
         self.users.remove(name.as_bytes());
-        for vhost in &mut self.vhosts {
+        for vhost in self.vhosts.iter_mut() {
             vhost.permissions.remove(name.as_bytes());
         }
     }
 
     fn add_exchange(&mut self, exchange: &Arc<Exchange>) {
-        let Some(vhost) = self.vhosts.get_mut(usize::from(exchange.vhost.0)) else {
+        let Some(vhost) = self.vhosts.get_mut(exchange.vhost) else {
             return;
         };
         vhost.exchanges.insert(exchange.name.clone(), exchange.id);
@@ -314,13 +347,13 @@ impl Topology {
         let Some(entry) = self.exchanges[exchange.slot as usize].take() else {
             return;
         };
-        if let Some(vhost) = self.vhosts.get_mut(usize::from(entry.meta.vhost.0)) {
+        if let Some(vhost) = self.vhosts.get_mut(entry.meta.vhost) {
             vhost.exchanges.remove(entry.meta.name.as_bytes());
         }
     }
 
     fn add_queue(&mut self, queue: &Arc<QueueMeta>) {
-        let Some(vhost) = self.vhosts.get_mut(usize::from(queue.vhost.0)) else {
+        let Some(vhost) = self.vhosts.get_mut(queue.vhost) else {
             return;
         };
         let entry = QueueEntry { destination: queue.destination(), meta: Arc::clone(queue) };
@@ -335,7 +368,7 @@ impl Topology {
         let Some(meta) = self.queues[queue.slot as usize].take() else {
             return;
         };
-        if let Some(vhost) = self.vhosts.get_mut(usize::from(meta.vhost.0)) {
+        if let Some(vhost) = self.vhosts.get_mut(meta.vhost) {
             vhost.queues.remove(meta.name.as_bytes());
         }
     }

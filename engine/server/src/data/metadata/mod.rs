@@ -13,6 +13,7 @@
 
 mod commit;
 mod open;
+mod read;
 mod row;
 mod thread;
 
@@ -41,6 +42,8 @@ pub(crate) struct Metadata {
 /// The content of the database when it was opened.
 #[derive(Debug)]
 pub(crate) struct Loaded {
+    /// Major and minor number of the format that it was written in.
+    format: (u16, u16),
     /// Input of [`leveret_broker::control::Control::recover`]. Queues with damaged rows are in
     /// quarantine.
     pub(crate) definitions: Definitions,

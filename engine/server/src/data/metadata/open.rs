@@ -1,5 +1,6 @@
 //! Opens the database and reads all of it.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::panic::{self, AssertUnwindSafe};
@@ -7,15 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use leveret_broker::control::{Definitions, VhostDefinition};
+use leveret_broker::control::Definitions;
 use redb::backends::InMemoryBackend;
-use redb::{Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend};
+use redb::{Builder, Database, ReadTransaction, ReadableDatabase, StorageBackend};
 use serde::de::DeserializeOwned;
 
 use super::commit::{begin, put_fact};
 use super::row::{
-    self, BINDINGS, Damage, EXCHANGES, FORMAT, FORMAT_WRITTEN, NEXT_LOG_ID, QUEUES, SHARDS, STORE,
-    STORE_ID, VHOSTS,
+    self, FORMAT, FORMAT_WRITTEN, NEXT_LOG_ID, NEXT_VHOST_ID, SHARDS, STORE, STORE_ID, TABLES,
 };
 use super::{FILE_NAME, Loaded, Metadata, damage, failure};
 use crate::failure::Failure;
@@ -41,7 +41,7 @@ pub(super) fn open(data_dir: &Path, shards: u16) -> Result<(Metadata, Loaded), F
     let database = guarded(&path, || open_database(&path))?;
     let loaded = guarded(&path, || {
         let loaded = read(&path, &database)?;
-        try_writing(&database, loaded.shards_before).map_err(|error| failure(&path, &error))?;
+        try_writing(&database, &loaded).map_err(|error| failure(&path, &error))?;
         Ok(Loaded { fresh, ..loaded })
     });
     match loaded {
@@ -122,7 +122,7 @@ fn create(data_dir: &Path, shards: u16) -> Result<(), Failure> {
         put_fact(&transaction, STORE_ID, &random_id()?)?;
         put_fact(&transaction, SHARDS, &shards)?;
         put_fact(&transaction, NEXT_LOG_ID, &1_u64)?;
-        for table in [VHOSTS, EXCHANGES, QUEUES, BINDINGS] {
+        for table in TABLES {
             transaction.open_table(table)?;
         }
         transaction.commit()?;
@@ -169,11 +169,16 @@ fn open_database(path: &Path) -> Result<Database, Failure> {
 }
 
 /// Writes a value that is there already, and all internal tables of redb. Damage in those shows
-/// only on a write, and here it can be reported properly.
-fn try_writing(database: &Database, shards: u16) -> Result<(), redb::Error> {
+/// only on a write, and here it can be reported properly. A database of an earlier format gets the
+/// tables of this one.
+fn try_writing(database: &Database, loaded: &Loaded) -> Result<(), redb::Error> {
     let mut transaction = begin(database)?;
     transaction.set_quick_repair(true);
-    put_fact(&transaction, SHARDS, &shards)?;
+    put_fact(&transaction, SHARDS, &loaded.shards_before)?;
+    put_fact(&transaction, FORMAT, &loaded.format.max(FORMAT_WRITTEN))?;
+    for table in TABLES {
+        transaction.open_table(table)?;
+    }
     Ok(transaction.commit()?)
 }
 
@@ -190,8 +195,10 @@ fn read(path: &Path, database: &Database) -> Result<Loaded, Failure> {
         return Err(Failure::Metadata { path: path.to_owned(), reason });
     }
     let mut loaded = Loaded {
+        format: (major, minor),
         definitions: Definitions {
             next_log_id: fact(path, &transaction, NEXT_LOG_ID)?,
+            next_vhost_id: later_fact(path, &transaction, NEXT_VHOST_ID)?.unwrap_or(0),
             ..Definitions::default()
         },
         damages: Vec::new(),
@@ -209,71 +216,25 @@ fn fact<T: DeserializeOwned>(
     transaction: &ReadTransaction,
     key: &[u8],
 ) -> Result<T, Failure> {
+    later_fact(path, transaction, key)?.ok_or_else(|| damaged_fact(path, key, "it is missing"))
+}
+
+/// A fact that comes later than the store; `None` before.
+fn later_fact<T: DeserializeOwned>(
+    path: &Path,
+    transaction: &ReadTransaction,
+    key: &[u8],
+) -> Result<Option<T>, Failure> {
     let failed = |error: redb::Error| failure(path, &error);
     let table = transaction.open_table(STORE).map_err(|error| failed(error.into()))?;
     let value = table.get(key).map_err(|error| failed(error.into()))?;
-    let row = match &value {
-        Some(value) => row::unseal(key, value.value()).map_err(|damage| damage.to_string()),
-        None => Err("it is missing".to_owned()),
-    };
-    row.map_err(|reason| Failure::Metadata {
-        path: path.to_owned(),
-        reason: damage(&format!("of `{}`, {reason}", String::from_utf8_lossy(key))),
-    })
+    let row = value.map(|value| row::unseal(key, value.value())).transpose();
+    row.map_err(|damage| damaged_fact(path, key, damage))
 }
 
-impl Loaded {
-    fn read_rows(&mut self, transaction: &ReadTransaction) -> Result<(), redb::Error> {
-        let definitions = &mut self.definitions;
-        let damages = &mut self.damages;
-        let message = |what: &str, key: &[u8], damage: Damage| {
-            format!(
-                "the row of {what} in {FILE_NAME} is not used: {damage}",
-                what = named(what, key)
-            )
-        };
-        for row in transaction.open_table(VHOSTS)?.iter()? {
-            let (key, value) = row?;
-            match row::unseal::<()>(key.value(), value.value()) {
-                Ok(()) => definitions
-                    .vhosts
-                    .extend(row::vhost_name(key.value()).map(|name| VhostDefinition { name })),
-                Err(damage) => damages.push(message("virtual host", key.value(), damage)),
-            }
-        }
-        for row in transaction.open_table(EXCHANGES)?.iter()? {
-            let (key, value) = row?;
-            match row::read_exchange(key.value(), value.value()) {
-                Ok(exchange) => definitions.exchanges.push(exchange),
-                Err(damage) => damages.push(message("exchange", key.value(), damage)),
-            }
-        }
-        for row in transaction.open_table(QUEUES)?.iter()? {
-            let (key, value) = row?;
-            match row::read_queue(key.value(), value.value()) {
-                Ok(queue) => definitions.queues.push(queue),
-                Err(damage) => {
-                    damages.push(message("queue", key.value(), damage));
-                    definitions.quarantined.extend(row::names(key.value()));
-                }
-            }
-        }
-        for row in transaction.open_table(BINDINGS)?.iter()? {
-            let (key, value) = row?;
-            match row::read_binding(key.value(), value.value()) {
-                Ok(binding) => definitions.bindings.push(binding),
-                Err(damage) => damages.push(message("binding", key.value(), damage)),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn named(what: &str, key: &[u8]) -> String {
-    match row::names(key) {
-        Some((vhost, name)) => format!("{what} '{name}' in vhost '{vhost}'"),
-        None => format!("{what} {}", key.escape_ascii()),
-    }
+fn damaged_fact(path: &Path, key: &[u8], reason: impl Display) -> Failure {
+    let reason = damage(&format!("of `{}`, {reason}", String::from_utf8_lossy(key)));
+    Failure::Metadata { path: path.to_owned(), reason }
 }
 
 /// Runs code that may panic on a damaged file, because redb expects intact files.

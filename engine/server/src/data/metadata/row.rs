@@ -11,23 +11,36 @@
 use bytes::Bytes;
 use leveret_broker::catalog::name::Name;
 use leveret_broker::catalog::object::{BindingTarget, ExchangeKind};
-use leveret_broker::control::{BindingDefinition, ExchangeDefinition, QueueDefinition};
+use leveret_broker::catalog::user::{PasswordHash, User};
+use leveret_broker::control::{
+    BindingDefinition, ExchangeDefinition, PermissionsDefinition, QueueDefinition,
+};
 use redb::TableDefinition;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(super) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 /// Values about the whole store, by name.
 pub(super) const STORE: Table = TableDefinition::new("store");
 /// Key: name.
 pub(super) const VHOSTS: Table = TableDefinition::new("vhosts");
+/// Key: name of a virtual host. Since format 1.1.
+pub(super) const VHOST_IDS: Table = TableDefinition::new("vhost ids");
+/// Key: name. Since format 1.1.
+pub(super) const USERS: Table = TableDefinition::new("users");
+/// Key: virtual host, user. Since format 1.1.
+pub(super) const PERMISSIONS: Table = TableDefinition::new("permissions");
 /// Key: virtual host, name.
 pub(super) const EXCHANGES: Table = TableDefinition::new("exchanges");
 /// Key: virtual host, name.
 pub(super) const QUEUES: Table = TableDefinition::new("queues");
 /// Key: virtual host, source, kind of destination, destination, key, arguments.
 pub(super) const BINDINGS: Table = TableDefinition::new("bindings");
+
+/// All of them but [`STORE`].
+pub(super) const TABLES: [Table; 7] =
+    [VHOSTS, VHOST_IDS, USERS, PERMISSIONS, EXCHANGES, QUEUES, BINDINGS];
 
 /// In [`STORE`]: major and minor number of the format.
 pub(super) const FORMAT: &[u8] = b"format";
@@ -37,14 +50,24 @@ pub(super) const STORE_ID: &[u8] = b"store id";
 pub(super) const SHARDS: &[u8] = b"shards";
 /// In [`STORE`]: the log id of the next durable queue.
 pub(super) const NEXT_LOG_ID: &[u8] = b"next log id";
+/// In [`STORE`]: the id of the next virtual host. Comes with the first users and virtual hosts that
+/// are stored.
+pub(super) const NEXT_VHOST_ID: &[u8] = b"next vhost id";
 
 /// The format that this program writes. A database with another major number is refused.
-pub(super) const FORMAT_WRITTEN: (u16, u16) = (1, 0);
+pub(super) const FORMAT_WRITTEN: (u16, u16) = (1, 1);
 
 const CHECKSUM_SIZE: usize = 4;
 
 const AUTO_DELETE: u8 = 1;
 const INTERNAL: u8 = 2;
+
+const LOOPBACK_ONLY: u8 = 1;
+
+/// The user has no password.
+const NO_PASSWORD: u8 = 0;
+/// Four octets of salt, and the SHA-256 of salt and password.
+const SALTED_SHA_256: u8 = 1;
 
 /// The value of an exchange.
 #[derive(Serialize, Deserialize)]
@@ -64,6 +87,26 @@ struct QueueRow {
     /// Bit 0 auto-delete.
     flags: u8,
     arguments: Vec<u8>,
+}
+
+/// The value of a user.
+#[derive(Serialize, Deserialize)]
+struct UserRow {
+    /// 0 no password, 1 salted SHA-256.
+    hashing: u8,
+    /// The password as `hashing` makes it.
+    password: Vec<u8>,
+    /// Bit 0 may connect from this host only.
+    flags: u8,
+    tags: Vec<String>,
+}
+
+/// The value of permissions: patterns.
+#[derive(Serialize, Deserialize)]
+struct PermissionsRow {
+    configure: String,
+    write: String,
+    read: String,
 }
 
 /// Why a row cannot be used.
@@ -136,9 +179,60 @@ pub(super) fn names(key: &[u8]) -> Option<(Name, Name)> {
     Some((name(vhost)?, name(object)?))
 }
 
-pub(super) fn vhost_name(key: &[u8]) -> Option<Name> {
-    let [vhost] = parts(key)?;
-    name(vhost)
+/// The name of a virtual host or user.
+pub(super) fn single_name(key: &[u8]) -> Option<Name> {
+    let [only] = parts(key)?;
+    name(only)
+}
+
+/// A virtual host has nothing behind its key but the checksum; its id stands in another table.
+pub(super) fn read_vhost(key: &[u8], value: &[u8]) -> Result<Name, Damage> {
+    unseal::<()>(key, value)?;
+    single_name(key).ok_or(Damage::Content)
+}
+
+pub(super) fn read_vhost_id(key: &[u8], value: &[u8]) -> Result<(Name, u32), Damage> {
+    let id = unseal(key, value)?;
+    Ok((single_name(key).ok_or(Damage::Content)?, id))
+}
+
+pub(super) fn user_value(key: &[u8], user: &User) -> Result<Vec<u8>, postcard::Error> {
+    let (hashing, password) = match &user.password {
+        Some(hash) => (SALTED_SHA_256, hash.octets().to_vec()),
+        None => (NO_PASSWORD, Vec::new()),
+    };
+    let flags = if user.loopback_only { LOOPBACK_ONLY } else { 0 };
+    let tags = user.tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+    seal(key, &UserRow { hashing, password, flags, tags })
+}
+
+pub(super) fn read_user(key: &[u8], value: &[u8]) -> Result<User, Damage> {
+    let row: UserRow = unseal(key, value)?;
+    let password = match (row.hashing, row.password.try_into()) {
+        (NO_PASSWORD, _) => None,
+        (SALTED_SHA_256, Ok(octets)) => Some(PasswordHash::from_octets(octets)),
+        _ => return Err(Damage::Content),
+    };
+    Ok(User {
+        name: single_name(key).ok_or(Damage::Content)?,
+        password,
+        tags: row.tags.into_iter().map(Name::from).collect(),
+        loopback_only: row.flags & LOOPBACK_ONLY != 0,
+    })
+}
+
+pub(super) fn permissions_value(
+    key: &[u8],
+    permissions: &PermissionsDefinition,
+) -> Result<Vec<u8>, postcard::Error> {
+    let PermissionsDefinition { configure, write, read, .. } = permissions.clone();
+    seal(key, &PermissionsRow { configure, write, read })
+}
+
+pub(super) fn read_permissions(key: &[u8], value: &[u8]) -> Result<PermissionsDefinition, Damage> {
+    let PermissionsRow { configure, write, read } = unseal(key, value)?;
+    let (vhost, user) = names(key).ok_or(Damage::Content)?;
+    Ok(PermissionsDefinition { user, vhost, configure, write, read })
 }
 
 pub(super) fn exchange_value(

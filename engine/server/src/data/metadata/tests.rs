@@ -6,12 +6,19 @@ use std::path::Path;
 use bytes::Bytes;
 use leveret_broker::catalog::name::Name;
 use leveret_broker::catalog::object::{BindingTarget, ExchangeKind};
+use leveret_broker::catalog::permission::Permissions;
+use leveret_broker::catalog::user::{PasswordHash, User};
 use leveret_broker::control::{
-    BindingDefinition, DurableChange, ExchangeDefinition, QueueDefinition, VhostDefinition,
+    BindingDefinition, Control, DurableChange, ExchangeDefinition, PermissionsDefinition,
+    QueueDefinition, VhostDefinition,
 };
+use leveret_broker::id::VhostId;
 use tempfile::TempDir;
 
-use super::row::{self, BINDINGS, EXCHANGES, FORMAT, QUEUES, STORE, STORE_ID};
+use super::row::{
+    self, BINDINGS, EXCHANGES, FORMAT, NEXT_VHOST_ID, PERMISSIONS, QUEUES, STORE, STORE_ID, USERS,
+    VHOST_IDS, VHOSTS,
+};
 use super::*;
 
 fn directory() -> TempDir {
@@ -60,19 +67,45 @@ fn binding(destination: &str, target: BindingTarget, key: &'static [u8]) -> Bind
     }
 }
 
+fn vhost(name: &str, id: u32) -> DurableChange {
+    let vhost = VhostDefinition { name: Name::from(name), id: Some(VhostId(id)) };
+    DurableChange::PutVhost { vhost, next_vhost_id: id + 1 }
+}
+
+fn user(name: &str) -> User {
+    let has_password = name != "locked";
+    User {
+        name: Name::from(name),
+        password: has_password.then(|| PasswordHash::new([1, 2, 3, 4], name.as_bytes())),
+        tags: vec![Name::from("monitoring"), Name::from("ü")],
+        loopback_only: name == "local",
+    }
+}
+
+fn permissions(user: &str, vhost: &str, read: &str) -> PermissionsDefinition {
+    let permissions = Permissions::new("^c", "", read).unwrap();
+    PermissionsDefinition::of(&Name::from(user), &Name::from(vhost), &permissions)
+}
+
 /// A directory with one object of each kind and more.
 fn filled() -> TempDir {
     let directory = directory();
     let (metadata, loaded) = open(&directory);
     assert!(loaded.fresh);
-    let second = VhostDefinition { name: Name::from("v") };
     let kinds = [
         ("d", ExchangeKind::Direct),
         ("f", ExchangeKind::Fanout),
         ("t", ExchangeKind::Topic),
         ("h", ExchangeKind::Headers),
     ];
-    let mut changes = vec![DurableChange::PutVhost(second)];
+    let mut changes = vec![vhost("/", 0), vhost("v", 1)];
+    changes.extend(["local", "locked"].map(|name| DurableChange::PutUser(user(name).into())));
+    let permitted = [("local", "/"), ("locked", "/"), ("local", "v")];
+    changes.extend(
+        permitted.map(|(user, vhost)| {
+            DurableChange::PutPermissions(permissions(user, vhost, "^mine-.*$"))
+        }),
+    );
     changes.extend(kinds.map(|(name, kind)| DurableChange::PutExchange(exchange(name, kind))));
     changes.extend([queue("a", 1), queue("b", 2), queue("c", 3)]);
     for destination in ["a", "b"] {
@@ -96,7 +129,9 @@ fn what_was_put_is_there_and_what_was_dropped_is_not() {
     assert_eq!(loaded.shards_before, 2);
     let found = &loaded.definitions;
     assert_eq!(found.next_log_id, 4);
-    assert_eq!(found.vhosts, [VhostDefinition { name: Name::from("v") }]);
+    let vhosts = found.vhosts.iter().map(|vhost| (&*vhost.name, vhost.id.unwrap().0));
+    assert_eq!(vhosts.collect::<Vec<_>>(), [("/", 0), ("v", 1)]);
+    assert_eq!(found.next_vhost_id, 2);
     assert_eq!((found.exchanges.len(), found.queues.len(), found.bindings.len()), (4, 3, 8));
     assert!(found.exchanges.contains(&exchange("t", ExchangeKind::Topic)));
     assert!(found.exchanges.contains(&exchange("f", ExchangeKind::Fanout)));
@@ -164,6 +199,115 @@ fn a_damaged_row_costs_itself_alone() {
                   does not fit";
     assert!(loaded.damages.iter().any(|damage| damage == report), "{:?}", loaded.damages);
     assert!(loaded.damages.iter().any(|damage| damage.contains("perhaps of a newer broker")));
+}
+
+#[test]
+fn users_and_virtual_hosts_come_and_go() {
+    let directory = filled();
+    let (metadata, loaded) = open(&directory);
+    let found = loaded.definitions;
+    let users: Vec<_> = found.users.iter().map(|user| User::clone(user)).collect();
+    assert_eq!(users, [user("local"), user("locked")]);
+    assert_eq!(found.permissions.len(), 3);
+    assert!(found.permissions.contains(&permissions("local", "v", "^mine-.*$")));
+    let (mut control, rejected) = Control::recover(found, 2, 1);
+    // The other ends of its bindings are not there.
+    assert!(rejected.iter().all(|lost| lost.what.starts_with("binding")), "{rejected:?}");
+    assert!(control.poll_durable().is_none(), "a restart stores nothing");
+    let topology = control.topology();
+    assert!(topology.user("guest").is_none(), "presets are for a broker that has no users yet");
+    assert!(topology.user("local").unwrap().authenticate(b"local"));
+    assert!(!topology.user("locked").unwrap().authenticate(b"locked"));
+    let name = Name::from;
+    metadata
+        .commit(&[
+            DurableChange::PutUser(User { loopback_only: true, ..user("locked") }.into()),
+            DurableChange::DropUser { name: name("local") },
+            DurableChange::DropPermissions { user: name("local"), vhost: name("/") },
+            DurableChange::DropPermissions { user: name("local"), vhost: name("v") },
+            DurableChange::PutPermissions(permissions("locked", "/", "another")),
+            DurableChange::DropVhost { name: name("v") },
+            vhost("w", 2),
+            DurableChange::DropVhost { name: name("w") },
+        ])
+        .unwrap();
+    drop(metadata);
+    let found = open(&directory).1.definitions;
+    let users: Vec<_> = found.users.iter().map(|user| User::clone(user)).collect();
+    assert_eq!(users, [User { loopback_only: true, ..user("locked") }]);
+    assert_eq!(found.permissions, [permissions("locked", "/", "another")]);
+    assert_eq!((found.vhosts.len(), found.next_vhost_id), (1, 3), "ids are not used twice");
+}
+
+/// A database as the broker wrote it before it stored users.
+#[test]
+fn a_database_of_format_1_0_is_read_and_becomes_one_of_1_1() {
+    let directory = filled();
+    let (metadata, _) = open(&directory);
+    let transaction = metadata.database.begin_write().unwrap();
+    for table in [VHOST_IDS, USERS, PERMISSIONS] {
+        assert!(transaction.delete_table(table).unwrap());
+    }
+    let mut store = transaction.open_table(STORE).unwrap();
+    store.remove(NEXT_VHOST_ID).unwrap();
+    store.insert(FORMAT, &*row::seal(FORMAT, &(1_u16, 0_u16)).unwrap()).unwrap();
+    drop(store);
+    let mut vhosts = transaction.open_table(VHOSTS).unwrap();
+    vhosts.remove(&*row::key(&[b"/"])).unwrap();
+    drop(vhosts);
+    transaction.commit().unwrap();
+    drop(metadata);
+
+    let peeked = Metadata::peek(directory.path()).unwrap();
+    assert_eq!(peeked.format, (1, 0));
+    let (metadata, loaded) = open(&directory);
+    assert_eq!(loaded.damages, Vec::<String>::new());
+    assert_eq!(peeked.definitions, loaded.definitions);
+    let found = loaded.definitions;
+    assert_eq!((found.next_vhost_id, found.users.len(), found.queues.len()), (0, 0, 3));
+    assert_eq!(found.vhosts, [VhostDefinition { name: Name::from("v"), id: None }]);
+    let (mut control, _) = Control::recover(found, 2, 1);
+    let (_, changes) = control.poll_durable().unwrap();
+    metadata.commit(&changes).unwrap();
+    drop(metadata);
+    let loaded = open(&directory).1;
+    assert_eq!(loaded.format, (1, 1));
+    let found = loaded.definitions;
+    assert!(found.users.iter().any(|user| user.name == "guest" && user.authenticate(b"guest")));
+    assert_eq!((found.vhosts.len(), found.permissions.len()), (2, 1));
+    assert_eq!((found.next_vhost_id, found.vhosts[1].id), (2, Some(VhostId(1))));
+}
+
+#[test]
+fn a_damaged_user_cannot_log_in_and_a_damaged_id_is_replaced() {
+    let directory = filled();
+    let (metadata, _) = open(&directory);
+    let local = row::key(&[b"local"]);
+    overwrite(&metadata, USERS, &local, b"\x01\x00\x00\x00abcd");
+    let unknown = row::key(&[b"locked"]);
+    let newer = row::seal(&unknown, &(9_u8, vec![0_u8; 64], 0_u8, Vec::<String>::new())).unwrap();
+    overwrite(&metadata, USERS, &unknown, &newer);
+    overwrite(&metadata, PERMISSIONS, &row::key(&[b"/", b"local"]), b"short");
+    overwrite(&metadata, VHOST_IDS, &row::key(&[b"v"]), b"short");
+    drop(metadata);
+    let (_metadata, loaded) = open(&directory);
+    let found = loaded.definitions;
+    assert_eq!((found.users.len(), found.permissions.len()), (0, 2));
+    let of = |what: &str, why: &str| format!("the row of {what} in {FILE_NAME} is not used: {why}");
+    let checksum = "its checksum does not fit";
+    let expected = [
+        of("the id of virtual host 'v'", checksum),
+        of("user 'local'", checksum),
+        of("user 'locked'", "its content is unknown, perhaps of a newer broker"),
+        of("the permissions of user 'local' in vhost '/'", checksum),
+    ];
+    assert_eq!(loaded.damages, expected);
+    let (mut control, rejected) = Control::recover(found, 2, 1);
+    let of_nobody = rejected.iter().filter(|lost| lost.what.starts_with("permissions of user"));
+    assert_eq!(of_nobody.count(), 2, "{rejected:?}");
+    assert_eq!(control.topology().vhost_id("v"), Some(VhostId(2)), "never one that was used");
+    let (_, changes) = control.poll_durable().unwrap();
+    assert_eq!(changes, [vhost("v", 2)]);
 }
 
 #[test]
