@@ -55,7 +55,7 @@ fn log_in(
     if !client.open {
         return client.closed.map_or("cut".to_owned(), |closed| closed.text);
     }
-    client.leave(world);
+    client.close(world);
     "open".to_owned()
 }
 
@@ -123,12 +123,12 @@ fn a_removed_virtual_host_is_gone_on_every_shard_and_for_good() {
     client.settle(&mut world);
     client.open_channel(&mut world, 1);
     for name in ["a", "b", "c", "d"] {
-        client.ask(&mut world, 1, &QueueDeclare { durable: true, ..declare_queue(name) });
+        client.request(&mut world, 1, &QueueDeclare { durable: true, ..declare_queue(name) });
         client.publish(&mut world, 1, ("", name), false, b"message");
     }
     client.settle(&mut world);
     let held = |world: &World| -> usize {
-        world.shards().iter().map(|shard| shard.home().queues.iter().flatten().count()).sum()
+        world.shards().iter().map(|shard| shard.backend().home.queues().count()).sum()
     };
     assert_eq!(held(&world), 4);
     operate(&mut world, [AdminRequest::RemoveVhost(Name::from("v"))]);
