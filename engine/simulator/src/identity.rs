@@ -1,4 +1,4 @@
-//! Who a message is: written into its body, so that whoever receives it can tell.
+//! The identity of a message, written into its body, so that a receiver can recognise it.
 //!
 //! ```text
 //! ┌─────────────┬────────────┬─────────┬──────────────┬─────────┐
@@ -6,20 +6,20 @@
 //! └─────────────┴────────────┴─────────┴──────────────┴─────────┘
 //! ```
 
-/// The least size of a body that says who it is, in octets.
+/// The smallest body with an identity, in octets.
 pub const IDENTITY_SIZE: usize = 20;
 
-/// Which message this is.
+/// The identity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Identity {
-    /// The publishing channel; unique in a run.
+    /// The publishing channel, as a number that is unique in a run.
     pub publisher: u32,
-    /// Counts its publishes from 1.
+    /// The number of the publish on that channel, from 1.
     pub sequence: u64,
 }
 
 impl Identity {
-    /// A body of `size` octets, [`IDENTITY_SIZE`] at least.
+    /// A body with `size` octets, but at least [`IDENTITY_SIZE`].
     pub fn body(self, size: usize) -> Vec<u8> {
         let size = size.max(IDENTITY_SIZE);
         let mut body = Vec::with_capacity(size);
@@ -34,10 +34,10 @@ impl Identity {
         body
     }
 
-    /// Reads a body.
+    /// Reads the identity from a body.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If the body is damaged.
     pub fn read(body: &[u8]) -> Result<Self, String> {
         let Some((head, _)) = body.split_first_chunk::<IDENTITY_SIZE>() else {
             return Err(format!("a body of {} octets that nobody published", body.len()));

@@ -1,4 +1,4 @@
-//! Deterministic simulation of Leveret: whole shards in a made-up world.
+//! Deterministic simulation of Leveret: real shards in a simulated world.
 //!
 //! A [`World`](world::World) holds N real shards and the control state, and plays clock, network
 //! and mesh for them. [`Client`](client::Client)s speak real AMQP to it. A

@@ -1,5 +1,5 @@
-//! `cargo sim`: runs made-up worlds and tells which of them go wrong; `cargo power`: cuts the power
-//! of made-up disks at every moment and tells what is lost.
+//! `cargo sim` runs simulated worlds and reports the first seed that fails; `cargo power` cuts the
+//! power of simulated disks at every moment and reports what is lost.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs workloads one seed after the other until enough images were judged.
+/// Runs workloads with one seed after the other until enough images have been judged.
 fn cut_power(arguments: &Power) -> ExitCode {
     let (mut images, mut seed) = (0, arguments.seed);
     let first = seed;
@@ -114,7 +114,7 @@ fn run_worlds(arguments: Worlds) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A panic of the broker is a finding like any other: its seed has to be told.
+/// Treats a panic of the broker like any other finding, so that its seed is reported.
 fn caught<T>(run: impl Fn() -> Result<T, String>) -> Result<T, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();

@@ -1,13 +1,13 @@
-//! The one source of chance: everything a run does follows from its seed.
+//! The only source of random choices: everything in a run follows from its seed.
 
-/// A `SplitMix64` generator: 64 bits of state, every seed a good one.
+/// A `SplitMix64` generator: 64 bits of state, and every seed is a good one.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
 }
 
 impl Random {
-    /// The sequence of `seed`.
+    /// The generator for a seed.
     pub const fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -21,7 +21,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `limit`; 0 where the limit is 0. The bias of the remainder does not matter.
+    /// A number below `limit`; 0 if the limit is 0. The bias of the remainder does not matter here.
     pub const fn below(&mut self, limit: u64) -> u64 {
         if limit == 0 { 0 } else { self.bits() % limit }
     }
@@ -41,7 +41,7 @@ impl Random {
         self.below(100) < percent
     }
 
-    /// One of several.
+    /// One element of the slice.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.index(from.len())]
     }

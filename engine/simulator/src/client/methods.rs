@@ -1,9 +1,9 @@
-//! Methods with the arguments that most tests want.
+//! Constructors for methods with the arguments that most tests use.
 
 use leveret_amqp::TableRef;
 use leveret_amqp::method::{BasicConsume, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete};
 
-/// `queue.declare` without any flag.
+/// `queue.declare` with all flags off.
 pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
     QueueDeclare {
         queue,
@@ -16,7 +16,7 @@ pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
     }
 }
 
-/// `exchange.declare` without any flag.
+/// `exchange.declare` with all flags off.
 pub const fn declare_exchange<'a>(
     exchange: &'a str,
     kind: &'a str,
@@ -50,7 +50,7 @@ pub const fn delete_queue(queue: &str) -> QueueDelete<'_> {
     QueueDelete { queue, if_unused: false, if_empty: false, nowait: false }
 }
 
-/// `basic.consume` without any flag.
+/// `basic.consume` with all flags off.
 pub const fn consume<'a>(queue: &'a str, consumer_tag: &'a str) -> BasicConsume<'a> {
     BasicConsume {
         queue,

@@ -19,7 +19,7 @@ use crate::client::stream::{Incoming, Stream};
 use crate::world::World;
 use crate::world::network::SocketId;
 
-/// Steps after which a world that has a single request to answer must have come to rest.
+/// The limit on steps until a world with a single open request must be at rest.
 const STEPS_MAX: u64 = 5_000_000;
 
 /// How a server ended a connection or channel: reply code, text, class and method.
@@ -29,7 +29,7 @@ pub struct Closed {
     pub code: u16,
     /// The reply text.
     pub text: String,
-    /// The method that failed, or zeros.
+    /// The method that caused the error, or zeros.
     pub method: (u16, u16),
 }
 
@@ -42,7 +42,7 @@ pub struct Delivery {
     pub consumer_tag: String,
     /// Number on the channel.
     pub delivery_tag: u64,
-    /// The flag.
+    /// The flag of the delivery.
     pub redelivered: bool,
     /// The body.
     pub body: Vec<u8>,
@@ -53,15 +53,15 @@ pub struct Delivery {
 pub struct Client {
     /// Its socket.
     pub socket: SocketId,
-    /// What the server said and nobody has looked at, handshake and closes excepted.
+    /// Received and not looked at yet; without methods of the handshake and of closing.
     pub incoming: VecDeque<Incoming>,
-    /// `connection.open-ok` has come.
+    /// `connection.open-ok` has been received.
     pub open: bool,
-    /// The server said `connection.close`.
+    /// The server has sent `connection.close`.
     pub closed: Option<Closed>,
-    /// We said `connection.close`, and its close-ok has come.
+    /// This client has sent `connection.close` and received close-ok.
     pub left: bool,
-    /// Why the server reads no further, if it said so.
+    /// The reason of `connection.blocked`, while the connection is blocked.
     pub blocked: Option<String>,
     /// The user that it logs in as.
     pub user: &'static str,
@@ -71,9 +71,9 @@ pub struct Client {
     pub virtual_host: &'static str,
     /// Says at login that it understands `connection.blocked`.
     pub supports_blocked: bool,
-    /// Channels the server closed, with its reason; they are open no longer.
+    /// Channels that the server closed, and why.
     pub closed_channels: Vec<(u16, Closed)>,
-    /// Answers `close` by itself. Off for tests of what happens without the answer.
+    /// Answers `close` automatically. Off in tests of a missing answer.
     pub answers_close: bool,
     tune: Tune,
     stream: Stream,
@@ -82,8 +82,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and begins the handshake. `tune` is what the client settles for; its frame-max
-    /// must be in octets from 4096 up to the server's offer.
+    /// Connects and begins the handshake. `tune` is the client's answer to the server's tune; its
+    /// frame-max must be between 4096 octets and the server's offer.
     pub fn connect(world: &mut World, shard: u16, tune: Tune) -> Self {
         let socket = world.connect(shard);
         world.write(socket, PROTOCOL_HEADER);
@@ -111,7 +111,7 @@ impl Client {
         }
     }
 
-    /// Connects, and comes back when the connection and its channel 1 are open.
+    /// Connects and opens the connection and channel 1.
     ///
     /// # Panics
     /// If the server refuses.
@@ -119,7 +119,7 @@ impl Client {
         Self::open_with(world, shard, Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT })
     }
 
-    /// The same, with limits of the client's choice.
+    /// The same with the given limits.
     ///
     /// # Panics
     /// If the server refuses.
@@ -131,7 +131,7 @@ impl Client {
         client
     }
 
-    /// Opens one more channel and waits for it.
+    /// Opens another channel and waits for the answer.
     ///
     /// # Panics
     /// If the server refuses.
@@ -168,10 +168,10 @@ impl Client {
         world.write(self.socket, &out);
     }
 
-    /// Sends a method, lets the world come to rest, and returns the first thing heard since.
+    /// Sends a method, lets the world come to rest, and returns the first answer.
     ///
     /// # Panics
-    /// If nothing is heard.
+    /// If there is no answer.
     pub fn request(&mut self, world: &mut World, channel: u16, method: &impl Encode) -> Incoming {
         let before = self.incoming.len();
         self.send(world, channel, method);
@@ -182,10 +182,10 @@ impl Client {
         incoming
     }
 
-    /// Lets the world come to rest and takes in what this client is told.
+    /// Lets the world come to rest and receives everything that was sent to this client.
     ///
     /// # Panics
-    /// If the server says what is not AMQP.
+    /// If the server sends anything that is not valid AMQP.
     pub fn settle(&mut self, world: &mut World) {
         loop {
             world.run(STEPS_MAX);
@@ -197,10 +197,10 @@ impl Client {
         }
     }
 
-    /// Takes in what has reached the client. True if there was anything.
+    /// Receives what has reached the client. True if there was anything.
     ///
     /// # Errors
-    /// What is not AMQP about it.
+    /// If it is not valid AMQP.
     pub fn receive(&mut self, world: &mut World) -> Result<bool, String> {
         let bytes = world.read(self.socket);
         if bytes.is_empty() {
@@ -214,12 +214,12 @@ impl Client {
         Ok(true)
     }
 
-    /// Takes everything heard so far.
+    /// Takes everything received so far.
     pub fn take(&mut self) -> Vec<Incoming> {
         self.incoming.drain(..).collect()
     }
 
-    /// Lets the world come to rest and takes the deliveries out of what was heard.
+    /// Lets the world come to rest and takes the deliveries from what was received.
     pub fn deliveries(&mut self, world: &mut World) -> Vec<Delivery> {
         self.settle(world);
         let mut deliveries = Vec::new();
@@ -239,24 +239,24 @@ impl Client {
         deliveries
     }
 
-    /// Ends the connection properly and waits for the end.
+    /// Closes the connection and waits until it is closed.
     ///
     /// # Panics
-    /// If the server does not agree.
+    /// If the server does not answer.
     pub fn close(&mut self, world: &mut World) {
         self.send_close(world);
         self.settle(world);
         assert!(self.left && world.is_closed(self.socket), "no close-ok");
     }
 
-    /// Says `connection.close`.
+    /// Sends `connection.close`.
     pub fn send_close(&mut self, world: &mut World) {
         let (class_id, method_id) = (0, 0);
         let close = ConnectionClose { reply_code: 200, reply_text: "bye", class_id, method_id };
         self.send(world, 0, &close);
     }
 
-    /// Whether no frame or message is half received.
+    /// Whether no frame and no message is partly received.
     pub fn is_between_messages(&self) -> bool {
         self.stream.is_between_messages()
     }

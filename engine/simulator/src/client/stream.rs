@@ -1,4 +1,4 @@
-//! What a server says, decoded and judged: everything it sends has to be valid AMQP.
+//! Decodes what a server sends and checks that it is valid AMQP.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use leveret_amqp::frame::FRAME_OVERHEAD;
 use leveret_amqp::properties::{ContentHeader, Properties};
 use leveret_amqp::{Method, method};
 
-/// One whole thing that a server said.
+/// A method, a method with its whole content, or a heartbeat from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// A method without content.
@@ -51,7 +51,7 @@ impl Incoming {
         }
     }
 
-    /// The body, empty where there is no content.
+    /// The body; empty if there is no content.
     pub fn body(&self) -> &[u8] {
         match self {
             Self::Content { body, .. } => body,
@@ -60,27 +60,27 @@ impl Incoming {
     }
 }
 
-/// Content that is not whole yet.
+/// Content that has not been received completely.
 #[derive(Debug)]
 struct Partial {
     payload: Vec<u8>,
-    /// Properties and declared size, once the header is there.
+    /// Properties and declared body size, once the header has been received.
     header: Option<(Vec<u8>, u64)>,
     body: Vec<u8>,
 }
 
-/// The server's half of a connection, as bytes come in.
+/// The receiving side of a connection.
 #[derive(Debug)]
 pub struct Stream {
     decoder: Decoder,
     frame_size_max: usize,
-    /// Octets of the body frame that is being received.
+    /// Octets of the body frame that is being received, so far.
     body_frame_size: usize,
     partial: BTreeMap<u16, Partial>,
 }
 
 impl Stream {
-    /// A stream before the negotiation: frames up to 4096 octets.
+    /// A stream before the handshake: frames have at most 4096 octets.
     pub fn new() -> Self {
         Self {
             decoder: Decoder::new(4096),
@@ -90,24 +90,24 @@ impl Stream {
         }
     }
 
-    /// From now on frames may have this many octets.
+    /// Sets the largest size of a frame in octets.
     pub fn set_frame_size_max(&mut self, frame_size_max: u32) {
         self.decoder.set_frame_size_max(frame_size_max);
         self.frame_size_max = frame_size_max as usize;
     }
 
-    /// Whether no frame or message is half received.
+    /// Whether no frame and no message is partly received.
     pub fn is_between_messages(&self) -> bool {
         self.decoder.between_frames() && self.partial.is_empty()
     }
 
-    /// Takes bytes and appends what became whole.
+    /// Decodes bytes and appends what is complete to `incoming`.
     ///
     /// # Errors
-    /// What is wrong with them.
+    /// What is not valid.
     pub fn feed(&mut self, bytes: &[u8], incoming: &mut Vec<Incoming>) -> Result<(), String> {
         let mut cursor = 0;
-        // Taken out so that frames can borrow from it beside the rest.
+        // Taken out so that frames can borrow from it while `self` is changed.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         loop {
             match decoder.next(bytes, &mut cursor) {

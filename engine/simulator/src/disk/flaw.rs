@@ -1,75 +1,74 @@
-//! What can be wrong with a disk: faults that a broker has to bear, and lies that tests have to
-//! notice.
+//! What can be wrong with a disk: faults that a broker must bear, and lies that tests must notice.
 
 use leveret_broker::storage::log::operation::DiskError;
 
 use crate::random::Random;
 
-/// How cruel a disk is. Times are in nanoseconds.
+/// The faults of a disk. Times are in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskFaults {
-    /// Longest time one step takes.
+    /// The longest time that one step takes.
     pub step_max_ns: u64,
-    /// In percent, of each step: it stalls.
+    /// In percent of the steps: it stalls.
     pub stall_percent: u64,
-    /// Longest stall.
+    /// The longest stall.
     pub stall_max_ns: u64,
-    /// The step that fails, counted from 0 over the disk's life, and how.
+    /// The step that fails, counted from 0 over the life of the disk, and how it fails.
     pub failure: Option<(u64, Failure)>,
 }
 
 /// How a step fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// `EIO`; of a write any part may have been done.
+    /// `EIO`; any part of a write may have been done.
     Io,
     /// Only the first part is written.
     Short,
-    /// No space for so many new files; then somebody makes some.
+    /// No space for this many new files; after that there is space again.
     Full(u32),
 }
 
-/// Damage to what was written in good order.
+/// Damage to data that was written correctly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rot {
-    /// One bit is another.
+    /// One bit is flipped.
     Flip,
     /// A block is zeros.
     Blank,
-    /// A block holds what it held before its last write: zeros, or another use's bytes.
+    /// A block has its content from before the last write: zeros, or data of an earlier use.
     Lost,
-    /// A block holds another one's bytes.
+    /// A block has the content of another one.
     Misdirected,
     /// The end of a file is gone.
     Truncated,
 }
 
-/// A disk or a driver that does not keep the contract; all of them have been seen in the wild.
+/// A disk or driver that breaks its contract. All of these have been observed in practice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// A commit is answered when it is written, and synced later.
+    /// A commit is acknowledged when it is written, and synced later.
     AcknowledgeUnsynced,
-    /// A commit is answered when it comes in, and written later.
+    /// A commit is acknowledged when it is submitted, and written later.
     AcknowledgeUnwritten,
-    /// A file is ready before its name is durable.
+    /// A file is reported as ready before its name is durable.
     NoDirectorySync,
-    /// Not the whole commit is written, and nobody notices.
+    /// A commit is written only in part, without an error.
     IgnoreShortWrite,
-    /// A commit is now and then not synced at all.
+    /// A commit is sometimes not synced at all.
     DropSync,
-    /// A commit goes to the block behind the one it belongs to.
+    /// A commit is written one block too far.
     WrongOffset,
-    /// Another file than the one that may be recycled is.
+    /// The wrong file is recycled.
     RecycleWrongFile,
     /// Files are recycled and removed in any order.
     FilesOutOfOrder,
-    /// A read gives what was there before the last write.
+    /// A read returns the content from before the last write.
     StaleRead,
-    /// A process that follows a killed one believes what it reads, synced or not.
+    /// After a process was killed, the next one believes what it reads without syncing it.
     NoSyncAtBoot,
 }
 
-/// All of them.
+/// All flaws.
 pub const FLAWS: [Flaw; 10] = [
     Flaw::AcknowledgeUnsynced,
     Flaw::AcknowledgeUnwritten,
@@ -84,7 +83,7 @@ pub const FLAWS: [Flaw; 10] = [
 ];
 
 impl Failure {
-    /// What the disk says.
+    /// The error that the disk reports.
     pub(super) fn error(self) -> DiskError {
         match self {
             Self::Io => DiskError::Failed("EIO".to_owned()),
@@ -94,7 +93,7 @@ impl Failure {
     }
 }
 
-/// Whether an error is one of [`Failure`], not of the disk's own finding.
+/// Whether an error was injected as a [`Failure`] and not detected by the disk itself.
 pub(crate) fn is_injected(error: &DiskError) -> bool {
     [Failure::Io, Failure::Short, Failure::Full(0)].iter().any(|kind| kind.error() == *error)
 }
@@ -105,7 +104,7 @@ impl DiskFaults {
         Self { step_max_ns: 20_000, stall_percent: 0, stall_max_ns: 0, failure: None }
     }
 
-    /// Faults by chance: a slow disk, a stalling one, a full one. None that ends the log.
+    /// Random faults: a slow, stalling or full disk. None of them ends the log.
     pub fn random(random: &mut Random) -> Self {
         let full = Failure::Full(random.between(1, 6) as u32);
         let at = random.below(300);

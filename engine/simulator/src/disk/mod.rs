@@ -1,7 +1,7 @@
 //! A made-up disk for the log of one shard.
 //!
-//! It carries out operations in the smallest steps that a power cut can fall between, those of
-//! different operations in any order, each as late as chance has it. See [`volume`] for what a
+//! It carries out operations in the smallest steps between which the power can be cut. Steps of
+//! different operations come in any order, each after a random delay. See [`volume`] for what a
 //! power cut leaves and [`flaw`] for what may go wrong.
 
 pub mod flaw;
@@ -21,7 +21,7 @@ use crate::random::Random;
 use self::flaw::{DiskFaults, Failure, Flaw};
 use self::volume::{FileId, Image, Name, SECTOR_BYTES, Step, Volume};
 
-/// Of occasions on which a flawed disk can go wrong, the percentage on which it does.
+/// The percentage of opportunities at which a flawed disk goes wrong.
 const FLAW_PERCENT: u64 = 20;
 
 /// The disk of one log.
@@ -33,9 +33,9 @@ pub struct Disk {
     tasks: Vec<Task>,
     steps: u64,
     files: u32,
-    /// Files that are still refused for want of space.
+    /// How many new files are still refused for lack of space.
     refusals: u32,
-    /// Behind what may not be written again, by segment.
+    /// The offset, by segment, below which nothing may be written again.
     written: BTreeMap<u32, u32>,
     /// The live image before the last write.
     before: Image,
@@ -43,11 +43,11 @@ pub struct Disk {
     breach: Option<String>,
 }
 
-/// An operation under way.
+/// An operation in progress.
 #[derive(Debug)]
 struct Task {
     operation: DiskOperation,
-    /// Of a commit: what a write step shares with the images.
+    /// The bytes of a commit, which its write step shares with the images.
     bytes: Arc<[u8]>,
     actions: VecDeque<Action>,
     due: Instant,
@@ -85,7 +85,7 @@ impl Disk {
         }
     }
 
-    /// From now on it lies.
+    /// From now on the disk has this flaw.
     pub fn plant(&mut self, flaw: Flaw) {
         self.flaw = Some(flaw);
     }
@@ -100,22 +100,22 @@ impl Disk {
         self.recorded.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Both images.
+    /// The live and the durable image.
     pub fn volume(&self) -> &Volume {
         &self.volume
     }
 
-    /// Steps made over the disk's life.
+    /// Steps made over the life of the disk.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// What the log has asked for that its contract with the disk forbids.
+    /// An operation of the log that breaks its contract with the disk.
     pub fn breach(&self) -> Option<&str> {
         self.breach.as_deref()
     }
 
-    /// Takes an operation.
+    /// Accepts an operation.
     pub fn submit(&mut self, operation: DiskOperation, now: Instant, random: &mut Random) {
         let bytes = match &operation {
             DiskOperation::Commit { blocks, .. } => Arc::from(blocks.as_slice()),
@@ -126,7 +126,7 @@ impl Disk {
         self.tasks.push(Task { operation, bytes, actions, due });
     }
 
-    /// Whether nothing is under way.
+    /// Whether no operation is in progress.
     pub fn is_idle(&self) -> bool {
         self.tasks.is_empty()
     }
@@ -136,7 +136,7 @@ impl Disk {
         self.possible().map(|index| self.tasks[index].due).min()
     }
 
-    /// Tasks that may go on: of those that make and remove files only the oldest.
+    /// Tasks that may continue. Of the tasks that create or remove files, only the oldest may.
     fn possible(&self) -> impl Iterator<Item = usize> {
         let of_files = |task: &Task| {
             let kind = &task.operation;
@@ -149,8 +149,8 @@ impl Disk {
         })
     }
 
-    /// Makes one step that chance picks from those that are due, and answers if that was the last
-    /// one of an operation.
+    /// Makes a random step out of those that are due. Returns an event if it was the last step of
+    /// an operation.
     pub fn step(&mut self, now: Instant, random: &mut Random) -> Option<DiskEvent> {
         let due = self.possible().filter(|index| self.tasks[*index].due <= now);
         let due: Vec<usize> = due.collect();
@@ -164,11 +164,11 @@ impl Disk {
         event
     }
 
-    /// The power was cut and this was left; or the process was killed, and this is the live image,
-    /// all of it synced by the next process before it believes what it reads.
+    /// Continues with this image: what a power cut has left, or the live image after the process
+    /// was killed, which the next process syncs before it believes anything in it.
     pub fn reboot(&mut self, image: Image) {
         self.tasks.clear();
-        // What a process before has written, this one may not write to.
+        // A process may not write to segments of an earlier process.
         self.written = image.segments().map(|(number, _)| (number, u32::MAX)).collect();
         self.volume = Volume::of(image);
         let laying = self.volume.live().names().keys().copied();
@@ -179,7 +179,7 @@ impl Disk {
         self.make(Step::SyncDirectory);
     }
 
-    /// The process was killed; the disk itself goes on. The next process syncs before it reads.
+    /// The process was killed, while the disk continues. The next process syncs before it reads.
     pub fn kill(&mut self) {
         self.tasks.clear();
         self.written =
@@ -259,7 +259,7 @@ impl Disk {
         None
     }
 
-    /// Whether this step fails; what a failing write did nevertheless is done.
+    /// Whether this step fails. The part of a failing write that is done nevertheless is applied.
     fn failure(&mut self, action: Action, task: &Task, random: &mut Random) -> Option<DiskError> {
         let failure = self.faults.failure.filter(|(at, _)| *at == self.steps);
         self.steps += 1;
@@ -281,7 +281,7 @@ impl Disk {
             let done = random.index(sectors) * SECTOR_BYTES;
             self.write(*segment, *offset, task.bytes[..done].into());
         }
-        // A removal that could not be done is not answered.
+        // A failed removal is not reported.
         let reported = !matches!(task.operation, DiskOperation::Remove { .. });
         reported.then(|| failure.error())
     }
@@ -317,7 +317,7 @@ impl Disk {
         }
     }
 
-    /// The segment whose file is recycled: that one, if the disk is honest.
+    /// The segment whose file is recycled: the right one, unless the disk has a flaw.
     fn recyclable(&self, old: u32) -> u32 {
         if self.flaw != Some(Flaw::RecycleWrongFile) {
             return old;
@@ -356,7 +356,7 @@ impl Disk {
         }
     }
 
-    /// Blocks that hold acknowledged data are never written again, nor anything outside a file.
+    /// Checks that a commit overwrites no acknowledged data and does not go beyond the file.
     fn check_commit(&mut self, segment: u32, offset: u32, length: usize) {
         let file = self.volume.live().file(Name::Segment(segment));
         let size = file.and_then(|file| self.volume.live().content(file)).map(|file| file.len());

@@ -1,4 +1,4 @@
-//! Damage done to an image, as disks do it over the years.
+//! Damages an image, as disks do over the years.
 
 use leveret_broker::storage::log::BLOCK_BYTES;
 
@@ -8,8 +8,8 @@ use super::flaw::Rot;
 use super::volume::Image;
 
 impl Image {
-    /// Damages one place of one segment's file, which chance picks; returns segment and offset, or
-    /// `None` where there is nothing to damage.
+    /// Damages a random place in one segment's file. Returns segment and offset, or `None` if there
+    /// is nothing to damage.
     pub fn rot(&mut self, rot: Rot, before: &Self, random: &mut Random) -> Option<(u32, u32)> {
         let numbers: Vec<u32> = self.segments().map(|(number, _)| number).collect();
         let number = *numbers.get(random.index(numbers.len()))?;

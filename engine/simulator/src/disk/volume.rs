@@ -1,20 +1,20 @@
-//! What a disk holds, twice: what reads see, and what a power cut leaves.
+//! The content of a disk, twice: what reads see, and what a power cut leaves.
 //!
 //! ```text
 //!   Step ──► live image                          reads, and a killed process's successor
 //!     └────► pending: single sectors and names
 //!               └── Sync, SyncDirectory ──► durable image
 //! ```
-//! A power cut keeps any subset of what is pending, whatever its order was: disks have caches that
-//! they write back as they like, and the kernel promises nothing before a sync.
+//! A power cut keeps an arbitrary subset of the pending changes, in any order: disks write their
+//! caches back as they like, and the kernel promises nothing before a sync.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a disk writes in one piece.
+/// The unit of an atomic write.
 pub const SECTOR_BYTES: usize = 512;
 
-/// A file, whatever its names are.
+/// A file, independent of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileId(pub u32);
 
@@ -23,24 +23,24 @@ pub struct FileId(pub u32);
 pub enum Name {
     /// A segment.
     Segment(u32),
-    /// A file that is being laid out and will be this segment.
+    /// A file that is being laid out for this segment.
     Laying(u32),
 }
 
-/// The smallest thing a disk does on its way through an operation.
+/// The smallest step of an operation.
 #[derive(Clone, Debug)]
 pub enum Step {
     /// A new and empty file.
     Create(Name, FileId),
-    /// Bytes are written and not synced.
+    /// Writes bytes without syncing them.
     Write(FileId, u32, Arc<[u8]>),
-    /// What was written to a file becomes durable.
+    /// Makes all earlier writes to a file durable.
     Sync(FileId),
-    /// A name is changed, in place of another file's where that exists.
+    /// Changes a name, replacing a file that has the new name.
     Rename(Name, Name),
     /// A name is removed.
     Unlink(Name),
-    /// All names become durable.
+    /// Makes all names durable.
     SyncDirectory,
 }
 
@@ -51,7 +51,7 @@ pub struct Image {
     files: BTreeMap<FileId, Arc<Vec<u8>>>,
 }
 
-/// A disk's directory in both images.
+/// The directory of a disk in both images.
 #[derive(Clone, Debug, Default)]
 pub struct Volume {
     live: Image,
@@ -59,10 +59,10 @@ pub struct Volume {
     pending: Vec<Pending>,
 }
 
-/// What a power cut may take.
+/// A change that a power cut may undo.
 #[derive(Clone, Debug)]
 pub enum Pending {
-    /// The sectors of a write, each by itself.
+    /// A write; each of its sectors can be lost on its own.
     Write(FileId, u32, Arc<[u8]>),
     /// A new name.
     Link(Name, FileId),
@@ -73,7 +73,7 @@ pub enum Pending {
 }
 
 impl Pending {
-    /// How many parts of it can be lost by themselves.
+    /// How many parts of it can be lost on their own.
     pub fn sectors(&self) -> usize {
         match self {
             Self::Write(_, _, bytes) => bytes.len().div_ceil(SECTOR_BYTES),
@@ -83,7 +83,7 @@ impl Pending {
 }
 
 impl Image {
-    /// The segments' files by number. Files that were being laid out are none yet.
+    /// The files of segments, by number, without files that are still being laid out.
     pub fn segments(&self) -> impl Iterator<Item = (u32, &Arc<Vec<u8>>)> {
         self.names.iter().filter_map(|(name, file)| match name {
             Name::Segment(number) => Some((*number, self.files.get(file)?)),
@@ -91,7 +91,7 @@ impl Image {
         })
     }
 
-    /// The file under a name.
+    /// The file with this name.
     pub fn file(&self, name: Name) -> Option<FileId> {
         self.names.get(&name).copied()
     }
@@ -101,17 +101,17 @@ impl Image {
         &self.names
     }
 
-    /// What a file holds.
+    /// The content of a file.
     pub fn content(&self, file: FileId) -> Option<&Arc<Vec<u8>>> {
         self.files.get(&file)
     }
 
-    /// Bytes of all named files.
+    /// The size of all files with a name.
     pub fn used_bytes(&self) -> usize {
         self.names.values().filter_map(|file| self.files.get(file)).map(|file| file.len()).sum()
     }
 
-    /// Writes into a file; one that was shorter grows, with zeros in between.
+    /// Writes into a file. A shorter file grows, with zeros in between.
     pub fn write(&mut self, file: FileId, offset: usize, bytes: &[u8]) {
         let content = Arc::make_mut(self.files.entry(file).or_default());
         let end = offset + bytes.len();
@@ -121,7 +121,7 @@ impl Image {
         content[offset..end].copy_from_slice(bytes);
     }
 
-    /// Gives a file another content.
+    /// Replaces the content of a file.
     pub(super) fn replace(&mut self, file: FileId, content: Vec<u8>) {
         self.files.insert(file, Arc::new(content));
     }
@@ -133,13 +133,14 @@ impl Image {
         self.names.insert(to, file);
     }
 
-    /// Applies those sectors of a change that `keep` says.
+    /// Applies the sectors of a change for which `keep` is true.
     fn apply(&mut self, pending: &Pending, mut keep: impl FnMut(usize) -> bool) {
         match pending {
             Pending::Write(file, offset, bytes) => {
                 let sectors = bytes.chunks(SECTOR_BYTES).enumerate();
                 let mut kept = sectors.filter(|(sector, _)| keep(*sector)).peekable();
-                // Neighbours go together: that is most of the time of building an image.
+                // Adjacent sectors are written together, because this takes most of the time of
+                // building an image.
                 while let Some((first, _)) = kept.next() {
                     let mut last = first;
                     while let Some((next, _)) = kept.next_if(|(next, _)| *next == last + 1) {
@@ -168,7 +169,7 @@ impl Image {
 }
 
 impl Volume {
-    /// A disk that was left like this.
+    /// A disk with this content, all of it durable.
     pub fn of(image: Image) -> Self {
         Self { live: image.clone(), durable: image, pending: Vec::new() }
     }
@@ -178,17 +179,17 @@ impl Volume {
         &self.live
     }
 
-    /// What is certain to outlive a power cut.
+    /// What survives a power cut for certain.
     pub fn durable(&self) -> &Image {
         &self.durable
     }
 
-    /// What a power cut may take, oldest first.
+    /// What a power cut may undo, oldest first.
     pub fn pending(&self) -> &[Pending] {
         &self.pending
     }
 
-    /// The disk does something.
+    /// Applies a step.
     pub fn make(&mut self, step: &Step) {
         match step {
             Step::Create(name, file) => {
@@ -223,14 +224,14 @@ impl Volume {
         }
     }
 
-    /// What a power cut leaves that keeps those sectors of what is pending for which `keep` says
-    /// so, by index of the pending change and of the sector in it.
+    /// The image after a power cut. `keep` decides which sectors of the pending changes are kept,
+    /// by index of the change and of the sector in it.
     pub fn image(&self, mut keep: impl FnMut(usize, usize) -> bool) -> Image {
         let mut image = self.durable.clone();
         for (index, pending) in self.pending.iter().enumerate() {
             image.apply(pending, |sector| keep(index, sector));
         }
-        // A name may be kept although nothing that was written to its file was.
+        // A name may be kept although nothing was kept of what was written to its file.
         for file in image.names.values() {
             image.files.entry(*file).or_default();
         }

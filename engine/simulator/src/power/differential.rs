@@ -1,4 +1,4 @@
-//! The broker's recovery against the second reader: what both have to agree on.
+//! Compares the broker's recovery with the second reader.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,13 @@ use crate::disk::volume::Image;
 
 use super::reader::Reading;
 
-/// Bytes given to the recovery at a time, by turns: whole files, and such that cut every record.
+/// Bytes that recovery gets at a time, in turn: whole files, and pieces that cut every record.
 const PIECES: [usize; 3] = [1 << 20, 4096, 10_000];
 
-/// Recovers a log as the broker does.
+/// Recovers a log with the broker's code.
 ///
 /// # Errors
-/// If it refuses.
+/// If recovery refuses the log.
 pub fn recover(image: &Image, shard: u16) -> Result<RecoveredLog, String> {
     let mut recovery = Recovery::new(None, shard);
     for (turn, (number, bytes)) in image.segments().enumerate() {
@@ -28,7 +28,7 @@ pub fn recover(image: &Image, shard: u16) -> Result<RecoveredLog, String> {
     Ok(recovery.finish())
 }
 
-/// Compares what the broker's recovery makes of an image with what the second reader does.
+/// Compares the broker's recovery of an image with the result of the second reader.
 ///
 /// # Errors
 /// The first difference.
@@ -49,9 +49,9 @@ pub fn compare(image: &Image, shard: u16, reading: &Reading) -> Result<(), Strin
     }
     let unused: BTreeSet<u32> = log.unused.iter().map(|(number, _)| *number).collect();
     let agreed = [
-        // It may take what a recycled file held before for a later process's.
+        // Recovery may take the old content of a recycled file for that of a later process.
         ("clean", log.clean == reading.clean || !log.clean && !log.unused.is_empty()),
-        // It may also have learnt one from what a recycled file held before.
+        // Recovery may also have found a higher epoch in the old content of a recycled file.
         ("epoch", log.highest_epoch >= reading.epoch),
         ("damage", log.damage.is_empty() == reading.damage.is_empty()),
         ("segments", log.segments.keys().eq(reading.begun.keys())),
@@ -67,7 +67,8 @@ pub fn compare(image: &Image, shard: u16, reading: &Reading) -> Result<(), Strin
     }
     for (number, segment) in &log.segments {
         let begun = &reading.begun[number];
-        // Naming a segment too many keeps a file longer, naming one too few loses its settlements.
+        // Naming one segment too many only keeps a file longer; naming one too few loses its
+        // settlements.
         if segment.end != begun.end || !segment.settles.is_superset(&begun.settles) {
             return Err(format!("segment {number} differs: {begun:?}, recovery: {segment:?}"));
         }

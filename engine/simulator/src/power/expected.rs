@@ -1,4 +1,4 @@
-//! What a log has to hold at each moment, from what was said to clients until then.
+//! What a log must contain at each moment, given what clients know by then.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,31 @@ use leveret_broker::storage::log::QueueRef;
 
 use super::reader::Reading;
 
-/// Something that clients know, or that bounds what a crash may do.
+/// Something that clients know, or that limits what a crash may do.
 #[derive(Clone, Debug)]
 pub enum Note {
-    /// A message was given to the log for these queues; its fingerprint.
+    /// The log got a message for these queues; with the fingerprint of the message.
     Published(Vec<QueueRef>, u32),
-    /// Its publisher has heard of it.
+    /// The publisher has got its confirm.
     Confirmed(Vec<QueueRef>),
     /// A consumer has acknowledged it.
     Settled(QueueRef),
-    /// That is on the disk.
+    /// A settlement is on the disk.
     SettledForGood(QueueRef),
-    /// The log was closed in order and all of it is durable.
+    /// The log was closed, and all of it is durable.
     Closed,
-    /// A process begins and believes this.
+    /// A process has started and recovered this.
     Boot(Reading),
 }
 
-/// What a log has to hold and may hold.
+/// What a log must contain and may contain.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     messages: BTreeMap<QueueRef, Message>,
-    /// Those that must be there: confirmed and not settled.
+    /// Messages that must be there: confirmed and not settled.
     owed: usize,
     closed: bool,
-    /// Number and epoch of the last segment when the running process began.
+    /// Number and epoch of the last segment when the current process started.
     boot: (u32, u32),
 }
 
@@ -42,7 +42,7 @@ struct Message {
 }
 
 impl Expected {
-    /// Takes a note in.
+    /// Updates the expectation.
     pub fn note(&mut self, note: &Note) {
         match note {
             Note::Published(queues, fingerprint) => {
@@ -67,7 +67,8 @@ impl Expected {
                 let unused = reading.unused.iter().map(|(number, _)| *number).max();
                 self.boot = (begun.max(unused).unwrap_or(0), reading.epoch);
                 self.closed = false;
-                // What was unknown is known now: it is there for good, or gone for good.
+                // After a restart it is known for each message whether it is there or gone for
+                // good.
                 self.messages = BTreeMap::new();
                 for (queue, (_, fingerprint)) in &reading.held {
                     let fingerprint = *fingerprint;
@@ -79,10 +80,11 @@ impl Expected {
         }
     }
 
-    /// Judges what was read after a loss of power.
+    /// Checks what was read after a power cut.
     ///
     /// # Errors
-    /// What is lost, back from the dead, never published, not as published, or called damage.
+    /// A message that is lost, is back although it was settled, was never published, or was
+    /// changed; or damage that is none.
     pub fn check(&self, reading: &Reading) -> Result<(), String> {
         if let Some(place) = reading.damage.first() {
             return Err(format!("damage at {place:?} although only power was lost"));

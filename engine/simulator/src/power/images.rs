@@ -1,32 +1,33 @@
-//! All that a loss of power could have left, at every moment of a recorded run.
+//! All images that a power cut could have left, at every moment of a recorded run.
 
 use crate::disk::volume::{Image, Pending, Step, Volume};
 use crate::random::Random;
 
 use super::expected::{Expected, Note};
 
-/// Random subsets of what is not synced, at each moment.
+/// How many random subsets of the pending changes are tried at each moment.
 const SUBSETS: usize = 6;
 
-/// Places at which a long run of equal bytes is torn: the others would look the same.
+/// How many places are tried to tear a long run of equal bytes; other places would give the same
+/// image.
 const BLANK_TEARS: usize = 3;
 
-/// A moment of a recorded run.
+/// One entry of a recorded run.
 #[derive(Clone, Debug)]
 pub enum Traced {
-    /// The disk did something.
+    /// The disk made a step.
     Step(Step),
-    /// Somebody got to know something.
+    /// A client learned something.
     Note(Note),
-    /// The power was cut and this was left.
+    /// The power was cut, and this image was left.
     Cut(Image),
 }
 
-/// Goes through a run and calls `judge` with each image that a loss of power could have left and
-/// what it has to hold. Returns how many those were, at most `limit`.
+/// Calls `judge` with each image that a power cut could have left at any moment of a run, and with
+/// what that image must contain. Returns the number of images, at most `limit`.
 ///
 /// # Errors
-/// The first complaint, with the moment it belongs to.
+/// The first failure, with its moment.
 pub fn judge_all(
     trace: &[Traced],
     seed: u64,
@@ -50,11 +51,11 @@ pub fn judge_all(
             }
             Traced::Note(note) => {
                 expected.note(note);
-                // Only these make more of an image wrong than it was.
+                // Only these notes make an image wrong that was right before.
                 matches!(note, Note::Confirmed(_) | Note::SettledForGood(_) | Note::Closed)
             }
         };
-        // Notes in a row belong to one moment.
+        // Successive notes belong to the same moment.
         let more = matches!(trace.get(moment + 1), Some(Traced::Note(_)));
         if !changes || (more && matches!(traced, Traced::Note(_))) {
             continue;
@@ -84,8 +85,8 @@ fn kind(traced: &Traced) -> String {
     }
 }
 
-/// What a loss of power could leave: nothing of what is pending, all of it, all but one change,
-/// one change alone, one write torn at each sector, and subsets by chance.
+/// What a power cut could leave: none of the pending changes, all of them, all but one, only one,
+/// one write torn at each sector, and random subsets.
 fn images<'a>(volume: &'a Volume, random: &'a mut Random) -> impl Iterator<Item = Image> + 'a {
     let pending = volume.pending();
     let several = pending.len() > 1;
@@ -97,7 +98,7 @@ fn images<'a>(volume: &'a Volume, random: &'a mut Random) -> impl Iterator<Item 
     });
     let torn = pending.iter().enumerate().flat_map(move |(index, change)| {
         tears(change).flat_map(move |end| {
-            // The rest is kept, or lost as well.
+            // The other changes are all kept, or all lost.
             let rest = [true, false].into_iter().filter(move |kept| *kept || several);
             rest.map(move |kept| {
                 volume.image(|other, sector| if other == index { sector < end } else { kept })

@@ -20,34 +20,34 @@ use self::differential::compare;
 use self::images::{Traced, judge_all};
 use self::workload::Workload;
 
-/// Turns of a workload of the command line: some thousand images.
+/// The default number of turns of a workload, which gives some thousand images.
 const TURNS: u64 = 400;
 
-/// Of the images, one of so many is also given to the broker's recovery: that takes as long as all
-/// the rest.
+/// One in this many images is also given to the broker's recovery, which takes as long as all other
+/// checks together.
 const COMPARED_EACH: u64 = 4;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where all choices come from.
+    /// The seed of all choices.
     pub seed: u64,
-    /// Actions of the workload.
+    /// Turns of the workload.
     pub turns: u64,
 }
 
 impl Plan {
-    /// A workload of the usual length.
+    /// A workload of the default length.
     pub const fn of(seed: u64) -> Self {
         Self { seed, turns: TURNS }
     }
 }
 
-/// Runs a workload and judges every image that a loss of power could have left, at most `limit`.
-/// Returns how many those were.
+/// Runs a workload and checks every image that a power cut could have left, at most `limit`.
+/// Returns the number of images.
 ///
 /// # Errors
-/// What is wrong with the first bad one.
+/// What is wrong with the first bad image.
 pub fn run(plan: Plan, limit: u64) -> Result<u64, String> {
     judge(&Workload::new(plan.seed).run(plan.turns)?, plan.seed, limit)
 }

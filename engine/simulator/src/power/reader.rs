@@ -1,7 +1,7 @@
-//! A second reader of the log, written from `docs/STORE_FORMAT.md` and nothing else.
+//! A second reader of the log format, written from `docs/STORE_FORMAT.md` alone.
 //!
-//! It shares no code with the broker's own, so that a mistake in one of them shows as a
-//! difference. It is slow and keeps nothing but what a check needs.
+//! It shares no code with the broker's reader, so that a mistake in one of them shows as a
+//! difference. It is slow and keeps only what the checks need.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,14 +14,14 @@ const MAGIC: &[u8] = b"LEVSEG\r\n";
 const RECORD_HEADER: usize = 40;
 const PROCESS_QUEUE: LogId = 1 << 63;
 
-/// What a log says.
+/// The content of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// What each queue holds: where it is, and a fingerprint of what its record says besides.
+    /// The messages of each queue: the place of the record, and a fingerprint of its content.
     pub held: BTreeMap<QueueRef, (Place, u32)>,
-    /// Where something is not as it was written.
+    /// Positions of damage.
     pub damage: Vec<Position>,
-    /// It was stopped in order.
+    /// The log was closed.
     pub clean: bool,
     /// The segments with records.
     pub begun: BTreeMap<u32, BegunSegment>,
@@ -34,21 +34,21 @@ pub struct Reading {
 /// A segment with records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BegunSegment {
-    /// Of its file.
+    /// Size of the file.
     pub size_bytes: u32,
-    /// Behind its last record.
+    /// End of its last record.
     pub end: u32,
     /// Segments with messages that its settle records name.
     pub settles: BTreeSet<u32>,
-    /// Of its header.
+    /// The epoch in its header.
     pub epoch: u32,
 }
 
-/// A segment before anybody knows where the log ends.
+/// A segment while the end of the log is still unknown.
 struct Draft<'a> {
     number: u32,
     bytes: &'a [u8],
-    /// Epoch and what its header says of the segment before it.
+    /// The epoch, and what the header says about the previous segment.
     header: Option<(u32, (u32, u32))>,
     epoch: u32,
     records: Vec<Found>,
@@ -73,7 +73,7 @@ pub fn read(image: &Image) -> Reading {
         }
     }
     let synced = drafts.iter().map(highest_barrier).max().unwrap_or_default();
-    // Also of what was not begun: somebody has written there under it.
+    // Segments without records count too, because a process has written there with this epoch.
     reading.epoch = drafts.iter().map(|draft| draft.epoch).max().unwrap_or(0);
     let mut held_in: BTreeMap<QueueRef, BTreeSet<u32>> = BTreeMap::new();
     for index in 0..drafts.len() {
@@ -81,7 +81,7 @@ pub fn read(image: &Image) -> Reading {
         let next = drafts[index + 1..].iter().find_map(|draft| draft.header);
         let previous = next.map_or((0, 0), |(_, previous)| previous);
         let covered = Position::new(draft.number, BLOCK as u32) < synced;
-        // The segment behind it says which one is before it in the log.
+        // The header of the next segment names its predecessor in the log.
         let passed_over = next.is_some() && previous.0 < draft.number;
         if draft.header.is_none() {
             if passed_over || !covered {
@@ -93,14 +93,14 @@ pub fn read(image: &Image) -> Reading {
         let ended = if previous.0 == draft.number { previous.1 } else { 0 };
         take_in(draft, ended, synced, &mut reading, &mut held_in);
     }
-    // A later process has tried to write: it may have given messages out.
+    // A later process has tried to write, so it may have delivered messages.
     let last = reading.begun.last_key_value();
     reading.clean &= last.is_some_and(|(_, begun)| begun.epoch == reading.epoch);
     reading.unused.sort_unstable();
     reading
 }
 
-/// What a file has of its segment, or `None` where it has nothing.
+/// What a file contains of its segment, or `None` if it contains nothing.
 fn draft(number: u32, bytes: &[u8]) -> Option<Draft<'_>> {
     let header = header(number, bytes);
     let epoch = match header {
@@ -126,7 +126,7 @@ fn draft(number: u32, bytes: &[u8]) -> Option<Draft<'_>> {
     Some(Draft { number, bytes, header, epoch, records })
 }
 
-/// Epoch, and number and end of the segment before.
+/// The epoch, and number and end of the previous segment.
 fn header(number: u32, bytes: &[u8]) -> Option<(u32, (u32, u32))> {
     let block = bytes.get(..BLOCK)?;
     let sum = [&block[..12], &[0; 4], &block[16..]];
@@ -155,8 +155,8 @@ fn highest_barrier(draft: &Draft<'_>) -> Position {
     Position(synced.max().unwrap_or(0))
 }
 
-/// Takes the records of a segment in; all before `ended` in it, and before `synced`, was durable
-/// once.
+/// Takes the records of a segment. Everything before `ended` in it, and before `synced` in the log,
+/// was durable at some time.
 fn take_in(
     draft: &Draft<'_>,
     ended: u32,
@@ -167,7 +167,7 @@ fn take_in(
     let position = |offset: usize| Position::new(draft.number, offset as u32);
     let ended = Position::new(draft.number, ended);
     let mut end = BLOCK;
-    // Whoever began this one had not closed.
+    // The process that began this segment had not closed the log.
     reading.clean = false;
     let mut begun = BegunSegment {
         size_bytes: draft.bytes.len() as u32,
@@ -197,7 +197,7 @@ fn take_in(
     if position(end) < here {
         reading.damage.push(position(end));
     }
-    // A close whose batch is torn behind it was never told to anybody.
+    // If the batch of a close record is torn, the close was never reported to anyone.
     reading.clean &= end.is_multiple_of(BLOCK);
     begun.end = end as u32;
     reading.begun.insert(draft.number, begun);

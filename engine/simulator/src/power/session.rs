@@ -1,4 +1,4 @@
-//! One process with a log: what it holds, and what it has told its clients.
+//! One process with a log: the messages it holds, and what its clients know.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -19,13 +19,13 @@ use crate::random::Random;
 use super::expected::Note;
 use super::reader::Reading;
 
-/// Whose log it is.
+/// The shard of the log.
 pub(super) const SHARD: u16 = 3;
 
-/// Queues that are published to.
+/// The number of queues.
 const QUEUES: u64 = 4;
 
-/// Messages copied in one go.
+/// How many messages are copied at once.
 const COPIES: usize = 3;
 
 /// Persistent, and a priority.
@@ -44,16 +44,16 @@ pub(super) struct Session {
     messages: BTreeMap<u64, Kept>,
     numbers: u64,
     sequences: BTreeMap<LogId, u64>,
-    /// Publishes that wait for the log: behind each, and its queues.
+    /// Publishes that wait for the log: the position after each, and its queues.
     unconfirmed: VecDeque<(Position, Vec<QueueRef>)>,
-    /// Settled since the log wrote settle records last.
+    /// Settled since the log last wrote settle records.
     settled: Vec<QueueRef>,
-    /// In settle records, with the position behind them.
+    /// Settled in settle records, with the position after each record.
     settling: VecDeque<(Position, Vec<QueueRef>)>,
     reads: BTreeMap<ReadId, (u64, Place, u32)>,
 }
 
-/// A message that queues hold.
+/// A message in its queues.
 #[derive(Clone, Debug)]
 struct Kept {
     place: Place,
@@ -119,7 +119,7 @@ impl Session {
         }
     }
 
-    /// Another process goes on with what was read.
+    /// Starts the next process, from what was read.
     pub(super) fn boot(&mut self, reading: &Reading, image: &Image) -> Result<(), String> {
         self.epoch = reading.epoch + 1;
         self.messages.clear();
@@ -212,7 +212,7 @@ impl Session {
         note
     }
 
-    /// A consumer acknowledges one message of one queue, mostly an old one.
+    /// A consumer acknowledges one message in one queue, usually an old one.
     pub(super) fn settle(&mut self, now: Instant, random: &mut Random) -> Option<QueueRef> {
         let among = if random.chance(80) { 4 } else { self.messages.len() };
         let (number, kept) = self.messages.iter_mut().nth(random.index(among))?;
@@ -250,7 +250,7 @@ impl Session {
         self.reads.insert(read, (*number, place, self.epoch_at(place)));
     }
 
-    /// All of this process's records have its epoch; the others' are not asked about.
+    /// The records of this process have its epoch; it is not needed for others.
     fn epoch_at(&self, place: Place) -> u32 {
         if place.segment >= self.first { self.epoch } else { 0 }
     }
@@ -265,7 +265,7 @@ impl Session {
         self.settling.push_back((self.log.appended(), std::mem::take(&mut self.settled)));
     }
 
-    /// Settlements ride along with every commit.
+    /// Each commit also carries the pending settlements.
     pub(super) fn note_operation(&mut self, operation: &DiskOperation) {
         if matches!(operation, DiskOperation::Commit { .. }) {
             let settled = std::mem::take(&mut self.settled);
@@ -273,7 +273,7 @@ impl Session {
         }
     }
 
-    /// Takes an answer of the disk; what clients know by it.
+    /// Handles an event of the disk and returns what clients learn from it.
     pub(super) fn handle(&mut self, event: DiskEvent, now: Instant) -> Result<Vec<Note>, String> {
         match self.log.handle(event, now) {
             LogEvent::Read(read, result) => self.check_read(read, result)?,
@@ -282,7 +282,7 @@ impl Session {
         Ok(self.report_durable())
     }
 
-    /// What clients know by what is durable now.
+    /// What clients learn from what is durable now.
     pub(super) fn report_durable(&mut self) -> Vec<Note> {
         let mut notes = Vec::new();
         let durable = self.log.durable();
@@ -304,7 +304,7 @@ impl Session {
             return Err(format!("{read:?} was not asked for"));
         };
         let kept = self.messages.get(&number).filter(|kept| kept.place == place);
-        // Settled or moved meanwhile: nobody waits for it.
+        // The message was settled or moved meanwhile, so this read no longer matters.
         let Some(kept) = kept.filter(|_| epoch > 0) else { return Ok(()) };
         let blocks = match result {
             Ok(blocks) => blocks,

@@ -1,4 +1,4 @@
-//! Runs in CI, and planted bugs: each must be caught, or the images show nothing.
+//! Runs for CI, and planted bugs: each must be caught, or the images prove nothing.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ use crate::disk::flaw::{FLAWS, Flaw, Rot};
 use crate::disk::volume::{Image, Volume};
 use crate::random::Random;
 
-/// Images that every test run judges.
+/// How many images each test run checks.
 const IMAGES: u64 = 40_000;
 
-/// Seeds within which every bug has to show.
+/// The number of seeds within which every bug must be caught.
 const SEEDS_MAX: u64 = 150;
 
 const BUGS: [Bug; 11] = [
@@ -62,8 +62,8 @@ fn every_bug_of_the_log_is_caught() {
     }
 }
 
-/// Rot changes what is held only where it is reported, and invents nothing. The last segment is
-/// left out: what no later barrier covers cannot be told from a torn end.
+/// Rot changes messages only where damage is reported, and invents none. The last segment is left
+/// out: what no later barrier covers looks like a torn end.
 #[test]
 fn rot_is_reported_and_invents_nothing() {
     let (mut changed, mut reported) = (0, 0);
@@ -126,7 +126,7 @@ fn first_error(flaw: Option<Flaw>, bug: Option<Bug>) -> (u64, String) {
     caught.unwrap_or_else(|| panic!("{flaw:?} {bug:?} was not caught in {SEEDS_MAX} seeds"))
 }
 
-/// What is noticed; the assertions of the log itself notice as well.
+/// The first failure of a run; a failed assertion in the log counts as well.
 fn error(seed: u64, flaw: Option<Flaw>, bug: Option<Bug>) -> Option<String> {
     let caught = std::panic::catch_unwind(|| {
         let mut workload = Workload::new(seed);

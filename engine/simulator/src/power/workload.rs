@@ -1,4 +1,4 @@
-//! A log under a load that follows from a seed: publishes, settlements, copies, restarts.
+//! A log with a workload that follows from a seed: publishes, settlements, copies, restarts.
 
 use leveret_broker::id::{Instant, SECOND_NS, Time, WallTime};
 
@@ -11,16 +11,16 @@ use super::images::Traced;
 use super::reader::{self, Reading};
 use super::session::Session;
 
-/// Messages held at which the load settles more than it publishes.
+/// From this many held messages on, the workload settles more than it publishes.
 const HELD_MANY: usize = 60;
 
-/// Steps of the disk after which a log without new work must have come to rest.
+/// The limit on steps of the disk until a log without new work must be at rest.
 const REST_STEPS_MAX: u64 = 100_000;
 
-/// Steps of the disk in one turn, at most.
+/// The most steps of the disk in one turn.
 const DISK_STEPS_MAX: u64 = 6;
 
-/// A log, its disk, and what has happened.
+/// A log, its disk, and the recorded run.
 #[derive(Debug)]
 pub(super) struct Workload {
     random: Random,
@@ -57,7 +57,7 @@ impl Workload {
         }
     }
 
-    /// Runs and tells what happened.
+    /// Runs the workload and returns the recorded run.
     pub(super) fn run(mut self, turns: u64) -> Result<Vec<Traced>, String> {
         self.boot(Reading::default())?;
         for _ in 0..turns {
@@ -139,7 +139,7 @@ impl Workload {
         if self.random.chance(50) { self.kill() } else { self.cut_power() }
     }
 
-    /// Nothing new comes until all is durable.
+    /// Lets everything become durable, without new work.
     fn rest(&mut self) -> Result<(), String> {
         for _ in 0..REST_STEPS_MAX {
             self.submit();
@@ -174,13 +174,13 @@ impl Workload {
         self.read_and_boot()
     }
 
-    /// The process stops in order, and another one follows.
+    /// The process stops cleanly, and another one follows.
     fn close(&mut self) -> Result<(), String> {
         self.session.close();
         let epoch = self.session.epoch;
         self.rest()?;
         if self.session.epoch > epoch {
-            // The disk failed on the way, and another process is there already.
+            // The disk failed meanwhile, and another process has already started.
             return Ok(());
         }
         self.trace.push(Traced::Note(Note::Closed));

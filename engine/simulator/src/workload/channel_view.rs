@@ -1,4 +1,4 @@
-//! A client's view of one of its channels.
+//! What a client knows about one of its channels.
 
 use std::collections::BTreeMap;
 
@@ -9,22 +9,23 @@ use crate::workload::topology::lasting;
 /// What a channel is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Publishes; with confirms or without.
+    /// Publishes to lasting queues, with confirms or without.
     Publisher { confirm: bool },
     /// Consumes and gets from lasting queues.
     Consumer,
-    /// Declares, deletes, publishes to and consumes from passing queues; may be refused any time.
+    /// Declares, deletes, publishes to and consumes from short-lived queues; the broker may close
+    /// the channel at any time.
     Churner,
 }
 
-/// The answer a channel waits for.
+/// The answer that a channel waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Waiting {
-    /// Nothing: it may act.
+    /// None: it may send the next method.
     Nothing,
     /// `channel.open-ok`
     Open,
-    /// Any answer that needs no action.
+    /// Any answer that changes nothing in this view.
     Answer,
     /// `basic.cancel-ok`
     Cancel(String),
@@ -34,16 +35,16 @@ pub(crate) enum Waiting {
     Recover,
     /// `channel.close-ok`
     Close,
-    /// `channel.close`, after something that is not allowed.
+    /// `channel.close`, after a violation.
     Refusal,
 }
 
-/// A queue that is taken from.
+/// The queue that messages are taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// A lasting one.
+    /// A lasting queue.
     Lasting(usize),
-    /// One that comes and goes.
+    /// A short-lived queue.
     Passing(String),
 }
 
@@ -57,12 +58,12 @@ impl Source {
     }
 }
 
-/// A consumer of the channel.
+/// A consumer on the channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Consumer {
     pub(crate) source: Source,
     pub(crate) no_ack: bool,
-    /// Deliveries it may hold; 0 is no limit.
+    /// The most unacknowledged deliveries; 0 is no limit.
     pub(crate) prefetch: u16,
     pub(crate) number: u64,
 }
@@ -72,7 +73,7 @@ pub(crate) struct Consumer {
 pub(crate) struct Held {
     pub(crate) source: Source,
     pub(crate) identity: Identity,
-    /// `None` where it came by `basic.get`.
+    /// `None` if it came by `basic.get`.
     pub(crate) consumer: Option<u64>,
 }
 
@@ -83,21 +84,21 @@ pub(crate) struct ChannelView {
     pub(crate) uid: ChannelUid,
     pub(crate) role: Role,
     pub(crate) waiting: Waiting,
-    /// The server may close it: something was done that is not allowed.
+    /// The broker may close it, because the client has violated a rule or may have.
     pub(crate) suspect: bool,
     /// By consumer tag.
     pub(crate) consumers: BTreeMap<String, Consumer>,
-    /// Consumers started, those that ended included.
+    /// Consumers started so far.
     pub(crate) consumers_started: u64,
     /// By delivery tag.
     pub(crate) held: BTreeMap<u64, Held>,
-    /// For consumers that start from now on.
+    /// The limit for consumers that start from now on.
     pub(crate) prefetch: u16,
-    /// For the whole channel; 0 is no limit.
+    /// The limit for the whole channel; 0 is no limit.
     pub(crate) global: u16,
     /// Publishes so far.
     pub(crate) published: u64,
-    /// `basic.qos-ok` that come before anything is done.
+    /// How many `basic.qos-ok` have to come before anything else.
     pub(crate) answers_due: u8,
 }
 
@@ -119,26 +120,27 @@ impl ChannelView {
         }
     }
 
-    /// Deliveries that consumers hold, not those of `basic.get`.
+    /// Unacknowledged deliveries to consumers, not those of `basic.get`.
     pub(crate) fn held_by_consumers(&self) -> usize {
         self.held.values().filter(|held| held.consumer.is_some()).count()
     }
 
-    /// Deliveries that one consumer holds.
+    /// Unacknowledged deliveries to one consumer.
     pub(crate) fn held_by(&self, consumer: u64) -> usize {
         self.held.values().filter(|held| held.consumer == Some(consumer)).count()
     }
 
-    /// Whether the server should give the consumer another message.
+    /// Whether the broker should deliver another message to the consumer.
     pub(crate) fn wants(&self, consumer: &Consumer) -> bool {
         let prefetch = usize::from(consumer.prefetch);
         let global = usize::from(self.global);
-        // A limit of the whole channel, once reached, stops consumers that ack nothing as well.
+        // When the limit of the whole channel is reached, consumers without acknowledgements stop
+        // as well.
         (global == 0 || self.held_by_consumers() < global)
             && (consumer.no_ack || prefetch == 0 || self.held_by(consumer.number) < prefetch)
     }
 
-    /// Refuses a delivery that oversteps a prefetch limit.
+    /// An error if a delivery exceeds a prefetch limit.
     pub(crate) fn check_prefetch(&self, consumer: &Consumer) -> Result<(), String> {
         let (own, all) = (self.held_by(consumer.number), self.held_by_consumers());
         let over = |limit: u16, held: usize| limit > 0 && held > usize::from(limit);

@@ -1,4 +1,4 @@
-//! What a client concludes from what it receives.
+//! How a random client checks what it receives.
 
 use leveret_amqp::Method;
 
@@ -8,11 +8,11 @@ use crate::workload::channel_view::{ChannelView, Held, Source, Waiting};
 use crate::workload::oracle::{Delivered, Oracle};
 use crate::workload::random_client::RandomClient;
 
-/// How a channel may be refused when its client knows that it may be.
+/// Reply codes of an expected `channel.close`.
 const REFUSALS: [u16; 4] = [403, 404, 405, 406];
 
 impl RandomClient {
-    /// Judges one thing heard.
+    /// Checks one received method.
     pub(crate) fn observe(
         &mut self,
         oracle: &mut Oracle,
@@ -43,7 +43,7 @@ impl RandomClient {
                 self.channels.remove(at);
                 Ok(())
             }
-            // Whatever else comes had been sent before the server knew.
+            // The broker sent this before it received the close.
             _ if channel.waiting == Waiting::Close => Ok(()),
             _ => channel.observe(oracle, &method, incoming.body()),
         }

@@ -1,55 +1,56 @@
-//! What has to be true of every run, whatever chance did to it.
+//! The oracle: what must be true in every run, whatever happens at random.
 //!
-//! The oracle follows each copy of a message: one for each lasting queue it was routed to. It
-//! hears of everything a client writes and reads, and of what can no longer be told: a channel
-//! whose connection was reset may or may not have been heard, so its last words count as neither.
+//! It follows each copy of a message: one per lasting queue that the message was routed to. It sees
+//! everything that clients send and receive. After a reset it is unknown what the broker has read
+//! of the connection's channels, so both outcomes are accepted for their last methods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::identity::Identity;
 
-/// A channel of a client; unique in a run, and the publisher in [`Identity`].
+/// A channel of a client, as a number that is unique in a run. It is also the publisher in
+/// [`Identity`].
 pub type ChannelUid = u32;
 
-/// What has become of a channel.
+/// The state of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// Everything written on it will be read.
+    /// Everything written on it will be read by the broker.
     Open,
-    /// The client left it in order.
+    /// The client has closed it.
     Left,
-    /// Nobody knows what the server read of it.
+    /// It is unknown what the broker read from it.
     Broken,
 }
 
 /// Where a copy is, as far as clients can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
-    /// In its queue, never seen.
+    /// In its queue, never delivered.
     Fresh,
-    /// With a channel that has to settle it.
+    /// Delivered to a channel that has to settle it.
     Held(ChannelUid),
     /// Acknowledged or rejected on a channel.
     Settled(ChannelUid),
-    /// Given to somebody who acknowledges nothing.
+    /// Delivered without acknowledgement.
     Consumed,
-    /// Back in its queue because a client said so.
+    /// Requeued by a client.
     Requeued,
-    /// In its queue after a crash, whatever it was before: it was confirmed and not settled.
+    /// In its queue after a crash, because it was confirmed and not settled.
     Recovered,
-    /// In its queue after a crash or not: nobody knew whether it was safe, or whether its
-    /// settlement was.
+    /// In its queue after a crash, or not: it was unknown whether the message or its settlement was
+    /// durable.
     Doubtful,
-    /// It did not outlive a crash, or its settlement did.
+    /// Lost in a crash, or durably settled before.
     Gone,
 }
 
 /// How a client ended a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settlement {
-    /// Acknowledged, or rejected for good.
+    /// Acknowledged, or rejected without requeue.
     Done,
-    /// Back to the queue.
+    /// Requeued.
     Requeue,
 }
 
@@ -60,20 +61,20 @@ pub struct Delivered {
     pub queue: usize,
     /// The message.
     pub identity: Identity,
-    /// The flag.
+    /// The flag of the delivery.
     pub redelivered: bool,
     /// The receiving channel.
     pub channel: ChannelUid,
     /// The consumer on that channel; 0 for `basic.get`.
     pub consumer: u64,
-    /// Nothing is to be acknowledged.
+    /// Without acknowledgement.
     pub no_ack: bool,
 }
 
 /// A published message.
 #[derive(Debug)]
 struct Published {
-    /// Where it has to go; `None` where that depends on what else happens.
+    /// The lasting queues it is routed to; `None` if the route depends on other clients.
     queues: Option<Vec<usize>>,
     mandatory: bool,
     returned: bool,
@@ -82,44 +83,47 @@ struct Published {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct QueueFacts {
-    /// Somebody with manual acknowledgement left: what was under way to him comes back flagged.
+    /// A channel with manual acknowledgement has left. Deliveries that were in flight to it come
+    /// back with the flag `redelivered`.
     holder_left: bool,
-    /// Somebody who acknowledges nothing left: what was under way to him is lost, by contract.
+    /// A channel without acknowledgement has left. Deliveries that were in flight to it are lost,
+    /// as AMQP allows.
     lossy: bool,
 }
 
-/// The judge of a run.
+/// Accounts for every message of a run.
 #[derive(Debug, Default)]
 pub struct Oracle {
     fates: Vec<Fate>,
-    /// Lasting queues that outlive a crash, with their persistent messages.
+    /// Durable lasting queues; their messages are persistent.
     durable: BTreeSet<usize>,
     messages: BTreeMap<Identity, Published>,
     copies: BTreeMap<(Identity, usize), Place>,
     queues: BTreeMap<usize, QueueFacts>,
-    /// Publishes in confirm mode that were not confirmed, by channel.
+    /// Publishes that still need a confirm, by channel.
     unconfirmed: BTreeMap<ChannelUid, BTreeSet<u64>>,
-    /// Newest first delivery by publisher, queue and consumer.
+    /// The newest first delivery, by publisher, queue and consumer.
     newest: BTreeMap<(ChannelUid, usize, ChannelUid, u64), u64>,
-    /// First deliveries from passing queues.
+    /// First deliveries from short-lived queues.
     passing: BTreeSet<(Identity, String)>,
     deliveries: u64,
     lost_by_contract: u64,
 }
 
 impl Oracle {
-    /// A judge who knows which lasting queues outlive a crash. All messages are persistent.
+    /// An oracle that knows which lasting queues are durable. All messages are persistent.
     pub fn of(is_durable: impl Fn(usize) -> bool) -> Self {
         let durable =
             (0..crate::workload::topology::LASTING_QUEUES).filter(|queue| is_durable(*queue));
         Self { durable: durable.collect(), ..Self::default() }
     }
 
-    /// The broker died without a word. What it had promised holds: confirmed messages in durable
-    /// queues come back, flagged; whatever nobody was told of may; all others must not.
+    /// The broker has crashed. Its promises still hold: confirmed messages in durable queues come
+    /// back, flagged. Messages whose confirm or settlement was still open may come back; others
+    /// must not.
     pub fn crashed(&mut self) {
         self.fates.fill(Fate::Broken);
-        // Whatever came back because of those comes flagged anyway.
+        // All messages that come back now are flagged anyway.
         self.queues.values_mut().for_each(|facts| facts.holder_left = false);
         for ((identity, queue), place) in &mut self.copies {
             let confirmed = self.messages.get(identity).is_some_and(|message| message.confirmed);
@@ -133,8 +137,8 @@ impl Oracle {
         }
     }
 
-    /// The broker stopped in order, and all channels are gone: durable queues have what they had,
-    /// and what was never given out does not say that it was.
+    /// The broker has stopped cleanly and all channels are gone. Durable queues have the same
+    /// messages as before, and messages that were never delivered are not flagged.
     pub fn stopped(&mut self) {
         for ((_, queue), place) in &mut self.copies {
             if !self.durable.contains(queue) {
@@ -143,8 +147,8 @@ impl Oracle {
         }
     }
 
-    /// Everything the broker has read is done and durable: what was settled on channels that are
-    /// in order will not come back, whatever happens.
+    /// Everything that the broker has read is processed and durable: messages that were settled on
+    /// channels in order will not come back, not even after a crash.
     pub fn all_durable(&mut self) {
         for place in self.copies.values_mut() {
             if matches!(place, Place::Settled(by) if self.fates[*by as usize] != Fate::Broken) {
@@ -166,19 +170,20 @@ impl Oracle {
         }
     }
 
-    /// It is not known any more what the server reads of the channel.
+    /// It is unknown from now on what the broker reads from the channel.
     pub fn break_channel(&mut self, channel: ChannelUid) {
         self.fates[channel as usize] = Fate::Broken;
     }
 
-    /// A consumer or getter of a lasting queue is about to vanish, or has vanished.
+    /// A consumer of a lasting queue, or a channel with an open `basic.get`, is gone or about to
+    /// be.
     pub fn taker_left(&mut self, queue: usize, no_ack: bool) {
         let facts = self.queues.entry(queue).or_default();
         facts.lossy |= no_ack;
         facts.holder_left |= !no_ack;
     }
 
-    /// A client has written a message.
+    /// A client has published a message.
     pub fn published(
         &mut self,
         identity: Identity,
@@ -197,10 +202,10 @@ impl Oracle {
         }
     }
 
-    /// A client has got `basic.ack` for publishes.
+    /// A client has received `basic.ack` for publishes.
     ///
     /// # Errors
-    /// A confirm of what was not published or was confirmed before, or one before its return.
+    /// If a message was not published, was confirmed before, or has to be returned first.
     pub fn confirmed(
         &mut self,
         channel: ChannelUid,
@@ -232,10 +237,10 @@ impl Oracle {
         Ok(())
     }
 
-    /// A client has got a message back.
+    /// A client has received `basic.return`.
     ///
     /// # Errors
-    /// If there was no reason, or it came twice or after its confirm.
+    /// If the message was routable, or was returned twice or after its confirm.
     pub fn returned(&mut self, channel: ChannelUid, identity: Identity) -> Result<(), String> {
         let Some(message) = self.messages.get_mut(&identity) else {
             return Err(format!("{identity:?} was returned and never published"));
@@ -248,17 +253,17 @@ impl Oracle {
         Ok(())
     }
 
-    /// A client has got a message from a lasting queue.
+    /// A client has received a message from a lasting queue.
     ///
     /// # Errors
-    /// A phantom, a duplicate, a flag that lies, or a wrong order.
+    /// If it was never published, is a duplicate, has the wrong flag, or comes out of order.
     pub fn delivered(&mut self, delivered: Delivered) -> Result<(), String> {
         let Delivered { queue, identity, redelivered, channel, no_ack, .. } = delivered;
         let Some(place) = self.copies.get(&(identity, queue)).copied() else {
             return Err(format!("phantom: {delivered:?}"));
         };
         if self.fate(channel) != Fate::Open {
-            // It may have gone back and on to somebody else by now.
+            // The message may have been requeued and delivered to another channel by now.
             return Ok(());
         }
         self.deliveries += 1;
@@ -282,11 +287,11 @@ impl Oracle {
         let before = self.copies.insert((identity, queue), place);
         let recovered = matches!(before, Some(Place::Recovered | Place::Doubtful));
         if let Some(message) = self.messages.get_mut(&identity).filter(|_| recovered) {
-            // It was on the disk, so it stays.
+            // It was on the disk, so it counts as confirmed from now on.
             message.confirmed = true;
         }
-        // What was under way to somebody who left comes back in its old place, too late for those
-        // who have got what was behind it.
+        // A delivery in flight to a client that left returns to its old position, so clients that
+        // already received later messages see it out of order.
         let late = !recovered || self.facts(queue).holder_left;
         if redelivered && late { Ok(()) } else { self.check_order(delivered) }
     }
@@ -301,10 +306,10 @@ impl Oracle {
         Ok(())
     }
 
-    /// A client has got a message from a queue that comes and goes.
+    /// A client has received a message from a short-lived queue.
     ///
     /// # Errors
-    /// A phantom or an unflagged duplicate.
+    /// If it was never published, or is a duplicate without the flag.
     pub fn passed(
         &mut self,
         queue: &str,
@@ -320,7 +325,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// A client has written how a delivery ends.
+    /// A client has settled a delivery.
     pub fn settled(&mut self, queue: usize, identity: Identity, by: ChannelUid, how: Settlement) {
         if self.copies.get(&(identity, queue)) == Some(&Place::Held(by)) {
             let place = match how {
@@ -331,10 +336,10 @@ impl Oracle {
         }
     }
 
-    /// All is quiet and all that was written has been read.
+    /// The world is at rest and everything that clients wrote has been read.
     ///
     /// # Errors
-    /// Publishes that were never confirmed, or unroutable ones that never came back.
+    /// If a publish was never confirmed, or an unroutable one was never returned.
     pub fn check_quiet(&self) -> Result<(), String> {
         for (channel, open) in &self.unconfirmed {
             if self.fate(*channel) == Fate::Open && !open.is_empty() {
@@ -354,7 +359,7 @@ impl Oracle {
     /// All clients have left and all lasting queues have been emptied.
     ///
     /// # Errors
-    /// Messages that are lost.
+    /// If messages are lost.
     pub fn check_all_accounted(&mut self) -> Result<(), String> {
         for ((identity, queue), place) in &self.copies {
             if matches!(place, Place::Settled(_) | Place::Consumed | Place::Doubtful | Place::Gone)
@@ -374,7 +379,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Messages published, deliveries judged, and messages lost to clients that left without
+    /// Messages published, deliveries checked, and messages lost to clients that left without
     /// acknowledging anything.
     pub fn totals(&self) -> (usize, u64, u64) {
         (self.messages.len(), self.deliveries, self.lost_by_contract)
@@ -395,7 +400,7 @@ mod tests {
 
     const QUEUE: usize = 0;
 
-    /// A message that was published, and confirmed if so wanted, to a durable queue or not.
+    /// A published message, confirmed or not, in a durable queue or not.
     fn published(durable: bool, confirmed: bool) -> (Oracle, Identity) {
         let mut oracle = Oracle::of(|_| durable);
         let publisher = oracle.open_channel();
@@ -407,7 +412,7 @@ mod tests {
         (oracle, identity)
     }
 
-    /// A channel of its own gets the message.
+    /// Delivers the message to a new channel.
     fn deliver(
         oracle: &mut Oracle,
         identity: Identity,

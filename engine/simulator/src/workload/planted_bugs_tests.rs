@@ -1,4 +1,4 @@
-//! Each planted bug must be caught, or the oracle is blind.
+//! The oracle must catch every planted bug; otherwise it is blind.
 
 use leveret_amqp::method::QueueDeclare;
 use leveret_broker::settings::Settings;
@@ -9,7 +9,7 @@ use crate::client::methods::{consume, declare_queue};
 use crate::world::World;
 use crate::world::planted_bug::{BUGS, Bug, PlantedBug};
 
-/// Runs seeds with the bug planted until one is found guilty.
+/// Runs seeds with the planted bug until one run fails.
 fn is_caught(bug: Bug) -> Option<(u64, String)> {
     (0..SEEDS_MAX).find_map(|seed| {
         let mut run = Run::new(Plan { seed, steps: 500, shards: Some(3) });
@@ -30,10 +30,10 @@ fn is_caught(bug: Bug) -> Option<(u64, String)> {
     })
 }
 
-/// Seeds within which every bug has to show.
+/// The number of seeds within which each bug must be caught.
 const SEEDS_MAX: u64 = 400;
 
-/// Worlds that move byte by byte take long and show these bugs no better.
+/// Worlds that move byte by byte are slow and do not show these bugs any better.
 const QUICK_STEPS: u64 = 40;
 
 #[test]

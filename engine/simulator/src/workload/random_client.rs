@@ -1,4 +1,4 @@
-//! A client with a will of its own: it publishes, consumes, errs and dies by chance.
+//! A client that acts at random: it publishes, consumes, violates rules and disconnects.
 
 use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicQos, ChannelClose, ChannelOpen, ConfirmSelect};
@@ -9,7 +9,7 @@ use crate::workload::channel_view::{ChannelView, Role, Source, Waiting};
 use crate::workload::oracle::Oracle;
 use crate::world::World;
 
-/// Channels one client has at a time.
+/// The most channels of one client at a time.
 const CHANNELS_MAX: usize = 4;
 
 /// One client of a run.
@@ -19,16 +19,16 @@ pub(crate) struct RandomClient {
     pub(crate) connection: Client,
     pub(crate) channels: Vec<ChannelView>,
     pub(crate) frame_max: u32,
-    /// It has reset or half-closed its connection, or done what ends connections.
+    /// Its connection is about to end: the client has reset or half-closed it, or the broker stops.
     pub(crate) doomed: bool,
-    /// It has said `connection.close`.
+    /// It has sent `connection.close`.
     leaving: bool,
-    /// It is gone, and all its channels with it.
+    /// The connection is gone, with all its channels.
     pub(crate) gone: bool,
 }
 
 impl RandomClient {
-    /// Connects to a shard by chance.
+    /// Connects to a random shard.
     pub(crate) fn new(world: &mut World, name: usize) -> Self {
         let shard = world.random.index(world.shards().len()) as u16;
         let frame_max = world.random.pick(&[4096, 4096, 5000, 131_072]);
@@ -44,7 +44,7 @@ impl RandomClient {
         }
     }
 
-    /// Reads what has come and does something by chance. Returns what, for the log.
+    /// Receives, and then does something at random. Returns a description for the log.
     ///
     /// # Errors
     /// What the broker has done wrong.
@@ -53,7 +53,7 @@ impl RandomClient {
         world: &mut World,
         oracle: &mut Oracle,
     ) -> Result<Option<String>, String> {
-        // A client that is slow to read is the broker's hardest.
+        // Does not always read: slow readers are the hardest clients for a broker.
         if world.random.chance(60) {
             self.receive(world, oracle)?;
         }
@@ -72,7 +72,7 @@ impl RandomClient {
         Ok(done)
     }
 
-    /// Reads what has come. True if there was anything.
+    /// Receives what has come. True if there was anything.
     ///
     /// # Errors
     /// What the broker has done wrong.
@@ -84,13 +84,13 @@ impl RandomClient {
         if self.gone {
             return Ok(false);
         }
-        // Asked first: what is read after it is all there ever will be.
+        // Checked before reading, so that nothing more can come after what is read now.
         let over = world.is_closed(self.connection.socket);
         let any = self.connection.receive(world)?;
         for incoming in self.connection.take() {
             self.observe(oracle, &incoming)?;
         }
-        // Where both said close, the broker may not have read all that came before ours.
+        // If both sides have sent close, the broker may not have read everything before ours.
         if let Some(closed) = &self.connection.closed {
             if !self.doomed && !self.leaving {
                 return Err(format!("client {} was closed: {closed:?}", self.name));
@@ -100,7 +100,7 @@ impl RandomClient {
             self.gone = true;
             self.channels.clear();
         } else if over {
-            // Deadlines end handshakes, and goodbyes that take too long.
+            // Deadlines end slow handshakes, and closes that take too long.
             let hasty = self.leaving && world.faults().jump_percent > 0;
             let expected = self.doomed || hasty || !self.connection.open;
             if !expected {
@@ -111,12 +111,12 @@ impl RandomClient {
         Ok(any)
     }
 
-    /// Whether the connection is open and this client means to go on.
+    /// Whether the connection is open and this client has not begun to leave.
     pub(crate) fn is_active(&self) -> bool {
         self.connection.open && !self.gone && !self.doomed && !self.leaving
     }
 
-    /// Leaves, properly or not, as chance has it.
+    /// Disconnects, with `connection.close` or with a reset.
     pub(crate) fn disconnect(&mut self, world: &mut World, oracle: &mut Oracle) {
         if self.gone || self.doomed || self.leaving {
             return;
@@ -128,14 +128,14 @@ impl RandomClient {
         }
     }
 
-    /// A channel whose state at the server is not known any more.
+    /// Removes a channel whose state in the broker is unknown.
     pub(crate) fn lose_channel(&mut self, at: usize, oracle: &mut Oracle) {
         let channel = self.channels.remove(at);
         oracle.break_channel(channel.uid);
         channel.report_takers_left(oracle);
     }
 
-    /// The broker is gone without a word.
+    /// The broker has crashed.
     pub(crate) fn lose_broker(&mut self, oracle: &mut Oracle) {
         self.lose_all(oracle);
     }
@@ -158,7 +158,7 @@ impl RandomClient {
         world.half_close(self.connection.socket);
         self.doomed = true;
         for channel in &self.channels {
-            // All that was written will be read, but answers may be cut off.
+            // The broker reads everything that was written, but its answers may be cut off.
             oracle.break_channel(channel.uid);
             channel.report_takers_left(oracle);
         }
@@ -201,7 +201,7 @@ impl RandomClient {
         Some(format!("opens channel {number} ({uid}) as {role:?}"))
     }
 
-    /// Sets the prefetch limits of a channel that has no consumers yet.
+    /// Sets the prefetch limits of a channel without consumers.
     fn limit(&mut self, world: &mut World, channel: &mut ChannelView) {
         channel.prefetch = world.random.pick(&[0, 1, 2, 10]);
         channel.global = world.random.pick(&[0, 0, 1, 3, 7]);
@@ -247,7 +247,7 @@ impl RandomClient {
         format!("closes channel {}", channel.uid)
     }
 
-    /// A body size by chance: empty-ish, small, about a frame, or several frames.
+    /// A random body size: tiny, small, about one frame, or several frames.
     pub(crate) fn body_size(&self, random: &mut Random, size_max: usize) -> usize {
         let frame = self.frame_max as usize;
         let wanted = match random.below(20) {
@@ -262,7 +262,7 @@ impl RandomClient {
 }
 
 impl ChannelView {
-    /// Whoever takes from lasting queues here is about to be gone.
+    /// Reports to the oracle that the consumers and open gets of this channel are about to be gone.
     pub(crate) fn report_takers_left(&self, oracle: &mut Oracle) {
         let consumers = self.consumers.values().map(|consumer| (&consumer.source, consumer.no_ack));
         let held = self.held.values().map(|held| (&held.source, false));

@@ -1,4 +1,4 @@
-//! One run: a topology, clients with random actions, and an account of every message.
+//! One run: a topology, random clients, and an oracle that accounts for every message.
 
 use std::collections::VecDeque;
 
@@ -23,40 +23,40 @@ use crate::world::World;
 use crate::world::faults::Faults;
 use crate::world::restart::Crash;
 
-/// Actions kept for the report of a failure.
+/// How many of the last actions are kept for the report of a failure.
 const ACTIONS_KEPT: usize = 40;
 
-/// Steps after which a world without new requests must have come to rest.
+/// The limit on steps until a world without new requests must be at rest.
 const QUIET_STEPS_MAX: u64 = 3_000_000;
 
-/// Time in which all deadlines of a closing connection have passed.
+/// By then all deadlines of a closing connection have passed.
 const CLOSING_NS: u64 = 120_000_000_000;
 
 /// What to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where all choices come from.
+    /// The seed of all choices.
     pub seed: u64,
-    /// Turns of clients; in between the world makes steps by chance.
+    /// Turns of clients; between two turns the world makes a random number of steps.
     pub steps: u64,
-    /// Shards; by chance where there are none.
+    /// The number of shards; random if it is not given.
     pub shards: Option<u16>,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Messages published.
     pub published: usize,
-    /// Deliveries judged.
+    /// Deliveries checked.
     pub delivered: u64,
-    /// Messages that went to clients which left without acknowledging anything.
+    /// Messages lost, as AMQP allows, to clients that left without acknowledging anything.
     pub lost_by_contract: u64,
     /// Steps of the world.
     pub steps: u64,
 }
 
-/// A run under way.
+/// A run in progress.
 pub(crate) struct Run {
     pub(crate) world: World,
     oracle: Oracle,
@@ -67,10 +67,10 @@ pub(crate) struct Run {
     clients_max: usize,
 }
 
-/// Carries out a plan.
+/// Runs a plan.
 ///
 /// # Errors
-/// What was wrong, with the last actions of the clients, one a line.
+/// What was wrong, with the last actions of the clients, one per line.
 pub fn run(plan: Plan) -> Result<Tally, String> {
     let mut run = Run::new(plan);
     match run.all(plan.steps) {
@@ -174,7 +174,8 @@ impl Run {
         self.log(&format!("alarms of shard {shard}: memory {memory}, disk {disk}"));
     }
 
-    /// The broker dies in the middle of everything; what clients knew of it is all that counts.
+    /// The broker crashes at an arbitrary moment. Only what clients know about their messages
+    /// counts.
     fn crash(&mut self) -> Result<(), String> {
         for client in &mut self.clients {
             client.lose_broker(&mut self.oracle);
@@ -189,8 +190,8 @@ impl Run {
         Ok(())
     }
 
-    /// The broker stops in order and another one goes on. Once all is durable, the loss of power
-    /// makes no difference.
+    /// The broker stops cleanly and another one starts. The power may be cut in between: everything
+    /// is durable by then.
     fn restart(&mut self) -> Result<(), String> {
         self.stop()?;
         self.clients.clear();
@@ -215,7 +216,7 @@ impl Run {
         self.actions.push_back(format!("{:>8}  {action}", self.world.steps()));
     }
 
-    /// Clients read on but do nothing more, until nothing happens.
+    /// Lets the world come to rest; clients only receive.
     fn come_to_rest(&mut self) -> Result<(), String> {
         let start = self.world.steps();
         loop {
@@ -241,7 +242,8 @@ impl Run {
         Ok(any)
     }
 
-    /// Nothing is under way: everything is answered, and nobody waits for what is there.
+    /// Checks a world at rest: everything is answered, and no consumer waits for a message that is
+    /// ready.
     fn check_rest(&mut self) -> Result<(), String> {
         self.clients.retain(|client| !client.gone);
         self.oracle.check_quiet()?;
@@ -288,7 +290,7 @@ impl Run {
         named.map(|queue| queue.kind.ready_count()).sum()
     }
 
-    /// The broker stops in the middle of more actions; everybody is told and nobody is kept.
+    /// Stops the broker while clients still act. All clients have to be disconnected.
     fn stop(&mut self) -> Result<(), String> {
         for _ in 0..20 {
             self.step()?;
@@ -312,7 +314,7 @@ impl Run {
         Err(format!("stopped: {stopped}, {lent} lent, {kept} kept"))
     }
 
-    /// All clients leave; one more comes and takes what is left.
+    /// All clients leave; then one more client consumes everything that is left.
     fn empty(&mut self) -> Result<(), String> {
         for client in &mut self.clients {
             client.disconnect(&mut self.world, &mut self.oracle);
@@ -350,7 +352,7 @@ impl Run {
         }
     }
 
-    /// Nobody is there and nothing is kept.
+    /// Checks that no connection and no message is left.
     fn check_empty(&mut self) -> Result<(), String> {
         self.oracle.check_all_accounted()?;
         let lent = self.world.lent_buffers();

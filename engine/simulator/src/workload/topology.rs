@@ -1,4 +1,4 @@
-//! What exists in a run before its clients come: queues that last, and the ways to them.
+//! The exchanges, queues and bindings that exist before the random clients come.
 
 use leveret_amqp::method::{ExchangeBind, ExchangeDeclare, QueueDeclare};
 use leveret_amqp::{OwnedTable, TableBuilder, TableRef};
@@ -7,16 +7,16 @@ use crate::client::Client;
 use crate::client::methods::{bind_queue, declare_exchange, declare_queue};
 use crate::world::World;
 
-/// Queues that last for the whole run: more than shards, so that each has some.
+/// Queues that last for the whole run. There are more than shards, so that each shard has some.
 pub const LASTING_QUEUES: usize = 6;
 
-/// Names of queues that come and go.
+/// Names of short-lived queues.
 pub const PASSING_QUEUES: usize = 4;
 
-/// Exchange, routing key, and the lasting queues a message reaches thereby.
+/// Exchange, routing key, and the lasting queues that a message reaches by them.
 pub type Route = (&'static str, &'static str, &'static [usize]);
 
-/// All ways of messages whose end is certain.
+/// All routes to lasting queues.
 pub const ROUTES: [Route; 17] = [
     ("", "lasting-0", &[0]),
     ("", "lasting-1", &[1]),
@@ -43,17 +43,17 @@ pub fn lasting(queue: usize) -> String {
 }
 
 /// Whether clients may consume from a lasting queue without acknowledging. A client that leaves
-/// then loses messages by contract, so half of the queues are spared and judged strictly.
+/// then loses messages, as AMQP allows; the other half of the queues is checked strictly.
 pub const fn may_be_lossy(queue: usize) -> bool {
     queue % 2 == 1
 }
 
-/// Whether a lasting queue outlives the broker. Two do not: messages go to both kinds at once.
+/// Whether a lasting queue is durable. Two are not, so that some messages are routed to both kinds.
 pub const fn is_durable(queue: usize) -> bool {
     queue != 3 && queue != 4
 }
 
-/// Exchange and key by which a lasting queue is bound.
+/// The bindings of lasting queues: queue, exchange, key.
 const BINDINGS: [(usize, &str, &str); 9] = [
     (0, "sim.direct", "k0"),
     (1, "sim.direct", "k0"),
@@ -66,7 +66,7 @@ const BINDINGS: [(usize, &str, &str); 9] = [
     (5, "sim.alt", "x"),
 ];
 
-/// Declares and binds everything that lasts.
+/// Declares and binds everything that lasts for the whole run.
 pub fn declare_all(world: &mut World) {
     let mut client = Client::open(world, 0);
     let durable = |exchange, kind| ExchangeDeclare {
@@ -99,8 +99,7 @@ pub fn declare_all(world: &mut World) {
     client.close(world);
 }
 
-/// Declares and binds anew, after a restart, what does not outlive the broker; all else has to be
-/// there.
+/// Declares and binds again what does not survive a restart; everything else must still exist.
 pub fn redeclare_transient(world: &mut World) {
     let mut client = Client::open(world, 0);
     declare_queues(&mut client, world, |queue| !is_durable(queue));

@@ -1,4 +1,4 @@
-//! How cruel a world is.
+//! What goes wrong in a world, and how often.
 
 use crate::disk::flaw::DiskFaults;
 use crate::random::Random;
@@ -6,46 +6,46 @@ use crate::random::Random;
 /// The faults of one world. Sizes are in bytes, times in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults {
-    /// Most bytes of one receive; each receive takes a random part of it.
+    /// The most bytes of one receive; each receive takes a random part.
     pub chunk_max_bytes: usize,
-    /// Most bytes of a send that reach the client at once.
+    /// The most bytes of a send that reach the client at once.
     pub piece_max_bytes: usize,
-    /// Bytes that reach a client before it reads: a small window makes a slow consumer.
+    /// Unread bytes that a client can hold: a small window makes a slow consumer.
     pub window_bytes: usize,
-    /// Receive buffers of a shard.
+    /// Receive buffers per shard.
     pub pool_buffers: usize,
-    /// In percent: a receive finds no buffer although there are some.
+    /// In percent: a receive gets no buffer although some are free.
     pub exhaustion_percent: u64,
-    /// Batches that fit one lane of the mesh.
+    /// Capacity of one lane of the mesh, in batches.
     pub lane_batches: usize,
-    /// Longest time a batch is under way.
+    /// The longest time that a batch is in transit.
     pub mail_delay_max_ns: u64,
-    /// In percent, of each of a client's turns: its connection is reset.
+    /// In percent of client turns: the client's connection is reset.
     pub reset_percent: u64,
-    /// In percent, of each of a client's turns: the clock jumps.
+    /// In percent of client turns: the clock jumps.
     pub jump_percent: u64,
-    /// Longest jump of the clock.
+    /// The longest jump of the clock.
     pub jump_max_ns: u64,
     /// `outbox_high_bytes` of the shards' settings; the low mark is a quarter of it.
     pub outbox_high_bytes: usize,
-    /// In percent, of each turn of a client: an alarm goes on or off on some shard.
+    /// In percent of client turns: an alarm goes on or off on some shard.
     pub alarm_percent: u64,
-    /// Of the disk of each shard.
+    /// Faults of each shard's disk.
     pub disk: DiskFaults,
-    /// In permille, of each of a client's turns: the broker dies and another one follows.
+    /// In permille of client turns: the broker crashes and another one starts.
     pub crash_permille: u64,
-    /// In permille, of each of a client's turns: the broker stops in order and another one follows.
+    /// In permille of client turns: the broker stops cleanly and another one starts.
     pub restart_permille: u64,
     /// Size of a log's segments.
     pub segment_bytes: u32,
-    /// Longest time a commit of metadata takes.
+    /// The longest time that a commit of metadata takes.
     pub metadata_max_ns: u64,
     /// `store_memory_max_bytes` of the shards' settings.
     pub store_memory_max_bytes: u64,
 }
 
 impl Faults {
-    /// A kind world: large buffers, no losses; only the order of events is left to chance.
+    /// A world without faults: large buffers, no losses. Only the order of events is random.
     pub const fn none() -> Self {
         Self {
             chunk_max_bytes: 16 << 10,
@@ -69,7 +69,7 @@ impl Faults {
         }
     }
 
-    /// Faults by chance; some worlds are cruel in one way only, so that it shows.
+    /// Random faults. Some worlds have only one kind, so that its effects are not hidden by others.
     pub fn random(random: &mut Random) -> Self {
         Self {
             chunk_max_bytes: random.pick(&[1, 3, 17, 200, 4_096, 16 << 10]),
@@ -85,7 +85,7 @@ impl Faults {
             outbox_high_bytes: random.pick(&[600, 4_096, 64 << 10, 1 << 20]),
             alarm_percent: random.pick(&[0, 0, 5, 20]),
             disk: DiskFaults {
-                // Less than what a handshake waits for: clients are not cut off for it.
+                // Shorter than the handshake timeout, so that clients are not disconnected for it.
                 stall_max_ns: random.pick(&[5_000_000, 200_000_000]),
                 ..DiskFaults::random(random)
             },
@@ -97,13 +97,13 @@ impl Faults {
         }
     }
 
-    /// The largest body that goes through such a world in a reasonable number of steps.
+    /// The largest body that passes through such a world in a reasonable number of steps.
     pub fn body_max_bytes(&self) -> usize {
         (self.slowest_bytes() * 300).min(200_000)
     }
 
-    /// Steps that a client lets pass, at most, before it does something more: in a world that
-    /// moves byte by byte, a handshake alone takes a thousand.
+    /// The most steps of the world between two turns of clients. In a world that moves byte by
+    /// byte, a handshake alone takes a thousand steps.
     pub fn patience_steps(&self) -> u64 {
         8 + 2_000 / self.slowest_bytes() as u64
     }

@@ -1,4 +1,4 @@
-//! The mesh between shards and control state: bounded lanes, late mail.
+//! The mesh between shards and control state: bounded lanes, delayed mail.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ pub(crate) struct Mesh {
     lane_batches: usize,
 }
 
-/// One lane: from, to, and which of the two.
+/// One lane: sender, receiver, and which of the two.
 pub(crate) type Route = (ShardId, ShardId, Lane);
 
 impl Mesh {
@@ -38,7 +38,7 @@ impl Mesh {
         self.lanes[self.index(route)].len() < self.lane_batches
     }
 
-    /// Sends a batch that arrives at `due`, or later where an earlier one does.
+    /// Sends a batch that arrives at `due`, or later if an earlier batch does.
     pub(crate) fn push(&mut self, route: Route, due: Instant, batch: Batch) {
         let index = self.index(route);
         let last = self.lanes[index].back().map_or(due, |(last, _)| due.max(*last));

@@ -1,7 +1,7 @@
-//! The metadata of a broker: a list that grows by whole commits.
+//! The metadata store of a broker: a list that grows by whole commits.
 //!
-//! It stands for a database that applies each commit wholly or not at all, one at a time: what
-//! `metadata.redb` promises.
+//! It stands for `metadata.redb`, a database that applies each commit completely or not at all, one
+//! at a time.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use leveret_broker::id::Instant;
 
 use crate::random::Random;
 
-/// Commits of changes of type `T`.
+/// The commits, of changes of type `T`.
 #[derive(Clone, Debug)]
 pub struct MetadataStore<T> {
     durable: Vec<T>,
@@ -19,7 +19,7 @@ pub struct MetadataStore<T> {
 
 #[derive(Clone, Debug)]
 struct Commit<T> {
-    /// What the control state calls it.
+    /// The number that the control state gave it.
     through: u64,
     changes: Vec<T>,
     due: Instant,
@@ -32,28 +32,28 @@ impl<T> Default for MetadataStore<T> {
 }
 
 impl<T> MetadataStore<T> {
-    /// Begins a commit that ends at `due`.
+    /// Begins a commit that completes at `due`.
     ///
     /// # Panics
-    /// If another one is under way.
+    /// If another commit is in progress.
     pub fn commit(&mut self, through: u64, changes: Vec<T>, due: Instant) {
         assert!(self.under_way.is_none(), "two commits of metadata at a time");
         self.under_way = Some(Commit { through, changes, due });
     }
 
-    /// When the commit under way ends.
+    /// When the current commit completes.
     pub fn next_due(&self) -> Option<Instant> {
         self.under_way.as_ref().map(|commit| commit.due)
     }
 
-    /// Ends the commit under way if it is due, and returns its number.
+    /// Completes the current commit if it is due, and returns its number.
     pub fn complete(&mut self, now: Instant) -> Option<u64> {
         let commit = self.under_way.take_if(|commit| commit.due <= now)?;
         self.durable.extend(commit.changes);
         Some(commit.through)
     }
 
-    /// The broker dies: the commit under way is there or not, as a whole.
+    /// The broker crashes: the current commit is applied as a whole, or not at all.
     pub fn crash(&mut self, random: &mut Random) {
         let commit = self.under_way.take().filter(|_| random.chance(50));
         self.durable.extend(commit.into_iter().flat_map(|commit| commit.changes));
@@ -65,7 +65,7 @@ impl<T> MetadataStore<T> {
     }
 }
 
-/// What all of these changes declare in the end.
+/// The definitions that result from these changes.
 pub fn definitions(changes: &[DurableChange]) -> Definitions {
     let mut declared = Definitions::default();
     for change in changes {

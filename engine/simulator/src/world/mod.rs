@@ -33,7 +33,7 @@ use crate::world::planted_bug::PlantedBug;
 use crate::world::pool::Pool;
 use crate::world::restart::{Boot, Crash, restart};
 
-/// Longest time one step takes, so that the clock moves by itself.
+/// The longest time that one step takes, so that the clock advances on its own.
 const STEP_MAX_NS: u64 = 20_000;
 
 /// The wall clock of a world at its begin, and how far it jumps at most when a broker starts: a
@@ -44,7 +44,7 @@ const WALL_JUMP_MAX_NS: u64 = 400_000_000 * SECOND_NS;
 /// A broker in a made-up world.
 #[derive(Debug)]
 pub struct World {
-    /// Where all choices of the run come from.
+    /// The source of all choices of the run.
     pub random: Random,
     now: Instant,
     /// The wall time of instant 0, as the running broker was started with.
@@ -54,13 +54,13 @@ pub struct World {
     control: ControlMember,
     settings: Arc<Settings>,
     seed: u64,
-    /// Where each shard's log is.
+    /// The disk of each shard's log.
     disks: Vec<Disk>,
-    /// What was declared durably.
+    /// Durable declarations.
     metadata: MetadataStore<DurableChange>,
-    /// Shards that may have operations to be polled.
+    /// Shards that may have operations to poll.
     may_have_operations: Vec<bool>,
-    /// Requests came in since the control state's turn ended.
+    /// The control state has received requests since its last turn.
     control_has_requests: bool,
     /// The number of requests of operators so far.
     admin_requests: u64,
@@ -78,7 +78,7 @@ pub struct World {
     pub(crate) planted_bug: Option<PlantedBug>,
 }
 
-/// One thing that can happen next.
+/// Something that can happen next.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Accept(usize),
@@ -159,12 +159,12 @@ impl World {
         }
     }
 
-    /// A kind world with `RabbitMQ`'s defaults.
+    /// A world without faults, with `RabbitMQ`'s defaults.
     pub fn calm(shards: u16) -> Self {
         Self::new(u64::from(shards), shards, Faults::none(), Settings::default())
     }
 
-    /// The time.
+    /// The current time.
     pub fn now(&self) -> Instant {
         self.now
     }
@@ -189,12 +189,12 @@ impl World {
         &self.disks
     }
 
-    /// Whether a shard's log is at its end, so that the process has to go.
+    /// Whether the log of a shard has failed, so that the process has to end.
     pub fn has_failed(&self) -> bool {
         self.logs().any(Log::has_failed)
     }
 
-    /// Whether all that was handed to the logs is durable.
+    /// Whether everything that the logs were given is durable.
     pub fn is_all_durable(&self) -> bool {
         self.logs().all(Log::is_settled)
     }
@@ -209,12 +209,12 @@ impl World {
         self.pools.iter().map(Pool::lent).sum()
     }
 
-    /// Whether no mail is under way or waits to be sent.
+    /// Whether no mail is in transit or waits to be sent.
     pub fn is_mail_drained(&self) -> bool {
         self.mesh.is_empty() && self.mesh.routes().all(|route| !self.has_mail(route))
     }
 
-    /// A client connects to a shard.
+    /// Connects a client to a shard.
     pub fn connect(&mut self, shard: u16) -> SocketId {
         let socket = SocketId(self.sockets.len());
         let skipped = self.random.index(3);
@@ -223,7 +223,7 @@ impl World {
         socket
     }
 
-    /// A client sends bytes.
+    /// Sends bytes from a client.
     pub fn write(&mut self, socket: SocketId, bytes: &[u8]) {
         let socket = &mut self.sockets[socket.0];
         if !socket.reset && !socket.half_closed && !socket.closed {
@@ -231,17 +231,17 @@ impl World {
         }
     }
 
-    /// A client reads what has reached it.
+    /// Reads what has reached a client.
     pub fn read(&mut self, socket: SocketId) -> Vec<u8> {
         std::mem::take(&mut self.sockets[socket.0].to_client)
     }
 
-    /// A client sends nothing more, but reads on.
+    /// The client sends nothing more, but still reads.
     pub fn half_close(&mut self, socket: SocketId) {
         self.sockets[socket.0].half_closed = true;
     }
 
-    /// A connection is gone without a word; bytes under way are lost in both directions.
+    /// Resets a connection; bytes in transit are lost in both directions.
     pub fn reset(&mut self, socket: SocketId) {
         let socket = &mut self.sockets[socket.0];
         if !socket.closed {
@@ -251,27 +251,28 @@ impl World {
         }
     }
 
-    /// Whether the server has closed the connection; what had reached the client can be read.
+    /// Whether the server has closed the connection. Bytes that reached the client before can still
+    /// be read.
     pub fn is_closed(&self, socket: SocketId) -> bool {
         self.sockets[socket.0].closed
     }
 
-    /// Which connection of its shard a socket is.
+    /// The id by which its shard knows a socket.
     pub fn connection_id(&self, socket: SocketId) -> ConnectionId {
         self.sockets[socket.0].id
     }
 
-    /// Lets the clock jump forward.
+    /// Advances the clock.
     pub fn advance(&mut self, ns: u64) {
         self.now = self.now.after(ns);
     }
 
-    /// Tells one shard which alarms are on.
+    /// Sets the alarms of one shard.
     pub fn alarm(&mut self, shard: u16, alarms: Alarms) {
         self.handle(usize::from(shard), Event::Alarms(alarms));
     }
 
-    /// Tells every shard which alarms are on.
+    /// Sets the alarms of all shards.
     pub fn alarm_all(&mut self, alarms: Alarms) {
         for shard in 0..self.shards.len() {
             self.handle(shard, Event::Alarms(alarms));
@@ -299,27 +300,27 @@ impl World {
         }
     }
 
-    /// All connections are gone: the logs are ended in order.
+    /// Asks the shards to end their logs, after all connections are gone.
     pub fn close_logs(&mut self) {
         for shard in 0..self.shards.len() {
             self.handle(shard, Event::CloseLog);
         }
     }
 
-    /// The broker dies, and with it all connections and all mail; another one follows that knows
-    /// what the disks and the metadata have.
+    /// The broker crashes; all connections and all mail are lost. Another broker starts from the
+    /// disks and the metadata.
     ///
     /// # Errors
-    /// Why it does not start.
+    /// Why the new broker does not start.
     pub fn crash(&mut self, crash: Crash) -> Result<(), String> {
         self.end(crash, false)
     }
 
-    /// The process ends after [`Self::close_logs`], and maybe the power is cut; another one
-    /// follows.
+    /// The process ends after [`Self::close_logs`], and the power may be cut. Another broker
+    /// starts.
     ///
     /// # Errors
-    /// Why it does not start.
+    /// Why the new broker does not start.
     pub fn restart(&mut self, crash: Crash) -> Result<(), String> {
         self.end(crash, true)
     }
@@ -390,7 +391,7 @@ impl World {
         self.planted_bug = Some(planted_bug);
     }
 
-    /// Has the metadata stored that the control state wants stored.
+    /// Begins to commit the changes that the control state wants to be durable.
     fn store(&mut self) {
         if let Some((through, changes)) = self.control.poll_durable() {
             #[cfg(test)]
@@ -403,7 +404,7 @@ impl World {
         }
     }
 
-    /// Makes one step that chance picks from all that are possible; false if none is.
+    /// Makes a random step out of all that are possible; false if there is none.
     pub fn step(&mut self) -> bool {
         self.gather();
         if self.choices.is_empty() {
@@ -423,10 +424,10 @@ impl World {
         true
     }
 
-    /// Steps until nothing is left to do but to wait for clients and deadlines.
+    /// Makes steps until the world can only wait for clients or deadlines.
     ///
     /// # Panics
-    /// After `steps_max` steps: then the broker busies itself for ever.
+    /// After `steps_max` steps, because the broker then never comes to rest.
     pub fn run(&mut self, steps_max: u64) -> u64 {
         let mut made = 0;
         while self.step() {
@@ -436,11 +437,12 @@ impl World {
         made
     }
 
-    /// When something happens by itself that is not a deadline of a client.
+    /// When the next event is due that is not a deadline of a client.
     fn next_due(&self) -> Option<Instant> {
         let disks = self.disks.iter().filter_map(Disk::next_due);
         let logs = self.logs().filter_map(Log::next_timeout);
-        // A publisher waits for consumers only so long, and its clients for what it reads then.
+        // A publisher that is blocked by a backlog is unblocked at a deadline, and clients may wait
+        // for what the broker reads then.
         let held_back = self.shards.iter().filter(|shard| shard.blocked_counts().backlog > 0);
         let logs = logs.chain(held_back.filter_map(Shard::next_timeout));
         let others = self.mesh.next_due().into_iter().chain(self.metadata.next_due());
@@ -626,7 +628,7 @@ impl World {
     }
 
     fn operate(&mut self, shard: usize) {
-        // Not always all of them: a driver may be interrupted by the end of its submission queue.
+        // Not always all of them: the submission queue of a real driver may be full.
         let most = self.random.between(1, 16);
         for _ in 0..most {
             let Some(operation) = self.shards[shard].poll_operation() else {

@@ -1,4 +1,4 @@
-//! Sockets: byte streams both ways, with everything a kernel may do to them.
+//! Sockets: byte streams in both directions, with everything that a kernel may do to them.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use leveret_broker::delivery::outbox::Outbox;
 use leveret_broker::id::{ConnectionId, ShardId};
 
-/// A connection as the client sees it; never reused.
+/// A connection, as its client sees it; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SocketId(pub usize);
 
@@ -15,27 +15,27 @@ pub struct SocketId(pub usize);
 pub(crate) struct Socket {
     pub(crate) shard: ShardId,
     pub(crate) id: ConnectionId,
-    /// The shard has heard of it.
+    /// The shard has been informed of the connection.
     pub(crate) accepted: bool,
     /// Sent by the client, not received yet.
     pub(crate) to_server: VecDeque<u8>,
-    /// Received into buffers, not told to the shard yet.
+    /// Received into buffers, but not passed to the shard yet.
     pub(crate) arrived: VecDeque<Bytes>,
     pub(crate) paused: bool,
     /// The client sends nothing more.
     pub(crate) half_closed: bool,
-    /// Both directions are gone.
+    /// Both directions are closed.
     pub(crate) reset: bool,
     pub(crate) end_delivered: bool,
     pub(crate) sending: Option<Sending>,
-    /// Reached the client, not read yet.
+    /// Received by the client's kernel, but not read yet.
     pub(crate) to_client: Vec<u8>,
-    /// The shard has asked for the end.
+    /// The shard has closed the connection.
     pub(crate) closing: bool,
     pub(crate) closed: bool,
 }
 
-/// A send under way.
+/// A send in progress.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub(crate) outbox: Outbox,
@@ -43,7 +43,7 @@ pub(crate) struct Sending {
     pub(crate) sent: usize,
 }
 
-/// Chunks that may lie in the completion queue of a socket.
+/// Chunks of one socket that may wait in the completion queue.
 const ARRIVED_CHUNKS_MAX: usize = 3;
 
 impl Socket {
@@ -65,7 +65,7 @@ impl Socket {
         }
     }
 
-    /// The broker is gone, and everything under way with it.
+    /// The broker has crashed; everything in transit is lost.
     pub(crate) fn die(&mut self) {
         (self.reset, self.closed) = (true, true);
         self.to_server.clear();
@@ -86,7 +86,8 @@ impl Socket {
         !self.arrived.is_empty() && !self.closed
     }
 
-    /// The receive would end now. A paused socket has none, but a send fails too.
+    /// Whether a receive would return the end of the stream. A paused socket has no receive, but
+    /// its send can fail too.
     pub(crate) fn can_end(&self) -> bool {
         let over = self.reset || self.half_closed && self.to_server.is_empty();
         let noticed = !self.paused || self.reset && self.sending.is_some();
@@ -99,7 +100,7 @@ impl Socket {
         left && !self.reset && !self.closing && self.to_client.len() < window_bytes
     }
 
-    /// A send completes when all is out, or cannot get out any more.
+    /// Whether a send completes: all bytes are sent, or can no longer be sent.
     pub(crate) fn can_complete(&self) -> bool {
         let sending = self.sending.as_ref();
         let out = sending.is_some_and(|sending| sending.sent == sending.wire.len());
@@ -111,7 +112,7 @@ impl Socket {
     }
 }
 
-/// The connection table of a shard: slots are reused, generations tell their users apart.
+/// The connection table of a shard. Slots are reused; generations distinguish their users.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     users: Vec<Option<SocketId>>,
@@ -119,7 +120,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Takes the slot after the first `skipped` free ones, or a new one.
+    /// Takes the free slot after `skipped` others, or a new one.
     pub(crate) fn take(&mut self, socket: SocketId, skipped: usize) -> ConnectionId {
         let mut free = (0..self.users.len()).filter(|slot| self.users[*slot].is_none());
         let slot = free.nth(skipped).unwrap_or(self.users.len());

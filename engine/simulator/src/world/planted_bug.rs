@@ -1,7 +1,7 @@
-//! Planted bugs: each must be caught, or the oracle is blind.
+//! Planted bugs: the oracle must catch each of them; otherwise it is blind.
 //!
-//! They are planted in the mesh and in the network, between honest shards, once each: what they
-//! do is what a shard with that bug would have done.
+//! A bug is planted once, in the mesh or in the network between correct shards. The effect is that
+//! of a shard with that bug.
 
 use bytes::Bytes;
 use leveret_broker::control::DurableChange;
@@ -17,23 +17,23 @@ use crate::disk::flaw::Flaw;
 pub(crate) enum Bug {
     /// A batch of publishes never arrives.
     LosePublish,
-    /// A settled message goes back to its queue.
+    /// A settled message returns to its queue.
     RequeueSettled,
     /// A requeued message is dropped instead.
     DropRequeued,
-    /// A message given out again does not say so.
+    /// A redelivery lacks the flag `redelivered`.
     HideRedelivered,
-    /// A message given out for the first time says that it was before.
+    /// A first delivery has the flag `redelivered`.
     ClaimRedelivered,
     /// A consumer has no prefetch limit.
     ForgetPrefetch,
-    /// One confirm too few.
+    /// A confirm covers one publish too few.
     LoseConfirm,
     /// A delivery never arrives.
     LoseDelivery,
-    /// Two neighbouring deliveries change places.
+    /// Two successive deliveries are swapped.
     SwapDeliveries,
-    /// A queue never hears that a consumer may start.
+    /// A home is not informed that a consumer may start.
     LoseStart,
     /// A channel's end is not told to a home.
     LoseChannelsEnded,
@@ -41,11 +41,11 @@ pub(crate) enum Bug {
     KeepBuffer,
     /// A delivered body is damaged.
     DamageBody,
-    /// After an unclean end, nothing says that it may have been given out.
+    /// After a crash, messages that may have been delivered lack the flag `redelivered`.
     ForgetRecovered,
-    /// Messages are confirmed that the log has not on the disk yet.
+    /// Messages are confirmed before they are on the disk.
     ConfirmUndurable,
-    /// A commit of metadata is told to be durable, and is not.
+    /// A commit of metadata is reported as durable and is not.
     LoseMetadata,
 }
 
@@ -68,11 +68,11 @@ pub(crate) const BUGS: [Bug; 16] = [
     Bug::LoseMetadata,
 ];
 
-/// A bug in a world.
+/// A bug that is planted in a world.
 #[derive(Debug)]
 pub(crate) struct PlantedBug {
     bug: Bug,
-    /// Occasions still to be let pass.
+    /// How many opportunities to let pass first.
     spared: u32,
     pub(crate) done: bool,
     kept: Vec<Bytes>,
@@ -83,7 +83,7 @@ impl PlantedBug {
         Self { bug, spared, done: false, kept: Vec::new() }
     }
 
-    /// A buffer was lent.
+    /// A receive buffer was lent.
     pub(crate) fn received(&mut self, bytes: &Bytes) {
         if self.bug == Bug::KeepBuffer && self.strikes() {
             self.kept.push(bytes.clone());
@@ -92,7 +92,7 @@ impl PlantedBug {
 
     /// Bytes of a send are about to leave.
     pub(crate) fn transmitted(&mut self, wire: &mut [u8]) {
-        // Behind a frame header, so that it is the body and not the frame that is damaged.
+        // After a frame header, so that the body is damaged and not the frame.
         let body = wire.windows(3).position(|octets| octets == [0xCE, 3, 0]);
         if let Some(at) = body.filter(|at| self.bug == Bug::DamageBody && at + 12 < wire.len())
             && self.strikes()
@@ -118,14 +118,14 @@ impl PlantedBug {
         batch
     }
 
-    /// A broker boots; true: it forgets what was given out.
+    /// A broker starts. True: it forgets which messages may have been delivered.
     pub(crate) fn booted(&mut self) -> bool {
         let forgets = self.bug == Bug::ForgetRecovered;
         self.done |= forgets;
         forgets
     }
 
-    /// Plants what is in the disks.
+    /// Plants bugs of the disks.
     pub(crate) fn plant(&mut self, disks: &mut [Disk]) {
         if self.bug == Bug::ConfirmUndurable {
             self.done = true;
@@ -135,7 +135,7 @@ impl PlantedBug {
         }
     }
 
-    /// Metadata are about to be stored.
+    /// Changes of metadata are about to be committed.
     pub(crate) fn stored(&mut self, changes: Vec<DurableChange>) -> Vec<DurableChange> {
         let lost = self.bug == Bug::LoseMetadata && self.strikes();
         if lost { Vec::new() } else { changes }
@@ -209,7 +209,7 @@ impl PlantedBug {
     }
 }
 
-/// One mail for each delivery of a run.
+/// Splits a run of deliveries into one mail per delivery.
 fn apart(mail: Mail) -> Vec<Mail> {
     match mail {
         Mail::Deliver { delivery, parcels } => {

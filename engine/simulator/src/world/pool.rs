@@ -1,4 +1,4 @@
-//! Receive buffers: lent with each receive, counted until the last slice is dropped.
+//! Receive buffers: lent with each receive, and counted until the last slice is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,8 +38,8 @@ impl Pool {
         self.lent.load(Ordering::Relaxed)
     }
 
-    /// Lends a buffer with these bytes. At a quarter left they are copied out and the buffer goes
-    /// back at once, as a driver has to do: messages under assembly hold buffers, and could
+    /// Lends a buffer with these bytes. When only a quarter is left, the bytes are copied and the
+    /// buffer returns at once, as in a real driver: incomplete messages hold buffers and could
     /// otherwise wait for each other for ever.
     pub(crate) fn lend(&self, bytes: Vec<u8>) -> Bytes {
         if self.lent() * 4 >= self.buffers * 3 {

@@ -1,4 +1,4 @@
-//! How a broker dies or stops, and how the next one reads the disks.
+//! How a broker crashes or stops, and how the next one recovers from the disks.
 
 use std::mem;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::power::reader;
 use crate::random::Random;
 use crate::world::metadata::{MetadataStore, definitions};
 
-/// Of the data directory of every world.
+/// The store id of the data directory of every world.
 const STORE_ID: [u8; 16] = [7; 16];
 
-/// Of the logs that are read at boot, the percentage that a second reader reads as well.
+/// The percentage of recovered logs that the second reader reads as well.
 const COMPARED_PERCENT: u64 = 20;
 
 /// How a broker dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process alone: the disks go on, and the next process syncs what it reads.
+    /// Only the process dies. The disks continue, and the next process syncs everything it reads.
     Kill,
-    /// Everything: of each thing that was not synced, this percentage is kept.
+    /// The power is cut. This percentage of unsynced changes is kept.
     PowerCut {
         /// From 0 to 100.
         kept_percent: u64,
@@ -45,7 +45,7 @@ pub struct Boot<'a> {
     pub shards: u16,
     /// Limits and names.
     pub settings: Arc<Settings>,
-    /// Of the world.
+    /// The seed of the world.
     pub seed: u64,
     /// The time.
     pub time: Time,
@@ -55,15 +55,15 @@ pub struct Boot<'a> {
     pub metadata: &'a mut MetadataStore<DurableChange>,
     /// The disk of each shard, as the crash left it.
     pub disks: &'a mut [Disk],
-    /// Where choices come from.
+    /// The source of random choices.
     pub random: &'a mut Random,
-    /// The one before stopped in order: every log has to say so.
+    /// Whether the previous broker stopped cleanly; then every log must say so.
     pub stopped: bool,
-    /// Planted bugs: messages are taken for such that were never given out.
+    /// A planted bug: all messages count as never delivered.
     pub forgets_flags: bool,
 }
 
-/// A broker with everything that the disks and the metadata have.
+/// Starts a broker from the disks and the metadata.
 ///
 /// # Errors
 /// Why it does not start.
@@ -96,7 +96,7 @@ pub fn restart(mut boot: Boot<'_>) -> Result<(Vec<Shard>, ControlMember), String
 }
 
 impl Boot<'_> {
-    /// Reads a log and makes it ready for its shard, in the order of the server.
+    /// Recovers a log and prepares it for its shard, in the same steps as the server.
     fn open_log(&mut self, shard: u16) -> Result<Recovered, String> {
         let disk = &mut self.disks[usize::from(shard)];
         let image = disk.volume().live().clone();
@@ -135,7 +135,7 @@ impl Boot<'_> {
     }
 }
 
-/// Has the log no longer end with its close, before anything can be given out of it.
+/// Overwrites the close record at the end of the log before any message can be delivered from it.
 fn begin(
     segments: Segments,
     disk: &mut Disk,
@@ -173,7 +173,7 @@ fn begin(
     Ok(log.into_segments())
 }
 
-/// Has the disk finish all that is under way.
+/// Lets the disk complete everything that is in progress.
 fn carry_out(disk: &mut Disk, mut now: Instant, random: &mut Random) -> Vec<DiskEvent> {
     let mut events = Vec::new();
     while let Some(due) = disk.next_due() {

@@ -12,7 +12,7 @@ use crate::workload::topology::PASSING_QUEUES;
 use crate::world::World;
 
 impl RandomClient {
-    /// Declares, deletes, fills and empties what comes and goes.
+    /// Declares, fills, empties or deletes a short-lived queue or exchange.
     pub(crate) fn churn(
         &mut self,
         world: &mut World,

@@ -9,11 +9,11 @@ use crate::workload::random_client::RandomClient;
 use crate::workload::topology::{LASTING_QUEUES, may_be_lossy};
 use crate::world::World;
 
-/// Consumers of one channel.
+/// The most consumers of one channel.
 pub(super) const CONSUMERS_MAX: usize = 3;
 
 impl RandomClient {
-    /// Starts or ends a consumer of a lasting queue, or gets a message.
+    /// Starts or cancels a consumer of a lasting queue, gets a message, or recovers.
     pub(crate) fn consume_something(
         &mut self,
         world: &mut World,
@@ -28,7 +28,8 @@ impl RandomClient {
                 Some(self.consume(world, at, Source::Lasting(queue), no_ack))
             }
             5 if !channel.consumers.is_empty() => self.cancel(world, at),
-            // With a consumer nobody could tell which deliveries came before and which after.
+            // Only without consumers: otherwise a delivery could have been sent before or after the
+            // recover.
             6 if channel.consumers.is_empty() && !channel.held.is_empty() => {
                 Some(self.recover(world, oracle, at))
             }

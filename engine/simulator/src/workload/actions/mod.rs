@@ -1,4 +1,4 @@
-//! What a client can do on a channel.
+//! What a random client does on a channel, one operation per file.
 
 mod churn;
 mod consume;

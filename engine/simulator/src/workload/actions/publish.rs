@@ -9,7 +9,7 @@ use crate::workload::topology::ROUTES;
 use crate::world::World;
 
 impl RandomClient {
-    /// Publishes a few messages the same or different ways.
+    /// Publishes a few messages by the same route or by several.
     pub(crate) fn publish_some(
         &mut self,
         world: &mut World,
@@ -55,7 +55,7 @@ impl RandomClient {
             immediate: false,
         };
         let mut out = Vec::new();
-        // Cut smaller than need be, now and then.
+        // Sometimes cuts the body into smaller frames than necessary.
         let frame_max = world.random.pick(&[self.frame_max, self.frame_max, 600]);
         encode_content(&mut out, method, &[0x10, 0, 2], &identity.body(size), frame_max);
         world.write(self.connection.socket, &out);

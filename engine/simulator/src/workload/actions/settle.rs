@@ -8,7 +8,7 @@ use crate::workload::random_client::RandomClient;
 use crate::world::World;
 
 impl RandomClient {
-    /// Settles deliveries in any order and in all ways.
+    /// Settles deliveries in any order and in every way.
     pub(crate) fn settle(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
         let channel = &mut self.channels[at];
         let tags: Vec<u64> = channel.held.keys().copied().collect();
@@ -48,7 +48,7 @@ impl RandomClient {
 }
 
 impl ChannelView {
-    /// Notes what has been settled.
+    /// Moves settled deliveries from the channel to the oracle.
     pub(super) fn settled(
         &mut self,
         oracle: &mut Oracle,

@@ -1,4 +1,4 @@
-//! Doing what the broker has to refuse.
+//! Sends something that the broker has to refuse.
 
 use leveret_amqp::method::{BasicAck, BasicGet, QueueDeclare};
 
@@ -9,7 +9,7 @@ use crate::workload::random_client::RandomClient;
 use crate::world::World;
 
 impl RandomClient {
-    /// Does what is not allowed.
+    /// Violates a rule; the broker has to close the channel.
     pub(crate) fn violate(&mut self, world: &mut World, oracle: &mut Oracle, at: usize) -> String {
         let channel = &mut self.channels[at];
         let number = channel.number;
