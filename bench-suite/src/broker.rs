@@ -1,4 +1,4 @@
-//! Which broker: its name in the report, where it listens, who logs in, and its process.
+//! A broker under test: its name in the report, its address, its user, and its process.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -12,24 +12,24 @@ const PORT: u16 = 5672;
 /// A broker under test.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
-    /// How the report calls it.
+    /// The name in the report.
     pub(crate) name: String,
-    /// Where it speaks AMQP.
+    /// The AMQP address.
     pub(crate) address: SocketAddr,
     pub(crate) user: String,
     pub(crate) password: String,
     pub(crate) virtual_host: String,
-    /// The root of its process tree; none where it cannot be seen.
+    /// The root of its process tree; `None` if its processes cannot be seen.
     pub(crate) pid: Option<u32>,
-    /// The bare relay of `leveret-bench limit`.
+    /// Whether it is the floor, not a broker.
     pub(crate) is_floor: bool,
 }
 
 /// Reads `NAME=amqp://USER:PASSWORD@HOST:PORT/VHOST[,pid=PID]` or `NAME=HOST:PORT[,pid=PID]`.
 ///
 /// As in the URI specification of `RabbitMQ`, user, password and virtual host may be
-/// percent-encoded. User and password are `guest` and the port is 5672 where they are missing; the
-/// virtual host is `/` where there is no path.
+/// percent-encoded. Without user and password both are `guest`, without a port it is 5672, and
+/// without a path the virtual host is `/`.
 pub(crate) fn parse_broker(text: &str) -> Result<Broker, String> {
     let (name, rest) = text
         .split_once('=')
@@ -60,8 +60,8 @@ pub(crate) fn parse_broker(text: &str) -> Result<Broker, String> {
     Ok(Broker { name, address, user, password, virtual_host, pid, is_floor: false })
 }
 
-/// Refuses a target that is not on this machine unless it is named with `--allow-remote`: a load
-/// test is an attack on whoever did not ask for it.
+/// Refuses a target on another machine without `--allow-remote`, because a load test is an attack
+/// on a broker whose owner has not agreed to it.
 pub(crate) fn check_target(broker: &Broker, allow_remote: bool) -> Result<(), Fault> {
     if allow_remote || broker.address.ip().is_loopback() {
         return Ok(());
@@ -72,7 +72,8 @@ pub(crate) fn check_target(broker: &Broker, allow_remote: bool) -> Result<(), Fa
     )))
 }
 
-/// Refuses a process id that cannot be read: every figure per processor second would be missing.
+/// Refuses a process id that cannot be read: without it, every figure per processor second would be
+/// missing.
 pub(crate) fn check_process(broker: &Broker) -> Result<(), Fault> {
     let Some(pid) = broker.pid else { return Ok(()) };
     procfs::cpu_s(pid).map(drop).map_err(|fault| {
@@ -85,7 +86,7 @@ pub(crate) fn check_process(broker: &Broker) -> Result<(), Fault> {
 }
 
 impl Broker {
-    /// The relay that this program runs as a process of its own.
+    /// The floor that this program runs as a process of its own.
     pub(crate) fn floor(address: SocketAddr, pid: u32) -> Self {
         Self {
             name: "floor".to_owned(),
@@ -98,7 +99,7 @@ impl Broker {
         }
     }
 
-    /// Where it is, without user and password.
+    /// The address as a URI, without user and password.
     pub(crate) fn uri(&self) -> String {
         format!("amqp://{}/{}", self.address, percent_encode(&self.virtual_host))
     }
@@ -110,7 +111,7 @@ impl fmt::Display for Broker {
     }
 }
 
-/// Without the password, as everything is that may end in a report.
+/// Without the password, because the text may end up in a report.
 impl fmt::Debug for Broker {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, address, user, password: _, virtual_host, pid, is_floor } = self;
@@ -126,7 +127,7 @@ impl fmt::Debug for Broker {
     }
 }
 
-/// What a URI says.
+/// The parts of a URI.
 struct Place {
     address: SocketAddr,
     user: String,
@@ -134,7 +135,7 @@ struct Place {
     virtual_host: String,
 }
 
-/// Reads what is behind `amqp://`.
+/// Parses the part after `amqp://`.
 fn read_uri(text: &str) -> Result<Place, String> {
     if text.contains(['?', '#']) {
         return Err("parameters behind `?` of an amqp:// URI are not supported; the load client \
@@ -150,7 +151,7 @@ fn read_uri(text: &str) -> Result<Place, String> {
     }
 }
 
-/// Reads `USER:PASSWORD@HOST:PORT`, of which only the host must be there.
+/// Parses `USER:PASSWORD@HOST:PORT`; only the host is required.
 fn read_place(authority: &str, path: Option<&str>) -> Result<Place, String> {
     let (credentials, host_and_port) = match authority.rsplit_once('@') {
         Some((credentials, rest)) => (Some(credentials), rest),
@@ -168,10 +169,10 @@ fn read_place(authority: &str, path: Option<&str>) -> Result<Place, String> {
     Ok(Place { address: resolve(host_and_port)?, user, password, virtual_host })
 }
 
-/// The address of `HOST`, `HOST:PORT` or `[IPv6]:PORT`.
+/// Resolves `HOST`, `HOST:PORT` or `[IPv6]:PORT`.
 fn resolve(host_and_port: &str) -> Result<SocketAddr, String> {
     let (host, port) = match host_and_port.rsplit_once(':') {
-        // The colons of an address in brackets belong to the address.
+        // Colons within brackets belong to the address.
         Some((host, port)) if !port.contains(']') => (
             host,
             port.parse()
@@ -187,12 +188,14 @@ fn resolve(host_and_port: &str) -> Result<SocketAddr, String> {
         .to_socket_addrs()
         .map_err(|error| format!("the host `{host}` cannot be found: {error}"))?
         .collect();
-    // Where a name has several, IPv4 comes first: a broker on `localhost` may listen on it alone.
+    // If a name has several addresses, IPv4 comes first: a broker on `localhost` may listen on it
+    // alone.
     let first = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
     first.copied().ok_or_else(|| format!("the host `{host}` has no address"))
 }
 
-/// Mistakes are quoted, but never with a password: it would end in a log.
+/// Quotes an argument in an error message, but never a password, because errors may end up in a
+/// log.
 fn quoted(text: &str) -> String {
     match text.rsplit_once('@') {
         Some((_, place)) => format!("`…@{place}`"),
@@ -298,7 +301,7 @@ mod tests {
         let own = parse(&format!("a=127.0.0.1:1,pid={}", std::process::id()));
         assert!(check_process(&own).is_ok());
         assert!(check_process(&Broker { pid: None, ..own.clone() }).is_ok());
-        // Above the highest process id of any Linux, 2^22.
+        // Higher than any process id on Linux, which are below 2^22.
         let nobody = Broker { pid: Some(4_194_305), ..own };
         let refusal = check_process(&nobody).unwrap_err().to_string();
         assert!(refusal.contains("4194305") && refusal.contains("pid="), "{refusal}");

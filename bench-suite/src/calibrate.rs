@@ -1,5 +1,5 @@
-//! The load client's own ceiling: the same flows against the floor, driven by each transport,
-//! interleaved. A scenario whose broker comes near that ceiling needs the faster transport.
+//! The limit of the load client itself: the same flows against the floor with each transport,
+//! interleaved. A scenario in which a broker comes close to that limit needs the faster transport.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::run::{Setting, flow};
 use crate::scenario::{Flow, Transport};
 use crate::statistics::{Summary, summarize};
 
-/// Bodies of the throughput scenarios, without the one that is all copying.
+/// The bodies of the throughput scenarios, without the largest, which only measures copying.
 const BODIES_BYTES: [usize; 3] = [16, 1 << 10, 64 << 10];
 
-/// The two drivers and what reports call them.
+/// The two transports with their names in reports.
 const TRANSPORTS: [(Transport, &str); 2] =
     [(Transport::TokioUring, "tokio-uring"), (Transport::IoUring, "io-uring")];
 
-/// Shorter than that of a measurement: a relay has no memory to warm up.
+/// Shorter than in a measurement: the floor has no memory to warm up.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// What the runs of one transport at one size read.
+/// The results of all runs with one transport and one size.
 #[derive(Debug, Default)]
 struct Row {
     body_bytes: usize,
@@ -35,13 +35,13 @@ struct Row {
     floor_busy: Vec<f64>,
 }
 
-/// A table of ceilings.
+/// A table of the client's limits.
 #[derive(Debug)]
 pub(crate) struct Ceilings {
     rows: Vec<Row>,
 }
 
-/// Measures; everything runs on this machine.
+/// Measures; client and floor are both on this machine.
 pub(crate) fn calibrate(calibrate: &Calibrate) -> Result<Ceilings, Fault> {
     let load_cores = Vec::from_iter(calibrate.load_core);
     environment::check_cores(&load_cores)?;

@@ -1,4 +1,4 @@
-//! The scenarios that are built in, and the choice among them.
+//! The built-in scenarios, and how some of them are chosen.
 
 use std::path::Path;
 
@@ -15,8 +15,9 @@ macro_rules! scenarios {
     };
 }
 
-/// Name and text of every file in `bench-suite/scenarios`, in the order in which they are run: what
-/// compares memory with a fresh broker comes first, what leaves a broker with much to forget last.
+/// Name and text of every file in `bench-suite/scenarios`, in the order of execution: scenarios
+/// that compare memory with a fresh broker come first, those that leave much behind in a broker
+/// come last.
 const BUILT_IN: [(&str, &str); 56] = scenarios![
     "idle-connections",
     "throughput-16b",
@@ -76,7 +77,7 @@ const BUILT_IN: [(&str, &str); 56] = scenarios![
     "deep-queue",
 ];
 
-/// A scenario with its name and the text it was read from.
+/// A scenario with its name and the text of its file.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) name: String,
@@ -84,10 +85,11 @@ pub(crate) struct Entry {
     pub(crate) scenario: Scenario,
 }
 
-/// The built-in scenarios whose name matches one of `globs`; all of them for no glob.
+/// The built-in scenarios whose name matches one of `globs`, or all if there are none.
 ///
 /// # Errors
-/// A glob that is malformed or matches nothing: a typing mistake must not shorten a measurement.
+/// If a glob is malformed or matches nothing, so that a typing mistake does not shorten a
+/// measurement.
 pub(crate) fn choose(globs: &[String]) -> Result<Vec<Entry>, Fault> {
     let mut patterns = Vec::new();
     for glob in globs {

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::broker::{Broker, parse_broker};
 use crate::goals::Which;
 
-/// What `--help` says at its end.
+/// The end of the `--help` text.
 const EXAMPLES: &str = "\
 Example: two brokers that the caller has started and pinned to core 0, load on core 1
   leveret-bench run 'throughput-*' latency-20k --load-core 1 \\
@@ -162,7 +162,7 @@ pub(crate) struct Calibrate {
     pub(crate) seconds: u64,
 }
 
-/// Reads the command line; ends the process after `--help`, `--version` or a mistake.
+/// Parses the command line. After `--help`, `--version` or a mistake it ends the process.
 pub(crate) fn parse() -> Command {
     Cli::parse().command
 }

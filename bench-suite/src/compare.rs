@@ -1,7 +1,7 @@
-//! Two measurements side by side: what changed, and whether that is more than noise.
+//! Compares two measurements: what changed, and whether the change is more than noise.
 //!
-//! Absolute figures of two days differ with the machine. Where both measurements have the same
-//! base, the ratios to it are compared, which the machine hardly moves.
+//! Absolute figures of two days differ with the state of the machine. If both measurements have the
+//! same base, the ratios to it are compared, because the machine hardly affects them.
 //!
 //! **The rule.** A change is beyond the noise when all three hold:
 //! 1. the values of the old runs and those of the new runs do not overlap;
@@ -9,9 +9,9 @@
 //!    of the two sides;
 //! 3. it is larger than 1 %.
 //!
-//! Each side needs three runs. Were nothing changed, three runs against three would still lie
-//! apart by chance in one of ten cases, five against five in one of 126, which is why the second
-//! condition stands beside the first, and why five runs are better.
+//! Each side needs three runs. If nothing has changed, three runs against three still do not
+//! overlap in one of ten cases by chance, and five against five in one of 126. Therefore the second
+//! condition is needed too, and five runs are better.
 
 use std::fmt;
 
@@ -20,57 +20,57 @@ use crate::report::text;
 use crate::results::{Better, Results, ScenarioResult};
 use crate::statistics::{RunValues, ratios, relative_deviation, summarize_runs};
 
-/// Fewer runs than this on a side tell nothing.
+/// With fewer runs on one side there is no verdict.
 const RUNS_MIN: usize = 3;
 
 /// A change must be larger than the deviation of the runs by this factor.
 const DEVIATIONS_MIN: f64 = 2.0;
 
-/// Smaller changes are of no interest, however steady the runs are.
+/// Smaller changes do not matter, however steady the runs are.
 const CHANGE_MIN: f64 = 0.01;
 
-/// What a change means.
+/// The verdict on a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// For the better, beyond the noise.
+    /// Better, beyond the noise.
     Better,
-    /// For the worse, beyond the noise.
+    /// Worse, beyond the noise.
     Worse,
-    /// Nothing that the runs could tell from noise.
+    /// Not distinguishable from noise.
     WithinNoise,
     /// Not enough valid runs on one side.
     TooFewRuns,
 }
 
-/// One compared figure.
+/// A compared figure.
 #[derive(Debug, Clone)]
 pub(crate) struct Change {
     pub(crate) scenario: String,
     pub(crate) subject: String,
     pub(crate) heading: String,
-    /// Whether `old` and `new` are ratios to the base; figures otherwise.
+    /// Whether `old` and `new` are ratios to the base instead of absolute figures.
     pub(crate) is_ratio: bool,
     pub(crate) old: f64,
     pub(crate) new: f64,
-    /// `new / old - 1`; none when `old` is zero.
+    /// `new / old - 1`; `None` if `old` is zero.
     pub(crate) relative: Option<f64>,
     pub(crate) verdict: Verdict,
     is_time: bool,
 }
 
-/// All of it.
+/// The result of a comparison.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
-    /// The common base, when ratios to it are compared.
+    /// The common base, if ratios to it are compared.
     pub(crate) base: Option<String>,
     pub(crate) changes: Vec<Change>,
-    /// Scenario and subject of which every new run failed, while old ones were valid.
+    /// Scenarios and subjects whose runs all fail now, while some were valid before.
     pub(crate) now_failing: Vec<(String, String)>,
-    /// What makes the comparison weaker, or was left out of it.
+    /// Reasons why the comparison is weaker than it looks, or incomplete.
     pub(crate) warnings: Vec<String>,
 }
 
-/// Compares by names of scenarios and subjects.
+/// Compares scenarios and subjects with the same name.
 pub(crate) fn compare(old: &Results, new: &Results) -> Comparison {
     let has_base = |results: &Results| results.subjects.len() > 1;
     let base = (old.subjects[0].name == new.subjects[0].name && has_base(old) && has_base(new))
@@ -100,7 +100,7 @@ pub(crate) fn compare(old: &Results, new: &Results) -> Comparison {
 }
 
 impl Comparison {
-    /// Whether anything is worse beyond the noise, or fails that did not.
+    /// Whether anything is worse beyond the noise, or fails only now.
     pub(crate) fn is_worse(&self) -> bool {
         let is_worse = |change: &Change| change.verdict == Verdict::Worse;
         !self.now_failing.is_empty() || self.changes.iter().any(is_worse)
@@ -119,7 +119,7 @@ impl Comparison {
     ) {
         for (index, subject) in old.subjects.iter().enumerate() {
             let is_base = self.base.as_ref() == Some(&subject.name);
-            // The floor and the base are what others are measured by: they are not judged.
+            // The floor and the base are the measures for others, so they are not judged.
             if is_base || (subject.is_floor && index > 0) {
                 continue;
             }
@@ -180,7 +180,7 @@ fn judge(old: &RunValues, new: &RunValues, better: Better) -> Verdict {
         relative_deviation(&values.values().copied().collect::<Vec<_>>()).unwrap_or(0.0)
     };
     let are_apart = before.highest < after.lowest || after.highest < before.lowest;
-    // From zero, every change is beyond all bounds.
+    // Any change from zero is infinitely large.
     let change = if before.median == 0.0 {
         f64::INFINITY
     } else {
@@ -238,7 +238,7 @@ fn machine_warnings(old: &Results, new: &Results) -> Vec<String> {
 }
 
 impl fmt::Display for Comparison {
-    /// Plain lines for a terminal; what is beyond the noise stands first.
+    /// Plain lines for a terminal; changes beyond the noise come first.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.base {
             Some(base) => writeln!(
@@ -311,7 +311,7 @@ mod tests {
 
     const SPEED: &str = "messages_per_s";
 
-    /// The speed of `leveret` times `factor`, with some noise of its own.
+    /// The speed of `leveret` times `factor`, with noise.
     fn changed(factor: f64) -> Results {
         let mut results = sample::results();
         for run in results.scenarios[0].runs.iter_mut().filter(|run| run.subject == 1) {

@@ -1,4 +1,4 @@
-//! Stacks from `perf`, drawn as a flame graph: one SVG file that a browser opens.
+//! Draws stacks from `perf` as a flame graph: one SVG file for a browser.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -10,18 +10,18 @@ use inferno::flamegraph::{self, Options};
 
 use crate::fault::Fault;
 
-/// The most that is read into memory: minutes of samples at the rate of `flamegraph.sh`. More than
-/// that draws no better picture.
+/// The largest input: minutes of samples at the rate of `flamegraph.sh`. More would not improve the
+/// picture.
 const INPUT_BYTES_MAX: u64 = 1 << 30;
 
 /// Draws the stacks of `input` into the SVG file `out`.
 ///
-/// `input` is what `perf script` printed, where each stack counts once; or stacks that are folded
-/// already, `frame;frame;frame NUMBER` on each line with the root first, whose numbers are
-/// microseconds (time spent waiting, from `flamegraph.sh --off-cpu`).
+/// `input` is the output of `perf script`, where each stack counts once, or it consists of folded
+/// stacks: `frame;frame;frame NUMBER` on each line, root first, with a number of microseconds (time
+/// spent waiting, from `flamegraph.sh --off-cpu`).
 pub(crate) fn write(input: &Path, out: &Path, title: &str) -> Result<(), Fault> {
     let text = read(input)?;
-    // `perf script` prints a heading before each stack, folded stacks stand alone.
+    // `perf script` prints a heading before each stack; folded stacks have none.
     let (folded, unit) = match Folder::default().is_applicable(&text) {
         Some(true) => (collapse(&text)?, "samples"),
         _ => (text, "µs"),
@@ -31,7 +31,7 @@ pub(crate) fn write(input: &Path, out: &Path, title: &str) -> Result<(), Fault> 
         return Err(empty(input));
     }
     let svg = draw(&folded, title, unit)?;
-    // Written at once: a picture that is half there would look like a whole one.
+    // Written at once, because half a picture would look like a complete one.
     let mut file = File::create(out).map(BufWriter::new).map_err(Fault::io(show("create", out)))?;
     file.write_all(&svg).and_then(|()| file.flush()).map_err(Fault::io(show("write", out)))
 }
@@ -46,7 +46,7 @@ fn read(input: &Path) -> Result<String, Fault> {
         )));
     }
     let bytes = fs::read(input).map_err(Fault::io(show("read", input)))?;
-    // Names of threads are octets that anybody may have chosen.
+    // Thread names may contain any octets.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -57,7 +57,7 @@ fn collapse(text: &str) -> Result<String, Fault> {
     Ok(String::from_utf8_lossy(&folded).into_owned())
 }
 
-/// The sum of the numbers at the ends of the lines; none where a line is not a folded stack.
+/// The sum of the numbers at the ends of the lines; `None` if a line is not a folded stack.
 fn total(folded: &str) -> Option<u64> {
     let mut sum = 0_u64;
     for line in folded.lines().filter(|line| !line.trim().is_empty()) {
@@ -74,7 +74,7 @@ fn draw(folded: &str, title: &str, unit: &str) -> Result<Vec<u8>, Fault> {
     let mut options = Options::default();
     title.clone_into(&mut options.title);
     unit.clone_into(&mut options.count_name);
-    // The colour says which function it is, so that two pictures can be laid side by side.
+    // A function has the same colour in every picture, so that two pictures can be compared.
     options.hash = true;
     let mut svg = Vec::new();
     flamegraph::from_lines(&mut options, folded.lines(), &mut svg)

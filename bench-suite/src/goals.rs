@@ -1,5 +1,5 @@
-//! The table of goals: what was asked for, what was measured, and whether it is met. Made from
-//! results files alone, so that no figure of it was copied by hand.
+//! The table of goals: target, measured figure, and whether the goal is met. It is generated from
+//! results files, so that no figure is copied by hand.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -32,7 +32,7 @@ impl Which {
         }
     }
 
-    /// The table stands between these lines of a page.
+    /// The lines of a page between which the table stands.
     fn lines(self) -> [&'static str; 2] {
         match self {
             Self::Speed => {
@@ -52,47 +52,47 @@ struct Goals {
     goal: Vec<Goal>,
 }
 
-/// One row.
+/// One row of the table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Goal {
     title: String,
     scenario: String,
-    /// Key of a metric, or of a latency and its percentile.
+    /// The key of a metric, or of a latency and its percentile.
     figure: String,
     at_least: Option<f64>,
     at_most: Option<f64>,
-    /// Of the floor's figure in the same interleaved runs.
+    /// Compared with the floor's figure in the same interleaved runs.
     floor_share_at_least: Option<f64>,
     floor_share_at_most: Option<f64>,
 }
 
-/// What a row compares.
+/// The comparison of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Bound {
     Value(Better, f64),
     FloorShare(Better, f64),
 }
 
-/// What was measured for a row.
+/// The measured values of a row.
 #[derive(Debug)]
 struct Measured {
     rival: Option<Summary>,
     floor: Option<Summary>,
     ours: Summary,
-    /// Of neighbouring runs.
+    /// The ratio between neighbouring runs.
     times_rival: Option<Summary>,
     floor_share: Option<Summary>,
-    /// Valid runs of ours, and all.
+    /// Valid runs of the judged subject, and all of its runs.
     runs: (usize, usize),
 }
 
-/// Whose columns there are.
+/// The subjects that are compared.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subjects<'a> {
-    /// Name of the subject that is judged.
+    /// The name of the subject that is judged.
     pub(crate) ours: &'a str,
-    /// Name of the one that it stands beside.
+    /// The name of the subject that it is compared with.
     pub(crate) rival: &'a str,
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn scenarios(which: Which) -> Result<BTreeSet<String>, Fault> {
     Ok(goals(which)?.into_iter().map(|goal| goal.scenario).collect())
 }
 
-/// The table as Markdown. Where several results have a scenario, the last one counts.
+/// The table as Markdown. If several results contain a scenario, the last one counts.
 pub(crate) fn table(
     which: Which,
     measured: &[Results],
@@ -114,7 +114,7 @@ pub(crate) fn table(
     Ok(Table { measured, subjects, rows }.to_string())
 }
 
-/// Puts a table into the place of the last one in a page.
+/// Replaces the table in a page.
 pub(crate) fn insert(which: Which, page: &Path, table: &str) -> Result<(), Fault> {
     let shown = page.display();
     let text = fs::read_to_string(page).map_err(Fault::io(format!("read {shown}")))?;
@@ -200,7 +200,7 @@ impl Bound {
             Self::Value(better, bound) => (better, measured.ours.median, bound),
             Self::FloorShare(better, bound) => (better, measured.floor_share?.median, bound),
         };
-        // A failed run lost, duplicated or reordered something: no speed makes up for that.
+        // A failed run lost, duplicated or reordered something, which no speed makes up for.
         let (valid, all) = measured.runs;
         let reached = if better == Better::Less { value <= bound } else { value >= bound };
         Some(reached && valid == all)
@@ -288,7 +288,7 @@ impl Table<'_> {
     }
 }
 
-/// Where figures come from: they mean little on another machine.
+/// The machine of the figures, because they mean little on another one.
 fn write_origin(out: &mut fmt::Formatter<'_>, results: &Results) -> fmt::Result {
     let environment = &results.environment;
     let runs = results.scenarios.iter().flat_map(|scenario| &scenario.runs);
@@ -315,7 +315,7 @@ mod tests {
 
     const SUBJECTS: Subjects<'_> = Subjects { ours: "leveret", rival: "old" };
 
-    /// The sample's scenario under the name of one that has a goal.
+    /// The sample's scenario, renamed to one that has a goal.
     fn measured(scenario: &str) -> Results {
         let mut results = sample::results();
         results.scenarios[0].name = scenario.to_owned();
@@ -342,7 +342,8 @@ mod tests {
 
     #[test]
     fn a_goal_by_the_floor_is_judged_by_neighbouring_runs() {
-        // The fixture has base 100, ours 1000 and floor 2000, all times the pace of the machine.
+        // The sample has base 100, ours 1000 and floor 2000, each times the speed of the machine in
+        // that run.
         let missed = table(Which::Speed, &[measured("throughput-1k")], SUBJECTS).unwrap();
         let missed = line(&missed, "throughput-1k");
         assert!(missed.contains("| ≥ 85 % of the floor | 1,000 (500 – 2,000) |"), "{missed}");

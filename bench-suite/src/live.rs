@@ -1,4 +1,4 @@
-//! What a measurement is doing just now: bars on a terminal, one line per finished run elsewhere.
+//! Shows the progress of a measurement: bars on a terminal, otherwise one line per finished run.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
@@ -9,13 +9,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::report::text;
 use crate::results::RatePoint;
 
-/// The clock of the view goes on between two samples.
+/// How often the elapsed time is updated between two samples.
 const TICK: Duration = Duration::from_millis(250);
 
 const OVERALL_WITH_TIME_LEFT: &str =
     "{bar:30} {pos} of {len} runs · {elapsed_precise} · about {eta_precise} left";
 
-/// The live view, on stderr; usable from every thread.
+/// The progress view on stderr; it can be used from every thread.
 pub(crate) struct Live {
     total_runs: u64,
     state: Mutex<State>,
@@ -25,7 +25,7 @@ pub(crate) struct Live {
 #[derive(Debug, Default)]
 struct State {
     finished_runs: u64,
-    /// Of the current run, as far as it is known.
+    /// Rates of the current run, once they are known.
     rates: Option<RatePoint>,
     /// p50 and p99 in microseconds.
     delivery_us: Option<[u64; 2]>,
@@ -37,7 +37,7 @@ enum View {
 }
 
 impl Live {
-    /// Begins the view of a measurement of so many runs over all scenarios and subjects.
+    /// Starts the view for this many runs over all scenarios and subjects.
     pub(crate) fn new(total_runs: u64) -> Self {
         if io::stderr().is_terminal() {
             Self::on(total_runs, ProgressDrawTarget::stderr())
@@ -46,7 +46,7 @@ impl Live {
         }
     }
 
-    /// A run begins; `run` counts from 1 to `runs` within its scenario and subject.
+    /// A run begins; `run` counts from 1 to `runs` for this scenario and subject.
     pub(crate) fn begin(&self, scenario: &str, subject: &str, run: u32, runs: u32) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,17 +58,18 @@ impl Live {
         }
     }
 
-    /// Whether somebody looks at a terminal: then latencies are worth to be shown.
+    /// Whether stderr is a terminal, so that latencies are worth computing.
     pub(crate) const fn is_on_terminal(&self) -> bool {
         matches!(self.view, View::Terminal { .. })
     }
 
-    /// Rates since the last sample, and p50 and p99 of the deliveries so far in microseconds.
+    /// Shows the rates since the last sample, and p50 and p99 of the deliveries so far in
+    /// microseconds.
     pub(crate) fn sample(&self, point: &RatePoint, delivery_us: Option<[u64; 2]>) {
         self.show(|state| (state.rates, state.delivery_us) = (Some(*point), delivery_us));
     }
 
-    /// A run is over, valid or failed: one line that stays.
+    /// A run has ended, valid or failed: prints a line that stays.
     pub(crate) fn finish_run(&self, one_line: &str) {
         let finished = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -77,15 +78,15 @@ impl Live {
         };
         match &self.view {
             View::Terminal { all, overall, .. } => {
-                // Before the first run has ended nothing is known of the time that is left.
+                // The remaining time is unknown until the first run has ended.
                 overall.set_style(style(OVERALL_WITH_TIME_LEFT));
                 overall.set_position(finished);
-                // The line is for somebody who looks: without a terminal nobody does.
+                // The line goes to the terminal; without one it is not printed.
                 let _ = all.println(one_line);
             }
             View::Lines(out) => {
                 let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
-                // A closed stderr must not end a measurement.
+                // A closed stderr does not end a measurement.
                 let _ = writeln!(out, "[{finished}/{}] {one_line}", self.total_runs);
             }
         }
@@ -145,7 +146,7 @@ fn words(state: &State) -> String {
     words
 }
 
-/// Templates are constant; one that is broken would show the default, which is no reason to end.
+/// Templates are constants. A broken one would show the default style.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(rates.message(), expected);
         live.finish_run("done");
         assert_eq!(overall.position(), 1);
-        // Nothing of the last run is shown as if it were of the next one.
+        // Nothing of the previous run is shown as part of the next one.
         live.begin("small", "old", 1, 2);
         assert_eq!(rates.message(), "connecting");
         live.end();

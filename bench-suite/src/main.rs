@@ -1,10 +1,10 @@
-//! Load tests of AMQP 0-9-1 brokers: the same scenarios against several of them, interleaved run
-//! by run, so that the ratio between them survives a noisy machine.
+//! Load tests of AMQP 0-9-1 brokers: the same scenarios against several brokers, interleaved run by
+//! run, so that the ratio between them is valid even on a noisy machine.
 //!
-//! `scenario` says what is asked, `measurement` in which order, `run` how one run is made,
-//! `results` what was found and `report` how it is shown. Connections under load are values
-//! (`load`) that a `driver` moves octets for; `machine` watches processors and memory; `floor` is
-//! the least that a broker could do.
+//! `scenario` defines the question, `measurement` the order of runs, `run` how one run is made,
+//! `results` the data, and `report` the presentation. Connections under load are values (`load`),
+//! and a `driver` moves their octets; `machine` watches processors and memory; `floor` is the least
+//! that a broker could do.
 #![forbid(unsafe_code)]
 
 mod broker;
@@ -34,10 +34,10 @@ use std::process::ExitCode;
 use crate::cli::{Command, Plan};
 use crate::fault::Fault;
 
-/// Exit code of a measurement that could not be made, or of which a run failed.
+/// The exit code if a measurement cannot be made or a run failed.
 const FAILED: u8 = 1;
 
-/// Exit code of wrong usage, as clap has it.
+/// The exit code for wrong usage, as in clap.
 const WRONG_USAGE: u8 = 2;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! The order of a measurement: every scenario, run by run, one subject after the other.
+//! The order of a measurement: every scenario, run by run, alternating between the subjects.
 
 use std::time::Duration;
 
@@ -19,25 +19,27 @@ use crate::run::{Reading, Setting};
 use crate::scenario::Load;
 use crate::{report, run};
 
-/// Before the measured window: connections settle, caches and the broker's memory warm up.
+/// The time before the measured window in which connections settle, and caches and the broker's
+/// memory warm up.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// How long a broker may be silent while something is awaited: RabbitMQ pauses for seconds when it
+/// How long a broker may be silent while something is awaited. RabbitMQ pauses for seconds when it
 /// pages messages out.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Streams that are skipped behind a run that ended early, whose number of streams is not known.
+/// Streams that are skipped after a run that ended early, because its number of streams is unknown.
 const STREAMS_OF_A_FAILED_RUN: u32 = 1 << 16;
 
-/// Streams behind this one are left, so that the widest run fits into the 24 bits of a stamp.
+/// The highest first stream of a run, so that the streams of the largest run fit the 24 bits of a
+/// stamp.
 const FIRST_STREAM_MAX: u32 = 15 << 20;
 
-/// Figures of a run in its line: more do not fit.
+/// How many figures are shown in the line of a run.
 const FIGURES_SHOWN: usize = 2;
 
-/// Makes all runs and leaves the reports, after every scenario anew: a measurement that is broken
-/// off has what it found so far. A run that fails is part of the result; what makes all runs
-/// pointless (no broker, no process, no such core) is an error.
+/// Makes all runs. The reports are written again after every scenario, so that an interrupted
+/// measurement keeps its results. A failed run is part of the results; only what prevents all runs
+/// (no broker, no process, no such core) is an error.
 pub(crate) fn measure(plan: &Plan) -> Result<(Results, report::Written), Fault> {
     let mut entries = catalogue::choose(&plan.scenarios)?;
     if plan.scenarios.is_empty() && !plan.scenario_files.is_empty() {
@@ -77,7 +79,7 @@ pub(crate) fn measure(plan: &Plan) -> Result<(Results, report::Written), Fault> 
     Measurement { plan, brokers, tracer, results, next_stream: 0 }.run(&entries)
 }
 
-/// A core as the first broker has it, unless one was asked for.
+/// The core of the floor: the one that was requested, or that of the first broker.
 fn floor_core(plan: &Plan) -> Option<usize> {
     let of_broker = || {
         let cores = procfs::allowed_cores(plan.brokers.first()?.pid?);
@@ -86,7 +88,7 @@ fn floor_core(plan: &Plan) -> Option<usize> {
     plan.floor_core.or_else(of_broker)
 }
 
-/// Looks at a broker once, before the first run.
+/// Inspects a broker once, before the first run.
 fn inspect(broker: &Broker) -> Result<Subject, Fault> {
     let connection = Connection::open(broker)?;
     let product = connection.product.clone();
@@ -108,7 +110,8 @@ struct Measurement<'p> {
     brokers: Vec<Broker>,
     tracer: Option<Tracer>,
     results: Results,
-    /// Every run has streams of its own, so that a late message of another run is foreign.
+    /// Every run has streams of its own, so that a late message of another run is recognised as
+    /// foreign.
     next_stream: u32,
 }
 
@@ -196,7 +199,7 @@ impl Measurement<'_> {
         outcome
     }
 
-    /// An extra run for the count alone: whatever counts system calls slows the broker down.
+    /// An extra run only for counting system calls, because counting slows the broker down.
     fn count_system_calls(&mut self, entry: &Entry, subject: usize, run: &mut Run, live: &Live) {
         let (Some(tracer), Some(pid)) = (&self.tracer, self.brokers[subject].pid) else { return };
         let Ok(tracing) = tracer.start(pid) else { return };
@@ -211,7 +214,7 @@ impl Measurement<'_> {
     }
 }
 
-/// What a run found, for whoever watches: its first figure and its usual and worst latency.
+/// The result of a run for the progress view: its first figures, and its median and worst latency.
 fn one_line(run: &Run) -> String {
     if let Some(fault) = &run.fault {
         return format!("FAILED: {fault}");

@@ -1,7 +1,7 @@
-//! What a measurement found, as it is written to `results.json`: the schema, version 1.
+//! The results of a measurement, as written to `results.json`: the schema, version 1.
 //!
-//! Names of fields are the schema: a change of their meaning raises [`SCHEMA_VERSION`], a new
-//! optional field does not. `docs/RESULTS_SCHEMA.md` describes it.
+//! The names of the fields are the schema. A change of their meaning raises [`SCHEMA_VERSION`]; a
+//! new optional field does not. See `docs/RESULTS_SCHEMA.md`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,9 +20,9 @@ pub(crate) struct Results {
     /// Version of `leveret-bench`.
     pub(crate) bench_version: String,
     pub(crate) environment: Environment,
-    /// Ratios compare with the first one. The floor, where there is one, is the last.
+    /// Ratios refer to the first subject. The floor, if there is one, is the last.
     pub(crate) subjects: Vec<Subject>,
-    /// In the order in which they were run.
+    /// In the order of execution.
     pub(crate) scenarios: Vec<ScenarioResult>,
 }
 
@@ -37,33 +37,33 @@ pub(crate) struct Environment {
     /// Kernel release.
     pub(crate) kernel: String,
     pub(crate) memory_total_bytes: u64,
-    /// Scaling governor of the first core; none where the machine has none or hides it.
+    /// Scaling governor of the first core; `None` if it is unknown.
     pub(crate) governor: Option<String>,
-    /// Revision of the working directory, with `+` when it has changes.
+    /// Revision of the working directory, with `+` if there are changes.
     pub(crate) commit: Option<String>,
     /// Load averages over 1, 5 and 15 minutes before the first run.
     pub(crate) load_average: [f64; 3],
-    /// Cores of the load threads; empty when they are not pinned.
+    /// Cores of the load threads; empty if they are not pinned.
     pub(crate) load_cores: Vec<usize>,
 }
 
-/// A broker, or the floor, as it was found.
+/// A broker or the floor, as it was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Subject {
-    /// How reports call it.
+    /// The name in reports.
     pub(crate) name: String,
-    /// Whether it is the bare relay of `leveret-bench limit`, not a broker.
+    /// Whether it is the floor, not a broker.
     pub(crate) is_floor: bool,
-    /// Product and version, as it says in `connection.start`.
+    /// Product and version from `connection.start`.
     pub(crate) product: String,
     /// Without user and password.
     pub(crate) address: String,
-    /// Root of its process tree; none for a broker whose processes cannot be seen.
+    /// Root of its process tree; `None` if its processes cannot be seen.
     pub(crate) pid: Option<u32>,
-    /// Cores that it may use, as the kernel writes them, for example `0` or `0-3`.
+    /// The cores that it may use, in the kernel's notation, for example `0` or `0-3`.
     pub(crate) cores: Option<String>,
-    /// Its command line: the settings that it runs with.
+    /// Its command line, with its settings.
     pub(crate) command: Option<String>,
     /// Resident memory before the first run.
     pub(crate) rss_bytes: Option<u64>,
@@ -77,13 +77,13 @@ pub(crate) struct ScenarioResult {
     pub(crate) name: String,
     /// One line for a heading.
     pub(crate) title: String,
-    /// The question that it answers, for somebody who has never seen it.
+    /// The question that it answers, for readers who do not know it.
     pub(crate) question: String,
-    /// The scenario file as it was run.
+    /// The scenario file.
     pub(crate) definition: String,
-    /// `tokio-uring`, `io-uring` or `blocking`: what the load client was driven by.
+    /// The transport of the load client: `tokio-uring`, `io-uring` or `blocking`.
     pub(crate) transport: String,
-    /// In the order in which they were made: run 1 of each subject, run 2 of each subject, …
+    /// In the order of execution: run 1 of each subject, run 2 of each subject, …
     pub(crate) runs: Vec<Run>,
 }
 
@@ -95,35 +95,35 @@ pub(crate) struct Run {
     pub(crate) subject: usize,
     /// From 1.
     pub(crate) number: u32,
-    /// Why the run is worth nothing: then nothing else of it is to be used.
+    /// Why the run is invalid; then nothing else in it may be used.
     pub(crate) fault: Option<String>,
-    /// By the keys of [`METRICS`]; a key that is missing could not be measured.
+    /// By the keys of [`METRICS`]; figures that could not be measured are missing.
     pub(crate) metrics: BTreeMap<String, f64>,
-    /// Absent where no messages are moved (idle connections, churn).
+    /// `None` if the scenario moves no messages (idle connections, churn).
     pub(crate) messages: Option<Messages>,
     /// By the keys of [`LATENCIES`].
     pub(crate) latencies: BTreeMap<String, Latency>,
-    /// Rates over time, warm-up included; empty where there are none.
+    /// Rates over time, including the warm-up; may be empty.
     pub(crate) rates: Vec<RatePoint>,
 }
 
-/// What became of the messages of a run, warm-up and end included.
+/// The messages of a run, including warm-up and end.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Messages {
     pub(crate) published: u64,
-    /// All that should have come: a message counts once for each queue that it was routed to.
+    /// All expected deliveries: a message counts once for each queue it was routed to.
     pub(crate) expected: u64,
     pub(crate) lost: u64,
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
-    /// A checksum that does not fit, a filler that was changed, or a wrong size.
+    /// With a wrong checksum, a changed filler or a wrong size.
     pub(crate) corrupted: u64,
-    /// Of another run, of another queue, or never published.
+    /// From another run or another queue, or never published.
     pub(crate) foreign: u64,
 }
 
-/// A point of the plot of rates over time.
+/// A point in the plot of rates over time.
 #[expect(clippy::struct_field_names, reason = "the unit is part of the name")]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,7 +152,7 @@ pub(crate) struct Latency {
     pub(crate) curve: Vec<(f64, f64)>,
 }
 
-/// Whether more of something is better.
+/// Whether a higher figure is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Better {
     More,
@@ -161,15 +161,15 @@ pub(crate) enum Better {
     Neither,
 }
 
-/// A figure that runs have, or some of them.
+/// A figure of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Metric {
-    /// Key in [`Run::metrics`].
+    /// Its key in [`Run::metrics`].
     pub(crate) key: &'static str,
-    /// Heading of a column, unit included.
+    /// The heading of its column, with the unit.
     pub(crate) heading: &'static str,
     pub(crate) better: Better,
-    /// Whether the floor gives it a meaning: then reports show the share of the floor.
+    /// Whether a comparison with the floor is meaningful; then reports show the share of the floor.
     pub(crate) has_floor: bool,
 }
 
@@ -177,7 +177,7 @@ const fn metric(key: &'static str, heading: &'static str, better: Better) -> Met
     Metric { key, heading, better, has_floor: false }
 }
 
-/// All figures, in the order of the columns of a report.
+/// All figures, in the order of a report's columns.
 pub(crate) const METRICS: [Metric; 36] = [
     metric("kept_messages_per_s", "messages/s, × alone", Better::More),
     metric("kept_messages_per_broker_cpu_s", "messages per broker CPU s, × alone", Better::More),
@@ -237,7 +237,8 @@ pub(crate) const LATENCIES: [(&str, &str); 5] = [
 ];
 
 impl Messages {
-    /// Adds what another endpoint counted, but for what was published, which others may have done.
+    /// Adds the counts of another endpoint, except for published messages, which several endpoints
+    /// may count.
     pub(crate) const fn add(&mut self, other: &Self) {
         self.expected += other.expected;
         self.lost += other.lost;
@@ -247,7 +248,7 @@ impl Messages {
         self.foreign += other.foreign;
     }
 
-    /// Whether every message came once, whole and in order.
+    /// Whether every message came once, unchanged and in order.
     pub(crate) const fn is_clean(&self) -> bool {
         self.lost == 0
             && self.duplicated == 0

@@ -1,4 +1,4 @@
-//! Scenario files: one question each, as TOML. `bench-suite/scenarios/` has the built-in ones.
+//! Scenario files in TOML, one question each. The built-in ones are in `bench-suite/scenarios/`.
 //!
 //! ```toml
 //! title = "16 B, transient, automatic acks"
@@ -17,22 +17,22 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Scenario {
     /// One line for a heading.
     pub(crate) title: String,
-    /// The question that it answers, for somebody who has never seen it.
+    /// The question that it answers, for readers who do not know it.
     pub(crate) question: String,
-    /// Whether the bare relay can do it too.
+    /// Whether the floor can run it too.
     #[serde(default)]
     pub(crate) floor: bool,
-    /// What drives the load client.
+    /// The transport of the load client.
     #[serde(default)]
     pub(crate) transport: Transport,
     pub(crate) load: Load,
 }
 
 impl Scenario {
-    /// What drives the load client, for the report.
+    /// The transport of the load client, for the report.
     pub(crate) const fn transport_name(&self) -> &'static str {
         match (&self.load, self.transport) {
-            // One thing after the other, each awaited: nothing to drive.
+            // One operation after the other, each awaited: no driver is used.
             (Load::Churn(_) | Load::Idle(_), _) => "blocking",
             (_, Transport::TokioUring) => "tokio-uring",
             (_, Transport::IoUring) => "io-uring",
@@ -40,34 +40,34 @@ impl Scenario {
     }
 }
 
-/// What drives the load client.
+/// How the load client moves octets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Transport {
     /// tokio-uring, one runtime per core.
     #[default]
     TokioUring,
-    /// A bare ring per core, for scenarios in which the runtime would be the limit.
+    /// A bare ring per core, for scenarios in which the runtime would be the bottleneck.
     IoUring,
 }
 
-/// What is done to a broker.
+/// The load on a broker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Load {
-    /// Messages flow from publishers to consumers for a measured time.
+    /// Messages flow from publishers to consumers for a given time.
     Flow(Box<Flow>),
-    /// The highest rate of a flow at which a percentile stays under a bound.
+    /// The highest rate of a flow at which a percentile stays below a bound.
     Search(Box<Search>),
-    /// One thing at a time and wait for its answer.
+    /// One operation at a time, each awaited.
     RoundTrip(RoundTrip),
-    /// Messages pile up, rest, and are drained.
+    /// A queue is filled, rests, and is drained.
     Backlog(Backlog),
-    /// Things are made and removed again.
+    /// Things are created and deleted again.
     Churn(Churn),
-    /// Connections do nothing.
+    /// Idle connections.
     Idle(Idle),
-    /// A flow alone, beside something, and alone again.
+    /// A flow alone, with an interference, and alone again.
     #[serde(rename = "beside")]
     Interference(Box<Interference>),
 }
@@ -76,19 +76,19 @@ pub(crate) enum Load {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Flow {
-    /// Octets of a body; 16 at least, the stamp.
+    /// Octets of a body; at least 16, the size of the stamp.
     pub(crate) body_bytes: usize,
     /// Connections that publish.
     pub(crate) publishers: u16,
     pub(crate) queues: u32,
-    /// Connections that consume; the queues are dealt to them in turn.
+    /// Connections that consume; the queues are distributed over them in turn.
     pub(crate) consumers: u16,
-    /// Every consumer connection consumes from every queue: a work queue.
+    /// Every consumer connection consumes from every queue, as in a work queue.
     pub(crate) shared: bool,
     pub(crate) exchange: Exchange,
-    /// Routing keys published to each queue, or headers; fan-out ignores it.
+    /// Routing keys or headers published to each queue; fan-out ignores them.
     pub(crate) keys_per_queue: u32,
-    /// Bindings in all; what is above one per key matches nothing that is published.
+    /// All bindings; those beyond one per key match nothing that is published.
     pub(crate) bindings: u32,
     /// Durable exchange and queues.
     pub(crate) durable: bool,
@@ -96,34 +96,34 @@ pub(crate) struct Flow {
     pub(crate) persistent: bool,
     /// Arguments of the queues, for example `x-queue-type = "quorum"`.
     pub(crate) queue_arguments: std::collections::BTreeMap<String, String>,
-    /// Publishes of each publisher that may wait for their confirm; 0 for no confirms.
+    /// The limit on unconfirmed publishes of each publisher; 0 for no confirms.
     pub(crate) confirm_window: u32,
-    /// Deliveries that may wait for their ack; 0 for automatic acks.
+    /// The limit on unacknowledged deliveries; 0 for automatic acks.
     pub(crate) prefetch: u16,
     /// Deliveries per ack (`multiple`); divides `prefetch`.
     pub(crate) ack_every: u16,
-    /// Without confirms: how many publishes may be under way. 0: as many as make 1 MiB, at most
-    /// 20,000 and at least 16.
+    /// Without confirms: the limit on publishes in flight. 0: as many as make 1 MiB, at most 20,000
+    /// and at least 16.
     pub(crate) under_way_max: u32,
-    /// Open loop: messages per second of all publishers together; 0 for as fast as possible.
+    /// Open loop: messages per second of all publishers together; 0 for as many as possible.
     pub(crate) rate_per_s: f64,
-    /// The rate goes to this one evenly over the measured time; 0 for a constant rate.
+    /// The rate changes evenly to this one over the measured time; 0 for a constant rate.
     pub(crate) rate_end_per_s: f64,
     /// How long a consumer works on a message before it acknowledges.
     pub(crate) work_us: u32,
-    /// Measured seconds instead of those of the command line; 0 for those.
+    /// Measured seconds instead of the value on the command line; 0 for that value.
     pub(crate) seconds: f64,
-    /// Connections that do nothing, opened behind the queues' declaration and before the first
-    /// consumer. A broker that deals connections to its cores in turn, and keeps a queue where it
-    /// was declared, has publishers, queues and consumers elsewhere for them.
+    /// Idle connections that are opened after the declaration of the queues and before the first
+    /// consumer. They change which cores serve publishers, queues and consumers in a broker that
+    /// assigns connections to cores in turn and keeps a queue where it was declared.
     pub(crate) bystanders: u16,
-    /// Channels that are open on each connection beside the one in use. Files say it as
+    /// Idle channels on each connection besides the one in use. In files this is
     /// [`IdleThings::channels`].
     #[serde(skip)]
     pub(crate) idle_channels: u16,
 }
 
-/// Where is published to.
+/// The exchange that is published to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Exchange {
@@ -168,43 +168,44 @@ impl Default for Flow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Search {
-    /// Its rate is what is searched.
+    /// The rate of this flow is searched.
     pub(crate) flow: Flow,
-    /// The delivery latency that 99 % must stay under.
+    /// The bound on the p99 of the delivery latency.
     pub(crate) p99_max_us: f64,
-    /// The first rate that is tried.
+    /// The first rate of the search.
     pub(crate) from_per_s: f64,
-    /// The search ends here.
+    /// The highest rate of the search.
     pub(crate) to_per_s: f64,
 }
 
-/// One thing at a time.
+/// One operation at a time, each awaited.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoundTrip {
     pub(crate) what: RoundTripKind,
     #[serde(default = "stamp_only")]
     pub(crate) body_bytes: usize,
-    /// Callers, each with one request under way.
+    /// Callers, each with one open request.
     #[serde(default = "one")]
     pub(crate) callers: u16,
 }
 
-/// What waits for what.
+/// The kinds of round trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RoundTripKind {
-    /// Publish, and `basic.get` it; the next when it came.
+    /// Publish a message and get it with `basic.get`.
     Get,
-    /// Publish, and wait for its delivery on the same connection.
+    /// Publish a message and wait for its delivery on the same connection.
     Deliver,
-    /// A request to a server's queue, its reply to an exclusive queue of the caller.
+    /// Send a request to a server's queue and wait for the reply in an exclusive queue of the
+    /// caller.
     RpcReplyQueue,
     /// The same with `amq.rabbitmq.reply-to`.
     RpcDirectReplyTo,
 }
 
-/// A queue that fills, rests and is drained.
+/// A queue that is filled, rests, and is drained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Backlog {
@@ -216,17 +217,17 @@ pub(crate) struct Backlog {
     pub(crate) persistent: bool,
 }
 
-/// Things that are made and removed, one after the other.
+/// Things that are created and deleted, one after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Churn {
     pub(crate) what: ChurnKind,
-    /// Things of the same kind that are there all the while.
+    /// Things of the same kind that exist all the time.
     #[serde(default)]
     pub(crate) standing: u32,
 }
 
-/// What is made and removed.
+/// What is created and deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ChurnKind {
@@ -243,8 +244,9 @@ pub(crate) struct Idle {
     pub(crate) connections: u32,
 }
 
-/// A flow whose cost or latency must not depend on what is beside it. It runs three times: alone,
-/// beside it, and alone again, so that a machine that drifts drifts out of the ratio.
+/// A flow whose cost or latency should not depend on the interference. It runs three times: alone,
+/// with the interference, and alone again, so that an even drift of the machine cancels out of the
+/// ratio.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Interference {
@@ -255,7 +257,7 @@ pub(crate) struct Interference {
     pub(crate) trouble: Option<Trouble>,
 }
 
-/// Things that are there and do nothing.
+/// Things that exist and do nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct IdleThings {
@@ -263,39 +265,39 @@ pub(crate) struct IdleThings {
     /// Wildcard patterns on a topic exchange of their own.
     pub(crate) bindings: u32,
     pub(crate) connections: u32,
-    /// On each connection of the flow.
+    /// Channels on each connection of the flow.
     pub(crate) channels: u16,
 }
 
-/// What somebody else does at the same time, on a thread of its own that gives way to the flow.
+/// Another load at the same time, on a thread of its own with a lower priority than the flow's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Trouble {
-    /// A flow that nobody measures.
+    /// A flow that is not measured.
     Flow(Flow),
-    /// A backlog that was there before is drained as fast as possible, from the moment on at which
-    /// the measured window opens.
+    /// A backlog from before is drained as fast as possible, starting with the measured window.
     Drain(Backlog),
     /// Connections are opened and closed.
     Connections(ConnectionChurn),
-    /// Bindings come and go on the exchange of the flow. Every other one matches what is published
-    /// and leads where it goes anyway: whoever loses or duplicates a message by it is caught.
+    /// Bindings are added to and removed from the exchange of the flow. Every other one matches
+    /// published messages and leads to the queue that gets them anyway, so a broker that loses or
+    /// duplicates messages during such changes is caught.
     Bindings(BindingChurn),
 }
 
-/// Connections that come and go as fast as possible.
+/// Connections that are opened and closed as fast as possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ConnectionChurn {
-    /// Clients that do so, each with one connection at a time.
+    /// Clients, each with one connection at a time.
     pub(crate) clients: u16,
 }
 
-/// Bindings that come and go at a fixed rate.
+/// Bindings that are added and removed at a fixed rate.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BindingChurn {
-    /// Binds and unbinds together.
+    /// Additions and removals together.
     pub(crate) changes_per_s: f64,
 }
 

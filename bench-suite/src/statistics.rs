@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// One value per run, by the number of the run; a run that failed has none.
+/// One value per valid run, by the number of the run.
 pub(crate) type RunValues = BTreeMap<u32, f64>;
 
-/// Several runs in three numbers.
+/// A summary of several runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -13,7 +13,7 @@ pub(crate) struct Summary {
     pub(crate) highest: f64,
 }
 
-/// The summary of at least one value.
+/// The summary of the values; `None` without values.
 pub(crate) fn summarize(values: &[f64]) -> Option<Summary> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -24,14 +24,14 @@ pub(crate) fn summarize(values: &[f64]) -> Option<Summary> {
     Some(Summary { median, lowest: sorted[0], highest: sorted[sorted.len() - 1] })
 }
 
-/// The summary of runs by their numbers.
+/// The summary of several runs.
 pub(crate) fn summarize_runs(values: &RunValues) -> Option<Summary> {
     summarize(&values.values().copied().collect::<Vec<_>>())
 }
 
-/// Ratios of neighbours: run k with run k of `base`. These were made one after the other, so that
-/// both sides had the same noise. Runs where either side failed, or where the base is not above
-/// zero, are left out.
+/// The ratio of each run to the run of `base` with the same number. The two were made one after the
+/// other, so both had the same noise. Runs are left out if one side failed or the base is not above
+/// zero.
 pub(crate) fn ratios(values: &RunValues, base: &RunValues) -> RunValues {
     let ratio = |(run, value): (&u32, &f64)| {
         let base = base.get(run).filter(|base| **base > 0.0)?;
@@ -40,10 +40,10 @@ pub(crate) fn ratios(values: &RunValues, base: &RunValues) -> RunValues {
     values.iter().filter_map(ratio).collect()
 }
 
-/// How far runs of the same thing lie apart: the median of the distances from the median, as a
-/// part of the median. None without values or when the median is zero.
+/// The spread of equal runs: the median distance from the median, relative to the median. `None`
+/// without values or if the median is zero.
 ///
-/// One run out of line does not move it, which a standard deviation would.
+/// A single outlier does not change it, as it would change a standard deviation.
 pub(crate) fn relative_deviation(values: &[f64]) -> Option<f64> {
     let median = summarize(values)?.median;
     let distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn ratios_are_of_neighbours() {
-        // The second pair ran on a machine at half speed: the ratio does not see it.
+        // The second pair ran on a machine at half speed, which does not affect the ratio.
         let fast = RunValues::from([(1, 100.0), (2, 50.0), (4, 30.0), (5, 8.0)]);
         let base = RunValues::from([(1, 10.0), (2, 5.0), (3, 1.0), (5, 0.0)]);
         assert_eq!(ratios(&fast, &base), RunValues::from([(1, 10.0), (2, 10.0)]));

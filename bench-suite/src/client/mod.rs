@@ -1,5 +1,5 @@
-//! A blocking AMQP connection: it sets up what a load needs, asks questions, and cleans up. Under
-//! load its socket goes to a driver, see [`Connection::into_attached`].
+//! A blocking AMQP connection, for everything before and after the load: setting up, queries, and
+//! cleaning up. Under load its socket belongs to a driver, see [`Connection::into_attached`].
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -17,49 +17,50 @@ use crate::broker::Broker;
 use crate::fault::Fault;
 use crate::load::endpoint::Attached;
 
-/// The channel that everything runs on, if no other is named.
+/// The channel that is used unless another one is named.
 pub(crate) const CHANNEL: u16 = 1;
 
-/// How long an answer, a connect or a write may take: a broker with millions of messages may think
-/// about the end of a queue for a while.
+/// How long an answer, a connect or a write may take. A broker with millions of messages may need a
+/// while to delete a queue.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What one read asks for: a `connection.start` has less than 2 KiB.
+/// The size of one read. A `connection.start` is smaller than 2 KiB.
 const READ_SIZE: usize = 4 << 10;
 
-/// The largest frame before one is agreed on, in octets. It is far above any `connection.start`,
-/// and below what the first octets of another protocol say when they are read as a size.
+/// The largest frame before the negotiation, in octets. It is far above any `connection.start`, and
+/// below the first octets of other protocols when they are read as a size.
 const LOGIN_FRAME_SIZE_MAX: u32 = 64 << 10;
 
-/// Methods that are sent before their answers are read. One round trip each would make 100,000
-/// bindings take minutes; without a bound, a broker that does not read on while its answers are
-/// not taken would wait for us, and we for it. 256 answers of at most some 300 octets (a
-/// `queue.declare-ok` with the longest name) are 77 KiB, which a socket's buffers hold.
+/// How many methods are sent before their answers are read. With one round trip each, 100,000
+/// bindings would take minutes. Without a limit, a broker that does not read while its answers are
+/// not read would wait for this client, and this client for it. 256 answers of at most about 300
+/// octets (a `queue.declare-ok` with the longest name) are 77 KiB, which the buffers of a socket
+/// hold.
 const UNANSWERED_MAX: usize = 256;
 
-/// Deliveries and confirms that may come while set-up questions are asked, in octets: they are
-/// kept for the endpoint that takes over. A consumer without a prefetch count on a deep queue
-/// would fill any memory, so a run starts its consumers before its publishers.
+/// The limit on deliveries and confirms that arrive during the set-up, in octets. They are kept for
+/// the endpoint that takes over. A consumer without a prefetch limit on a long queue would exceed
+/// any limit, so a run starts its consumers before its publishers.
 const KEPT_SIZE_MAX: usize = 64 << 20;
 
-/// A connection; a channel is open once [`Connection::open_channel`] was called. What is not a
-/// connection's own matter runs on [`CHANNEL`].
+/// A connection. [`Connection::open_channel`] opens a channel; everything that needs one uses
+/// [`CHANNEL`].
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Octets that were received; those before `cursor` are read.
+    /// Received octets; those before `cursor` have been read.
     received: Vec<u8>,
     cursor: usize,
-    /// Whole frames of deliveries and confirms that came when something else was awaited.
+    /// Complete frames of deliveries and confirms that arrived while another method was awaited.
     kept: Vec<u8>,
     frame_size_max: u32,
     channel_max: u16,
     patience: Duration,
-    /// Product and version of the broker, as it says.
+    /// Product and version of the broker, from its server properties.
     pub(crate) product: String,
 }
 
-/// What a queue is declared with besides its name.
+/// Properties of a queue besides its name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct QueueOptions {
     pub(crate) durable: bool,
@@ -74,7 +75,7 @@ pub(crate) struct Binding {
     pub(crate) queue: String,
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
-    /// For a headers exchange, `x-match` included.
+    /// For a headers exchange, including `x-match`.
     pub(crate) arguments: OwnedTable,
 }
 
@@ -108,8 +109,8 @@ impl Connection {
             Method::ConnectionStart(start) => Some(product(start.server_properties)),
             _ => None,
         })?;
-        // With these a broker says that the password is wrong, or that a queue has gone, instead
-        // of cutting the connection or falling silent.
+        // With these capabilities a broker reports a wrong password or a deleted queue, instead of
+        // cutting the connection or falling silent.
         let capabilities = TableBuilder::new()
             .bool("authentication_failure_close", true)
             .bool("consumer_cancel_notify", true)
@@ -141,19 +142,19 @@ impl Connection {
         })
     }
 
-    /// Waits this long for each answer from here on, instead of a minute.
+    /// From now on each answer may take this long, instead of a minute.
     pub(crate) fn set_patience(&mut self, patience: Duration) -> Result<(), Fault> {
         self.patience = patience;
         let options = self.stream.set_read_timeout(Some(patience));
         options.map_err(Fault::io("set the options of a socket"))
     }
 
-    /// The largest frame that was agreed on, in octets; 0 is no limit.
+    /// The negotiated limit on frames in octets; 0 is no limit.
     pub(crate) const fn frame_size_max(&self) -> u32 {
         self.frame_size_max
     }
 
-    /// The highest channel that was agreed on; 0 is no limit.
+    /// The negotiated highest channel number; 0 is no limit.
     pub(crate) const fn channel_max(&self) -> u16 {
         self.channel_max
     }
@@ -165,9 +166,9 @@ impl Connection {
         })
     }
 
-    /// Opens so many channels behind [`CHANNEL`], to leave them alone.
+    /// Opens this many channels after [`CHANNEL`], which stay idle.
     pub(crate) fn open_idle_channels(&mut self, count: u16) -> Result<(), Fault> {
-        // 0 is no limit but that of the number.
+        // 0 means that only the type of the number limits it.
         let channel_max = if self.channel_max == 0 { u16::MAX } else { self.channel_max };
         if count > channel_max - CHANNEL {
             return Err(Fault::Scenario(format!(
@@ -192,7 +193,7 @@ impl Connection {
         })
     }
 
-    /// Has every publish confirmed from here on.
+    /// Puts the channel into confirm mode.
     pub(crate) fn select_confirms(&mut self) -> Result<(), Fault> {
         self.say(CHANNEL, &ConfirmSelect { nowait: false })?;
         self.expect("confirm.select-ok", |method| {
@@ -200,7 +201,7 @@ impl Connection {
         })
     }
 
-    /// Limits the deliveries of each consumer started later that wait for their ack.
+    /// Limits the unacknowledged deliveries of each consumer that is started later.
     pub(crate) fn qos(&mut self, prefetch_count: u16) -> Result<(), Fault> {
         self.say(CHANNEL, &BasicQos { prefetch_size: 0, prefetch_count, global: false })?;
         self.expect("basic.qos-ok", |method| matches!(method, Method::BasicQosOk(_)).then_some(()))
@@ -223,7 +224,8 @@ impl Connection {
         })
     }
 
-    /// Says goodbye and waits for the answer; deliveries that are still under way are dropped.
+    /// Closes the connection and waits for the answer. Deliveries that are still in flight are
+    /// dropped.
     pub(crate) fn close(mut self) -> Result<(), Fault> {
         let close =
             ConnectionClose { reply_code: 200, reply_text: "bye", class_id: 0, method_id: 0 };
@@ -241,7 +243,7 @@ impl Connection {
         }
     }
 
-    /// Hands the socket over to whoever drives `endpoint`, with what came too early for us.
+    /// Hands the socket to the driver of `endpoint`, with everything that has arrived too early.
     pub(crate) fn into_attached<E>(mut self, endpoint: E) -> Result<Attached<E>, Fault> {
         let options =
             self.stream.set_read_timeout(None).and_then(|()| self.stream.set_write_timeout(None));
@@ -275,7 +277,7 @@ impl Connection {
         })
     }
 
-    /// Deletes an exchange, whether it is there or not.
+    /// Deletes an exchange, even if it does not exist.
     pub(crate) fn delete_exchange(&mut self, exchange: &str) -> Result<(), Fault> {
         self.say(CHANNEL, &ExchangeDelete { exchange, if_unused: false, nowait: false })?;
         self.expect("exchange.delete-ok", |method| {
@@ -283,7 +285,7 @@ impl Connection {
         })
     }
 
-    /// Makes a queue; its name, which the broker chooses where `queue` is empty.
+    /// Declares a queue and returns its name; the broker chooses one if `queue` is empty.
     pub(crate) fn declare_queue(
         &mut self,
         queue: &str,
@@ -296,7 +298,7 @@ impl Connection {
         })
     }
 
-    /// Makes queues of one kind.
+    /// Declares queues with the same properties.
     pub(crate) fn declare_many(
         &mut self,
         queues: &[String],
@@ -310,12 +312,12 @@ impl Connection {
         )
     }
 
-    /// Deletes a queue, whether it is there or not.
+    /// Deletes a queue, even if it does not exist.
     pub(crate) fn delete_queue(&mut self, queue: &str) -> Result<(), Fault> {
         self.delete_many(&[queue.to_owned()])
     }
 
-    /// Deletes queues, whether they are there or not.
+    /// Deletes queues, even if they do not exist.
     pub(crate) fn delete_many(&mut self, queues: &[String]) -> Result<(), Fault> {
         self.ask_many(
             queues,
@@ -372,8 +374,8 @@ impl Connection {
         )
     }
 
-    /// The number of messages ready in a queue. An exception of anything that this channel did
-    /// before comes instead of the answer.
+    /// The number of ready messages in a queue. If an earlier method on this channel caused an
+    /// exception, that is returned instead.
     pub(crate) fn message_count(&mut self, queue: &str) -> Result<u64, Fault> {
         let options = QueueOptions::default();
         let declare = QueueDeclare { passive: true, ..declaration(queue, &options) };
@@ -385,7 +387,7 @@ impl Connection {
     }
 }
 
-/// Frames.
+/// Sending methods and reading frames.
 impl Connection {
     fn write(&mut self, wire: &[u8]) -> Result<(), Fault> {
         self.stream.write_all(wire).map_err(Fault::io("write to the broker"))
@@ -397,7 +399,7 @@ impl Connection {
         self.write(&wire)
     }
 
-    /// Asks one question per item, [`UNANSWERED_MAX`] at a time.
+    /// Sends one method per item, [`UNANSWERED_MAX`] at a time, and reads the answers.
     fn ask_many<I>(
         &mut self,
         items: &[I],
@@ -419,7 +421,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads until `read` makes something of a method.
+    /// Reads until `read` accepts a method.
     fn expect<T>(
         &mut self,
         expected: &'static str,
@@ -437,7 +439,7 @@ impl Connection {
         }
     }
 
-    /// Reads the next method. What `read` makes nothing of is kept, with the content behind it.
+    /// Reads the next method. If `read` does not accept it, it is kept together with its content.
     fn next_method<T>(
         &mut self,
         expected: &'static str,
@@ -454,7 +456,7 @@ impl Connection {
         let answer = match decoder.next(wire, &mut cursor)? {
             Some(Frame::Method { payload, .. }) => read(Method::decode(payload)?),
             Some(Frame::Header { .. } | Frame::Body { .. }) => None,
-            // A heartbeat is for nobody.
+            // Heartbeats are ignored.
             _ => {
                 self.cursor = end;
                 return Ok(None);
@@ -473,8 +475,8 @@ impl Connection {
         Ok(answer)
     }
 
-    /// Where the frame at the cursor ends, once its head is there. A frame that is larger than
-    /// agreed on ends at its head: the decoder then says what is wrong with it.
+    /// The end of the frame at the cursor, once its header is there. If the frame is larger than
+    /// negotiated, only its header counts: the decoder then reports the error.
     fn frame_end(&self) -> Option<usize> {
         let rest = &self.received[self.cursor..];
         let [_, _, _, size @ ..] = *rest.first_chunk::<FRAME_HEADER_SIZE>()?;
@@ -484,7 +486,7 @@ impl Connection {
         Some(self.cursor + size + FRAME_OVERHEAD)
     }
 
-    /// Receives more, at least one octet.
+    /// Receives at least one more octet.
     fn fill(&mut self, expected: &'static str) -> Result<(), Fault> {
         self.received.drain(..self.cursor);
         self.cursor = 0;
@@ -505,7 +507,7 @@ impl Connection {
     }
 }
 
-/// The fault that a method is which nobody waits for.
+/// The fault for a method that nothing waits for.
 pub(crate) fn refusal(expected: &'static str, method: Method<'_>) -> Fault {
     let closed = |what, code, text: &str| Fault::Closed { what, code, text: text.to_owned() };
     match method {
@@ -515,7 +517,7 @@ pub(crate) fn refusal(expected: &'static str, method: Method<'_>) -> Fault {
     }
 }
 
-/// Whether a method may be under way when a question is asked.
+/// Whether a method may arrive although another one is awaited.
 const fn is_unasked(method: Method<'_>) -> bool {
     matches!(method, Method::BasicDeliver(_) | Method::BasicAck(_) | Method::BasicNack(_))
 }

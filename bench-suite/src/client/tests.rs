@@ -12,7 +12,7 @@ use leveret_amqp::properties::NO_PROPERTIES;
 use super::*;
 use crate::broker::parse_broker;
 
-/// What a broker says without listening, in order.
+/// What the scripted broker sends, in order, whatever it receives.
 #[derive(Default)]
 struct Script {
     wire: Vec<u8>,
@@ -41,7 +41,7 @@ impl Script {
         self
     }
 
-    /// Says it all to whoever comes first, `size` octets at a time, and waits for the end.
+    /// Sends the whole script to the first client, `size` octets at a time, and waits for the end.
     fn start(self, size: usize) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -51,7 +51,7 @@ impl Script {
             for chunk in self.wire.chunks(size) {
                 stream.write_all(chunk).unwrap();
             }
-            // A client that leaves early is no failure of the script.
+            // A client may leave before the script has ended.
             let _ = stream.read_to_end(&mut Vec::new());
         });
         address
@@ -130,7 +130,7 @@ fn another_protocol_is_no_broker() {
     let script = Script { wire: b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec() };
     let fault = open(script.start(100_000)).unwrap_err();
     assert!(matches!(fault, Fault::Frame(_)), "{fault}");
-    // Frames above what was agreed on.
+    // Frames larger than negotiated.
     let mut script = Script::logged_in();
     script.wire.extend_from_slice(&[1, 0, 1, 0, 0, 0x20, 9, 0]);
     let fault = open(script.start(100_000)).unwrap().message_count("q").unwrap_err();

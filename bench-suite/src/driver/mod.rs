@@ -21,27 +21,28 @@ use crate::load::endpoint::{Attached, Endpoint};
 use crate::machine::procfs;
 use crate::scenario::Transport;
 
-/// How often a thread looks whether another failed and whether the broker is silent.
+/// How often a thread checks whether another one has failed and whether the broker is silent.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// An endpoint that wants to look again within this time only waits for something to change; one
-/// that is due later has a schedule, and a schedule is no silence.
+/// An endpoint that wants to be polled again within this time only waits for a change. One that is
+/// due later follows a schedule, and waiting for a schedule does not count as silence of the
+/// broker.
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(10);
 
 /// How a thread drives its endpoints.
 #[derive(Debug, Clone)]
 pub(crate) struct DrivePlan {
     pub(crate) transport: Transport,
-    /// The core to run on; `None` for any.
+    /// The core to run on; `None` for any core.
     pub(crate) core: Option<usize>,
-    /// After this long without an octet in either direction the broker is silent.
+    /// A broker is silent after this long without an octet in either direction.
     pub(crate) silence_max: Duration,
-    /// Set by the first thread of the run that fails, looked at by all others.
+    /// Set by the first thread of the run that fails; checked by the others.
     pub(crate) abort: Arc<AtomicBool>,
 }
 
-/// Drives all endpoints on the calling thread. They come back in their order, also after a fault,
-/// for what they counted. Their sockets are closed by then.
+/// Drives all endpoints on the calling thread. Returns them in order, even after a fault, because
+/// their counts are needed. Their sockets are closed by then.
 pub(crate) fn drive<E: Endpoint + 'static>(
     attached: Vec<Attached<E>>,
     plan: &DrivePlan,
@@ -70,7 +71,7 @@ pub(crate) fn drive<E: Endpoint + 'static>(
     (links.into_iter().map(|link| link.endpoint).collect(), result)
 }
 
-/// An endpoint and what the transport has of it.
+/// An endpoint with its state in the transport.
 struct Link<E> {
     endpoint: E,
     /// The send buffer; `None` while the kernel has it.
@@ -79,17 +80,17 @@ struct Link<E> {
 }
 
 impl<E: Endpoint> Link<E> {
-    /// The kernel took all of the last send, or refused it. The buffer comes back.
+    /// The kernel has taken all of the last send, or has refused it. The buffer is reusable.
     fn sent(&mut self, mut out: Vec<u8>) {
         out.clear();
         self.out = Some(out);
     }
 
-    /// The connection ended: `None` for an orderly end.
+    /// The connection has ended; without an error if it ended orderly.
     fn ended(&mut self, error: Option<io::Error>) -> Result<(), Fault> {
         self.done = self.done || self.endpoint.is_done();
         match error {
-            // Whoever has all it waits for may be left.
+            // An endpoint that waits for nothing more does not need its connection.
             _ if self.done => Ok(()),
             Some(error) if !is_cut(&error) => {
                 Err(Fault::io("use a connection to the broker")(error))
@@ -106,18 +107,18 @@ fn is_cut(error: &io::Error) -> bool {
     )
 }
 
-/// What a pass over all endpoints found.
+/// The result of a pass over all endpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    /// All endpoints are done and all sends are with the kernel.
+    /// All endpoints are done, and the kernel has taken all sends.
     Done,
-    /// Something was sent, which may have changed what others want.
+    /// Something was sent, which may have given other endpoints something to do.
     Sent,
-    /// Nothing to do before this time, unless something comes.
+    /// There is nothing to do before this time unless something arrives.
     Until(Instant),
 }
 
-/// Asks every endpoint what is due and hands it to `send`.
+/// Polls every endpoint and passes its output to `send`.
 fn pass<E: Endpoint>(
     links: &mut [Link<E>],
     watch: &mut Watch,
@@ -146,7 +147,7 @@ fn pass<E: Endpoint>(
         }
         link.endpoint.poll_send(now, out)?;
         if out.is_empty() {
-            // It is due but has nothing: look again in the next turn.
+            // It is due but has no output: poll it again in the next turn.
             next = now;
         } else if let Some(out) = link.out.take() {
             any_sent = true;
@@ -160,11 +161,11 @@ fn pass<E: Endpoint>(
     Ok(if any_sent { Pass::Sent } else { Pass::Until(next) })
 }
 
-/// Notices that the broker is silent or that another thread failed.
+/// Detects that the broker is silent or that another thread has failed.
 struct Watch {
     silence_max: Duration,
     abort: Arc<AtomicBool>,
-    /// When octets moved last, or the end of the latest schedule if that is later.
+    /// When octets last moved, or the end of the latest schedule if that is later.
     alive: Instant,
     next_look: Instant,
 }
@@ -179,7 +180,7 @@ impl Watch {
         }
     }
 
-    /// Octets came, or were taken by the kernel.
+    /// Octets were received, or taken by the kernel.
     fn moved(&mut self, now: Instant) {
         self.alive = self.alive.max(now);
     }

@@ -1,4 +1,4 @@
-//! The endpoints of one thread on a bare ring: one system call a turn.
+//! Drives the endpoints of one thread with a bare ring: one system call per turn.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -9,20 +9,23 @@ use super::{Link, Pass, Watch, pass};
 use crate::fault::Fault;
 use crate::load::endpoint::Endpoint;
 
-/// A core that sleeps takes tens of microseconds to wake. What is due sooner than this is waited
-/// for awake, so a send is late by the work of one turn at most. Reports show how late: `send_lag`.
+/// A sleeping core takes tens of microseconds to wake up. For anything that is due sooner than
+/// this, the thread waits without sleeping, so a send is late by at most the work of one turn.
+/// Reports show the delay as `send_lag`.
 const SPIN: Duration = Duration::from_micros(60);
 
-/// What plain multishot receives like best: smaller ones cost a completion more often.
+/// The size that plain multishot receives handle best: with smaller buffers there are more
+/// completions.
 const BUFFER_SIZE_BYTES: u32 = 64 << 10;
 
-/// With the fewest, 1 MiB, all stay in the second cache; each goes back in the turn that it came.
+/// The fewest buffers, 1 MiB, fit the level 2 cache; each is returned in the turn in which it was
+/// filled.
 const BUFFERS_MIN: usize = 16;
 
-/// With the most, 16 MiB: thousands of sockets that receive at once share them turn by turn.
+/// The most buffers, 16 MiB. Thousands of sockets that receive at once share them.
 const BUFFERS_MAX: usize = 256;
 
-/// Drives `links`, each on the stream of the same index.
+/// Drives `links`, each on the stream with the same index.
 pub(super) fn drive<E: Endpoint>(
     mut links: Vec<Link<E>>,
     streams: Vec<TcpStream>,
@@ -35,9 +38,9 @@ pub(super) fn drive<E: Endpoint>(
 struct Turns {
     ring: Ring,
     watch: Watch,
-    /// By index of the link.
+    /// By the index of the link.
     sockets: Vec<SocketId>,
-    /// The index of the link by slot of the socket.
+    /// The index of the link, by the slot of the socket.
     links_by_slot: Vec<usize>,
     completions: Vec<Completion>,
 }
@@ -77,8 +80,8 @@ impl Turns {
         }
     }
 
-    /// Returns the time of the last one: a turn can bring milliseconds of work, and stamps are
-    /// compared with the time at which their chunk is read.
+    /// Returns the time of the last completion. A turn can bring milliseconds of work, and stamps
+    /// are compared with the time at which their chunk is read.
     fn take_completions<E: Endpoint>(
         &mut self,
         links: &mut [Link<E>],
@@ -102,10 +105,10 @@ impl Turns {
                 Completion::Failed { socket, error } => {
                     let link = &mut links[self.links_by_slot[socket.slot as usize]];
                     link.ended(Some(error))?;
-                    // The ring tells of no send of a socket that failed.
+                    // The ring does not report the sends of a socket that failed.
                     link.sent(Vec::new());
                 }
-                // No listeners, no closes, no files, and nobody who would wake us.
+                // There are no listeners, closes or files here, and no other thread wakes this one.
                 Completion::Closed { .. }
                 | Completion::Woken
                 | Completion::Accepted { .. }
@@ -123,7 +126,7 @@ fn config(connections: usize) -> RingConfig {
         sockets_max: connections.max(1) as u32,
         buffer_count: buffers as u16,
         buffer_size_bytes: BUFFER_SIZE_BYTES,
-        // A chunk is read before the next turn: leases never run out.
+        // A chunk is read before the next turn, so all buffers are returned in time.
         lend_above_free_buffers: 0,
         submission_entries: 256,
         completion_entries: 4_096,

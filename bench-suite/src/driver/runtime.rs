@@ -1,5 +1,5 @@
-//! The endpoints of one thread on tokio-uring: a task that reads and one that writes per
-//! connection, and one, the pump, that asks the endpoints what is due.
+//! Drives the endpoints of one thread with tokio-uring: one task per connection that reads, one
+//! that writes, and one for all, the pump, that polls the endpoints.
 //!
 //! ```text
 //!   reader ── chunk ──► endpoint ◄── pass ── pump ── out ──► writer
@@ -7,9 +7,10 @@
 //!                                             └─── calls ──────┘
 //! ```
 //!
-//! The runtime submits what tasks asked for only when it parks, that is when no task can run: a
-//! task that yields in a loop would keep every read and write from the kernel. To wait awake, the
-//! pump therefore reads `/dev/null` through the ring, which is done at once and parks the runtime.
+//! The runtime submits operations only when it parks, which is when no task can run: a task that
+//! yields in a loop would keep all reads and writes from the kernel. To wait without sleeping, the
+//! pump therefore reads `/dev/null` through the ring, which completes at once and makes the runtime
+//! park.
 
 use std::cell::{RefCell, RefMut};
 use std::fs::File;
@@ -27,26 +28,27 @@ use super::{Link, Pass, Watch, pass};
 use crate::fault::Fault;
 use crate::load::endpoint::Endpoint;
 
-/// The runtime's timers count in milliseconds and round up. What is due sooner than this is waited
-/// for awake, so a send is late by one look at most. Reports show how late: `send_lag`.
+/// The timers of the runtime have a resolution of milliseconds and round up. For anything that is
+/// due sooner than this, the pump waits without sleeping, so a send is late by at most one pass.
+/// Reports show the delay as `send_lag`.
 const SPIN: Duration = Duration::from_millis(2);
 
-/// Read buffers of all connections together, which a few connections share evenly.
+/// The size of all read buffers together; a few connections share it evenly.
 const READ_BUFFERS_SIZE: usize = 4 << 20;
 
-/// With more, a chunk leaves the second cache before it was read.
+/// With larger buffers, a chunk leaves the level 2 cache before it is read.
 const READ_BUFFER_SIZE_MAX: usize = 256 << 10;
 
-/// With less, the system call is most of the cost.
+/// With smaller buffers, system calls are most of the cost.
 const READ_BUFFER_SIZE_MIN: usize = 16 << 10;
 
 /// Entries of the submission queue: a read and a write of 128 connections.
 const SUBMISSION_ENTRIES: u32 = 256;
 
-/// Completions that may wait for the next turn before the kernel has to keep them elsewhere.
+/// Completions that may wait for the next turn before the kernel has to store them elsewhere.
 const COMPLETION_ENTRIES: u32 = 4_096;
 
-/// Drives `links`, each on the stream of the same index.
+/// Drives `links`, each on the stream with the same index.
 pub(super) fn drive<E: Endpoint + 'static>(
     links: Vec<Link<E>>,
     streams: Vec<TcpStream>,
@@ -70,7 +72,7 @@ pub(super) fn drive<E: Endpoint + 'static>(
         let chunk_size = (READ_BUFFERS_SIZE / streams.len().max(1))
             .clamp(READ_BUFFER_SIZE_MIN, READ_BUFFER_SIZE_MAX);
         for (index, stream) in streams.into_iter().enumerate() {
-            // The ring waits on a blocking socket; on another it fails.
+            // The ring waits on a blocking socket; on a non-blocking one the operation would fail.
             stream.set_nonblocking(false).map_err(Fault::io("set the options of a socket"))?;
             let stream = Rc::new(RingStream::from_std(stream));
             tokio_uring::spawn(task.clone().read(index, Rc::clone(&stream), chunk_size));
@@ -79,7 +81,7 @@ pub(super) fn drive<E: Endpoint + 'static>(
         let pump = tokio_uring::spawn(task.pump(RingFile::from_std(null)));
         pump.await.map_err(|error| Fault::Machine(format!("the load client failed: {error}")))?
     });
-    // Ends the tasks, which hold the engine too.
+    // Ends the tasks, which hold references to the engine.
     drop(runtime);
     let links = std::mem::take(&mut shared.engine().links);
     (links, result)
@@ -89,8 +91,8 @@ fn start_runtime() -> io::Result<tokio_uring::Runtime> {
     let mut queues = tokio_uring::uring_builder();
     queues.setup_cqsize(COMPLETION_ENTRIES);
     let plain = queues.clone();
-    // Completions wait for our next system call instead of interrupting this core; kernels before
-    // 5.19 do not know it.
+    // Completions wait for our next system call instead of interrupting this core. Kernels before
+    // 5.19 do not support this.
     queues.setup_coop_taskrun();
     let start = |queues| {
         let mut builder = tokio_uring::builder();
@@ -100,7 +102,7 @@ fn start_runtime() -> io::Result<tokio_uring::Runtime> {
     start(&queues).or_else(|_| start(&plain))
 }
 
-/// Lets a task wait for another.
+/// Lets one task wait for a call by another.
 #[derive(Debug, Default)]
 struct Call {
     called: bool,
@@ -115,7 +117,7 @@ impl Call {
         }
     }
 
-    /// Whether it was called since the last time; if not, `waker` is kept for the call.
+    /// Whether there was a call since the last time. If not, `waker` is kept for the next call.
     fn take(&mut self, waker: &Waker) -> bool {
         if std::mem::take(&mut self.called) {
             return true;
@@ -125,7 +127,7 @@ impl Call {
     }
 }
 
-/// The place of what one connection is to send.
+/// The output of one connection on its way to the writer.
 #[derive(Debug, Default)]
 struct Writer {
     out: Option<Vec<u8>>,
@@ -134,15 +136,15 @@ struct Writer {
 
 struct Engine<E> {
     links: Vec<Link<E>>,
-    /// By index of the link.
+    /// By the index of the link.
     writers: Vec<Writer>,
     watch: Watch,
     pump: Call,
-    /// What a reader or a writer failed with; the pump ends with it.
+    /// The fault of a reader or a writer, with which the pump ends.
     fault: Option<Fault>,
 }
 
-/// The engine as the tasks of one thread share it. No borrow lives across an await.
+/// The engine, shared by the tasks of one thread. No borrow is held across an await.
 struct Shared<E>(Rc<RefCell<Engine<E>>>);
 
 impl<E> Clone for Shared<E> {
@@ -156,7 +158,7 @@ impl<E: Endpoint> Shared<E> {
         self.0.borrow_mut()
     }
 
-    /// Until the connection ends or the run fails.
+    /// Reads until the connection ends or the run fails.
     async fn read(self, index: usize, stream: Rc<RingStream>, chunk_size: usize) {
         let mut chunk = Vec::with_capacity(chunk_size);
         loop {
@@ -182,7 +184,7 @@ impl<E: Endpoint> Shared<E> {
         }
     }
 
-    /// Sends what the pump puts into the writer's place.
+    /// Sends the output that the pump leaves for this writer.
     async fn write(self, index: usize, stream: Rc<RingStream>) {
         loop {
             let out = poll_fn(|context| {
@@ -190,7 +192,7 @@ impl<E: Endpoint> Shared<E> {
                 match writer.out.take() {
                     Some(out) => Poll::Ready(out),
                     None => {
-                        // A call without anything to send does not come; the waker is what counts.
+                        // A call with nothing to send does not happen; only the waker matters.
                         writer.call.called = false;
                         writer.call.take(context.waker());
                         Poll::Pending
@@ -208,7 +210,7 @@ impl<E: Endpoint> Shared<E> {
         }
     }
 
-    /// Asks the endpoints what is due, whenever something happened or a time has come.
+    /// Polls the endpoints whenever something happened or a time has come.
     async fn pump(self, null: RingFile) -> Result<(), Fault> {
         let mut spin = Vec::with_capacity(1);
         loop {
@@ -216,8 +218,8 @@ impl<E: Endpoint> Shared<E> {
             let found = self.engine().pass(now)?;
             match found {
                 Pass::Done => return Ok(()),
-                // What was sent may have changed what others want. Each pass leaves one more
-                // connection to its writer, so there are few.
+                // What was sent may have given other endpoints something to do. Each pass gives
+                // output to at least one more writer, so there are few passes.
                 Pass::Sent => continue,
                 Pass::Until(due) => {
                     let left = due.saturating_duration_since(now);
@@ -233,7 +235,7 @@ impl<E: Endpoint> Shared<E> {
         }
     }
 
-    /// Until the time, or until the pump is called.
+    /// Sleeps until the given time, or until the pump is called.
     async fn sleep(&self, until: Instant) {
         let mut timer = std::pin::pin!(tokio::time::sleep_until(until.into()));
         poll_fn(|context| {
@@ -258,7 +260,7 @@ impl<E: Endpoint> Engine<E> {
         })
     }
 
-    /// Something changed: the pump has to look.
+    /// Keeps a fault and calls the pump.
     fn settle(&mut self, result: Result<(), Fault>) {
         if let Err(fault) = result {
             self.fault.get_or_insert(fault);

@@ -9,14 +9,14 @@ use super::*;
 
 const TRANSPORTS: [Transport; 2] = [Transport::IoUring, Transport::TokioUring];
 
-/// Sends blocks at their times and waits for so many octets.
+/// Sends blocks at their times and waits for a number of octets.
 #[derive(Default)]
 struct Probe {
     name: usize,
     blocks: VecDeque<(Option<Instant>, Vec<u8>)>,
     awaited: usize,
     received: Vec<u8>,
-    /// Wants to look again every 200 µs, without ever having anything.
+    /// Asks to be polled every 200 µs without ever having output.
     restless: bool,
     polled: Arc<AtomicU64>,
     order: Arc<Mutex<Vec<(usize, usize)>>>,
@@ -64,7 +64,7 @@ fn plan(transport: Transport, silence_ms: u64) -> DrivePlan {
     }
 }
 
-/// A server that treats each connection so, in a thread of its own.
+/// A server that runs `serve` for each connection on a thread of its own.
 fn server(serve: impl Fn(TcpStream) + Send + Clone + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -81,14 +81,14 @@ fn attach(address: SocketAddr, endpoint: Probe) -> Attached<Probe> {
     Attached { stream: TcpStream::connect(address).unwrap(), received: Vec::new(), endpoint }
 }
 
-/// Different octets for each length, so that blocks that change places are seen.
+/// The octets differ with the length, so that swapped blocks are noticed.
 fn block(random: &mut u64, size_max: u64) -> Vec<u8> {
     *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
     let size = 1 + (*random >> 33) % size_max;
     (0..size).map(|at| (at as u8) ^ (size as u8)).collect()
 }
 
-/// Sends everything back, in pieces of all sizes.
+/// Echoes everything in pieces of different sizes.
 fn echo(mut stream: TcpStream) {
     let (mut chunk, mut random) = (vec![0; 9_000], 1);
     loop {
@@ -130,7 +130,7 @@ fn octets_come_back_in_order_on_every_connection() {
 
 #[test]
 fn a_server_that_does_not_read_holds_the_endpoint_back() {
-    /// More than both socket buffers hold.
+    /// More than both socket buffers can hold.
     const BLOCKS: u64 = 64;
     const BLOCK_SIZE: u64 = 1 << 20;
     for transport in TRANSPORTS {
@@ -182,7 +182,7 @@ fn a_slow_schedule_is_no_silence_and_its_times_are_kept_in_order() {
             order: Arc::clone(&order),
             ..Probe::default()
         };
-        // The last gap is longer than the silence that is allowed.
+        // The last gap is longer than the allowed silence.
         let attached = vec![
             attach(address, probe(0, [20, 100, 1_300])),
             attach(address, probe(1, [60, 140, 1_350])),

@@ -1,4 +1,4 @@
-//! One load thread per core, and whoever watches them.
+//! One load thread per core, and the thread that watches them.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -12,16 +12,16 @@ use crate::machine::procfs;
 use crate::machine::window::{Watch, Window};
 use crate::run::{LiveView, Setting};
 
-/// What the watching thread may ask for while the load threads run.
+/// What the watching thread may use while the load threads run.
 pub(crate) struct Watched<'a> {
-    /// The kernel's numbers of those that have started, to read their processor time.
+    /// The kernel's ids of the load threads that have started, to read their processor time.
     threads: &'a Mutex<Vec<u32>>,
-    /// Set when a thread failed: nothing more is to be expected.
+    /// Set when a thread has failed and the run is over.
     abort: &'a AtomicBool,
 }
 
 impl Watched<'_> {
-    /// Watches until the end of the measured window, then tells everybody to stop.
+    /// Watches until the end of the measured window, then stops the run.
     pub(crate) fn window(
         &self,
         setting: &Setting<'_>,
@@ -44,9 +44,9 @@ impl Watched<'_> {
     }
 }
 
-/// Drives the endpoints, those of each inner vector on a thread of its own, until all are done;
-/// meanwhile `watch` runs on this thread. The endpoints come back even from a drive that failed:
-/// their counts are wanted.
+/// Drives the endpoints of each inner vector on a thread of its own until all are done, while
+/// `watch` runs on this thread. The endpoints are returned even after a fault, because their counts
+/// are needed.
 pub(crate) fn drive<E: Endpoint + 'static, T>(
     setting: &Setting<'_>,
     placed: Vec<Vec<Attached<E>>>,
@@ -65,7 +65,7 @@ pub(crate) fn drive<E: Endpoint + 'static, T>(
             };
             let threads = &threads;
             driving.push(scope.spawn(move || {
-                // Without its number a thread only lacks a figure.
+                // Without its id, only the figures of this thread are missing.
                 if let (Ok(tid), Ok(mut threads)) = (procfs::current_tid(), threads.lock()) {
                     threads.push(tid);
                 }
@@ -78,7 +78,7 @@ pub(crate) fn drive<E: Endpoint + 'static, T>(
             let (driven, outcome) =
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             endpoints.extend(driven);
-            // A thread that was told to abort says so; the cause says more.
+            // A thread that was aborted reports only that; the cause is reported by another one.
             result = match (result, outcome) {
                 (Err(Fault::Aborted) | Ok(()), Err(fault)) => Err(fault),
                 (result, _) => result,

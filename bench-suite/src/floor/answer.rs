@@ -1,4 +1,4 @@
-//! The methods that are answered: what the load client asks for while it sets up and gets.
+//! Answers the methods that the load client uses to set up and to get messages.
 
 use leveret_amqp::limits::{Tune, negotiate};
 use leveret_amqp::method::{
@@ -14,7 +14,8 @@ use super::FloorState;
 use super::intake::{Channel, End, Intake};
 use super::topology::{Consumer, Exchange, NAMES_MAX, Queue};
 
-/// No heartbeats: whoever is gone has closed its socket, as everybody is on this machine.
+/// No heartbeats: client and floor are on the same machine, where a client that is gone has closed
+/// its socket.
 const OFFER: Tune = Tune { heartbeat: 0, ..Tune::SERVER_DEFAULT };
 
 impl Intake {
@@ -33,7 +34,7 @@ impl Intake {
         self.send(floor, 0, &start);
     }
 
-    /// Answers anything but publishes and acks.
+    /// Answers all methods but publishes and acks.
     #[inline(never)]
     pub(super) fn answer(
         &mut self,
@@ -167,7 +168,7 @@ impl Intake {
         Ok(())
     }
 
-    /// A queue by its name, or the one that was declared last.
+    /// The name of a queue; an empty one stands for the queue declared last.
     fn named<'n>(&'n self, index: usize, name: &'n str) -> &'n str {
         if name.is_empty() { &self.channels[index].last_queue } else { name }
     }

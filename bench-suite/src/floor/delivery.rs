@@ -1,11 +1,11 @@
-//! What becomes of a message: to a consumer of each queue on its route, or to rest there.
+//! Delivers a message to one consumer of each queue on its route, or stores it if there is none.
 
 use super::FloorState;
 use super::message::Message;
 use super::outlet::{Feed, PENDING_MAX};
 use super::topology::{Consumer, Queue};
 
-/// One queue of a route.
+/// A queue on a route.
 #[derive(Debug)]
 pub(super) struct Target {
     queue: String,
@@ -14,7 +14,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// The consumers take turns, whatever their prefetch counts.
+    /// The next consumer; they take turns, whatever their prefetch limits are.
     #[inline(always)]
     pub(super) fn turn(&mut self) -> Option<&Feed> {
         self.next = if self.next + 1 < self.feeds.len() { self.next + 1 } else { 0 };
@@ -35,7 +35,7 @@ impl FloorState {
         queues.into_iter().map(target).collect()
     }
 
-    /// Delivers a message, or lets it rest where nobody consumes. Returns a connection that has
+    /// Delivers a message, or stores it in queues without a consumer. Returns a connection that has
     /// too much to send now.
     pub(super) fn deliver(&mut self, targets: &mut [Target], message: &Message) -> Option<usize> {
         let mut over = None;
@@ -65,7 +65,7 @@ impl FloorState {
         }
     }
 
-    /// The oldest message that rests in a queue, and how many are left.
+    /// Takes the oldest stored message of a queue, and returns how many are left.
     pub(super) fn take_rested(&mut self, queue: &str) -> Option<(Message, u32)> {
         let queue = self.topology.queues.get_mut(queue)?;
         let message = queue.resting.pop_front()?;
@@ -73,7 +73,7 @@ impl FloorState {
         Some((message, queue.resting.len() as u32))
     }
 
-    /// Gives what rests in a queue to its consumers.
+    /// Delivers the stored messages of a queue to its consumers.
     pub(super) fn wake(&mut self, name: &str) {
         while let Some((message, _)) = self.take_rested(name) {
             let Some(queue) = self.topology.queues.get_mut(name) else { return };
@@ -87,7 +87,7 @@ impl FloorState {
         }
     }
 
-    /// Drops what rests in a queue; how many.
+    /// Drops the stored messages of a queue and returns their number.
     pub(super) fn purge(&mut self, queue: &str) -> u32 {
         let mut count = 0;
         while self.take_rested(queue).is_some() {
@@ -96,7 +96,7 @@ impl FloorState {
         count
     }
 
-    /// Ends the consumers of a connection, or of one of its channels, or one of them.
+    /// Ends all consumers of a connection, or those on one channel, or the one with a tag.
     pub(super) fn cancel(&mut self, slot: usize, channel: Option<u16>, tag: Option<&str>) {
         let ends = |consumer: &Consumer| {
             consumer.slot == slot
@@ -118,7 +118,7 @@ impl FloorState {
         self.topology.generation += 1;
     }
 
-    /// Forgets a connection.
+    /// Removes everything that belongs to a connection.
     pub(super) fn leave(&mut self, slot: usize) {
         self.cancel(slot, None, None);
         let owned = |queue: &Queue| queue.owner == Some(slot);

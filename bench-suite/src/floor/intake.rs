@@ -1,5 +1,5 @@
-//! What comes from one connection. A publish that lies whole in the receive buffer is relayed
-//! without a look at its content; everything else goes frame by frame.
+//! The receiving side of a connection. A publish that lies completely in the receive buffer is
+//! forwarded without reading its content; everything else is read frame by frame.
 
 use std::ops::Range;
 
@@ -20,18 +20,18 @@ use super::outlet::{PENDING_MAX, REFERENCE_FROM};
 /// The largest message in octets: RabbitMQ's limit.
 const MESSAGE_SIZE_MAX: u64 = 512 << 20;
 
-/// Parts of a message under way. The smallest frame that anybody negotiates cuts the largest
-/// message into twice as many; but parts come in receive buffers, and nobody sends such ones.
+/// The most parts of a message that is being assembled. The smallest frames that a peer could
+/// negotiate would cut the largest message into twice as many, but no client sends such frames.
 const PARTS_MAX: usize = 1 << 16;
 
-/// Routes that a publisher's last publishes took, a power of two: the scenarios have up to some
-/// ten keys a publisher, and two keys in one place are only slower.
+/// The size of the table of recent routes of a publisher, a power of two. The scenarios have up to
+/// about ten keys per publisher, and a collision of two keys only costs time.
 const ROUTES: usize = 64;
 
 /// Why a connection ends.
 #[derive(Debug)]
 pub(super) enum End {
-    /// It has been told all it is to be told.
+    /// Everything that has to be sent has been sent.
     Answered,
     Refused(ReplyCode, String),
 }
@@ -39,18 +39,18 @@ pub(super) enum End {
 /// The receiving side of one connection.
 pub(super) struct Intake {
     pub(super) slot: usize,
-    /// Octets of the protocol header so far; whole once there are eight.
+    /// The octets of the protocol header received so far; it has eight.
     protocol_header: Vec<u8>,
     /// The virtual host is open.
     pub(super) open: bool,
-    /// Largest frame in octets.
+    /// The largest frame in octets.
     pub(super) frame_max: u32,
     decoder: Decoder,
     pub(super) channels: Vec<Channel>,
-    /// Channels with a message of which not all frames came.
+    /// Channels with an incomplete message.
     assembling: usize,
     routes: Vec<Route>,
-    /// A consumer with too much to send.
+    /// A consumer that has too much to send.
     over: Option<usize>,
 }
 
@@ -58,10 +58,10 @@ pub(super) struct Intake {
 pub(super) struct Channel {
     pub(super) number: u16,
     pub(super) confirming: bool,
-    /// Publishes since `confirming`, and those of them that were confirmed.
+    /// Publishes in confirm mode, and how many of them have been confirmed.
     published: u64,
     confirmed: u64,
-    /// What an empty queue name means.
+    /// The queue that an empty name stands for.
     pub(super) last_queue: String,
     content: Option<Content>,
 }
@@ -72,23 +72,23 @@ impl Channel {
     }
 }
 
-/// A message of which not all frames came.
+/// An incomplete message.
 #[derive(Debug, Default)]
 struct Content {
     message: Message,
-    /// Body octets that are missing; `None` before the content header.
+    /// Missing octets of the body; `None` before the content header.
     left: Option<u64>,
 }
 
-/// Where publishes with the same method frame go.
+/// The route of publishes with the same method frame.
 #[derive(Debug, Default)]
 struct Route {
     frame: Vec<u8>,
     generation: u64,
-    /// Index of the channel.
+    /// The index of the channel.
     channel: usize,
     targets: Vec<Target>,
-    /// The largest frame that all consumers take as it came; 0 when some need other frames.
+    /// The largest frame that all consumers accept unchanged; 0 if some need other frames.
     verbatim_max: usize,
 }
 
@@ -107,7 +107,7 @@ impl Intake {
         }
     }
 
-    /// Takes octets, cut anywhere. False when the connection has to end.
+    /// Takes received octets, cut anywhere. False if the connection has to end.
     pub(super) fn receive(&mut self, floor: &mut FloorState, chunk: &Bytes) -> bool {
         let taken = self.take(floor, chunk);
         self.confirm(floor);
@@ -124,7 +124,7 @@ impl Intake {
         taken.is_ok()
     }
 
-    /// A consumer that one of the last chunk's messages went to and that has too much to send.
+    /// A consumer that got a message of the last chunk and has too much to send.
     pub(super) fn take_over(&mut self) -> Option<usize> {
         self.over.take()
     }
@@ -142,7 +142,7 @@ impl Intake {
             .ok_or_else(|| End::Refused(ReplyCode::ChannelError, "channel is not open".into()))
     }
 
-    /// Forgets a channel; false if it was not open.
+    /// Closes a channel; false if it was not open.
     pub(super) fn close_channel(&mut self, number: u16) -> bool {
         let before = self.channels.len();
         self.channels.retain(|channel| channel.number != number);
@@ -152,7 +152,7 @@ impl Intake {
 
     fn take(&mut self, floor: &mut FloorState, chunk: &Bytes) -> Result<(), End> {
         let mut cursor = self.take_protocol_header(floor, chunk)?;
-        // Frames borrow from the decoder while the rest of the connection works on them.
+        // Taken out, because frames borrow from the decoder while `self` is changed.
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(0));
         loop {
             if self.open && self.assembling == 0 && decoder.between_frames() {
@@ -191,8 +191,8 @@ impl Intake {
         Ok(part.len())
     }
 
-    /// Relays the message that begins at `at`, if all of it is in the chunk and its consumers take
-    /// it as it is. Returns where it ends.
+    /// Forwards the message at `at`, if all of it is in the chunk and its consumers accept it
+    /// unchanged. Returns its end.
     #[inline(always)]
     fn forward_whole(&mut self, floor: &mut FloorState, chunk: &Bytes, at: usize) -> Option<usize> {
         let whole = whole_message(chunk, at)?;
@@ -223,8 +223,8 @@ impl Intake {
         Some(whole.content.end)
     }
 
-    /// Finds out where publishes with this method frame go. `None` for a frame that is refused
-    /// when it is read as such.
+    /// Looks up the route for publishes with this method frame. `None` if the frame has to be
+    /// refused when it is read properly.
     #[inline(never)]
     fn learn(&mut self, floor: &mut FloorState, frame: &[u8], place: usize) -> Option<()> {
         let number = u16::from_be_bytes([frame[1], frame[2]]);
@@ -324,7 +324,7 @@ impl Intake {
         let index = self.channel(channel)?;
         let content = self.channels[index].content.as_mut();
         let Some(Content { message, left: Some(left) }) = content else {
-            // The end octet of the last body frame, cut off from it.
+            // The rest of the last body frame is only its end octet.
             return if data.is_empty() { Ok(()) } else { Err(unexpected("a body by itself")) };
         };
         let Some(rest) = left.checked_sub(data.len() as u64) else {
@@ -337,14 +337,14 @@ impl Intake {
         if data.len() >= REFERENCE_FROM {
             message.parts.push(chunk.slice(data));
         } else if !data.is_empty() {
-            // A small part is not worth the receive buffer that it would hold.
+            // A small part is copied, because it is not worth holding a receive buffer.
             message.parts.push(Bytes::copy_from_slice(&chunk[data]));
         }
         self.finish(floor, index);
         Ok(())
     }
 
-    /// Relays the message of a channel once all of it is there.
+    /// Forwards the message of a channel once it is complete.
     fn finish(&mut self, floor: &mut FloorState, index: usize) {
         let channel = &mut self.channels[index];
         let Some(content) = channel.content.take_if(|content| content.left == Some(0)) else {
@@ -359,7 +359,7 @@ impl Intake {
         }
     }
 
-    /// Confirms everything of this chunk at once.
+    /// Confirms all publishes of this chunk at once.
     fn confirm(&mut self, floor: &mut FloorState) {
         let slot = self.slot;
         for channel in &mut self.channels {
@@ -367,7 +367,7 @@ impl Intake {
                 continue;
             }
             if !channel.confirming {
-                // Publishes are numbered from the select on.
+                // Publishes are numbered from `confirm.select` on.
                 channel.published = 0;
                 continue;
             }
@@ -378,7 +378,7 @@ impl Intake {
         }
     }
 
-    /// From now on the publishes of a channel are confirmed.
+    /// Puts a channel into confirm mode.
     pub(super) fn select_confirms(&mut self, index: usize) {
         let channel = &mut self.channels[index];
         if !channel.confirming {
@@ -392,24 +392,24 @@ fn unexpected(what: &str) -> End {
     End::Refused(ReplyCode::UnexpectedFrame, what.to_owned())
 }
 
-/// A message that lies whole in a chunk.
+/// A message that lies completely in a chunk.
 struct Whole {
     /// Its content header and body frames.
     content: Range<usize>,
-    /// The largest of them in octets.
+    /// The largest of these frames in octets.
     frame_size_max: usize,
 }
 
-/// The message that begins at `at` with a publish; `None` for anything else, and when frames of
-/// others are between its own.
+/// The message that begins with a publish at `at`; `None` for anything else, and if frames of other
+/// channels are in between.
 #[inline(always)]
 fn whole_message(chunk: &[u8], at: usize) -> Option<Whole> {
     /// The ids of `basic.publish`.
     const PUBLISH: [u8; 4] = [0, 60, 0, 40];
-    /// Class, weight, body size, property flags.
+    /// The sizes of class, weight, body size and property flags.
     const HEADER_PAYLOAD_MIN: usize = 14;
     let (channel, start) = frame_at(chunk, at, FRAME_METHOD)?;
-    // Ids, the reserved short, two empty names, bits and the frame end are there at least.
+    // At least ids, the reserved short, two empty names, bits and the frame end.
     if start - at < FRAME_OVERHEAD + 9 || chunk.get(at + 7..at + 11)? != PUBLISH {
         return None;
     }
@@ -433,7 +433,7 @@ fn whole_message(chunk: &[u8], at: usize) -> Option<Whole> {
     Some(Whole { content: start..end, frame_size_max })
 }
 
-/// Channel and end of the whole frame of that kind at `at`.
+/// Channel and end of the complete frame of this kind at `at`.
 #[inline(always)]
 fn frame_at(chunk: &[u8], at: usize, kind: u8) -> Option<(u16, usize)> {
     let head = u64::from_be_bytes(*chunk.get(at..)?.first_chunk::<FRAME_OVERHEAD>()?);
@@ -443,10 +443,11 @@ fn frame_at(chunk: &[u8], at: usize, kind: u8) -> Option<(u16, usize)> {
         .then_some(((head >> 40) as u16, end))
 }
 
-/// The place of a publish among the routes: by the end of its routing key, where keys differ.
+/// The place of a publish in the table of routes. It depends on the end of the routing key, where
+/// keys differ.
 #[inline(always)]
 fn place_of(publish: &[u8]) -> usize {
-    /// An odd number without a pattern, from the golden ratio.
+    /// An odd number without regular bits, from the golden ratio.
     const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
     // Before the bits and the frame end.
     let key_end = publish.len() - 2;

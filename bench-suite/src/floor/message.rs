@@ -1,9 +1,9 @@
-//! A message that the floor cannot pass on as it came.
+//! A message that cannot be forwarded unchanged.
 
 use bytes::Bytes;
 
-/// A message that is not relayed as it came: it was cut by the end of a receive buffer, it is
-/// framed differently for its consumer, or it waits.
+/// A message that is not forwarded in its original frames: it was cut by the end of a receive
+/// buffer, a consumer needs other frames, or it is stored.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Message {
     pub(super) exchange: Vec<u8>,
@@ -18,7 +18,7 @@ impl Message {
         self.parts.iter().map(Bytes::len).sum()
     }
 
-    /// Octets it holds while it rests.
+    /// Octets of memory while it is stored.
     pub(super) fn weight(&self) -> usize {
         size_of::<Self>()
             + self.exchange.len()
@@ -27,7 +27,7 @@ impl Message {
             + self.size()
     }
 
-    /// A copy that holds no receive buffers.
+    /// A copy that does not hold receive buffers.
     pub(super) fn to_rest(&self) -> Self {
         let body: Vec<u8> = self.parts.concat();
         Self { parts: vec![Bytes::from(body)], ..self.clone() }

@@ -1,7 +1,7 @@
-//! The floor: the least that satisfies the load client. What a publish brings goes to a consumer as
-//! it came, without queues, acknowledgements or checks of contents, and every broker is compared
-//! with that. It is written to be simple, not clever: a broker that does better at something, such
-//! as waiting for the next message without sleeping, may pass it there.
+//! The floor: the least that the load client needs. It forwards the octets of a publish to a
+//! consumer, without queues, acknowledgements or checks of contents, and every broker is compared
+//! with it. It is written to be simple, not clever: a broker that does something better, such as
+//! waiting for the next message without sleeping, may surpass it there.
 //!
 //! ```text
 //!   receive buffer: │publish│header│body│publish│header│body│ …
@@ -10,7 +10,7 @@
 //!   outlet:         │deliver│header│body│ …         one send under way per socket
 //! ```
 //!
-//! Errors end the connection, also those that would end only the channel at a broker.
+//! Errors always end the connection, even those that would end only a channel in a broker.
 
 mod answer;
 mod delivery;
@@ -34,22 +34,22 @@ use self::topology::Topology;
 use crate::fault::Fault;
 use crate::machine::procfs;
 
-/// As many connections as the largest scenario opens, and some more.
+/// More connections than the largest scenario opens.
 const CLIENTS_MAX: u32 = 16_384;
 
-/// A publisher may go on once its consumer has this little to send: a quarter of the mark, so that
-/// it is not stopped again at once.
+/// A publisher continues once its consumer has only this much to send: a quarter of the limit, so
+/// that it is not stopped again at once.
 const RESUME_BELOW: usize = PENDING_MAX / 4;
 
-/// Messages without a consumer, in octets of all queues; with more, publishers are held back.
+/// The limit on stored messages, in octets over all queues; above it, publishers are held back.
 const RESTING_MAX: usize = 64 << 20;
 
-/// How long it looks for work before it sleeps: about the price of one wake-up of a sleeping core,
-/// 15 to 37 µs on the machine that this was written on, so that it costs at most twice as much.
+/// How long to poll for work before sleeping: about the cost of waking a sleeping core, 15 to 37 µs
+/// on the machine where this was written. So polling costs at most twice as much as the better
+/// choice.
 const SPIN: Duration = Duration::from_micros(30);
 
-/// Serves until the standard input ends, which is when the load test is gone; that ends the
-/// process.
+/// Serves until standard input ends, which means that the load test is gone; then ends the process.
 pub(crate) fn serve(listener: TcpListener, core: Option<usize>) -> Result<(), Fault> {
     procfs::pin(core.as_ref())?;
     thread::spawn(|| {
@@ -60,23 +60,23 @@ pub(crate) fn serve(listener: TcpListener, core: Option<usize>) -> Result<(), Fa
     FloorServer::new(listener)?.run()
 }
 
-/// All that the connections share but the ring.
+/// State that all connections share, without the ring.
 struct FloorState {
-    /// By slot of the socket.
+    /// By the slot of the socket.
     outlets: Vec<Outlet>,
     topology: Topology,
-    /// Outlets that have something to send.
+    /// Outlets with something to send.
     dirty: Vec<usize>,
-    /// Octets of messages that wait in queues.
+    /// Octets of stored messages.
     resting: usize,
 }
 
 struct FloorServer {
     ring: Ring,
     state: FloorState,
-    /// By slot of the socket; `None` for one that is closing.
+    /// By the slot of the socket; `None` while it is closing.
     intakes: Vec<Option<Box<Intake>>>,
-    /// Publishers that wait until fewer messages rest.
+    /// Publishers that wait until fewer messages are stored.
     held: Vec<SocketId>,
 }
 
@@ -136,7 +136,7 @@ impl FloorServer {
         }
     }
 
-    /// A client that cannot be served is closed by the drop of its stream.
+    /// If a client cannot be served, dropping its stream closes it.
     fn adopt(&mut self, stream: TcpStream) {
         let Ok(socket) = self.ring.adopt(stream) else { return };
         let slot = socket.slot as usize;
@@ -172,13 +172,13 @@ impl FloorServer {
         }
     }
 
-    /// Everything that a connection had goes with it.
+    /// Removes everything that belongs to a connection.
     fn leave(&mut self, socket: SocketId) {
         let slot = socket.slot as usize;
         if self.intakes[slot].take().is_some() {
             self.state.leave(slot);
         }
-        // They are held back again if another consumer is full.
+        // They are held back again if another consumer has too much to send.
         for feeder in std::mem::take(&mut self.state.outlets[slot].feeders) {
             self.ring.receive(feeder);
         }
@@ -193,7 +193,7 @@ impl FloorServer {
         }
     }
 
-    /// Sends what the turn brought, one send per connection.
+    /// Sends the output of this turn, with one send per connection.
     fn flush(&mut self) {
         for slot in self.state.dirty.drain(..) {
             let outlet = &mut self.state.outlets[slot];

@@ -1,4 +1,4 @@
-//! What goes to one connection, and how a message is written there.
+//! The sending side of a connection, and how messages are written to it.
 
 use bytes::Bytes;
 use leveret_amqp::encoder::{
@@ -11,32 +11,32 @@ use leveret_ring::{Outgoing, SocketId};
 use super::message::Message;
 use super::topology::Consumer;
 
-/// Octets that may wait for a connection before those who feed it are held back: 1 ms of a
-/// 10 Gbit/s link.
+/// Octets that may wait for a connection before its publishers are held back: 1 ms on a link of 10
+/// Gbit/s.
 pub(super) const PENDING_MAX: usize = 1 << 20;
 
-/// From this size on octets are sent from the receive buffer; a copy of less is cheaper than a
-/// piece of a gathering send.
+/// From this size on, octets are sent from the receive buffer. Copying fewer is cheaper than
+/// another element of a gathering send.
 pub(super) const REFERENCE_FROM: usize = 1_024;
 
-/// A send buffer above this size is given back: it was the burst of one turn.
+/// A larger send buffer is freed: it served the burst of a single turn.
 const SCRATCH_KEPT: usize = 4 * PENDING_MAX;
 
 /// The sending side of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Outlet {
     pub(super) socket: Option<SocketId>,
-    /// Rendered and not yet with the kernel.
+    /// Encoded, and not given to the kernel yet.
     scratch: Vec<u8>,
     bodies: Vec<(usize, Bytes)>,
     bodies_size: usize,
-    /// The buffers of the send before; `None` while the kernel has them.
+    /// The buffers of the previous send; `None` while the kernel uses them.
     spare: Spare,
     /// Publishers that wait until less is pending.
     pub(super) feeders: Vec<SocketId>,
-    /// To be closed once everything is sent.
+    /// Close the connection once everything is sent.
     pub(super) closing: bool,
-    /// Delivery tags given so far, by channel number; a connection has few.
+    /// The last delivery tag of each channel; a connection has few channels.
     tags: Vec<(u16, u64)>,
 }
 
@@ -53,7 +53,7 @@ impl Default for Spare {
 }
 
 impl Outlet {
-    /// Octets that wait for the kernel.
+    /// Octets that have not been given to the kernel.
     #[inline]
     pub(super) fn pending(&self) -> usize {
         self.scratch.len() + self.bodies_size
@@ -67,19 +67,19 @@ impl Outlet {
         self.is_empty() && matches!(self.spare, Spare::Here(_))
     }
 
-    /// The peer does not take what it is sent as fast as it comes. Without a send under way, what
-    /// is pending goes out at the end of the turn.
+    /// Whether the peer reads more slowly than output comes. Without a send in progress, the output
+    /// leaves at the end of the turn, so it does not count.
     pub(super) fn is_behind(&self) -> bool {
         self.pending() > PENDING_MAX && matches!(self.spare, Spare::WithKernel)
     }
 
-    /// What is to be sent now: nothing while a send is under way.
+    /// The next send; `None` while another one is in progress.
     pub(super) fn start(&mut self) -> Option<Outgoing> {
         if self.scratch.is_empty() {
             return None;
         }
         match std::mem::replace(&mut self.spare, Spare::WithKernel) {
-            // It is sent when the one before has been.
+            // It is sent after the current send.
             Spare::WithKernel => None,
             Spare::Here(spare) => {
                 let scratch = std::mem::replace(&mut self.scratch, spare.scratch);
@@ -90,7 +90,7 @@ impl Outlet {
         }
     }
 
-    /// The kernel took everything of the last send.
+    /// The kernel has taken the whole send.
     pub(super) fn sent(&mut self, mut outgoing: Outgoing) {
         outgoing.scratch.clear();
         if outgoing.scratch.capacity() > SCRATCH_KEPT {
@@ -107,7 +107,7 @@ impl Outlet {
         self.tags.retain(|(number, _)| *number != channel);
     }
 
-    /// The place of a channel's delivery tags; it holds until a channel is forgotten.
+    /// The index of a channel's delivery tag; valid until a channel is closed.
     pub(super) fn tags_of(&mut self, channel: u16) -> usize {
         let known = self.tags.iter().position(|(number, _)| *number == channel);
         known.unwrap_or_else(|| {
@@ -122,7 +122,7 @@ impl Outlet {
         self.tags[tags].1
     }
 
-    /// Delivers content frames as they were received: `content` of `chunk`.
+    /// Delivers content frames unchanged: the range `content` of `chunk`.
     #[inline(always)]
     pub(super) fn deliver_frames(
         &mut self,
@@ -145,7 +145,7 @@ impl Outlet {
         }
     }
 
-    /// Delivers a message, in frames as the consumer wants them.
+    /// Delivers a message in frames of the consumer's size.
     pub(super) fn deliver(&mut self, feed: &Feed, message: &Message) {
         let delivery_tag = self.next_tag(feed.tags);
         let method = Deliver {
@@ -159,7 +159,7 @@ impl Outlet {
         self.content(method.into(), feed.channel, message, feed.frame_max);
     }
 
-    /// Answers a get.
+    /// Delivers a message as the answer to `basic.get`.
     pub(super) fn deliver_got(
         &mut self,
         channel: u16,
@@ -215,16 +215,16 @@ impl Outlet {
     }
 }
 
-/// A consumer as a publisher sees it: where its messages go, and how its deliveries begin.
+/// A consumer on the route of a publisher: its connection, and the start of its deliveries.
 #[derive(Debug, Clone)]
 pub(super) struct Feed {
     pub(super) slot: usize,
     pub(super) channel: u16,
     pub(super) frame_max: u32,
     pub(super) consumer_tag: Vec<u8>,
-    /// The place of the channel's delivery tags.
+    /// The index of the channel's delivery tag.
     tags: usize,
-    /// A whole deliver frame, but for its delivery tag.
+    /// A complete deliver frame, except for the delivery tag.
     template: Vec<u8>,
     tag_at: usize,
 }
@@ -245,7 +245,7 @@ impl Feed {
             routing_key,
         };
         let mut template = Vec::new();
-        // A deliver frame with an empty content header behind it, which is cut off.
+        // An empty content header is encoded too and cut off again.
         let no_properties = leveret_amqp::properties::NO_PROPERTIES;
         encode_content_prefix(&mut template, method, no_properties, 0);
         let header_size = leveret_amqp::encoder::content_header_frame_size(no_properties);
@@ -257,7 +257,7 @@ impl Feed {
             consumer_tag: consumer.tag.clone().into_bytes(),
             tags: outlet.tags_of(consumer.channel),
             template,
-            // Frame header, ids, length of the tag, tag.
+            // Frame header, ids, length of the consumer tag, consumer tag.
             tag_at: 7 + 4 + 1 + consumer.tag.len(),
         }
     }

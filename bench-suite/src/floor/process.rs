@@ -1,5 +1,5 @@
-//! The floor as a subject: a process of its own, so that its processor time is told apart from the
-//! client's, and pinned like the broker that it stands beside.
+//! The floor as a subject of a measurement: a process of its own, so that its processor time can be
+//! separated from that of the client, and pinned like the broker it is compared with.
 
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -9,10 +9,10 @@ use crate::broker::Broker;
 use crate::cli::FloorArguments;
 use crate::fault::Fault;
 
-/// What a relay says once it listens; the address follows.
+/// What the process prints once it listens, followed by its address.
 const LISTENING: &str = "listening on ";
 
-/// A relay that was started for a measurement. It ends with its value, and with this process.
+/// A floor process of a measurement. It ends when this value is dropped, and with this process.
 #[derive(Debug)]
 pub(crate) struct FloorProcess {
     child: Child,
@@ -20,7 +20,7 @@ pub(crate) struct FloorProcess {
 }
 
 impl FloorProcess {
-    /// Starts this program once more, as the relay.
+    /// Starts this program again, as the floor.
     pub(crate) fn start(core: Option<usize>) -> Result<Self, Fault> {
         let program =
             std::env::current_exe().map_err(Fault::io("find the program of the floor"))?;
@@ -35,7 +35,7 @@ impl FloorProcess {
         match broker {
             Ok(broker) => Ok(Self { child, broker }),
             Err(fault) => {
-                // It may have ended by itself.
+                // The process may have ended already.
                 let _ = child.kill();
                 let _ = child.wait();
                 Err(fault)

@@ -15,10 +15,10 @@ use crate::broker::Broker;
 use crate::client::{CHANNEL, Connection};
 use crate::load::endpoint::Attached;
 
-/// How long an answer may take on a machine that has much else to do.
+/// How long an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A relay that serves as long as the test process lives.
+/// Starts a floor that serves as long as the test process lives.
 fn start_floor() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -26,7 +26,7 @@ fn start_floor() -> SocketAddr {
     address
 }
 
-/// A connection with an open channel, and every frame that comes on it.
+/// A connection with an open channel, and its received frames.
 struct Peer {
     stream: TcpStream,
     received: Vec<u8>,
@@ -45,7 +45,7 @@ impl Peer {
         self.write(&wire);
     }
 
-    /// Reads once, and hands over every frame that is whole.
+    /// Reads once and passes on every complete frame.
     fn receive(&mut self, mut each: impl FnMut(&[u8], Frame<'_>)) -> io::Result<()> {
         if self.received.is_empty() {
             self.received.resize(256 << 10, 0);
@@ -62,8 +62,8 @@ impl Peer {
         Ok(())
     }
 
-    /// Waits for an answer to a passive declaration, before which anything may come: the
-    /// relay has then done all that was said before. The error has the code of a close, or 0.
+    /// Waits for the answer to a passive declaration; by then the floor has processed everything
+    /// sent before. The error is the code of a close, or 0.
     fn message_count(&mut self, queue: &str) -> Result<u32, u16> {
         self.send(CHANNEL, &declaration(queue, true));
         let mut answer = None;
@@ -73,7 +73,7 @@ impl Peer {
                 match Method::decode(payload).unwrap() {
                     Method::QueueDeclareOk(ok) => answer = Some(Ok(ok.message_count)),
                     Method::ConnectionClose(close) => answer = Some(Err(close.reply_code)),
-                    // A confirm that was under way.
+                    // A confirm may arrive first.
                     _ => {}
                 }
             });
@@ -90,7 +90,7 @@ fn connect(address: SocketAddr) -> Peer {
     connection.open_channel(CHANNEL).unwrap();
     let product = connection.product.clone();
     let Attached { stream, received, .. } = connection.into_attached(()).unwrap();
-    // A relay that is stuck shall fail the test, not hang it.
+    // If the floor hangs, the test fails instead of hanging too.
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     Peer { stream, received, decoder: Decoder::new(0), product }
 }
@@ -116,7 +116,7 @@ fn consume(connection: &mut Peer, queue: &str, consumer_tag: &str) {
         arguments: TableRef::EMPTY,
     };
     connection.send(CHANNEL, &consume);
-    // An answer shows that what was said before is done.
+    // After this answer, everything sent before has been processed.
     connection.message_count(queue).unwrap();
 }
 
@@ -141,7 +141,8 @@ fn body(seed: usize, size: usize) -> Vec<u8> {
     (0..size).map(|at| (at * 31 + seed * 7 + (at >> 8)) as u8).collect()
 }
 
-/// Tag, delivery tag and body of so many deliveries (or answers to gets, which have no tag).
+/// Tag, delivery tag and body of this many deliveries, or of answers to gets, which have no
+/// consumer tag.
 fn deliveries(connection: &mut Peer, count: usize) -> Vec<(String, u64, Vec<u8>)> {
     let mut got: Vec<(String, u64, Vec<u8>, u64)> = Vec::new();
     let whole = |got: &[(String, u64, Vec<u8>, u64)]| {
@@ -205,8 +206,8 @@ fn bodies_of_all_sizes_arrive_unchanged_and_in_order() {
         let bodies = bodies();
         let wire: Vec<u8> =
             bodies.iter().flat_map(|body| publish_on(channel, "", "q", body)).collect();
-        // More than all buffers hold: the publisher is held back until the consumer reads.
-        // A close with unread answers would reset it and drop what is not sent.
+        // More than all buffers hold, so the publisher is held back until the consumer reads.
+        // Closing with unread answers would reset the connection and drop unsent data.
         let writer = thread::spawn(move || {
             publisher.write(&wire);
             publisher
@@ -232,7 +233,7 @@ fn what_is_published_before_there_is_a_consumer_waits() {
     assert_eq!(publisher.message_count("q").unwrap(), 50);
     let mut consumer = connect(address);
     consume(&mut consumer, "q", "t");
-    // `consume` waits for an answer and drops what came before it: the deliveries.
+    // `consume` waits for its answer and drops the deliveries that came before it.
     assert_eq!(consumer.message_count("q").unwrap(), 0);
     publisher.write(&publish("", "q", b"after"));
     let got = deliveries(&mut consumer, 1);
@@ -361,7 +362,7 @@ fn broken_input_ends_its_connection_and_no_other() {
     let mut connection = connect(address);
     connection.send(CHANNEL, &TxSelect {});
     assert_eq!(connection.message_count("q"), Err(540));
-    // Of the protocol headers only the right one is answered.
+    // Only the right protocol header is answered.
     let mut wrong = TcpStream::connect(address).unwrap();
     wrong.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     match wrong.read(&mut [0]) {

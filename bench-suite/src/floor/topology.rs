@@ -1,10 +1,10 @@
-//! Names: exchanges, queues, consumers, and where a publish goes.
+//! Exchanges, queues, bindings and consumers.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::message::Message;
 
-/// Queues, exchanges and bindings each: enough for every scenario that the floor can do.
+/// The limit for queues, exchanges and bindings each: enough for every scenario of the floor.
 pub(super) const NAMES_MAX: usize = 1 << 20;
 
 #[derive(Debug)]
@@ -12,19 +12,19 @@ pub(super) struct Consumer {
     pub(super) slot: usize,
     pub(super) channel: u16,
     pub(super) tag: String,
-    /// What its connection negotiated.
+    /// The frame size that its connection has negotiated.
     pub(super) frame_max: u32,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) consumers: Vec<Consumer>,
-    /// Messages that came while there was no consumer.
+    /// Messages that came without a consumer.
     pub(super) resting: VecDeque<Message>,
-    /// The connection that it goes with.
+    /// The connection that owns it, if it is exclusive.
     pub(super) owner: Option<usize>,
     pub(super) auto_delete: bool,
-    /// The consumer that gets the next message that is not relayed as it came.
+    /// The consumer that gets the next message that is not forwarded unchanged.
     pub(super) next: usize,
 }
 
@@ -37,7 +37,7 @@ impl Queue {
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub(super) fanout: bool,
-    /// Queues by binding key; those of a fan-out under the empty key.
+    /// Queues by binding key. A fan-out exchange has only the empty key.
     pub(super) bindings: HashMap<Vec<u8>, Vec<String>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Exchange {
 pub(super) struct Topology {
     pub(super) queues: HashMap<String, Queue>,
     pub(super) exchanges: HashMap<String, Exchange>,
-    /// Grows with every change, so that a publisher knows when its routes are out of date.
+    /// Incremented with every change, so that publishers notice outdated routes.
     pub(super) generation: u64,
     pub(super) names_given: u64,
 }
@@ -65,8 +65,8 @@ impl Topology {
         }
     }
 
-    /// The names of the queues that a publish goes to. A wildcard in a binding key is a letter like
-    /// any other.
+    /// The names of the queues that a publish is routed to. Wildcards in binding keys are not
+    /// supported.
     pub(super) fn route(&self, exchange: &[u8], routing_key: &[u8]) -> Vec<String> {
         let text = |octets| std::str::from_utf8(octets).unwrap_or_default();
         if exchange.is_empty() {
@@ -83,7 +83,7 @@ impl Topology {
         exchange.bindings.get(key).cloned().unwrap_or_default()
     }
 
-    /// Takes a queue away with its bindings.
+    /// Deletes a queue with its bindings.
     pub(super) fn delete(&mut self, queue: &str) -> Option<Queue> {
         let deleted = self.queues.remove(queue)?;
         self.generation += 1;

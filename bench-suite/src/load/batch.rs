@@ -1,4 +1,4 @@
-//! A buffer of publishes that is encoded once; only the stamps are written anew.
+//! A buffer of publishes that is encoded once; only the stamps change.
 
 use leveret_amqp::encoder::{Publish, encode_content, encode_content_prefix};
 use leveret_amqp::frame::FRAME_HEADER_SIZE;
@@ -8,20 +8,20 @@ use crate::load::stamp::{
     self, BODY_SIZE_MAX, SEQUENCE_BITS, SEQUENCE_MAX, STAMP_SIZE, STREAM_MAX, Stamp,
 };
 
-/// Octets of a buffer, unless one turn over all routes takes more: it stays in the second cache
-/// beside what is sent.
+/// The size of a buffer in octets, unless one round over all routes needs more. It fits the level 2
+/// cache together with what is sent.
 const WIRE_SIZE: usize = 64 << 10;
 
-/// Octets of the largest buffer: 10,000 routes of 6 KiB, or four of the largest bodies.
+/// The size of the largest buffer: 10,000 routes of 6 KiB, or four of the largest bodies.
 const WIRE_SIZE_MAX: usize = 65 << 20;
 
 /// Octets of the longest name on the wire (`shortstr`).
 const NAME_SIZE_MAX: usize = 255;
 
-/// Where a publisher sends to, and the stream that its messages there make.
+/// Where a publisher sends to, and the stream that its messages form there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// Empty for the default exchange.
+    /// Empty means the default exchange.
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
     /// Encoded flags and values, as [`encode_content`] takes them.
@@ -39,11 +39,11 @@ pub(crate) struct Route {
 #[derive(Debug)]
 pub(crate) struct Batch {
     wire: Vec<u8>,
-    /// Octets of one slot.
+    /// The size of a slot in octets.
     stride: usize,
-    /// Where the stamp is in a slot.
+    /// The offset of the stamp in a slot.
     stamp_offset: usize,
-    /// The slot that comes next, and its route.
+    /// The next slot, and its route.
     slot: usize,
     route: usize,
     /// The first word of the next stamp of each route: stream and sequence number.
@@ -51,7 +51,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// A batch of bodies of `body_size` octets, at least [`STAMP_SIZE`], cut to frames of at most
+    /// A batch with bodies of `body_size` octets, at least [`STAMP_SIZE`], in frames of at most
     /// `frame_size_max` octets (0 is no limit).
     pub(crate) fn new(
         channel: u16,
@@ -93,12 +93,12 @@ impl Batch {
         })
     }
 
-    /// Octets of one publish.
+    /// The size of one publish in octets.
     pub(crate) const fn stride(&self) -> usize {
         self.stride
     }
 
-    /// Appends the next `count` publishes; `intended_us` is asked once for each, in order.
+    /// Appends the next `count` publishes; `intended_us` is called once for each, in order.
     #[inline]
     pub(crate) fn append(
         &mut self,
@@ -106,7 +106,7 @@ impl Batch {
         mut intended_us: impl FnMut() -> u32,
         out: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        // The first route is never behind another one.
+        // The sequence number of the first route is at least that of any other.
         if (self.heads[0] & SEQUENCE_MAX) + count as u64 > SEQUENCE_MAX {
             return Err(Fault::Scenario(format!(
                 "a stream has only {SEQUENCE_MAX} numbers: give more publishers or keys, or less \
@@ -135,7 +135,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Each stream and how many messages it has so far.
+    /// Each stream, and how many messages it has so far.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (u32, u64)> {
         self.heads.iter().map(|head| ((head >> SEQUENCE_BITS) as u32, head & SEQUENCE_MAX))
     }
@@ -146,13 +146,13 @@ fn publish_of(channel: u16, route: &Route) -> Publish<'_> {
         channel,
         exchange: route.exchange.as_bytes(),
         routing_key: route.routing_key.as_bytes(),
-        // What is lost on its way shows as lost; a returned message would only say it twice.
+        // A lost message is counted as lost anyway; a return would count it twice.
         mandatory: false,
         immediate: false,
     }
 }
 
-/// Whether all routes can stand in slots of one size, under streams of their own.
+/// Checks that all routes fit slots of the same size and have streams of their own.
 fn check_routes(routes: &[Route]) -> Result<(), Fault> {
     let first = routes
         .first()

@@ -1,10 +1,10 @@
-//! The publishes that the broker has not confirmed yet.
+//! The publishes that have not been confirmed yet.
 
 use std::collections::VecDeque;
 
 use crate::fault::Fault;
 
-/// Unconfirmed publishes of a channel in confirm mode. Its size is bounded by who publishes.
+/// The unconfirmed publishes of a channel in confirm mode. The publisher limits their number.
 #[derive(Debug)]
 pub(crate) struct ConfirmWindow {
     /// The delivery tag of the oldest publish in `publishes`; tags begin at 1.
@@ -16,7 +16,7 @@ pub(crate) struct ConfirmWindow {
 #[derive(Debug)]
 struct Unconfirmed {
     intended_us: u32,
-    /// Confirmed after all, while an older one is not.
+    /// Confirmed, although an older publish is not.
     confirmed: bool,
 }
 
@@ -25,22 +25,24 @@ impl ConfirmWindow {
         Self { oldest: 1, publishes: VecDeque::new(), unconfirmed: 0 }
     }
 
-    /// How many publishes wait for their confirm.
+    /// The number of publishes that wait for their confirm.
     pub(crate) const fn unconfirmed(&self) -> u64 {
         self.unconfirmed
     }
 
-    /// Notes a new publish and the time of its stamp.
+    /// Adds a publish with the time in its stamp.
     #[inline]
     pub(crate) fn publish(&mut self, intended_us: u32) {
         self.publishes.push_back(Unconfirmed { intended_us, confirmed: false });
         self.unconfirmed += 1;
     }
 
-    /// Takes a `basic.ack` and tells `each` the intended time of each publish that it confirms.
+    /// Handles a `basic.ack` and calls `each` with the intended time of each publish that it
+    /// confirms.
     ///
-    /// A tag that does not wait is a fault: confirmed twice, or never published. An ack of several
-    /// may repeat what came one by one, but must bring something new.
+    /// A tag that is not waiting is a fault: it was confirmed twice or never published. An ack with
+    /// `multiple` may include publishes that were confirmed one by one, but must confirm at least
+    /// one more.
     #[inline]
     pub(crate) fn confirm(
         &mut self,
@@ -83,7 +85,7 @@ mod tests {
         window
     }
 
-    /// The intended times of what an ack confirms; `None` for a fault.
+    /// The intended times of the publishes that an ack confirms; `None` for a fault.
     fn confirm(window: &mut ConfirmWindow, delivery_tag: u64, multiple: bool) -> Option<Vec<u32>> {
         let mut times = Vec::new();
         window.confirm(delivery_tag, multiple, |intended_us| times.push(intended_us)).ok()?;

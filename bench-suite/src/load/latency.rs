@@ -1,4 +1,4 @@
-//! Times of many operations, as a histogram.
+//! Durations of many operations, as a histogram.
 
 use std::ops::Neg;
 use std::time::Duration;
@@ -11,28 +11,29 @@ use crate::results::Latency;
 const UNIT_NS: u64 = 100;
 const UNITS_PER_US: u64 = 1000 / UNIT_NS;
 
-/// The longest time that is told apart: no run waits longer for anything.
+/// The longest duration that is recorded exactly: no run waits longer for anything.
 const LONGEST: Duration = Duration::from_mins(10);
 const LONGEST_UNITS: u64 = LONGEST.as_nanos() as u64 / UNIT_NS;
 
-/// Significant digits of each time.
+/// Significant digits of each duration.
 const DIGITS: u8 = 3;
 
-/// The last percentile of a curve is `1 - 2⁻²⁴`, 99.999994; it takes 17 million times to get there.
+/// The last percentile of a curve is `1 - 2⁻²⁴`, 99.999994 %; reaching it takes 17 million
+/// durations.
 const CURVE_STEPS_MAX: u32 = 24;
 
-/// Latencies up to 10 minutes, three digits. A histogram grows with the longest time in it, up to
-/// 190 KiB, so that a thousand of them are no load on the machine.
+/// Latencies up to 10 minutes, with three digits. A histogram grows with its longest duration up to
+/// 190 KiB, so even a thousand of them are cheap.
 #[derive(Debug)]
 pub(crate) struct LatencyHistogram {
     histogram: Histogram<u64>,
-    /// The last value and how often it came since: messages of one chunk often have the same.
+    /// The last value, and how often it was repeated: messages of one chunk often have the same.
     last_units: u64,
     last_count: u64,
 }
 
 impl LatencyHistogram {
-    /// An empty one.
+    /// An empty histogram.
     pub(crate) fn new() -> Self {
         let mut histogram =
             Histogram::new_with_bounds(1, 2, DIGITS).expect("three digits from 1 on are valid");
@@ -40,13 +41,13 @@ impl LatencyHistogram {
         Self { histogram, last_units: 0, last_count: 0 }
     }
 
-    /// Records one time in microseconds.
+    /// Records a duration in microseconds.
     #[inline]
     pub(crate) fn record_us(&mut self, elapsed_us: u32) {
         self.record_units(u64::from(elapsed_us) * UNITS_PER_US);
     }
 
-    /// Records one time. Longer ones than 10 minutes count as 10 minutes.
+    /// Records a duration. More than 10 minutes count as 10 minutes.
     #[inline]
     pub(crate) fn record(&mut self, elapsed: Duration) {
         self.record_units(elapsed.as_nanos() as u64 / UNIT_NS);
@@ -70,28 +71,28 @@ impl LatencyHistogram {
         }
     }
 
-    /// Adds all times of another.
+    /// Adds the durations of another histogram.
     pub(crate) fn merge(&mut self, mut other: Self) {
         self.flush();
         other.flush();
         self.histogram.add(&other.histogram).expect("it grows as far as that");
     }
 
-    /// p50 and p99 so far in microseconds; `None` if there is nothing in it.
+    /// p50 and p99 so far in microseconds; `None` if it is empty.
     pub(crate) fn quantiles_us(&mut self) -> Option<[u64; 2]> {
         self.flush();
         let at = |quantile| self.histogram.value_at_quantile(quantile) / UNITS_PER_US;
         (!self.histogram.is_empty()).then(|| [at(0.5), at(0.99)])
     }
 
-    /// As it is reported; `None` if there is nothing in it.
+    /// The form for reports; `None` if it is empty.
     pub(crate) fn summary(mut self) -> Option<Latency> {
         self.flush();
         let histogram = &self.histogram;
         let us = |units: u64| units as f64 / UNITS_PER_US as f64;
         let at = |percentile: f64| us(histogram.value_at_percentile(percentile));
         let count = histogram.len();
-        // A percentile is supported as long as one time at least lies above it.
+        // A percentile is included if at least one duration lies above it.
         let steps = count.checked_ilog2()?.min(CURVE_STEPS_MAX);
         let percentiles = (1..=steps).map(|step| 100.0 * (1.0 - f64::from(step).neg().exp2()));
         Some(Latency {
@@ -112,7 +113,7 @@ impl LatencyHistogram {
 mod tests {
     use super::*;
 
-    /// Three digits are kept, so a thousandth may be wrong.
+    /// Three digits are kept, so the error may be a thousandth.
     fn assert_near(found: f64, expected: f64) {
         assert!((found - expected).abs() <= expected / 1000.0 + 0.1, "{found}, not {expected}");
     }

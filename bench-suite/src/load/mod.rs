@@ -1,5 +1,5 @@
-//! The load as values: what is published and how it is checked, one connection's side at a time.
-//! What moves the octets is in `driver`.
+//! The load as values: what is published and how it is checked, for one connection at a time. A
+//! `driver` moves the octets.
 
 pub(crate) mod batch;
 pub(crate) mod confirm_window;

@@ -1,5 +1,5 @@
-//! When messages are to be sent in an open loop: a rate that does not ask whether the broker keeps
-//! up, so that its delays are seen in full.
+//! When messages are sent in an open loop: at a rate that does not depend on the broker, so that
+//! all of its delays are measured.
 
 use std::time::{Duration, Instant};
 
@@ -7,28 +7,28 @@ use crate::fault::Fault;
 
 const NS_PER_S: f64 = 1e9;
 
-/// A constant rate, or one that goes evenly to another and stays there.
+/// A constant rate, or a rate that changes evenly to another one and then stays.
 ///
-/// Every time is computed from the index of its message, never from the time before: it does not
-/// drift. Message 0 is due when the schedule begins.
+/// Every time is computed from the index of its message and not from the previous time, so the
+/// schedule does not drift. Message 0 is due when the schedule starts.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
     /// Messages per second at the start.
     start_per_s: f64,
     /// Messages per second after the ramp.
     end_per_s: f64,
-    /// Seconds of the ramp; 0 for a constant rate.
+    /// The length of the ramp in seconds; 0 for a constant rate.
     ramp_s: f64,
     began: Option<Instant>,
 }
 
 impl Schedule {
-    /// A rate that stays the same, messages per second.
+    /// A constant rate in messages per second.
     pub(crate) fn constant(rate_per_s: f64) -> Result<Self, Fault> {
         Self::ramp(rate_per_s, rate_per_s, Duration::ZERO)
     }
 
-    /// A rate that goes evenly from one to the other within `over`, then stays.
+    /// A rate that changes evenly within `over` and then stays.
     pub(crate) fn ramp(start_per_s: f64, end_per_s: f64, over: Duration) -> Result<Self, Fault> {
         for rate in [start_per_s, end_per_s] {
             if !(rate > 0.0 && rate <= NS_PER_S) {
@@ -40,23 +40,23 @@ impl Schedule {
         Ok(Self { start_per_s, end_per_s, ramp_s: over.as_secs_f64(), began: None })
     }
 
-    /// Begins it, unless it has begun.
+    /// Starts the schedule, unless it has started.
     pub(crate) fn begin(&mut self, at: Instant) {
         self.began.get_or_insert(at);
     }
 
-    /// When it began.
+    /// When it started.
     pub(crate) const fn began(&self) -> Option<Instant> {
         self.began
     }
 
-    /// How many messages are due: those whose intended time is not after `now`. 0 before it began.
+    /// How many messages are due: those with an intended time up to `now`. 0 before the start.
     pub(crate) fn due(&self, now: Instant) -> u64 {
         let Some(passed) = self.began.and_then(|began| now.checked_duration_since(began)) else {
             return 0;
         };
         let passed_ns = passed.as_nanos() as u64;
-        // The inverse function gives it but for its last digit.
+        // The inverse function is exact except for its last digit.
         let mut count = self.count_after(passed.as_secs_f64()) as u64;
         while self.offset_ns(count) <= passed_ns {
             count += 1;
@@ -67,12 +67,12 @@ impl Schedule {
         count
     }
 
-    /// When message `index` is to be sent; `None` before the schedule began.
+    /// When message `index` has to be sent; `None` before the start.
     pub(crate) fn intended(&self, index: u64) -> Option<Instant> {
         Some(self.began? + Duration::from_nanos(self.offset_ns(index)))
     }
 
-    /// When message `index` is to be sent, nanoseconds after the beginning.
+    /// When message `index` has to be sent, in nanoseconds after the start.
     #[inline]
     pub(crate) fn offset_ns(&self, index: u64) -> u64 {
         let index = index as f64;
@@ -88,7 +88,7 @@ impl Schedule {
             return self.ramp_s + (index - in_ramp) / self.end_per_s;
         }
         let slope = (self.end_per_s - self.start_per_s) / self.ramp_s;
-        // Of the two ways to write the solution, this one subtracts nothing of equal size.
+        // This form of the solution does not subtract nearly equal numbers.
         let root = (self.start_per_s.powi(2) + 2.0 * slope * index).max(0.0).sqrt();
         2.0 * index / (self.start_per_s + root)
     }

@@ -1,4 +1,4 @@
-//! The check of the numbers that messages carry: that none is lost, doubled or out of order.
+//! Checks the sequence numbers of messages: none may be lost, duplicated or out of order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{AddAssign, Range};
@@ -6,36 +6,36 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::load::tally::Tally;
 
-/// Gaps that are remembered at once. A broker with more holes than this is broken beyond
-/// description: what comes later to fill a forgotten one counts as a duplicate.
+/// How many gaps are remembered. A broker with more is badly broken; a message that fills a
+/// forgotten gap counts as a duplicate.
 const GAPS_MAX: usize = 4096;
 
-/// How far the messages of a shared stream may be apart, in words of 64 messages: 8 million
-/// messages, a megabyte. Consumers of one queue are apart by their prefetch counts, which are at
-/// most 65,535 each; what is missing for longer is lost.
+/// How far apart the messages of a shared stream may be, in words of 64 messages: 8 million
+/// messages, a megabyte. Consumers of one queue are apart by their prefetch limits, at most 65,535
+/// each; a message that is missing for longer is lost.
 const SPAN_WORDS_MAX: usize = 1 << 17;
 
-/// What became of the messages of one stream, numbered from 0, that come to one consumer.
+/// The messages of one stream that go to one consumer, numbered from 0.
 #[derive(Debug, Default)]
 pub(crate) struct SequenceCheck {
-    /// The lowest number above all that came.
+    /// The number after the highest received one.
     next: u64,
-    /// Missing below `next`: first number and the one behind the last.
+    /// Missing numbers below `next`: the first of each gap, and the one after its last.
     gaps: BTreeMap<u64, u64>,
-    /// Messages of gaps that were too many to remember.
+    /// Missing messages in gaps that were not remembered.
     forgotten: u64,
     duplicated: u64,
     reordered: u64,
 }
 
-/// A count of everything that must not happen.
+/// Counts of everything that must not happen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// Published, but never delivered.
     pub(crate) lost: u64,
     /// Delivered more than once.
     pub(crate) duplicated: u64,
-    /// Delivered after a later one.
+    /// Delivered after a later message.
     pub(crate) reordered: u64,
     /// Never published.
     pub(crate) foreign: u64,
@@ -51,7 +51,7 @@ impl AddAssign for Verdict {
 }
 
 impl SequenceCheck {
-    /// Notes a delivery.
+    /// Counts a delivery.
     #[inline]
     pub(crate) fn note(&mut self, sequence: u64) {
         if sequence == self.next {
@@ -77,7 +77,7 @@ impl SequenceCheck {
         }
     }
 
-    /// Takes a number out of the gap that it lies in.
+    /// Removes a number from its gap.
     fn fill(&mut self, sequence: u64) -> bool {
         let Some((&start, &end)) = self.gaps.range(..=sequence).next_back() else {
             return false;
@@ -95,18 +95,18 @@ impl SequenceCheck {
         true
     }
 
-    /// The lowest number above all that came: what was published at least, as far as is known here.
+    /// The number after the highest received one: at least this many were published.
     pub(crate) const fn next(&self) -> u64 {
         self.next
     }
 
-    /// Whether each of `published` messages came, so that nothing more is to be waited for.
+    /// Whether all of `published` messages have arrived.
     pub(crate) fn is_complete(&self, published: u64) -> bool {
         let whole = self.gaps.first_key_value().is_none_or(|(&start, _)| start >= published);
         self.next >= published && whole && self.forgotten == 0
     }
 
-    /// The count at the end of a stream of `published` messages.
+    /// The counts at the end of a stream of `published` messages.
     pub(crate) fn verdict(&self, published: u64) -> Verdict {
         let below = |end: u64| end.min(published);
         let missing: u64 =
@@ -122,8 +122,8 @@ impl SequenceCheck {
     }
 }
 
-/// The check of a queue that several consumers share. A stream is scattered over them, so loss and
-/// duplication are counted over all; but what one of them gets must still ascend.
+/// The check for a queue with several consumers. A stream is spread over them, so loss and
+/// duplication are counted over all of them, but the numbers at each consumer must still ascend.
 #[derive(Debug)]
 pub(crate) struct SharedCheck {
     streams: Range<u32>,
@@ -132,24 +132,26 @@ pub(crate) struct SharedCheck {
 
 #[derive(Debug)]
 struct State {
-    /// One per stream.
+    /// The received numbers of each stream.
     sets: Vec<SequenceSet>,
-    /// Consumers that were given this check and have not made their report.
+    /// Consumers that use this check and have not left.
     consumers: usize,
 }
 
-/// What one consumer of a shared queue got and has not told yet, and where it is in each stream.
+/// What one consumer of a shared queue has received and not reported yet, and its position in each
+/// stream.
 #[derive(Debug)]
 pub(crate) struct SharedPart {
-    /// Per stream, the lowest number above all that came.
+    /// Per stream, the number after the highest received one.
     next: Vec<u64>,
-    /// Index of a stream, and the number.
+    /// Not reported yet: index of the stream, and number.
     untold: Vec<(u32, u64)>,
     reordered: u64,
 }
 
 impl SharedPart {
-    /// Notes a delivery of the stream with this index. Tell it at the end of the chunk.
+    /// Notes a delivery of the stream with this index. Call [`SharedCheck::report`] at the end of
+    /// the chunk.
     #[inline]
     pub(crate) fn note(&mut self, index: u32, sequence: u64) {
         self.untold.push((index, sequence));
@@ -157,7 +159,7 @@ impl SharedPart {
 }
 
 impl SharedCheck {
-    /// The check of one queue with these streams.
+    /// A check for the queue with these streams.
     pub(crate) fn new(streams: Range<u32>) -> Self {
         let sets = streams.clone().map(|_| SequenceSet::default()).collect();
         Self { streams, state: Mutex::new(State { sets, consumers: 0 }) }
@@ -168,13 +170,13 @@ impl SharedCheck {
         self.streams.clone()
     }
 
-    /// A part for one more consumer, which must [`SharedCheck::leave`] at its end.
+    /// The part of another consumer, which must call [`SharedCheck::leave`] at its end.
     pub(crate) fn join(&self) -> SharedPart {
         self.state().consumers += 1;
         SharedPart { next: vec![0; self.streams.len()], untold: Vec::new(), reordered: 0 }
     }
 
-    /// Takes over what a consumer got.
+    /// Adds what a consumer has received.
     pub(crate) fn report(&self, part: &mut SharedPart) {
         if part.untold.is_empty() {
             return;
@@ -193,13 +195,13 @@ impl SharedCheck {
         }
     }
 
-    /// Whether each of `published` messages of a stream came to one of the consumers.
+    /// Whether each of `published` messages of a stream has arrived at some consumer.
     pub(crate) fn is_complete(&self, stream: u32, published: u64) -> bool {
         self.state().sets[(stream - self.streams.start) as usize].is_complete(published)
     }
 
-    /// Ends the part of a consumer: what it got out of order, and from the last consumer to leave
-    /// also what became of the queue as a whole, with the number of expected messages.
+    /// Ends the part of a consumer. Returns its messages out of order and, for the last consumer to
+    /// leave, the counts of the whole queue with the number of expected messages.
     pub(crate) fn leave(&self, mut part: SharedPart, tally: &Tally) -> (u64, Verdict) {
         self.report(&mut part);
         let mut state = self.state();
@@ -216,27 +218,27 @@ impl SharedCheck {
         (expected, verdict)
     }
 
-    /// A panic of another thread ends the run anyway; its counts are no worse for it.
+    /// A panic of another thread ends the run anyway; the counts are still valid.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Which numbers came, in any order: a bit for each from the first that is missing on.
+/// The received numbers, in any order: one bit for each, starting at the first that may be missing.
 #[derive(Debug, Default)]
 struct SequenceSet {
-    /// Words before the first of `words`, 64 numbers each, which are settled.
+    /// Words before the first of `words`, with 64 numbers each; they are final.
     base_words: u64,
     words: VecDeque<u64>,
-    /// The lowest number above all that came.
+    /// The number after the highest received one.
     end: u64,
-    /// Missing in the settled part.
+    /// Missing numbers in the final part.
     lost: u64,
     duplicated: u64,
 }
 
 impl SequenceSet {
-    /// False for a number that came already.
+    /// False if the number was received before.
     fn insert(&mut self, sequence: u64) -> bool {
         let (word, bit) = (sequence / 64, 1_u64 << (sequence % 64));
         let Some(mut index) = word.checked_sub(self.base_words) else {
@@ -265,7 +267,7 @@ impl SequenceSet {
         true
     }
 
-    /// Gives the first `count` words up: what is missing in them is lost.
+    /// Makes the first `count` words final: numbers that are missing in them are lost.
     fn settle(&mut self, count: u64) {
         let held = self.words.len().min(count as usize);
         self.lost +=
@@ -281,7 +283,7 @@ impl SequenceSet {
         self.lost + held - came
     }
 
-    /// How many of the first `count` numbers of `words` came.
+    /// How many of the first `count` numbers of `words` were received.
     fn came_below(&self, count: u64) -> u64 {
         let masked = self.words.iter().zip(0_u64..).map(|(word, index)| {
             match count.saturating_sub(index * 64) {
@@ -351,7 +353,7 @@ mod tests {
         assert!(check.gaps.len() <= GAPS_MAX && !check.is_complete(published));
     }
 
-    /// What two consumers of one stream find, as lost, duplicated, reordered, foreign.
+    /// The counts of two consumers of one stream: lost, duplicated, reordered, foreign.
     fn shared(first: &[u64], second: &[u64], published: u64) -> [u64; 4] {
         let tally = Tally::new(Instant::now(), 5, 1, 1);
         let check = SharedCheck::new(5..6);

@@ -1,5 +1,5 @@
-//! What every message carries: who sent it, which one it is, when it was due, and a filler that
-//! shows every changed octet.
+//! The stamp in every message: its stream, its number, its intended time, and a filler in which
+//! every changed octet is noticed.
 //!
 //! ```text
 //! ┌────────────┬──────────────┬─────────────────┬──────────────┬────────┐
@@ -11,52 +11,52 @@
 use std::sync::LazyLock;
 use std::time::Instant;
 
-/// Octets of a body that are the stamp: the smallest body.
+/// The size of a stamp in octets, and of the smallest body.
 pub(crate) const STAMP_SIZE: usize = 16;
 
-/// The largest body, octets: the default limit of a message of `RabbitMQ`.
+/// The largest body in octets: the default limit of `RabbitMQ`.
 pub(crate) const BODY_SIZE_MAX: usize = 16 << 20;
 
 /// The highest stream: 24 bits.
 pub(crate) const STREAM_MAX: u32 = (1 << 24) - 1;
 
-/// The highest sequence number: 40 bits, a day of 12 million messages a second on one stream.
+/// The highest sequence number: 40 bits, a day of 12 million messages per second in one stream.
 pub(crate) const SEQUENCE_MAX: u64 = (1 << 40) - 1;
 
-/// Bits of a stamp's first word that are the sequence number.
+/// The bits of the sequence number in the first word of a stamp.
 pub(crate) const SEQUENCE_BITS: u32 = 40;
 
-/// Bits of the phase that a filler begins with.
+/// The bits of the phase with which a filler begins.
 const PHASE_BITS: u32 = 12;
 
-/// Octets of the filler pattern, after which it repeats: the filler of a body of 1 MiB is one
-/// piece of it, whatever its phase, and so is one comparison.
+/// The period of the filler pattern in octets. The filler of a body of 1 MiB is one piece of it at
+/// any phase, so checking it is one comparison.
 const PATTERN_SIZE: usize = (1 << 20) + (1 << PHASE_BITS);
 
-/// Odd, with bits in both halves, so that no product of the checksum is 0 (digits of the golden
-/// ratio and of π).
+/// Odd numbers with bits in both halves, so that no product in the checksum is 0 (digits of the
+/// golden ratio and of π).
 const HEAD_MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 const TIME_MIX: u64 = 0x2436_F6A8_885A_308D;
 
-/// The first octets of a body, decoded.
+/// A decoded stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// One publisher × one routing key, at most [`STREAM_MAX`].
+    /// One publisher and one routing key; at most [`STREAM_MAX`].
     pub(crate) stream: u32,
     /// From 0, at most [`SEQUENCE_MAX`].
     pub(crate) sequence: u64,
-    /// When it was to be sent, microseconds since the epoch of the tally, modulo 2³².
+    /// When it had to be sent, in microseconds since the epoch of the tally, modulo 2³².
     pub(crate) intended_us: u32,
 }
 
 impl Stamp {
-    /// As it stands in a body.
+    /// The encoded form.
     #[inline]
     pub(crate) fn encode(self) -> [u8; STAMP_SIZE] {
         encode(u64::from(self.stream) << SEQUENCE_BITS | self.sequence, self.intended_us)
     }
 
-    /// `None` if the checksum does not fit: then nothing of it can be believed.
+    /// `None` if the checksum is wrong, so that no field can be trusted.
     #[inline]
     pub(crate) fn decode(octets: &[u8; STAMP_SIZE]) -> Option<Self> {
         let word = u128::from_be_bytes(*octets);
@@ -69,15 +69,15 @@ impl Stamp {
     }
 }
 
-/// A stamp whose stream and sequence number are one word already.
+/// Encodes a stamp whose stream and sequence number are one word already.
 #[inline]
 pub(crate) fn encode(head: u64, intended_us: u32) -> [u8; STAMP_SIZE] {
     let tail = u64::from(intended_us) << 32 | u64::from(checksum(head, intended_us));
     (u128::from(head) << 64 | u128::from(tail)).to_be_bytes()
 }
 
-/// A multiplication folded to 32 bits: one wrong in 4 billion is not seen, which is enough for
-/// faults that nobody makes on purpose.
+/// A multiplication folded to 32 bits. One error in 4 billion is not detected, which is enough for
+/// accidental faults.
 #[inline]
 fn checksum(head: u64, intended_us: u32) -> u32 {
     let product = u128::from(head ^ HEAD_MIX) * u128::from(u64::from(intended_us) ^ TIME_MIX);
@@ -85,33 +85,34 @@ fn checksum(head: u64, intended_us: u32) -> u32 {
     (folded >> 32) as u32 ^ folded as u32
 }
 
-/// A time as stamps have it, microseconds since `epoch` modulo 2³²; 0 before it.
+/// A time in the format of stamps: microseconds since `epoch` modulo 2³²; 0 before it.
 #[inline]
 pub(crate) fn stamp_time_us(epoch: Instant, time: Instant) -> u32 {
     time.saturating_duration_since(epoch).as_micros() as u32
 }
 
-/// Microseconds from a stamp's time to `now_us`; 0 where the stamp is the younger one, as the
-/// clock is read once for many messages.
+/// Microseconds from a stamp's time to `now_us`; 0 if the stamp is younger, because the clock is
+/// read once for many messages.
 #[inline]
 pub(crate) fn elapsed_us(intended_us: u32, now_us: u32) -> u32 {
     let elapsed = now_us.wrapping_sub(intended_us);
     if elapsed >> 31 == 0 { elapsed } else { 0 }
 }
 
-/// The offset in the pattern at which the filler of a stream begins, so that what belongs to
-/// another stream does not fit.
+/// The offset in the pattern where the filler of a stream begins. It differs between streams, so
+/// that a filler of another stream is noticed.
 #[inline]
 pub(crate) fn filler_phase(stream: u32) -> usize {
     (u64::from(stream).wrapping_mul(HEAD_MIX) >> (64 - PHASE_BITS)) as usize
 }
 
-/// The pattern that all fillers are cut from. Keep it: each call looks whether it is made already.
+/// The pattern of all fillers. Keep the result: each call checks whether the pattern exists.
 pub(crate) fn filler_pattern() -> Filler {
     static PATTERN: LazyLock<Vec<u8>> = LazyLock::new(|| {
         let mut state = HEAD_MIX;
         let mut next = || {
-            // Xorshift, 64 bits: no octet of it tells where it is.
+            // Xorshift with 64 bits, so that the octets do not depend on their position in a simple
+            // way.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -129,7 +130,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Whether `part` is what the filler of this phase has from `offset` octets on.
+    /// Whether `part` equals the filler of this phase from `offset` on.
     #[inline]
     pub(crate) fn matches(self, phase: usize, offset: usize, part: &[u8]) -> bool {
         let start = (phase + offset) % PATTERN_SIZE;
@@ -139,7 +140,7 @@ impl Filler {
         }
     }
 
-    /// A part that goes on after the end of the pattern, with its beginning.
+    /// A part that reaches beyond the end of the pattern.
     #[inline(never)]
     fn matches_across(self, start: usize, part: &[u8]) -> bool {
         let (head, tail) = part.split_at(part.len().min(PATTERN_SIZE - start));
@@ -147,14 +148,14 @@ impl Filler {
             && tail.chunks(PATTERN_SIZE).all(|piece| self.pattern.starts_with(piece))
     }
 
-    /// Appends `size` octets of the filler of a stream, from its beginning.
+    /// Appends the first `size` octets of a stream's filler.
     pub(crate) fn append(self, stream: u32, size: usize, out: &mut Vec<u8>) {
         let octets = self.pattern.iter().cycle().skip(filler_phase(stream));
         out.extend(octets.take(size));
     }
 }
 
-/// A whole body of `size` octets, at least [`STAMP_SIZE`].
+/// A complete body of `size` octets, at least [`STAMP_SIZE`].
 pub(crate) fn body(stamp: Stamp, size: usize) -> Vec<u8> {
     let mut body = Vec::with_capacity(size);
     body.extend_from_slice(&stamp.encode());

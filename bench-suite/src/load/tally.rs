@@ -1,40 +1,41 @@
-//! What the endpoints of a run and those who watch it tell each other, across threads.
+//! What the endpoints of a run and the watching thread share across threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-/// Messages of a stream whose publisher has not ended.
+/// The number of messages of a stream whose publisher has not ended.
 const UNKNOWN: u64 = u64::MAX;
 
-/// A counter with cache lines of its own: publisher and consumer may be on two cores. 128 octets,
-/// because processors fetch lines in pairs.
+/// A counter on its own cache lines, because publisher and consumer may be on two cores. 128
+/// octets, because processors fetch lines in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Counter(AtomicU64);
 
-/// The counters and switches of one run. Everything only ever grows or is switched on.
+/// The counters and switches of one run. Counters only grow, and switches are only switched on.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    /// The time that stamps count from.
+    /// The time from which stamps count.
     pub(crate) epoch: Instant,
     published: Counter,
     confirmed: Counter,
     consumed: Counter,
     measuring: AtomicBool,
     stopped: AtomicBool,
-    /// For who looks on: whether anybody does, and p50 and p99 of the deliveries so far, µs.
+    /// For the progress view: whether latencies are shown, and p50 and p99 of the deliveries so far
+    /// in µs.
     is_watched: AtomicBool,
     delivery_us: [AtomicU64; 2],
-    /// Deliveries that one publish leads to: 10 for a fan-out to 10 queues.
+    /// Deliveries per publish: 10 for a fan-out to 10 queues.
     copies: u64,
-    /// The lowest stream of this run; [`Tally::totals`] begins with it.
+    /// The lowest stream of this run, at index 0 of [`Tally::totals`].
     first_stream: u32,
     /// Messages published to each stream, once its publisher has ended.
     totals: Vec<AtomicU64>,
 }
 
 impl Tally {
-    /// A run with streams `first_stream .. first_stream + streams`.
+    /// A run with the streams `first_stream .. first_stream + streams`.
     pub(crate) fn new(epoch: Instant, first_stream: u32, streams: u32, copies: u64) -> Self {
         Self {
             epoch,
@@ -71,22 +72,22 @@ impl Tally {
         self.confirmed.0.load(Relaxed)
     }
 
-    /// Deliveries, or whole round trips.
+    /// Deliveries, or completed round trips.
     pub(crate) fn consumed(&self) -> u64 {
         self.consumed.0.load(Relaxed)
     }
 
-    /// Publishes whose deliveries have not all come.
+    /// Publishes whose deliveries have not all arrived.
     pub(crate) fn under_way(&self) -> u64 {
         self.published().saturating_sub(self.consumed() / self.copies)
     }
 
-    /// From here on latencies are recorded.
+    /// From now on latencies are recorded.
     pub(crate) fn measure(&self) {
         self.measuring.store(true, Relaxed);
     }
 
-    /// The measured window has ended; latencies are not recorded any more.
+    /// The measured window has ended; latencies are no longer recorded.
     pub(crate) fn end_measuring(&self) {
         self.measuring.store(false, Relaxed);
     }
@@ -95,7 +96,7 @@ impl Tally {
         self.measuring.load(Relaxed)
     }
 
-    /// Somebody wants to see latencies while the run goes on.
+    /// Latencies will be shown during the run.
     pub(crate) fn watch(&self) {
         self.is_watched.store(true, Relaxed);
     }
@@ -104,20 +105,20 @@ impl Tally {
         self.is_watched.load(Relaxed)
     }
 
-    /// Shows p50 and p99 of a consumer; with several, the last one is seen.
+    /// Shows p50 and p99 of a consumer. With several consumers, the last value is shown.
     pub(crate) fn show_delivery(&self, quantiles_us: [u64; 2]) {
         for (shown, us) in self.delivery_us.iter().zip(quantiles_us) {
             shown.store(us, Relaxed);
         }
     }
 
-    /// p50 and p99 that were shown last, if any.
+    /// The p50 and p99 that were shown last, if any.
     pub(crate) fn delivery_us(&self) -> Option<[u64; 2]> {
         let shown = [0, 1].map(|index: usize| self.delivery_us[index].load(Relaxed));
         (shown[1] > 0).then_some(shown)
     }
 
-    /// Nothing more is to be published; what is under way shall arrive.
+    /// Stops publishing; messages in flight still arrive.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Relaxed);
     }
@@ -126,12 +127,12 @@ impl Tally {
         self.stopped.load(Relaxed)
     }
 
-    /// Says how many messages a stream has in all; its consumers wait for that many.
+    /// Sets the final number of messages of a stream; its consumers wait for that many.
     pub(crate) fn close_stream(&self, stream: u32, total: u64) {
         self.totals[(stream - self.first_stream) as usize].store(total, Relaxed);
     }
 
-    /// How many messages a stream has in all, once its publisher has ended.
+    /// The final number of messages of a stream, once its publisher has ended.
     pub(crate) fn total(&self, stream: u32) -> Option<u64> {
         let total = self.totals[(stream - self.first_stream) as usize].load(Relaxed);
         (total != UNKNOWN).then_some(total)

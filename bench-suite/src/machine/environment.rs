@@ -1,5 +1,5 @@
-//! The machine that a measurement ran on, as it is recorded with the results, and what of it makes
-//! them doubtful.
+//! The machine of a measurement, as recorded with the results, and what may make the results
+//! doubtful.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,13 +16,14 @@ use crate::results::{Environment, Subject};
 /// How long git may take: a large working directory on a cold disk needs seconds.
 const GIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of git's answer is read: one changed file is enough to know.
+/// How much of git's output is read: one changed file is enough.
 const GIT_ANSWER_SIZE_MAX: u64 = 4 << 10;
 
-/// Load per core from which on others disturb the measurement.
+/// The load per core above which other processes disturb the measurement.
 const LOAD_PER_CORE_MAX: f64 = 0.5;
 
-/// Reads what is to be recorded. `load_cores` are those of the load threads, empty if not pinned.
+/// Collects the description. `load_cores` are those of the load threads; empty if they are not
+/// pinned.
 pub(crate) fn environment(load_cores: &[usize]) -> Environment {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -41,8 +42,8 @@ pub(crate) fn environment(load_cores: &[usize]) -> Environment {
     }
 }
 
-/// What makes figures from this machine doubtful, one sentence each. `subjects` are those that the
-/// load runs against.
+/// Reasons to doubt figures from this machine, one sentence each. `subjects` are the measured
+/// subjects.
 pub(crate) fn warnings(environment: &Environment, subjects: &[Subject]) -> Vec<String> {
     let mut warnings = Vec::new();
     let (cores, load) = (environment.cores_online, environment.load_average[0]);
@@ -117,13 +118,13 @@ fn cores_online() -> BTreeSet<usize> {
     let online = fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let cores = parse_cores(online.trim());
     if cores.is_empty() {
-        // A sandbox may hide /sys: then those that we may use are all that we know.
+        // A sandbox may hide /sys; then only the cores that this process may use are known.
         return parse_cores(&procfs::allowed_cores(std::process::id()));
     }
     cores
 }
 
-/// The cores of a list as the kernel writes it, for example `0-2,8`; what is no list has none.
+/// The cores in the kernel's notation, for example `0-2,8`; empty if the text is invalid.
 fn parse_cores(list: &str) -> BTreeSet<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -133,7 +134,7 @@ fn parse_cores(list: &str) -> BTreeSet<usize> {
 }
 
 fn parse_cpu_model(cpuinfo: &str) -> String {
-    // ARM kernels give no name, only the number of the part.
+    // ARM kernels give only the number of the part, not a name.
     let value = |name: &str| {
         let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
         line.split_once(':').map(|(_, value)| value.trim().to_owned())
@@ -154,8 +155,8 @@ fn parse_load_average(loadavg: &str) -> Option<[f64; 3]> {
     Some([next()?, next()?, next()?])
 }
 
-/// The revision of the working directory, with `+` when it has changes; none where git, or a
-/// repository, is missing.
+/// The revision of the working directory, with `+` if there are changes; `None` without git or a
+/// repository.
 fn commit() -> Option<String> {
     let revision = ask_git(&["rev-parse", "--short", "HEAD"])?;
     let changes = ask_git(&["status", "--porcelain"])?;
@@ -165,25 +166,25 @@ fn commit() -> Option<String> {
 
 fn ask_git(arguments: &[&str]) -> Option<String> {
     let mut git = Command::new("git");
-    // It shall neither ask a question nor write to the repository.
+    // Git must neither ask for input nor write to the repository.
     git.args(arguments).env("GIT_TERMINAL_PROMPT", "0").env("GIT_OPTIONAL_LOCKS", "0");
     answer_within(&mut git, GIT_TIMEOUT)
 }
 
-/// The beginning of what a program prints, if it ends well and in time.
+/// The start of a program's output, if it succeeds in time.
 fn answer_within(command: &mut Command, timeout: Duration) -> Option<String> {
     let deadline = Instant::now() + timeout;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().ok()?;
     let mut stdout = child.stdout.take()?;
     let (answer, answers) = mpsc::channel();
-    // A pipe has no read timeout: this thread waits for it, and ends with the program.
+    // A pipe has no read timeout, so this thread waits for it. It ends with the program.
     thread::spawn(move || {
         let mut text = Vec::new();
         let read = stdout.by_ref().take(GIT_ANSWER_SIZE_MAX).read_to_end(&mut text);
         // The program must be able to write the rest, or it would never end.
         let rest = std::io::copy(&mut stdout, &mut std::io::sink());
-        // Nobody listens any more after the timeout.
+        // Fails after the timeout, when the result is no longer needed.
         let _ = answer.send(read.and(rest).ok().map(|_| text));
     });
     let text = answers.recv_timeout(timeout).ok().flatten();
@@ -192,14 +193,14 @@ fn answer_within(command: &mut Command, timeout: Duration) -> Option<String> {
     String::from_utf8(text).ok()
 }
 
-/// Waits until a child ends by itself, kills it at the deadline; whether it succeeded.
+/// Waits until a child ends, and kills it at the deadline. Returns whether it succeeded.
 fn end_by(child: &mut Child, deadline: Instant) -> bool {
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return status.success(),
             Ok(None) if Instant::now() < deadline => thread::sleep(Duration::from_millis(2)),
             _ => {
-                // It has ended meanwhile if it cannot be killed.
+                // If it cannot be killed, it has already ended.
                 let _ = child.kill();
                 let _ = child.wait();
                 return false;

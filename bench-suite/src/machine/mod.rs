@@ -1,4 +1,4 @@
-//! What the kernel knows of this machine, of the brokers' processes and of the load threads.
+//! Facts from the kernel about this machine, the brokers' processes and the load threads.
 
 pub(crate) mod environment;
 pub(crate) mod procfs;

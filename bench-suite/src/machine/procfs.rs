@@ -1,4 +1,4 @@
-//! What Linux says about processes and the machine: processor time, resident memory, limits.
+//! Facts from Linux about processes and the machine: processor time, resident memory, limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,43 +9,44 @@ use nix::time::ClockId;
 
 use crate::fault::Fault;
 
-/// Ticks of `/proc/PID/stat` per second: `USER_HZ`, which is 100 on every Linux of today, whatever
-/// the kernel's own tick.
+/// Ticks of `/proc/PID/stat` per second: `USER_HZ`, which is 100 on every current Linux, whatever
+/// the internal tick of the kernel is.
 const TICKS_PER_S: f64 = 100.0;
 
-/// The clocks of processes and threads as the kernel numbers them: the inverted id, three bits to
-/// the left, then 2 for "time on a processor, in nanoseconds" and 4 for "of one thread".
+/// The clocks of processes and threads in the kernel's numbering: the inverted id, shifted by three
+/// bits, then 2 for "processor time in nanoseconds" and 4 for "of one thread".
 const CLOCK_OF_PROCESS: i32 = 2;
 const CLOCK_OF_THREAD: i32 = 2 | 4;
 
-/// The longest command line that is reported, in octets: that of RabbitMQ has about 2 KiB.
+/// The longest reported command line in octets; that of RabbitMQ has about 2 KiB.
 const COMMAND_SIZE_MAX: usize = 8 << 10;
 
-/// Arguments whose value is a secret end like this; the cookie of Erlang is one.
+/// The endings of the names of arguments whose value is a secret, such as the cookie of Erlang.
 const SECRETS: [&str; 4] = ["password", "cookie", "secret", "token"];
 
-/// Descriptors of the load client that are not connections.
+/// Descriptors of the load client besides its connections.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
-/// What one line of `/proc/PID/stat` says.
+/// The fields of a line of `/proc/PID/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     parent: u32,
     /// Processor time in user and kernel, of all threads, in ticks.
     own_ticks: u64,
-    /// The same of children that ended.
+    /// The same for children that have ended.
     ended_ticks: u64,
 }
 
 /// Processor time of a process and its descendants, in seconds.
 ///
-/// A living process is read from its clock, which counts nanoseconds and keeps the time of threads
-/// that ended; a sum over threads would lose it, and ticks of 10 ms are coarse for a short window.
-/// Only descendants that ended are counted in ticks: by at most one tick less than they had.
+/// A living process is read from its clock, which counts nanoseconds and includes threads that have
+/// ended. A sum over threads would lose those, and ticks of 10 ms are too coarse for a short
+/// window. Only descendants that have ended are counted in ticks, with an error of at most one tick
+/// each.
 pub(crate) fn cpu_s(pid: u32) -> Result<f64, Fault> {
     let stats = stats()?;
     let seconds = |ticks: u64| ticks as f64 / TICKS_PER_S;
-    // The clock of a process that just ended says nothing, or less than its ticks.
+    // The clock of a process that has just ended fails, or shows less than its ticks.
     let own = |pid, stat: &Stat| {
         let clock_s = read_clock_s(pid, CLOCK_OF_PROCESS).unwrap_or(0.0);
         clock_s.max(seconds(stat.own_ticks)) + seconds(stat.ended_ticks)
@@ -89,20 +90,20 @@ pub(crate) fn rss_bytes_of(members: &[u32]) -> Result<u64, Fault> {
     Ok(bytes)
 }
 
-/// A process, first, and its descendants.
+/// A process and its descendants; the process comes first.
 pub(crate) fn members(pid: u32) -> Result<Vec<u32>, Fault> {
     let descendants = tree(pid, &stats()?)?.into_iter().filter(|member| *member != pid);
     Ok(std::iter::once(pid).chain(descendants).collect())
 }
 
-/// The threads of a process; none if it has ended.
+/// The threads of a process; empty if it has ended.
 pub(crate) fn threads(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The command line of a process, arguments separated by spaces, without passwords and other
-/// secrets: it goes into reports. None if it cannot be read.
+/// The command line of a process, with arguments separated by spaces and without passwords and
+/// other secrets, because it is part of reports. `None` if it cannot be read.
 pub(crate) fn command_line(pid: u32) -> Option<String> {
     let octets = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let text = String::from_utf8_lossy(&octets);
@@ -110,7 +111,7 @@ pub(crate) fn command_line(pid: u32) -> Option<String> {
     (!command.is_empty()).then_some(command)
 }
 
-/// The cores that a process may run on, as the kernel writes them, for example `0` or `0-3`.
+/// The cores that a process may run on, in the kernel's notation, for example `0` or `0-3`.
 pub(crate) fn allowed_cores(pid: u32) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     field(&status, "Cpus_allowed_list:").unwrap_or("?").to_owned()
@@ -142,7 +143,7 @@ pub(crate) fn check_open_files(connections: u32) -> Result<(), Fault> {
 fn stats() -> Result<BTreeMap<u32, Stat>, Fault> {
     let entries = fs::read_dir("/proc").map_err(Fault::io("list /proc"))?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // Processes that end meanwhile are left out.
+    // Processes that end meanwhile are skipped.
     let stat = |pid| parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
     Ok(pids.filter_map(|pid: u32| Some((pid, stat(pid)?))).collect())
 }
@@ -154,7 +155,7 @@ fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> Result<BTreeSet<u32>, Fault> 
     }
     let mut members = BTreeSet::from([root]);
     loop {
-        // A parent may have a higher number than its child: repeat until nobody is found.
+        // A parent may have a higher id than its child, so this repeats until nothing is found.
         let before = members.len();
         for (pid, stat) in stats {
             if members.contains(&stat.parent) {
@@ -167,13 +168,13 @@ fn tree(root: u32, stats: &BTreeMap<u32, Stat>) -> Result<BTreeSet<u32>, Fault> 
     }
 }
 
-/// Whether a process waits for something that may interrupt it.
+/// Whether a process is in an interruptible sleep.
 pub(crate) fn is_asleep(pid: u32) -> bool {
     let line = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     line.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('S'))
 }
 
-/// Reads `pid (name) state ppid … utime stime cutime cstime …`; the name may have spaces and
+/// Parses `pid (name) state ppid … utime stime cutime cstime …`; the name may contain spaces and
 /// parentheses.
 fn parse_stat(line: &str) -> Option<Stat> {
     let (_, rest) = line.rsplit_once(')')?;
@@ -195,7 +196,7 @@ fn parse_open_files_max(limits: &str) -> Option<u64> {
     field(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
 }
 
-/// None if the kernel knows no such process or thread.
+/// `None` if there is no such process or thread.
 fn read_clock_s(id: u32, kind: i32) -> Option<f64> {
     let id = i32::try_from(id).ok()?;
     let time = ClockId::from_raw((!id << 3) | kind).now().ok()?;
@@ -323,15 +324,15 @@ mod tests {
         assert!(threads(std::process::id()).contains(&sleeper_tid));
         drop(done);
         sleeper.join().unwrap();
-        // The time of threads that ended stays with the process. Children of other tests that
-        // end meanwhile may take a tick each with them.
+        // The time of ended threads is still part of the process. Children of other tests that end
+        // meanwhile may take a tick each with them.
         assert!(cpu_s(std::process::id()).unwrap() >= process_before_s + worked_s / 2.0);
         assert!(thread_cpu_s(4_000_000).is_err() && thread_cpu_s(u32::MAX).is_err());
     }
 
     #[test]
     fn processor_time_has_finer_steps_than_ticks_and_never_goes_back() {
-        // A process without children that end: of those only ticks are counted.
+        // A process without ended children, because their time is only counted in ticks.
         let mut busy = Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
         let (mut before_s, mut has_fine_step) = (cpu_s(busy.id()).unwrap(), false);
         while !has_fine_step {
@@ -368,7 +369,7 @@ mod tests {
         let long = join(&["é".repeat(COMMAND_SIZE_MAX).as_str()]);
         assert!(long.len() <= COMMAND_SIZE_MAX + '…'.len_utf8() && long.ends_with('…'));
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        // The kernel shows it a moment after the start.
+        // The kernel shows it only a moment after the start.
         let command = loop {
             match command_line(child.id()) {
                 Some(command) => break command,

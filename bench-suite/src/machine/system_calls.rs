@@ -1,5 +1,5 @@
-//! Counts the system calls of a broker, in a run of its own: whatever counts them slows it down,
-//! so such a run says nothing about speed.
+//! Counts the system calls of a broker, in a run of its own: counting slows the broker down, so
+//! such a run says nothing about its speed.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -17,31 +17,31 @@ use crate::machine::procfs;
 /// The tracepoint at the entry of every system call.
 const TRACEPOINT: &str = "raw_syscalls:sys_enter";
 
-/// How long attaching to all threads, or the end with its figures, may take.
+/// How long attaching to all threads may take, and how long the end may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often the state of the tracer is looked at.
+/// How often the state of the tracer is checked.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A program that counts system calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Tracer {
-    /// Counts in the kernel: the broker is slowed down a little.
+    /// Counts in the kernel, which slows the broker down a little.
     Perf(PathBuf),
-    /// Stops the broker twice for each call: it is slowed down manyfold.
+    /// Stops the broker twice per call, which slows it down many times over.
     Strace(PathBuf),
 }
 
-/// A tracer at work. Dropped, it ends without an answer.
+/// A running tracer. Dropping it ends it without a result.
 #[derive(Debug)]
 pub(crate) struct Tracing {
     tracer: Tracer,
-    /// None once it was waited for.
+    /// `None` once it has been waited for.
     child: Option<Child>,
 }
 
 impl Tracer {
-    /// The best one that is installed and allowed to count.
+    /// The best tracer that is installed and allowed to count.
     pub(crate) fn find() -> Option<Self> {
         Self::find_in(&std::env::var_os("PATH")?)
     }
@@ -51,7 +51,7 @@ impl Tracer {
         perf.map(Self::Perf).or_else(|| executable("strace", path).map(Self::Strace))
     }
 
-    /// What it is called in a report.
+    /// Its name in a report.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Perf(_) => "perf",
@@ -59,7 +59,7 @@ impl Tracer {
         }
     }
 
-    /// Attaches to a process, its descendants and all their threads; counts from the return on.
+    /// Attaches to a process, its descendants and all their threads. Counts from the return on.
     pub(crate) fn start(&self, pid: u32) -> Result<Tracing, Fault> {
         let members = procfs::members(pid)?;
         let child = self
@@ -86,7 +86,7 @@ impl Tracer {
             }
             Self::Strace(path) => {
                 let mut command = Command::new(path);
-                // Quiet: a line for each of thousands of threads would fill the pipe.
+                // Quiet, because one line for each of thousands of threads would fill the pipe.
                 command.args(["-c", "-f", "-qq"]);
                 for member in members {
                     command.args(["-p", &member]);
@@ -99,8 +99,8 @@ impl Tracer {
     fn is_attached(&self, child: u32, members: &[u32]) -> bool {
         let threads = || members.iter().flat_map(|pid| procfs::threads(*pid).into_iter());
         match self {
-            // One counter for each thread. They are switched on after the last was opened, and
-            // then perf sleeps.
+            // One counter per thread. They are enabled after the last one was opened, and then perf
+            // sleeps.
             Self::Perf(_) => {
                 perf_counters(child) >= threads().count().max(1) && procfs::is_asleep(child)
             }
@@ -118,15 +118,15 @@ impl Tracer {
     fn end_signal(&self) -> Signal {
         match self {
             Self::Perf(_) => Signal::SIGINT,
-            // It is deaf to SIGINT where this program was started in the background of a script.
+            // Strace ignores SIGINT if this program was started in the background of a script.
             Self::Strace(_) => Signal::SIGTERM,
         }
     }
 }
 
 impl Tracing {
-    /// Ends it; how many system calls there were. Those of processes that were started meanwhile
-    /// count too.
+    /// Ends the tracer and returns the number of system calls, including those of processes that
+    /// were started meanwhile.
     pub(crate) fn stop(mut self) -> Result<u64, Fault> {
         let name = self.tracer.name();
         let output = self.end()?;
@@ -156,17 +156,17 @@ impl Tracing {
         Ok(())
     }
 
-    /// Asks it to end, kills it if it does not, and takes what it printed.
+    /// Asks it to end, kills it if it does not, and returns its output.
     fn end(&mut self) -> Result<Output, Fault> {
         let mut child = self.child.take().ok_or_else(|| {
             Fault::Process(format!("{} has been stopped before", self.tracer.name()))
         })?;
         let deadline = Instant::now() + PATIENCE;
-        // It is not waited for yet: the id is still its own.
+        // The process has not been waited for, so the id is still its own.
         let _ = kill(Pid::from_raw(child.id().cast_signed()), self.tracer.end_signal());
         while matches!(child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
-                // Fails only if it has ended meanwhile.
+                // Fails only if it has already ended.
                 let _ = child.kill();
             }
             thread::sleep(POLL_INTERVAL);
@@ -176,22 +176,22 @@ impl Tracing {
 }
 
 impl Drop for Tracing {
-    /// A tracer that stays would slow all later runs down.
+    /// A tracer that keeps running would slow down all later runs.
     fn drop(&mut self) {
         if self.child.is_some() {
-            // There is nobody to tell.
+            // Drop cannot return an error.
             let _ = self.end();
         }
     }
 }
 
-/// The first file of this name in the directories of `path`.
+/// The first file with this name in the directories of `path`.
 fn executable(name: &str, path: &OsStr) -> Option<PathBuf> {
     let candidates = std::env::split_paths(path).filter(|directory| directory.is_absolute());
     candidates.map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
 }
 
-/// Whether perf may count at tracepoints, on trial.
+/// Tries whether perf may count at tracepoints.
 fn may_use_tracepoints(perf: &Path) -> bool {
     let mut trial = Command::new(perf);
     trial.args(["stat", "-x", " ", "-e", TRACEPOINT, "true"]).env("LC_ALL", "C");
@@ -213,13 +213,13 @@ fn tracer_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?.trim().parse().ok()
 }
 
-/// Reads `COUNT  EVENT TIME SHARE`; none if the event was not counted.
+/// Parses `COUNT  EVENT TIME SHARE`; `None` if the event was not counted.
 fn parse_perf(report: &str) -> Option<u64> {
     let line = report.lines().find(|line| line.contains(TRACEPOINT))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Reads the line `100.00 SECONDS USECS CALLS [ERRORS] total`.
+/// Parses the line `100.00 SECONDS USECS CALLS [ERRORS] total`.
 fn parse_strace(report: &str) -> Option<u64> {
     let mut columns = report.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     columns.find(|columns| columns.last() == Some(&"total"))?.get(3)?.parse().ok()
@@ -231,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    /// Letters that `cat` copies, one by one: each is a read and a write.
+    /// Letters that `cat` copies one by one, each with a read and a write.
     const LETTERS: u64 = 300;
 
     fn path() -> std::ffi::OsString {
@@ -256,14 +256,14 @@ mod tests {
 
     fn check(tracer: &Tracer) {
         let mut cat = cat();
-        // Those before the start do not count.
+        // Calls before the start do not count.
         echo(&mut cat, 3 * LETTERS);
         let tracing = tracer.start(cat.id()).unwrap();
         echo(&mut cat, LETTERS);
         let calls = tracing.stop().unwrap();
-        // A read that was interrupted by attaching is made again.
+        // A read that was interrupted by attaching is repeated.
         assert!((2 * LETTERS - 1..3 * LETTERS).contains(&calls), "{calls} with {tracer:?}");
-        // It is let go unharmed, also when nobody asks for the figure.
+        // Dropping the tracer releases the process unharmed.
         drop(tracer.start(cat.id()).unwrap());
         echo(&mut cat, 1);
         assert_eq!(tracer_of(cat.id()), Some(0));

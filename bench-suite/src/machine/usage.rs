@@ -1,5 +1,4 @@
-//! Processor time and memory of a broker over a stretch of time. Absent where its processes cannot
-//! be seen.
+//! Processor time and memory of a broker over a period. Absent if its processes cannot be seen.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,10 +7,10 @@ use crate::broker::Broker;
 use crate::fault::Fault;
 use crate::machine::procfs;
 
-/// Operations that no broker does within the 10 ms that the kernel counts in.
+/// More operations than any broker does within the kernel's resolution of 10 ms.
 const OPERATIONS_FREE_MAX: u64 = 10_000;
 
-/// What is counted from its start on.
+/// A measurement that has been started.
 #[derive(Debug)]
 pub(crate) struct Usage<'b> {
     broker: &'b Broker,
@@ -20,7 +19,7 @@ pub(crate) struct Usage<'b> {
     rss_peak_bytes: Option<u64>,
 }
 
-/// What was counted.
+/// The result of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Used {
     pub(crate) elapsed_s: f64,
@@ -39,14 +38,14 @@ pub(crate) fn cpu_s(broker: &Broker) -> Result<Option<f64>, Fault> {
 }
 
 impl<'b> Usage<'b> {
-    /// `rest_bytes` is the memory before the run: the peak is not below it.
+    /// `rest_bytes` is the memory before the run: the peak is at least this.
     pub(crate) fn start(broker: &'b Broker, rest_bytes: Option<u64>) -> Result<Self, Fault> {
         let rss_peak_bytes = rss_bytes(broker)?.max(rest_bytes);
         let cpu_before_s = cpu_s(broker)?;
         Ok(Self { broker, started: Instant::now(), cpu_before_s, rss_peak_bytes })
     }
 
-    /// Looks at the memory.
+    /// Reads the memory.
     pub(crate) fn look(&mut self) -> Result<(), Fault> {
         self.rss_peak_bytes = self.rss_peak_bytes.max(rss_bytes(self.broker)?);
         Ok(())
@@ -65,8 +64,8 @@ impl<'b> Usage<'b> {
 }
 
 impl Used {
-    /// What `operations` took: `(per second, per broker CPU second)` where both are known, by these
-    /// keys, and how busy the broker was.
+    /// Figures for `operations`: `(per second, per broker CPU second)`, as far as they are known,
+    /// under these keys, and how busy the broker was.
     pub(crate) fn metrics(
         &self,
         broker: &Broker,

@@ -1,5 +1,5 @@
-//! Watches one run: lets it warm up, opens the measured window, samples counters and memory, and
-//! says what happened between its two ends.
+//! Watches one run: waits for the warm-up, opens the measured window, samples counters and memory,
+//! and computes the figures of the window.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,66 +12,66 @@ use crate::load::tally::Tally;
 use crate::machine::procfs;
 use crate::results::RatePoint;
 
-/// Time between two points of the plot. A longer one would hide stalls of 100 ms.
+/// The time between two points of the plot. A longer interval would hide stalls of 100 ms.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
-/// At most so many points per run, about: more than a plot has pixels only make the report larger.
-/// Runs of more than 5 minutes get a longer interval.
+/// The approximate limit on points per run: more points than a plot has pixels only make the report
+/// larger. Runs of more than 5 minutes get a longer interval.
 const POINTS_MAX: u32 = 3_000;
 
-/// How long one sleep may be, so that a run that is aborted ends soon.
+/// The longest single sleep, so that an aborted run ends soon.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
-/// How often the processes of the broker are looked up: that reads the whole of /proc, and takes
-/// milliseconds from the load.
+/// How often the broker's processes are looked up. This reads all of /proc and takes milliseconds
+/// from the load.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A message takes a broker at least so long: some 30 steps of a processor, less than the parsing
-/// of its frame. A process that needs less is not the one that moves the messages.
+/// The least time that a broker needs per message: about 30 steps of a processor, less than parsing
+/// its frame takes. A process that uses less is not the one that moves the messages.
 const CPU_S_PER_MESSAGE_MIN: f64 = 10e-9;
 
 /// What is watched, and for how long.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Watch<'a> {
     pub(crate) tally: &'a Tally,
-    /// Root of the broker's process tree, if its processes can be seen.
+    /// The root of the broker's process tree, if its processes can be seen.
     pub(crate) broker: Option<u32>,
-    /// Ids of the load threads, [`procfs::current_tid`] of each; read at both ends of the window.
+    /// Ids of the load threads, from [`procfs::current_tid`]; read at both ends of the window.
     pub(crate) load_threads: &'a Mutex<Vec<u32>>,
     pub(crate) warm_up: Duration,
     pub(crate) window: Duration,
-    /// Whether publishes are confirmed: otherwise there is no such figure.
+    /// Whether publishes are confirmed; without confirms the figure is left out.
     pub(crate) has_confirms: bool,
     /// Ends the run early.
     pub(crate) abort: &'a AtomicBool,
 }
 
-/// What happened in the measured window. Counters are those of the window alone.
+/// The result of the measured window. Counters cover only the window.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Window {
-    /// Shorter than asked for if the run was aborted.
+    /// Shorter than requested if the run was aborted.
     pub(crate) elapsed_s: f64,
     pub(crate) published: u64,
-    /// None without confirms.
+    /// `None` without confirms.
     pub(crate) confirmed: Option<u64>,
     pub(crate) consumed: u64,
     pub(crate) broker_cpu_s: Option<f64>,
-    /// CPU seconds per second of the busiest load thread; none if no thread lived all along.
+    /// CPU seconds per second of the busiest load thread; `None` if no thread lived the whole time.
     pub(crate) client_busy: Option<f64>,
-    /// Resident memory of the broker when the watch began.
+    /// Resident memory of the broker when watching began.
     pub(crate) rss_rest_bytes: Option<u64>,
-    /// The highest sample, warm-up included.
+    /// The highest sample, including the warm-up.
     pub(crate) rss_peak_bytes: Option<u64>,
-    /// Warm-up included.
+    /// Including the warm-up.
     pub(crate) rates: Vec<RatePoint>,
 }
 
 impl Watch<'_> {
-    /// Watches a run that has just been started, from warm-up to the end of the window; `live`
-    /// gets each point as it comes. Does not stop the run.
+    /// Watches a run that has just started, from the warm-up to the end of the window. `live` gets
+    /// each new point. Does not stop the run.
     ///
-    /// A window in which nothing moved, or in which the broker's processes did nothing, is a fault,
-    /// and so is a run that is aborted before its window.
+    /// A window in which nothing moved, or in which the broker's processes did nothing, is a fault;
+    /// so is a run that is aborted before its window.
     pub(crate) fn run(&self, live: &dyn Fn(&RatePoint)) -> Result<Window, Fault> {
         let mut samples = Samples::begin(self, live)?;
         samples.until(samples.began + self.warm_up)?;
@@ -80,7 +80,7 @@ impl Watch<'_> {
         }
         self.tally.measure();
         let start = self.snapshot();
-        // The window shall not stay open behind a failed run.
+        // The window must be closed after a failed run too.
         let end = start.and_then(|start| {
             samples.until(start.at + self.window)?;
             Ok((start, self.snapshot()?))
@@ -107,7 +107,7 @@ impl Watch<'_> {
 }
 
 impl Window {
-    /// By the keys of [`crate::results::METRICS`]; what could not be measured is left out.
+    /// By the keys of [`crate::results::METRICS`]; figures that could not be measured are left out.
     pub(crate) fn metrics(&self) -> BTreeMap<&'static str, f64> {
         let per_s = |count: u64| count as f64 / self.elapsed_s;
         let metrics = [
@@ -124,7 +124,7 @@ impl Window {
             ("rss_rest_bytes", self.rss_rest_bytes.map(|bytes| bytes as f64)),
             ("rss_peak_bytes", self.rss_peak_bytes.map(|bytes| bytes as f64)),
         ];
-        // A quotient by nothing is no figure, and no JSON.
+        // A quotient by zero is not a figure, and not valid JSON.
         let measured = metrics.into_iter().filter_map(|(key, value)| Some((key, value?)));
         measured.filter(|(_, value)| value.is_finite()).collect()
     }
@@ -225,7 +225,7 @@ impl<'a> Samples<'a> {
     /// Samples until `end`, or until the run is aborted.
     fn until(&mut self, end: Instant) -> Result<(), Fault> {
         while Instant::now() < end {
-            // The last interval takes what is left: none shall be so short that its rate is noise.
+            // The last interval takes the rest, so that none is so short that its rate is noise.
             let next = self.last_at + self.interval;
             let next = if next + self.interval / 2 > end { end } else { next };
             while let left = next.saturating_duration_since(Instant::now())
@@ -244,7 +244,7 @@ impl<'a> Samples<'a> {
     fn sample(&mut self) -> Result<(), Fault> {
         let (now, counts) = (Instant::now(), Counts::read(self.watch.tally));
         let elapsed_s = now.duration_since(self.last_at).as_secs_f64();
-        // Nothing elapsed only on a clock that stands still.
+        // No time has passed only if the clock stands still.
         if elapsed_s > 0.0 {
             let per_s = |now: u64, last: u64| (now - last) as f64 / elapsed_s;
             let point = RatePoint {
@@ -288,7 +288,7 @@ impl<'a> Samples<'a> {
     }
 }
 
-/// Time between two points of a run that lasts so long in all.
+/// The time between two points in a run of this length.
 fn interval(total: Duration) -> Duration {
     INTERVAL_MIN.max(total / POINTS_MAX)
 }
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(live_points.get(), window.rates.len());
         assert!(window.rates.len() >= 2 && window.rates.len() <= 7);
         assert!(window.rates.windows(2).all(|pair| pair[0].at_s < pair[1].at_s));
-        // Two counters may be read on both sides of an increment.
+        // An increment may fall between reading the two counters.
         assert!(window.published >= 2 * window.consumed);
         assert!(window.confirmed.unwrap() > window.consumed);
         assert!(window.rss_peak_bytes >= window.rss_rest_bytes && window.rss_rest_bytes > Some(0));
@@ -369,7 +369,7 @@ mod tests {
         assert!(metrics.keys().all(|key| METRICS.iter().any(|metric| metric.key == *key)));
         assert!(metrics["published_per_s"] > metrics["confirmed_per_s"]);
         assert!(metrics["confirmed_per_s"] > metrics["messages_per_s"]);
-        // The load thread sleeps nearly always: it could do far more.
+        // The load thread sleeps nearly always, so it could do far more.
         assert!(metrics["client_ceiling_per_s"] > metrics["messages_per_s"]);
         assert!(metrics["client_busy"] <= metrics["broker_busy"]);
     }

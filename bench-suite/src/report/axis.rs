@@ -1,23 +1,23 @@
-//! Axes of plots: where a value stands and which values are labelled.
+//! Axes of plots: the position of a value, and the labelled values.
 
-/// More labels than this on one axis would touch each other.
+/// With more labels on one axis they would touch each other.
 const TICKS_MAX: usize = 12;
 
-/// A label is as high as this.
+/// The height of a label.
 const ROOM_UPWARDS: f64 = 18.0;
 
-/// A label such as `0.001 ×` is as wide as this.
+/// The width of a label such as `0.001 ×`.
 const ROOM_SIDEWAYS: f64 = 54.0;
 
-/// From values to positions.
+/// Maps values to positions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Axis {
     is_log: bool,
     low: f64,
     high: f64,
-    /// Position of the lowest value.
+    /// The position of the lowest value.
     pub(crate) from: f64,
-    /// Position of the highest value.
+    /// The position of the highest value.
     pub(crate) to: f64,
 }
 
@@ -32,7 +32,7 @@ impl Axis {
         Self { is_log: true, low, high, from, to }
     }
 
-    /// Position of a value; what lies beyond an end stands at this end.
+    /// The position of a value; values beyond an end are at that end.
     pub(crate) fn place(&self, value: f64) -> f64 {
         let part = if self.is_log {
             (value.max(f64::MIN_POSITIVE) / self.low).ln() / (self.high / self.low).ln()
@@ -58,7 +58,7 @@ impl Axis {
         ticks.take_while(|tick| *tick <= self.high * (1.0 + 1e-9)).collect()
     }
 
-    /// 1, 2 and 5 of each power of ten; the powers alone, or some of them, where these are many.
+    /// 1, 2 and 5 times each power of ten; if there are too many, only the powers or some of them.
     fn log_ticks(&self) -> Vec<f64> {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let is_inside =
@@ -73,7 +73,7 @@ impl Axis {
         fits.unwrap_or_else(|| of(&[1.0], (last - first) as usize / TICKS_MAX + 2))
     }
 
-    /// Whether their labels do not touch each other.
+    /// Whether the labels do not touch each other.
     fn have_room(&self, ticks: &[f64]) -> bool {
         let room = if self.from > self.to { ROOM_UPWARDS } else { ROOM_SIDEWAYS };
         let distance = |pair: &[f64]| (self.place(pair[1]) - self.place(pair[0])).abs();

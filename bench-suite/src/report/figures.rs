@@ -1,16 +1,16 @@
-//! What a report says, before it is words or pictures: every figure with its ratio to the base
-//! and its share of the floor. A failed run contributes to none of them.
+//! The content of a report before it becomes text or pictures: every figure with its ratio to the
+//! base and its share of the floor. Failed runs are left out.
 
 use crate::results::{
     Better, LATENCIES, Latency, METRICS, Messages, Results, Run, ScenarioResult, Subject,
 };
 use crate::statistics::{RunValues, Summary, ratios, summarize_runs};
 
-/// Percentile of a latency: its name, whether ratios of it are shown, and where it stands.
+/// A percentile of a latency: its name, whether ratios are shown, and its value.
 type Percentile = (&'static str, bool, fn(&Latency) -> f64);
 
-/// The rows of a latency. Between one run and the next the rarest values differ by chance alone,
-/// therefore p99.99 and the maximum have no ratio.
+/// The rows of a latency. The rarest values differ between runs by chance alone, therefore p99.99
+/// and the maximum have no ratio.
 const PERCENTILES: [Percentile; 6] = [
     ("p50", true, |latency| latency.p50_us),
     ("p90", false, |latency| latency.p90_us),
@@ -20,19 +20,19 @@ const PERCENTILES: [Percentile; 6] = [
     ("max", false, |latency| latency.max_us),
 ];
 
-/// A latency that is the client's own: it explains others, is not compared and has no plot.
+/// A latency of the load client itself: it explains others, is not compared and has no plot.
 pub(crate) const CLIENT_LATENCY: &str = "send_lag";
 
-/// Above this share of a core a load thread has no time left.
+/// Above this share of a core, a load thread is saturated.
 const CLIENT_BUSY_MIN: f64 = 0.95;
 
-/// Below this share of its cores a broker still has time left.
+/// Below this share of its cores, a broker is not saturated.
 const BROKER_BUSY_MAX: f64 = 0.9;
 
 /// A row of a table: a metric, or a percentile of a latency.
 #[derive(Debug, Clone)]
 pub(crate) struct Measure {
-    /// Heading, with the unit where it has one.
+    /// The heading, with the unit if there is one.
     pub(crate) heading: String,
     pub(crate) better: Better,
     pub(crate) unit: Unit,
@@ -40,12 +40,12 @@ pub(crate) struct Measure {
     source: Source,
 }
 
-/// How a value is written.
+/// The format of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unit {
-    /// As a number; the heading says of what.
+    /// A number; the heading has the unit.
     Plain,
-    /// As a time.
+    /// A duration.
     Microseconds,
 }
 
@@ -55,14 +55,14 @@ enum Source {
     Latency(&'static str, fn(&Latency) -> f64),
 }
 
-/// What a headline is about.
+/// The aspect of a headline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aspect {
-    /// The figure that the scenario is made for.
+    /// The main figure of the scenario.
     Main,
-    /// What it costs the broker.
+    /// The cost for the broker.
     PerCpu,
-    /// How long the slowest hundredth takes.
+    /// The latency of the slowest hundredth.
     P99,
 }
 
@@ -70,13 +70,14 @@ pub(crate) enum Aspect {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cell {
     pub(crate) value: Summary,
-    /// To the base; none for the base itself and for what is not compared.
+    /// The ratio to the base; `None` for the base itself and for measures that are not compared.
     pub(crate) ratio: Option<Summary>,
-    /// Of the floor, 1 is all of it; none for the floor itself and where it says nothing.
+    /// The share of the floor, where 1 is all of it; `None` for the floor itself and if it is
+    /// meaningless.
     pub(crate) share: Option<Summary>,
 }
 
-/// Every measure that there is, in the order of the rows of a table.
+/// All measures, in the order of a table's rows.
 pub(crate) fn measures() -> Vec<Measure> {
     let metrics = METRICS.iter().map(|metric| Measure {
         heading: metric.heading.to_owned(),
@@ -100,7 +101,7 @@ pub(crate) fn measures() -> Vec<Measure> {
     metrics.chain(latencies).collect()
 }
 
-/// The measure of a key: of a metric, or of a latency and its percentile, as in `delivery.p99`.
+/// The measure with a key: a metric, or a latency and its percentile, as in `delivery.p99`.
 pub(crate) fn measure(key: &str) -> Option<Measure> {
     let heading = if let Some((kind, percentile)) = key.split_once('.') {
         let (_, heading) = LATENCIES.iter().find(|(of, _)| *of == kind)?;
@@ -111,13 +112,13 @@ pub(crate) fn measure(key: &str) -> Option<Measure> {
     measures().into_iter().find(|measure| measure.heading == heading)
 }
 
-/// Those that at least one valid run of the scenario has.
+/// The measures that at least one valid run of the scenario has.
 pub(crate) fn present(scenario: &ScenarioResult) -> Vec<Measure> {
     let has = |measure: &Measure| scenario.runs.iter().any(|run| measure.value(run).is_some());
     measures().into_iter().filter(has).collect()
 }
 
-/// The few that stand in the overview.
+/// The measures in the overview.
 pub(crate) fn headlines(scenario: &ScenarioResult) -> Vec<(Aspect, Measure)> {
     let all: Vec<Measure> = present(scenario).into_iter().filter(Measure::is_compared).collect();
     let main = all.iter().find(|measure| !measure.is_per_cpu());
@@ -130,7 +131,7 @@ pub(crate) fn headlines(scenario: &ScenarioResult) -> Vec<(Aspect, Measure)> {
 }
 
 impl Measure {
-    /// What a run has of it; a failed run has nothing.
+    /// The value in a run; `None` for a failed run.
     pub(crate) fn value(&self, run: &Run) -> Option<f64> {
         if run.fault.is_some() {
             return None;
@@ -142,23 +143,23 @@ impl Measure {
         value.is_finite().then_some(value)
     }
 
-    /// What each valid run of a subject has of it.
+    /// The values of all valid runs of a subject.
     pub(crate) fn values(&self, scenario: &ScenarioResult, subject: usize) -> RunValues {
         let ours = scenario.runs.iter().filter(|run| run.subject == subject);
         ours.filter_map(|run| Some((run.number, self.value(run)?))).collect()
     }
 
-    /// Whether more or less of it is better.
+    /// Whether it has a better direction.
     pub(crate) fn is_compared(&self) -> bool {
         self.better != Better::Neither
     }
 
-    /// Whether it is work done per second of the broker's CPU.
+    /// Whether it is work done per second of the broker's CPU time.
     pub(crate) fn is_per_cpu(&self) -> bool {
         matches!(self.source, Source::Metric(key) if key.ends_with("_per_broker_cpu_s"))
     }
 
-    /// The heading and the direction, for places where both must be in one cell.
+    /// The heading with the better direction, for places where both are in one cell.
     pub(crate) fn label(&self) -> String {
         match self.better {
             Better::More => format!("{} (more is better)", self.heading),
@@ -168,7 +169,7 @@ impl Measure {
     }
 }
 
-/// One measure of one subject; none when no valid run has it.
+/// One measure of one subject; `None` if no valid run has it.
 pub(crate) fn cell(
     results: &Results,
     scenario: &ScenarioResult,
@@ -182,12 +183,12 @@ pub(crate) fn cell(
     Some(Cell { value: summarize_runs(&values)?, ratio, share: floor.and_then(to) })
 }
 
-/// Index of the floor, where there is one.
+/// The index of the floor, if there is one.
 pub(crate) fn floor(results: &Results) -> Option<usize> {
     results.subjects.iter().position(|subject| subject.is_floor)
 }
 
-/// How many runs of a subject are valid, and how many were made.
+/// The number of valid runs of a subject, and of all its runs.
 pub(crate) fn valid_runs(scenario: &ScenarioResult, subject: usize) -> (usize, usize) {
     let ours = scenario.runs.iter().filter(|run| run.subject == subject);
     let (mut valid, mut all) = (0, 0);
@@ -198,7 +199,7 @@ pub(crate) fn valid_runs(scenario: &ScenarioResult, subject: usize) -> (usize, u
     (valid, all)
 }
 
-/// The messages of all valid runs of a subject; none where none are moved.
+/// The messages of all valid runs of a subject; `None` if the scenario moves none.
 pub(crate) fn messages(scenario: &ScenarioResult, subject: usize) -> Option<Messages> {
     let ours = scenario.runs.iter().filter(|run| run.subject == subject && run.fault.is_none());
     ours.filter_map(|run| run.messages).reduce(|sum, run| Messages {
@@ -212,8 +213,8 @@ pub(crate) fn messages(scenario: &ScenarioResult, subject: usize) -> Option<Mess
     })
 }
 
-/// Subjects for which the load client was the limit of a scenario, not they. An open loop has a
-/// limit of its own, and its client watches the clock whenever nothing is due.
+/// Subjects for which the load client was the limit of a scenario. An open loop has a limit of its
+/// own, and its client polls the clock whenever nothing is due.
 pub(crate) fn client_limited<'a>(
     results: &'a Results,
     scenario: &ScenarioResult,
@@ -243,7 +244,7 @@ pub(crate) fn client_limited<'a>(
         .collect()
 }
 
-/// How many cores a list of the kernel names: `0-3,8` has five. None when it is no such list.
+/// The number of cores in the kernel's notation: `0-3,8` has five. `None` if the text is invalid.
 pub(crate) fn count_cores(list: &str) -> Option<usize> {
     let mut count = 0_usize;
     for part in list.trim().split(',') {
@@ -254,7 +255,7 @@ pub(crate) fn count_cores(list: &str) -> Option<usize> {
     Some(count)
 }
 
-/// A failed run in words: where it was made and why it failed.
+/// The failed runs as text: where each was made, and why it failed.
 pub(crate) fn failures(results: &Results) -> Vec<(String, &str)> {
     let mut failures = Vec::new();
     for scenario in &results.scenarios {
@@ -295,7 +296,8 @@ mod tests {
         let scenario = &results.scenarios[0];
         let speed = &present(scenario)[0];
         let of = |subject| cell(&results, scenario, subject, speed).unwrap();
-        // The fixture has base 100, subject 1000, floor 2000, all times the pace of the machine.
+        // The sample has base 100, subject 1000, floor 2000, each times the speed of the machine in
+        // that run.
         assert!((of(1).ratio.unwrap().median - 10.0).abs() < 1e-9);
         assert!((of(1).ratio.unwrap().highest - 10.0).abs() < 1e-9);
         assert!((of(1).share.unwrap().median - 0.5).abs() < 1e-9);

@@ -1,4 +1,4 @@
-//! The report for people: one file without scripts and without requests to anywhere.
+//! The report for people: one file without scripts and without external requests.
 
 use std::fmt::{self, Write as _};
 
@@ -47,7 +47,7 @@ fn write_page(out: &mut String, results: &Results) -> fmt::Result {
     out.write_str("</main>\n</body>\n</html>\n")
 }
 
-/// Names of files may be alike once they are an anchor, their places are not.
+/// Names of files may be equal once they are turned into an anchor; their indexes are not.
 fn anchor(index: usize, scenario: &ScenarioResult) -> String {
     format!("s{}-{}", index + 1, text::slug(&scenario.name))
 }
@@ -182,8 +182,8 @@ fn write_scenario(
 
 type Row<'a> = (&'a ScenarioResult, figures::Measure);
 
-/// A table with one column for each subject: in each cell the ratio first, then the share of the
-/// floor, then the figure.
+/// A table with one column per subject; each cell has the ratio first, then the share of the floor,
+/// then the figure.
 fn write_table(
     out: &mut String,
     results: &Results,

@@ -1,4 +1,4 @@
-//! The report for pull requests: ratios first, then every figure, then what failed.
+//! The report for pull requests: first ratios, then all figures, then failures.
 
 use std::fmt;
 
@@ -221,7 +221,7 @@ fn write_failures(out: &mut fmt::Formatter<'_>, results: &Results) -> fmt::Resul
     Ok(())
 }
 
-/// How values of a measure are written.
+/// The format of a measure's values.
 pub(crate) fn writer(measure: &Measure) -> fn(f64) -> String {
     match measure.unit {
         Unit::Plain => text::quantity,
@@ -258,7 +258,7 @@ mod tests {
     fn the_overview_has_ratios_before_figures() {
         let text = markdown(&results());
         let row = text.lines().find(|line| line.starts_with("| small | messages/s")).unwrap();
-        // Ratio to the base, shares of the floor of both brokers, and last the base itself.
+        // Ratio to the base, shares of the floor of both brokers, and finally the base itself.
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
         assert_eq!(cells[3..6], ["10.0 ×", "5.0 %", "50 %"], "{row}");
         assert_eq!(cells[6], "100 (50.0 – 200)", "{row}");

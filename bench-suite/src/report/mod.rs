@@ -1,5 +1,5 @@
-//! The report of a measurement in three shapes: `results.json` for programs, `report.md` for pull
-//! requests and `report.html` for people.
+//! Writes the report of a measurement in three formats: `results.json` for programs, `report.md`
+//! for pull requests and `report.html` for people.
 
 pub(crate) mod axis;
 pub(crate) mod figures;
@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use crate::fault::Fault;
 use crate::results::{Results, SCHEMA_VERSION};
 
-/// A file of results that is larger than this is none: a long measurement has some megabytes.
+/// The largest accepted file of results. A long measurement has some megabytes.
 const RESULTS_MAX_BYTES: u64 = 1 << 30;
 
-/// Where the three files are.
+/// The paths of the three files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
     pub(crate) results: PathBuf,
@@ -29,8 +29,8 @@ pub(crate) struct Written {
     pub(crate) html: PathBuf,
 }
 
-/// Writes all three files; the directory is made when it is missing. Each file appears whole or
-/// not at all, and `results.json` first, so that a defect of a report loses no measurement.
+/// Writes all three files; creates the directory if it is missing. Each file is replaced
+/// atomically, and `results.json` comes first, so that a bug in a report loses no measurement.
 pub(crate) fn write(results: &Results, directory: &Path) -> Result<Written, Fault> {
     let results = without_broken_numbers(results);
     fs::create_dir_all(directory)
@@ -49,7 +49,7 @@ pub(crate) fn write(results: &Results, directory: &Path) -> Result<Written, Faul
     Ok(written)
 }
 
-/// Reads `results.json`, of this version of the schema only.
+/// Reads `results.json`, only with the current version of the schema.
 pub(crate) fn read(path: &Path) -> Result<Results, Fault> {
     let shown = path.display();
     let length = fs::metadata(path).map_err(Fault::io(format!("read {shown}")))?.len();
@@ -67,7 +67,7 @@ fn parse(json: &str) -> Result<Results, String> {
     let value: serde_json::Value = serde_json::from_str(json).map_err(|fault| {
         format!("is not JSON ({fault}); give a results.json that leveret-bench wrote")
     })?;
-    // The version stands first: results of another schema fail in many ways, all of them unclear.
+    // The version is checked first, because results of another schema fail in many unclear ways.
     match value.get("schema_version").and_then(serde_json::Value::as_u64) {
         Some(version) if version == u64::from(SCHEMA_VERSION) => {}
         Some(version) => {
@@ -92,7 +92,7 @@ fn parse(json: &str) -> Result<Results, String> {
     Ok(results)
 }
 
-/// What the types do not say.
+/// Checks what the types cannot express.
 fn check(results: &Results) -> Result<(), String> {
     if results.subjects.is_empty() {
         return Err("has no subjects: there is nothing to report".to_owned());
@@ -111,8 +111,8 @@ fn check(results: &Results) -> Result<(), String> {
     Ok(())
 }
 
-/// JSON has no infinity and no "not a number". A run that has one was measured by a broken
-/// harness: it fails and says so, and the other runs are kept.
+/// JSON has no infinity and no NaN. A run with such a number was measured by a broken harness: it
+/// is marked as failed, and the other runs are kept.
 fn without_broken_numbers(results: &Results) -> Results {
     let mut results = results.clone();
     for run in results.scenarios.iter_mut().flat_map(|scenario| &mut scenario.runs) {
@@ -145,14 +145,14 @@ fn without_broken_numbers(results: &Results) -> Results {
     results
 }
 
-/// Writes temporary the file and renames: readers see the old file or the new one.
+/// Writes a temporary file and renames it: readers see the old file or the new one.
 fn replace(path: &Path, content: &str) -> Result<(), Fault> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.part", std::process::id()));
     let temporary = PathBuf::from(temporary);
     let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|fault: io::Error| {
-        // It may never have come into being: the first fault is the one to be told.
+        // The file may not exist. The first fault is the one to report.
         let _ = fs::remove_file(&temporary);
         Fault::io(format!("write {}", path.display()))(fault)
     })

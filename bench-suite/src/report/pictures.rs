@@ -1,4 +1,4 @@
-//! Which plots a report has, and what is in them.
+//! The plots of a report, and their data.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::report::text;
 use crate::results::{LATENCIES, Results, Run, ScenarioResult};
 use crate::statistics::summarize;
 
-/// Points of one line: more cannot be told apart on a screen.
+/// The most points of a line: more cannot be distinguished on a screen.
 const POINTS_MAX: usize = 400;
 
-/// Above this ratio between subjects a linear axis would press the slower one onto the ground.
+/// Above this ratio between subjects, a linear axis would hide the slower one.
 const LINEAR_RATIO_MAX: f64 = 15.0;
 
-/// A plot with the words below it.
+/// A plot with its caption.
 #[derive(Debug)]
 pub(crate) struct Picture {
     pub(crate) svg: String,
     pub(crate) caption: String,
-    /// Subjects that are in it, for the legend.
+    /// Its subjects, for the legend.
     pub(crate) subjects: Vec<usize>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn ink(results: &Results, subject: usize) -> Ink {
     if results.subjects[subject].is_floor { Ink::Floor } else { Ink::Subject(subject) }
 }
 
-/// All scenarios side by side: a plot for each aspect that any of them has.
+/// All scenarios together: one plot for each aspect that any of them has.
 pub(crate) fn overview(results: &Results) -> Result<Vec<Picture>, fmt::Error> {
     let base = &results.subjects[0].name;
     let aspects = [
@@ -65,7 +65,7 @@ pub(crate) fn overview(results: &Results) -> Result<Vec<Picture>, fmt::Error> {
     Ok(pictures)
 }
 
-/// All plots of one scenario; `slug` begins their ids.
+/// All plots of one scenario; their ids begin with `slug`.
 pub(crate) fn of_scenario(
     results: &Results,
     scenario: &ScenarioResult,
@@ -215,7 +215,7 @@ fn percentiles(
         let inside = all.iter().filter(|(percentile, _)| (50.0..100.0).contains(percentile));
         inside.map(|(percentile, us)| (plot::nines(*percentile), us.max(0.1))).collect()
     };
-    // The run in the middle is that with the middle p99: 2 on the axis.
+    // The main run has the median p99: 2 on the axis.
     let p99 = |points: &[(f64, f64)]| {
         points.iter().take_while(|point| point.0 <= 2.01).last().map_or(0.0, |point| point.1)
     };
@@ -235,8 +235,8 @@ fn percentiles(
     Ok(Some(Picture { svg, caption, subjects }))
 }
 
-/// One line for each valid run that has points, and the subjects that have one. The run whose
-/// `rank` is closest to the median of its subject's is the main one.
+/// One line for each valid run with points, and the subjects of these runs. The run whose `rank` is
+/// closest to the median of its subject is the main one.
 fn lines(
     results: &Results,
     scenario: &ScenarioResult,
@@ -262,7 +262,8 @@ fn lines(
     (lines, subjects)
 }
 
-/// At most [`POINTS_MAX`] points: neighbours become their mean, so that no spike vanishes whole.
+/// At most [`POINTS_MAX`] points: neighbours are replaced by their mean, so that no spike vanishes
+/// completely.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mean = |chunk: &[(f64, f64)]| {
         let rate = chunk.iter().map(|point| point.1).sum::<f64>() / chunk.len() as f64;

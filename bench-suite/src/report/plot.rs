@@ -1,8 +1,8 @@
 //! Draws plots as SVG: lines over time, percentile curves and bars.
 //!
-//! Colours are placeholders that become variables of the style sheet, so that one drawing suits a
-//! light and a dark page. The drawing library knows no sizes of letters without a font, therefore
-//! axes and labels are placed here, and all text is aligned by the browser.
+//! Colours are placeholders that become variables of the style sheet, so that a drawing suits light
+//! and dark pages. The drawing library does not know the size of letters without a font; therefore
+//! axes and labels are placed here, and the browser aligns all text.
 
 use std::fmt;
 
@@ -13,39 +13,39 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::report::axis::Axis;
 use crate::report::text;
 
-/// Positions of the drawing library are whole numbers: this many of them make one unit of length
-/// here, so that curves have no steps.
+/// The drawing library has integer positions. This many of them are one unit here, so that curves
+/// have no steps.
 const FINENESS: f64 = 4.0;
 
 /// Width of every plot.
 const WIDTH: f64 = 860.0;
 
-/// Height of plots of lines.
+/// Height of line plots.
 const LINES_HEIGHT: f64 = 320.0;
 
-/// Subjects with colours of their own; further ones begin again.
+/// Subjects with colours of their own; further ones reuse them.
 pub(crate) const COLOURS: usize = 5;
 
-/// What something is drawn in.
+/// The colour of an element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ink {
-    /// Letters and axes.
+    /// Text and axes.
     Text,
-    /// Lines of a grid.
+    /// Grid lines.
     Grid,
     /// The colour of a subject.
     Subject(usize),
-    /// The floor is no competitor: it is grey.
+    /// The floor is grey, because it is not a competitor.
     Floor,
 }
 
-/// What the page calls a plot.
+/// The identification of a plot in the page.
 #[derive(Debug, Clone)]
 pub(crate) struct Heading {
     pub(crate) id: String,
     /// `rates`, `percentiles`, `bars` or `cpu`.
     pub(crate) kind: &'static str,
-    /// One sentence, for those who cannot see the plot too.
+    /// One sentence, also for readers who cannot see the plot.
     pub(crate) title: String,
 }
 
@@ -53,12 +53,12 @@ pub(crate) struct Heading {
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) ink: Ink,
-    /// Whether it is the run that stands for the others.
+    /// Whether it represents the others.
     pub(crate) is_main: bool,
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Bars that belong together.
+/// A group of bars.
 #[derive(Debug, Clone)]
 pub(crate) struct Group {
     pub(crate) label: String,
@@ -70,20 +70,20 @@ pub(crate) struct Group {
 pub(crate) struct Bar {
     pub(crate) ink: Ink,
     pub(crate) value: f64,
-    /// Written at its end.
+    /// The text at its end.
     pub(crate) text: String,
 }
 
-/// Where bars begin.
+/// The origin of bars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// At 1 ×, on a logarithmic axis: to the right is more than the base, to the left is less.
+    /// At 1 ×, on a logarithmic axis: more than the base to the right, less to the left.
     One,
     /// At 0.
     Zero,
 }
 
-/// Rates over time: seconds to the right, messages/s upwards.
+/// Rates over time: seconds on the x-axis, messages/s on the y-axis.
 pub(crate) fn rates(heading: &Heading, lines: &[Line], is_log: bool) -> Result<String, fmt::Error> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let end_s = points().map(|point| point.0).fold(1e-3, f64::max);
@@ -108,7 +108,8 @@ pub(crate) fn rates(heading: &Heading, lines: &[Line], is_log: bool) -> Result<S
     })
 }
 
-/// Percentile curves: each step to the right leaves a tenth of the messages, times upwards.
+/// Percentile curves: each step to the right leaves a tenth of the messages; durations on the
+/// y-axis.
 pub(crate) fn percentiles(heading: &Heading, lines: &[Line]) -> Result<String, fmt::Error> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let end = points().map(|point| point.0).fold(2.0, f64::max);
@@ -132,12 +133,12 @@ pub(crate) fn percentiles(heading: &Heading, lines: &[Line]) -> Result<String, f
     })
 }
 
-/// Where a percentile stands on the axis: 90 % at 1, 99 % at 2, 99.9 % at 3.
+/// The position of a percentile on the axis: 90 % at 1, 99 % at 2, 99.9 % at 3.
 pub(crate) fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).log10()
 }
 
-/// Bars that lie on their side, in groups.
+/// Horizontal bars, in groups.
 pub(crate) fn bars(
     heading: &Heading,
     groups: &[Group],
@@ -156,7 +157,7 @@ pub(crate) fn bars(
     let (top, bottom) = (10.0, 10.0 + heights.iter().sum::<f64>());
     let values = || groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value);
     let highest = values().fold(0.0, f64::max);
-    // The texts at the ends of bars need room on the right, and on the left of bars below 1 ×.
+    // The text at the end of a bar needs room on the right; for bars below 1 ×, on the left.
     let x = match origin {
         Origin::Zero => Axis::linear(0.0, highest.max(1e-9), 240.0, WIDTH - 130.0),
         Origin::One => {
@@ -191,7 +192,7 @@ pub(crate) fn bars(
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// An area with lengths in units of the page.
+/// A drawing area with lengths in units of the page.
 struct Canvas<'a, 'b> {
     area: &'a Area<'b>,
 }
@@ -204,7 +205,7 @@ impl Canvas<'_, '_> {
         ink: Ink,
         align: HPos,
     ) -> Result<(), fmt::Error> {
-        // The drawing library divides sizes by 1.24 before it writes them.
+        // The drawing library divides sizes by 1.24.
         let colour = placeholder(ink);
         let style = TextStyle::from(("sans-serif", 13.0 * FINENESS * 1.24))
             .color(&colour)
@@ -236,7 +237,7 @@ impl Canvas<'_, '_> {
         above: f64,
         height: f64,
     ) -> Result<(), fmt::Error> {
-        // A bar of no length is still to be seen.
+        // A bar of length zero must still be visible.
         let (left, right) = if end < start { (end, start) } else { (start, end.max(start + 1.0)) };
         let corners = [fine((left, above)), fine((right, above + height))];
         let rectangle = Rectangle::new(corners, placeholder(bar.ink).filled());
@@ -269,7 +270,7 @@ impl Canvas<'_, '_> {
     }
 
     fn lines(&self, lines: &[Line], x: &Axis, y: &Axis) -> Result<(), fmt::Error> {
-        // Those that stand for the others lie on top of them.
+        // Main lines are drawn on top.
         for is_main in [false, true] {
             let (width, opacity) = if is_main { (2.5, 1.0) } else { (1.0, 0.4) };
             for line in lines.iter().filter(|line| line.is_main == is_main) {
@@ -312,7 +313,7 @@ fn fine((x, y): (f64, f64)) -> (i32, i32) {
     ((x * FINENESS).round() as i32, (y * FINENESS).round() as i32)
 }
 
-/// A colour that nothing else has: it is replaced afterwards.
+/// A unique colour that is replaced afterwards.
 const fn placeholder(ink: Ink) -> RGBColor {
     match ink {
         Ink::Text => RGBColor(0xA0, 0, 0xF0),
@@ -332,7 +333,7 @@ pub(crate) fn variable(ink: Ink) -> String {
     }
 }
 
-/// Quotes within texts are escaped, therefore only attributes can match.
+/// Quotes in text are escaped, so only attributes can match.
 fn with_variables(svg: &str) -> String {
     let subjects = (0..COLOURS).map(Ink::Subject);
     [Ink::Text, Ink::Grid, Ink::Floor].into_iter().chain(subjects).fold(

@@ -7,7 +7,7 @@ use crate::results::{
     Subject,
 };
 
-/// Base 100 messages/s, `leveret` 1000 and the floor 2000, all times the pace of the machine,
+/// Base 100 messages/s, `leveret` 1000 and the floor 2000, each times the speed of the machine,
 /// which is 1, 0.5 and 2 in the three rounds.
 pub(crate) fn results() -> Results {
     let mut runs = Vec::new();

@@ -1,8 +1,8 @@
-//! Numbers, times and foreign texts as reports write them.
+//! Formats numbers, durations and external text for reports.
 
 use crate::statistics::Summary;
 
-/// A number with four significant digits and commas between thousands.
+/// A number with four significant digits and commas as thousands separators.
 pub(crate) fn quantity(value: f64) -> String {
     let size = value.abs();
     if size >= 1e15 {
@@ -21,7 +21,7 @@ pub(crate) fn quantity(value: f64) -> String {
     }
 }
 
-/// A whole number with commas between thousands.
+/// A whole number with commas as thousands separators.
 pub(crate) fn count(value: u64) -> String {
     group(&value.to_string())
 }
@@ -42,7 +42,7 @@ pub(crate) fn share(value: f64) -> String {
     if percent >= 10.0 { format!("{percent:.0} %") } else { format!("{percent:.1} %") }
 }
 
-/// A time with the unit that fits it.
+/// A duration with a suitable unit.
 pub(crate) fn time_us(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{} s", quantity(value / 1e6)),
@@ -51,7 +51,7 @@ pub(crate) fn time_us(value: f64) -> String {
     }
 }
 
-/// `median (lowest – highest)`; the median alone when there is no spread to be seen.
+/// `median (lowest – highest)`, or only the median if all values look the same.
 pub(crate) fn spread(summary: &Summary, write: fn(f64) -> String) -> String {
     let (low, high) = (write(summary.lowest), write(summary.highest));
     let median = write(summary.median);
@@ -61,7 +61,7 @@ pub(crate) fn spread(summary: &Summary, write: fn(f64) -> String) -> String {
 /// Seconds since 1970 as a date and time in UTC.
 pub(crate) fn date(unix_s: u64) -> String {
     let (days, rest_s) = (unix_s / 86_400, unix_s % 86_400);
-    // Days since 1 March of the year 0: then the leap day is the last day of a year.
+    // Days since 1 March of the year 0, so that the leap day is the last day of a year.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
     let year_of_era =
@@ -75,7 +75,7 @@ pub(crate) fn date(unix_s: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02} UTC")
 }
 
-/// Text that comes from elsewhere, for HTML, also within quoted attributes.
+/// Escapes external text for HTML, including quoted attributes.
 pub(crate) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -91,7 +91,7 @@ pub(crate) fn html(text: &str) -> String {
     escaped
 }
 
-/// Text that comes from elsewhere, for one line of Markdown, also within a table.
+/// Escapes external text for one line of Markdown, including tables.
 pub(crate) fn markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -99,7 +99,7 @@ pub(crate) fn markdown(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '&' => escaped.push_str("&amp;"),
-            // An at sign would call the person of that name to a pull request.
+            // An at sign would notify the user with that name in a pull request.
             '@' => escaped.push_str("&#64;"),
             '\\' | '|' | '*' | '_' | '`' | '[' | ']' | '#' | '~' | '!' => {
                 escaped.push('\\');
@@ -120,8 +120,8 @@ pub(crate) fn slug(text: &str) -> String {
     text.chars().map(plain).collect()
 }
 
-/// Lines of at most `columns` characters, broken at spaces; the last one ends with `…` when
-/// `lines` are not enough.
+/// Lines of at most `columns` characters, broken at spaces. The last one ends with `…` if `lines`
+/// are not enough.
 pub(crate) fn wrap(text: &str, columns: usize, lines: usize) -> Vec<String> {
     let mut wrapped = vec![String::new()];
     let mut is_cut = false;

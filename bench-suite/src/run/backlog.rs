@@ -1,4 +1,4 @@
-//! A queue that fills, rests and is drained.
+//! A queue is filled, rests, and is drained.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,17 +15,17 @@ use crate::run::{LiveView, Reading, Setting, flow};
 use crate::scenario::{Backlog, Flow};
 use crate::topology::{self, Topology};
 
-/// How often the depth of the queue is asked for while it fills.
+/// How often the depth of the queue is checked while it fills.
 const DEPTH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the backlog rests before its memory is read: collectors run and buffers are given back.
+/// How long the backlog rests before memory is read: garbage is collected and buffers are freed.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long a broker may be silent here: RabbitMQ stops its publishers for far longer than
-/// elsewhere while it makes room for millions of messages.
+/// How long a broker may be silent here: RabbitMQ blocks publishers far longer than elsewhere while
+/// it makes room for millions of messages.
 const SILENCE_MAX: Duration = Duration::from_mins(2);
 
-/// How the backlog is drained: as a worker that acknowledges would.
+/// The prefetch limit for draining, as of a worker that acknowledges.
 const PREFETCH: u16 = 1000;
 const ACK_EVERY: u16 = 100;
 
@@ -72,7 +72,7 @@ fn fill_and_drain(
     if let (Some(before), Some(pid)) = (before_bytes, setting.broker.pid) {
         let rest = procfs::rss_bytes(pid)?;
         let bytes = rest.saturating_sub(before) as f64 / backlog.messages as f64;
-        // Less than the bodies: it had the memory from before, or has the messages on its disk.
+        // Less than the bodies: the broker reused memory, or has the messages on disk.
         if bytes >= backlog.body_bytes as f64 {
             reading.metrics.insert("bytes_per_message", bytes);
         }
@@ -93,7 +93,7 @@ fn fill_and_drain(
     Ok(reading)
 }
 
-/// Publishes so many messages, and waits until all are in the queue.
+/// Publishes this many messages and waits until all are in the queue.
 pub(crate) fn pile_up(
     setting: &Setting<'_>,
     messages: u64,
@@ -112,7 +112,7 @@ pub(crate) fn pile_up(
     filled
 }
 
-/// Until everything that was published is in the queue.
+/// Waits until everything published is in the queue.
 fn wait_for_depth(
     setting: &Setting<'_>,
     topology: &Topology,
@@ -139,7 +139,7 @@ fn wait_for_depth(
     connection.close()
 }
 
-/// Messages per second of a stretch of time, and per second of the broker's processor time in it.
+/// Messages per second of a period, and per second of the broker's processor time in it.
 fn note_rates(
     used: Used,
     messages: u64,

@@ -1,4 +1,4 @@
-//! Things that are made and removed, one after the other, on one thread: an operation is both.
+//! Things are created and deleted one after the other on one thread; an operation includes both.
 
 use std::ops::RangeInclusive;
 use std::thread;
@@ -15,15 +15,15 @@ use crate::machine::usage::{self, Usage, Used};
 use crate::run::{Reading, Setting};
 use crate::scenario::{Churn, ChurnKind};
 
-/// How often the memory of the broker is looked at; often enough for a peak that lasts, too rare
-/// to be a load.
+/// How often the broker's memory is read: often enough to see a lasting peak, too rarely to be a
+/// load.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Names that are made in turn. One name over and over would be a broker's easiest case, and ever
-/// new ones would grow what a broker keeps for each name that it ever saw.
+/// How many names are used in turn. A single name would be the easiest case for a broker, and ever
+/// new names would grow what a broker keeps for each name.
 const NAMES: u64 = 1000;
 
-/// Bindings and queues are numbered with seven digits.
+/// Bindings and queues have numbers with seven digits.
 const STANDING_MAX: u32 = 9_000_000;
 
 /// One run.
@@ -50,7 +50,7 @@ fn churn(
 ) -> Result<(Used, u64, LatencyHistogram), Fault> {
     let mut churner = Churner::new(setting, what)?;
     let measured = measure(setting, &mut churner, rest_bytes);
-    // Also after a failed run; the fault that came first says more than one of the clean-up.
+    // Also after a failed run. The first fault is more important than one of the clean-up.
     let finished = churner.finish();
     let measured = measured?;
     finished.map(|()| measured)
@@ -83,8 +83,8 @@ fn measure(
     Ok((usage.end()?, number - first, latencies))
 }
 
-/// The connection that makes and removes, and what stands there all the while. Queues are
-/// exclusive: they go with the connection, also when the run fails.
+/// The connection that creates and deletes, and the things that exist all the time. Queues are
+/// exclusive, so that they are deleted with the connection even if the run fails.
 struct Churner<'s> {
     broker: &'s Broker,
     kind: ChurnKind,
@@ -111,18 +111,18 @@ impl<'s> Churner<'s> {
         match churner.stand() {
             Ok(()) => Ok(churner),
             Err(fault) => {
-                // Best effort: the fault that came first says more than one of the clean-up.
+                // Best effort: the first fault is more important than one of the clean-up.
                 let _ = churner.finish();
                 Err(fault)
             }
         }
     }
 
-    /// Makes what stands.
+    /// Creates the things that exist all the time.
     fn stand(&mut self) -> Result<(), Fault> {
         match self.kind {
             ChurnKind::Connection => {
-                // Where this fails, the check says how far the limit is from what is needed.
+                // If this fails, the next check says how far the limit is below what is needed.
                 let _ = leveret_ring::raise_open_files_limit();
                 procfs::check_open_files(self.standing)?;
                 for _ in 0..self.standing {
@@ -150,10 +150,10 @@ impl<'s> Churner<'s> {
         }
     }
 
-    /// Those behind the first and before the one that is opened and closed.
+    /// The channels after the first and before the one that is opened and closed.
     fn standing_channels(&self) -> Result<RangeInclusive<u16>, Fault> {
         let channel_max = self.connection.channel_max();
-        // 0 is no limit but that of the number.
+        // 0 means that only the type of the number limits it.
         let channel_max = if channel_max == 0 { u16::MAX } else { channel_max };
         let last = u32::from(CHANNEL) + self.standing;
         if last >= u32::from(channel_max) {
@@ -187,10 +187,10 @@ impl<'s> Churner<'s> {
         }
     }
 
-    /// Removes what stands.
+    /// Deletes the things that existed all the time.
     fn finish(mut self) -> Result<(), Fault> {
         if self.kind == ChurnKind::Binding {
-            // A channel that was closed by an exception would refuse to delete.
+            // A channel that was closed by an exception could not delete anything.
             let mut cleaner = Connection::open(self.broker)?;
             cleaner.open_channel(CHANNEL)?;
             cleaner.delete_exchange(&self.prefix)?;

@@ -1,5 +1,5 @@
 //! One run of a flow: publishers and consumers on the load threads, a measured window, and the
-//! account of every message.
+//! counts of all messages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,16 +21,16 @@ use crate::run::{LiveView, Reading, Setting};
 use crate::scenario::Flow;
 use crate::topology::{self, Topology};
 
-/// Octets that may be under way without confirms, where the scenario does not say: sixteen receive
-/// buffers of a fast broker, which therefore never waits, and for a slow one a queue of some tenths
-/// of a second. Beyond that it would be a test of deep queues.
+/// The default limit on octets in flight without confirms: sixteen receive buffers of a fast
+/// broker, which therefore never waits, and for a slow broker a queue of some tenths of a second.
+/// More would test long queues.
 const UNDER_WAY_BYTES: u64 = 1 << 20;
 
-/// The same in messages: 20,000 of 16 B are 1.4 MB on the wire.
+/// The same limit in messages: 20,000 of 16 B are 1.4 MB on the wire.
 const UNDER_WAY_MAX: u64 = 20_000;
 const UNDER_WAY_MIN: u64 = 16;
 
-/// One run. Messages that were lost or changed are in the reading; a fault is a run that could not
+/// One run. Lost or changed messages are part of the reading; a fault means that the run could not
 /// be made.
 pub(crate) fn run(
     setting: &Setting<'_>,
@@ -41,7 +41,7 @@ pub(crate) fn run(
     let declared = topology.declare(setting.broker);
     let reading = declared.and_then(|()| measure(setting, flow, &topology, live));
     let removed = topology.remove(setting.broker);
-    // What went wrong first says more than what could not be cleaned up after it.
+    // The first fault is more important than one of the clean-up.
     let reading = reading?;
     removed?;
     Ok(reading)
@@ -53,7 +53,7 @@ pub(crate) enum Party {
     Consumer(Box<Consumer>),
 }
 
-/// One run on a topology that is declared.
+/// One run on a declared topology.
 pub(crate) fn measure(
     setting: &Setting<'_>,
     flow: &Flow,
@@ -78,19 +78,19 @@ pub(crate) fn measure(
     account(flow, parties, window, driven)
 }
 
-/// Counts what a flow does.
+/// The counters for a flow.
 pub(crate) fn tally(flow: &Flow, first_stream: u32) -> Arc<Tally> {
     let (streams, copies) = (topology::streams_of(flow), topology::copies(flow));
     Arc::new(Tally::new(Instant::now(), first_stream, streams, copies))
 }
 
-/// Connections that are only there, until they are dropped.
+/// Opens connections that stay idle until they are dropped.
 fn bystanders(setting: &Setting<'_>, flow: &Flow) -> Result<Vec<Connection>, Fault> {
     (0..flow.bystanders).map(|_| Connection::open(setting.broker)).collect()
 }
 
-/// Connects everybody: consumers from the last core on, publishers from the first, so that with two
-/// cores they do not share one.
+/// Opens all connections. Consumers are placed from the last core on and publishers from the first,
+/// so that with two cores they do not share one.
 pub(crate) fn place(
     setting: &Setting<'_>,
     flow: &Flow,
@@ -108,7 +108,7 @@ pub(crate) fn place(
         let party = publisher(setting, flow, topology, tally, number, None)?;
         placed[usize::from(number) % threads].push(party);
     }
-    // A thread without any endpoint would only be one more to start.
+    // A thread without endpoints would be useless.
     placed.retain(|parties| !parties.is_empty());
     Ok(placed)
 }
@@ -146,7 +146,7 @@ pub(crate) fn consumer(
     connection.into_attached(Party::Consumer(Box::new(consumer)))
 }
 
-/// What comes to a consumer, with the checks that it shares with others.
+/// The lanes of a consumer, with the checks that it shares with others.
 fn lanes(topology: &Topology, shared: &[Arc<SharedCheck>], consumer: u16) -> Vec<Lane> {
     let lanes = topology.lanes(consumer).into_iter();
     let lane = |(tag, streams)| Lane {
@@ -157,7 +157,7 @@ fn lanes(topology: &Topology, shared: &[Arc<SharedCheck>], consumer: u16) -> Vec
     lanes.map(lane).collect()
 }
 
-/// A check for each queue that several consume from; empty where each queue has one consumer.
+/// One check for each queue with several consumers; empty if each queue has one consumer.
 fn shared_checks(flow: &Flow, topology: &Topology) -> Vec<Arc<SharedCheck>> {
     if !flow.shared {
         return Vec::new();
@@ -195,7 +195,8 @@ pub(crate) fn publisher(
     connection.into_attached(Party::Publisher(Box::new(publisher)))
 }
 
-/// No bound for an open loop, which never skips, and for a publisher that is bounded itself.
+/// There is no limit for an open loop, which never skips messages, and for a publisher with a limit
+/// of its own.
 fn under_way_max(flow: &Flow, limit: Option<u64>) -> u64 {
     match (flow.under_way_max, limit) {
         (_, Some(_)) => u64::MAX,
@@ -205,7 +206,7 @@ fn under_way_max(flow: &Flow, limit: Option<u64>) -> u64 {
     }
 }
 
-/// Each publisher has its share of the rate. A ramp begins with the run and lasts for all of it.
+/// Each publisher has its share of the rate. A ramp lasts from the start to the end of the run.
 fn schedule(setting: &Setting<'_>, flow: &Flow) -> Result<Option<Schedule>, Fault> {
     let share = 1.0 / f64::from(flow.publishers);
     let (from, to) = (flow.rate_per_s * share, flow.rate_end_per_s * share);
@@ -216,7 +217,7 @@ fn schedule(setting: &Setting<'_>, flow: &Flow) -> Result<Option<Schedule>, Faul
     }
 }
 
-/// Puts together what the endpoints counted and what was seen from outside.
+/// Combines the counts of the endpoints with the result of the watching thread.
 fn account(
     flow: &Flow,
     parties: Vec<Party>,
@@ -242,7 +243,7 @@ fn account(
             }
         }
     }
-    // What was lost makes a broker silent at the end: the loss says more.
+    // A broker that lost messages is silent at the end; the loss explains more.
     match driven {
         Err(Fault::Silent { .. }) if !messages.is_clean() => {}
         driven => driven?,
@@ -263,7 +264,7 @@ fn account(
     Ok(reading)
 }
 
-/// The account of endpoints that were not measured.
+/// The counts of endpoints that were not measured.
 pub(crate) fn messages(parties: Vec<Party>, published: u64) -> Messages {
     let mut messages = Messages { published, ..Messages::default() };
     for party in parties {

@@ -1,7 +1,8 @@
-//! Connections that do nothing: what each of them holds, what it took to open, and what all of them
-//! cost while nothing happens.
+//! Idle connections: the memory of each, the cost of opening it, and the cost of all of them while
+//! nothing happens.
 //!
-//! A tenth is opened before the first look, so that what a broker lays out once is not counted.
+//! A tenth is opened before the first measurement, so that one-time allocations of a broker are not
+//! counted.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,23 +15,23 @@ use crate::machine::{procfs, usage};
 use crate::run::{Reading, Setting};
 use crate::scenario::Idle;
 
-/// How long a broker is left alone before its memory is read: statistics that it writes every
-/// second are written.
+/// How long a broker is left alone before its memory is read, so that periodic statistics have been
+/// written.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// After a scenario before this one a broker may give memory back for a while. It is waited for
-/// that often; what is still under way then is slow enough for a run.
+/// After an earlier scenario a broker may free memory for a while. This is how often the test waits
+/// for that; what remains after that is slow enough for a run.
 const SETTLES_MAX: u32 = 15;
 
-/// Memory that changes less than this part of it while it settles stands still.
+/// Memory is stable if it changes by less than this part while the broker settles.
 const STILL_PART: u64 = 100;
 
-/// The warm-up is this share of the connections.
+/// The part of the connections that is opened as a warm-up.
 const WARM_UP_SHARE: u32 = 10;
 
-/// One run. `baseline_bytes` is the memory of this broker before the first run of the scenario,
-/// which is noted there: a broker keeps memory that it once had, and what a second run finds free
-/// is still the price of its connections.
+/// One run. `baseline_bytes` is the memory of this broker before the first run of the scenario, and
+/// is set then: a broker keeps memory that it once had, and what a second run reuses is still the
+/// cost of its connections.
 pub(crate) fn run(
     setting: &Setting<'_>,
     what: &Idle,
@@ -55,7 +56,7 @@ fn measure(
     }
     let broker = setting.broker;
     let warm_up = count / WARM_UP_SHARE;
-    // Where this fails, the check says how far the limit is from what is needed.
+    // If this fails, the next check says how far the limit is below what is needed.
     let _ = leveret_ring::raise_open_files_limit();
     procfs::check_open_files(count.saturating_add(warm_up))?;
 
@@ -72,7 +73,7 @@ fn measure(
     reading.metrics.insert("operations_per_s", opened_per_s);
     reading.latencies.extend(latencies.summary().map(|summary| ("operation", summary)));
 
-    // What a broker still does for a connection behind its answer belongs to it.
+    // Work that a broker does for a connection after its answer is part of the cost.
     thread::sleep(SETTLE);
     let idle_cpu_s = usage::cpu_s(broker)?;
     if let (Some(before), Some(after)) = (cpu_before_s, idle_cpu_s) {
@@ -80,7 +81,7 @@ fn measure(
         reading.metrics.insert("cpu_us_per_connection", each_us);
     }
     if let (Some(before), Some(after)) = (*baseline_bytes, usage::rss_bytes(broker)?) {
-        // A broker that gave more memory back than it took has no figure for this.
+        // A broker that freed more memory than it allocated has no such figure.
         if let Some(growth) = after.checked_sub(before) {
             let each = growth as f64 / f64::from(count);
             reading.metrics.insert("bytes_per_connection", each);
@@ -95,14 +96,14 @@ fn measure(
         let share = (after - before) / started.elapsed().as_secs_f64();
         reading.metrics.insert("idle_cpu_percent", share * 100.0);
     }
-    // All must still be there: a broker that drops idle connections has none to hold.
+    // All connections must still be open.
     for connection in connections {
         connection.close()?;
     }
     Ok(reading)
 }
 
-/// Resident memory once it stands still.
+/// Resident memory once it is stable.
 fn settled_rss_bytes(broker: &Broker) -> Result<Option<u64>, Fault> {
     let mut bytes = None;
     for _ in 0..SETTLES_MAX {

@@ -1,4 +1,4 @@
-//! One measured run of each kind of load, and what it is given and gives back.
+//! One measured run of each kind of load, with its input and its result.
 
 pub(crate) mod backlog;
 pub(crate) mod churn;
@@ -19,39 +19,38 @@ use crate::broker::Broker;
 use crate::results::{Latency, Messages, RatePoint};
 use crate::scenario::Transport;
 
-/// What every run needs to know besides its scenario.
+/// The input of every run besides its scenario.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting<'a> {
     pub(crate) broker: &'a Broker,
-    /// Cores of the load threads, one thread each; empty for one thread that is not pinned.
+    /// The cores of the load threads, one thread each; empty for one thread that is not pinned.
     pub(crate) load_cores: &'a [usize],
-    /// How long is measured, after the warm-up.
+    /// The measured time after the warm-up.
     pub(crate) window: Duration,
-    /// Before it: connections settle, caches and the broker's memory warm up.
+    /// The time before it: connections settle, caches and the broker's memory warm up.
     pub(crate) warm_up: Duration,
     /// How long a broker may be silent while something is awaited.
     pub(crate) silence_max: Duration,
     pub(crate) transport: Transport,
-    /// Whether somebody looks on, to whom latencies are to be shown.
+    /// Whether latencies are shown during the run.
     pub(crate) is_watched: bool,
-    /// Streams from here on are free for this run.
+    /// Streams from this one on are free for this run.
     pub(crate) first_stream: u32,
 }
 
-/// Shows what goes on: rates of the last interval, and p50 and p99 of the deliveries so far in
-/// microseconds.
+/// Shows the rates of the last interval, and p50 and p99 of the deliveries so far in microseconds.
 pub(crate) type LiveView<'a> = &'a dyn Fn(&RatePoint, Option<[u64; 2]>);
 
-/// What one run found; it becomes a [`crate::results::Run`].
+/// The result of a run; it becomes a [`crate::results::Run`].
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     /// By the keys of [`crate::results::METRICS`].
     pub(crate) metrics: BTreeMap<&'static str, f64>,
-    /// Unclean ones make the run a failed one.
+    /// If they are not clean, the run has failed.
     pub(crate) messages: Option<Messages>,
     /// By the keys of [`crate::results::LATENCIES`].
     pub(crate) latencies: BTreeMap<&'static str, Latency>,
     pub(crate) rates: Vec<RatePoint>,
-    /// Streams that it used, from [`Setting::first_stream`] on.
+    /// The number of streams that it used, from [`Setting::first_stream`] on.
     pub(crate) streams: u32,
 }

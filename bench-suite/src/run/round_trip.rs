@@ -1,4 +1,4 @@
-//! One run of round trips: callers, and a server where they call one.
+//! One run of round trips: callers, and a server if they call one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub(crate) fn run(
     }
     let window = window?;
     let mut metrics = window.metrics();
-    // What a flow counts in messages.
+    // The figures that a flow has per message.
     let counted = [
         ("messages_per_s", Some("round_trips_per_s")),
         ("messages_per_broker_cpu_s", Some("round_trips_per_broker_cpu_s")),
@@ -82,8 +82,8 @@ fn check(what: &RoundTrip) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Opens all connections and starts their consumers. All queues are exclusive: they go with their
-/// connections, also when the run fails.
+/// Opens all connections and starts their consumers. All queues are exclusive: they are deleted
+/// with their connections, even if the run fails.
 fn attach(
     setting: &Setting<'_>,
     what: &RoundTrip,
@@ -148,7 +148,7 @@ fn make_queue(connection: &mut Connection, queue: &str) -> Result<(), Fault> {
     connection.declare_queue(queue, &options).map(drop)
 }
 
-/// Deals the connections to the threads in turn; no thread is without one.
+/// Distributes the connections over the threads; no thread is left without one.
 fn deal(attached: Vec<RoundTripAttached>, cores: usize) -> Vec<Vec<RoundTripAttached>> {
     let count = cores.clamp(1, attached.len().max(1));
     let mut threads: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();

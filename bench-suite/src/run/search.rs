@@ -1,5 +1,5 @@
-//! The highest rate at which a flow keeps its latency: doubled until it does not, then narrowed
-//! down.
+//! Searches the highest rate at which a flow keeps its latency: doubles the rate until it does not,
+//! then narrows it down.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use crate::fault::Fault;
 use crate::run::{LiveView, Reading, Setting, flow};
 use crate::scenario::{Flow, Search};
 
-/// A second is enough for a p99 at the lowest rates that are searched, and a search has some
-/// fifteen of them.
+/// A second is enough for a p99 at the lowest rates of a search, which has about fifteen probes.
 const PROBE_MAX: Duration = Duration::from_secs(1);
 
-/// Steps of the narrowing: the last one is 2^(1/16), 4 %, which is less than two runs differ by.
+/// Steps of narrowing down. The last one is 2^(1/16), 4 %, which is less than the difference
+/// between two runs.
 const NARROWING_STEPS: u32 = 4;
 
-/// A broker that delivers less than this share of the rate falls behind, whatever the latency was
-/// within the window.
+/// A broker that delivers less than this share of the rate falls behind, whatever its latency in
+/// the window was.
 const KEPT_UP: f64 = 0.97;
 
-/// One run. The latencies are those of the highest rate that held.
+/// One run. The latencies are those at the highest rate that held.
 pub(crate) fn run(
     setting: &Setting<'_>,
     search: &Search,
@@ -61,7 +61,7 @@ struct Probes<'a> {
     search: &'a Search,
     live: LiveView<'a>,
     streams: u32,
-    /// The highest rate that held, and what was read at it.
+    /// The highest rate that held, and the reading at that rate.
     best: Option<(f64, Reading)>,
 }
 

@@ -1,5 +1,5 @@
-//! The truth of the harness: brokers that do wrong on purpose are caught, each by its name, and a
-//! broker that does right is not.
+//! Tests of the harness: each defect of a broker is detected and named, and a correct broker
+//! passes.
 
 use std::time::Duration;
 
@@ -108,11 +108,11 @@ fn a_broker_that_cannot_go_on_is_a_fault_that_says_why() {
     }
 }
 
-/// How long the stalling broker stops, each second.
+/// How long the stalling broker stops each second.
 const STALL: Duration = Duration::from_millis(100);
 
-/// A broker that stops for 100 ms each second: of the messages that should have been sent within
-/// such a stop some waited for nearly all of it, although none of them was sent meanwhile.
+/// A broker that stops for 100 ms each second. Some of the messages that were due during a stop
+/// waited for almost all of it, although none of them was sent meanwhile.
 #[test]
 fn an_open_loop_shows_what_a_stall_costs() {
     let stall = Defect::Stall { every: Duration::from_secs(1), length: STALL };
@@ -125,7 +125,8 @@ fn an_open_loop_shows_what_a_stall_costs() {
             delivery.max_us > 0.8 * stall_us,
             "the longest wait is that of the stop: {delivery:?}"
         );
-        // A tenth of all messages falls into a stop, and half of those wait for half of it.
+        // A tenth of all messages are due during a stop, and half of those wait for at least half
+        // of it.
         assert!(delivery.p99_us > 0.6 * stall_us, "{delivery:?}");
         assert!(delivery.p50_us < delivery.p99_us / 2.0, "{delivery:?}");
     }

@@ -1,4 +1,4 @@
-//! Whether a flow can be run, and says something.
+//! Checks whether a flow can be run and is meaningful.
 
 use super::{Exchange, bindings_needed};
 use crate::fault::Fault;
@@ -7,19 +7,19 @@ use crate::scenario::Flow;
 /// The stamp.
 const BODY_SIZE_MIN: usize = 16;
 
-/// The largest message that `RabbitMQ` 4 and Leveret take unless told otherwise.
+/// The largest message that `RabbitMQ` 4 and Leveret accept by default.
 const BODY_SIZE_MAX: usize = 16 << 20;
 
-/// Consumer tags are four hexadecimal digits.
+/// A consumer tag has four hexadecimal digits.
 const QUEUES_MAX: u32 = 65_535;
 
-/// Streams are numbered with 24 bits over a whole measurement: 16 runs of the largest flow fit.
+/// Streams have 24-bit numbers that are unique in a measurement: 16 runs of the largest flow fit.
 const STREAMS_MAX: u64 = 1 << 20;
 
-/// Keys are written with seven digits.
+/// A routing key has seven digits.
 const BINDINGS_MAX: u32 = 9_999_999;
 
-/// Refuses a flow that contradicts itself or would measure something else than it says.
+/// Refuses a flow that is contradictory or would not measure what its options say.
 pub(crate) fn check(flow: &Flow) -> Result<(), Fault> {
     check_sizes(flow)?;
     check_exchange(flow)?;

@@ -1,4 +1,4 @@
-//! What a flow needs of a broker: exchange, queues, bindings; and which stream goes where.
+//! What a flow needs in a broker: exchange, queues, bindings; and the route of each stream.
 //!
 //! ```text
 //!             Route: exchange, key, stream                      lane: queue, its streams
@@ -7,7 +7,7 @@
 //! stream = first + (q × keys per queue + key) × publishers + p       fan-out: q and key are 0
 //! ```
 //!
-//! All keys of a scenario are equally long, so that all its publishes are.
+//! All keys of a scenario have the same length, so that all of its publishes do.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -25,34 +25,34 @@ mod check;
 
 pub(crate) use check::check;
 
-/// Bindings whose methods are encoded and held at once. 100,000 of them would be 20 MB.
+/// How many bindings are encoded at once. 100,000 of them would take 20 MB.
 const BINDINGS_AT_ONCE: usize = 4096;
 
-/// Bindings that come and go and match nothing have so many names.
+/// The number of names of bindings that come and go and match nothing.
 const UNMATCHED_PATTERNS: u32 = 10_000;
 
-/// How long a broker may take for one step: `RabbitMQ` removes an exchange with 20,000 topic
+/// How long a broker may take for one step: `RabbitMQ` deletes an exchange with 20,000 topic
 /// bindings in 20 s, and one with 100,000 in minutes.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// What is declared for one run of a flow. It is a plan: nothing is declared before
-/// [`Topology::declare`], and nothing goes without [`Topology::remove`].
+/// What has to be declared for one run of a flow. Nothing is declared before [`Topology::declare`],
+/// and nothing is deleted before [`Topology::remove`].
 #[derive(Debug, Clone)]
 pub(crate) struct Topology {
     flow: Flow,
     first_stream: u32,
-    /// Queues go with their last consumer.
+    /// Queues are deleted with their last consumer.
     auto_delete: bool,
-    /// Begins all names: nobody else has them, nor another run.
+    /// The start of all names; it is unique to this process and run.
     prefix: String,
 }
 
-/// Streams of a flow, the one beside it not included.
+/// The streams of a flow, without those of an interference.
 pub(crate) fn streams_of(flow: &Flow) -> u32 {
     lane_width(flow) * distinct_queues(flow)
 }
 
-/// Deliveries that one publish leads to.
+/// Deliveries per publish.
 pub(crate) fn copies(flow: &Flow) -> u64 {
     if flow.exchange == Exchange::Fanout { u64::from(flow.queues) } else { 1 }
 }
@@ -63,20 +63,20 @@ pub(crate) fn consumer_tag(queue: u16) -> String {
 }
 
 impl Topology {
-    /// For a flow that passed [`check`]; its streams are
-    /// `first_stream .. first_stream + streams_of(flow)`.
+    /// For a flow that passed [`check`]; its streams are `first_stream .. first_stream +
+    /// streams_of(flow)`.
     pub(crate) fn new(flow: &Flow, first_stream: u32) -> Self {
         let prefix = format!("leveret-bench.{}.{first_stream:08}", std::process::id());
-        // Whoever aborts a bench leaves no transient queues.
+        // An aborted benchmark leaves no transient queues behind.
         Self { flow: flow.clone(), first_stream, auto_delete: !flow.durable, prefix }
     }
 
-    /// Queues stay until [`Topology::remove`]: somebody else uses them too.
+    /// Keeps queues until [`Topology::remove`], because an interference uses them too.
     pub(crate) fn keep_queues(self) -> Self {
         Self { auto_delete: false, ..self }
     }
 
-    /// Makes everything; what an aborted run may have left under the same names goes first.
+    /// Declares everything; first deletes what an aborted run may have left under the same names.
     pub(crate) fn declare(&self, broker: &Broker) -> Result<(), Fault> {
         let mut connection = connect(broker)?;
         self.remove_on(&mut connection)?;
@@ -99,7 +99,7 @@ impl Topology {
         connection.close()
     }
 
-    /// Deletes everything, whether it is there or not. To be called after a failed run as well.
+    /// Deletes everything, even if it does not exist. Must be called after a failed run as well.
     pub(crate) fn remove(&self, broker: &Broker) -> Result<(), Fault> {
         let mut connection = connect(broker)?;
         self.remove_on(&mut connection)?;
@@ -107,14 +107,14 @@ impl Topology {
     }
 
     fn remove_on(&self, connection: &mut Connection) -> Result<(), Fault> {
-        // The exchange first: with it all bindings go at once.
+        // The exchange first, because all bindings are deleted with it.
         if self.kind().is_some() {
             connection.delete_exchange(&self.exchange())?;
         }
         connection.delete_many(&self.queues())
     }
 
-    /// Where a publisher publishes to, from one queue to the next.
+    /// The routes of a publisher, alternating between the queues.
     pub(crate) fn routes(&self, publisher: u16) -> Vec<Route> {
         let keys = 0..keys_per_queue(&self.flow);
         keys.flat_map(|key| (0..distinct_queues(&self.flow)).map(move |queue| (queue, key)))
@@ -129,7 +129,7 @@ impl Topology {
             .collect()
     }
 
-    /// The queues that a consumer consumes from, and the streams that come through each.
+    /// The queues of a consumer, and the streams that are routed to each.
     pub(crate) fn lanes(&self, consumer: u16) -> Vec<(u16, Range<u32>)> {
         let step = if self.flow.shared { 1 } else { usize::from(self.flow.consumers) };
         let start = if self.flow.shared { 0 } else { u32::from(consumer) };
@@ -148,7 +148,7 @@ impl Topology {
         (0..self.flow.queues).map(|queue| self.queue(queue)).collect()
     }
 
-    /// The streams that come through a queue.
+    /// The streams that are routed to a queue.
     fn lane(&self, queue: u32) -> Range<u32> {
         let width = lane_width(&self.flow);
         let index = if self.flow.exchange == Exchange::Fanout { 0 } else { queue };
@@ -183,7 +183,7 @@ impl Topology {
     fn properties(&self, queue: u32, key: u32) -> Vec<u8> {
         let headers = (self.flow.exchange == Exchange::Headers).then(|| {
             let matched = headers(self.key_number(queue, key));
-            // One that no binding asks for, as real messages have.
+            // A header that no binding uses, as in real messages.
             TableBuilder::new().long_str("trace", "none").fields(matched.as_ref()).finish()
         });
         PropertiesBuilder {
@@ -194,7 +194,7 @@ impl Topology {
         .finish()
     }
 
-    /// One binding per published key, then those that match nothing, dealt to the queues in turn.
+    /// One binding per published key, then those that match nothing, distributed over the queues.
     fn bindings(&self) -> impl Iterator<Item = Binding> {
         let keys = keys_per_queue(&self.flow);
         let matching = bindings_needed(&self.flow);
@@ -204,9 +204,9 @@ impl Topology {
         })
     }
 
-    /// A binding of a topic exchange that does not change where messages go: every other one
-    /// matches a published key and leads to its queue, the others match nothing. Each key has 16
-    /// patterns; then they begin again.
+    /// A binding of a topic exchange that does not change any route: every other one matches a
+    /// published key and leads to its queue, the others match nothing. Each key has 16 patterns,
+    /// which repeat.
     pub(crate) fn harmless_binding(&self, number: u64) -> Binding {
         let (kind, number) = (number % 2, (number / 2) as u32);
         if kind == 1 {
@@ -230,7 +230,7 @@ impl Topology {
         Binding { routing_key: pattern, ..self.binding(self.queue(queue), 0) }
     }
 
-    /// A binding for the key of this number.
+    /// A binding for the key with this number.
     fn binding(&self, queue: String, number: u32) -> Binding {
         let (routing_key, arguments) = match self.flow.exchange {
             Exchange::Default | Exchange::Fanout => ("any".to_owned(), OwnedTable::default()),
@@ -258,7 +258,7 @@ fn connect(broker: &Broker) -> Result<Connection, Fault> {
     Ok(connection)
 }
 
-/// The two headers by which a key is told from the others.
+/// The two headers that identify a key.
 fn headers(number: u32) -> OwnedTable {
     TableBuilder::new()
         .long_str("region", format!("r{:02}", number % 100))
@@ -266,7 +266,7 @@ fn headers(number: u32) -> OwnedTable {
         .finish()
 }
 
-/// Arguments of a queue; those of digits alone are numbers to a broker (`x-max-length`).
+/// Arguments of a queue. A value of digits only becomes a number (`x-max-length`).
 fn string_table(arguments: &BTreeMap<String, String>) -> OwnedTable {
     let table = arguments.iter().fold(TableBuilder::new(), |table, (name, value)| {
         match value.parse::<i64>() {
@@ -277,7 +277,7 @@ fn string_table(arguments: &BTreeMap<String, String>) -> OwnedTable {
     table.finish()
 }
 
-/// Queues that a publish is told apart by; a fan-out goes to all alike.
+/// Queues that have keys of their own; a fan-out has one for all.
 fn distinct_queues(flow: &Flow) -> u32 {
     if flow.exchange == Exchange::Fanout { 1 } else { flow.queues }
 }
@@ -286,12 +286,12 @@ fn keys_per_queue(flow: &Flow) -> u32 {
     if flow.exchange == Exchange::Fanout { 1 } else { flow.keys_per_queue }
 }
 
-/// Streams that come through one queue.
+/// Streams that are routed to one queue.
 fn lane_width(flow: &Flow) -> u32 {
     keys_per_queue(flow) * u32::from(flow.publishers)
 }
 
-/// Bindings without which something published would reach no queue.
+/// The least bindings with which every publish reaches a queue.
 fn bindings_needed(flow: &Flow) -> u32 {
     match flow.exchange {
         Exchange::Default => 0,

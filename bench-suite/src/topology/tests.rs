@@ -20,7 +20,7 @@ fn flow(exchange: Exchange) -> Flow {
     flow
 }
 
-/// What a binding key of words, `*` and `#` says about a routing key.
+/// Whether a binding key with `*` and `#` matches a routing key.
 fn topic_matches(pattern: &[&str], key: &[&str]) -> bool {
     match (pattern.split_first(), key.split_first()) {
         (None, _) => key.is_empty(),
@@ -50,7 +50,7 @@ fn headers_match(binding: &Binding, route: &Route) -> bool {
     })
 }
 
-/// The queues that a publish reaches, with repetitions for several bindings.
+/// The queues that a publish reaches, repeated if several bindings match.
 fn reached(topology: &Topology, route: &Route) -> Vec<String> {
     assert_eq!(route.exchange, topology.exchange());
     if topology.flow.exchange == Exchange::Default {
@@ -93,7 +93,7 @@ fn streams_are_numbered_as_documented() {
     let topology = Topology::new(&flow(Exchange::Direct), 1000);
     for publisher in 0..2 {
         for (index, route) in topology.routes(publisher).iter().enumerate() {
-            // From one queue to the next.
+            // Alternating between the queues.
             let (queue, key) = (index as u32 % 3, index as u32 / 3);
             assert_eq!(route.stream, 1000 + (queue * 4 + key) * 2 + u32::from(publisher));
             assert_eq!(reached(&topology, route), [topology.queue(queue)]);

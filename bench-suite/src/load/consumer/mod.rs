@@ -1,4 +1,4 @@
-//! An endpoint that consumes: checks what comes, works on it and acknowledges it.
+//! An endpoint that consumes: it checks deliveries, simulates work on them, and acknowledges them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,19 +13,20 @@ use crate::load::stamp::stamp_time_us;
 use crate::load::tally::Tally;
 use crate::results::Messages;
 
-/// Octets of acks of one send: 6,000 of them.
+/// The limit on acks in one send, in octets: 6,000 acks.
 const SEND_SIZE: usize = 128 << 10;
 
-/// What a consumer is to do. Its queues are consumed already, by tags as [`Lane`] says.
+/// The configuration of a consumer. Its `basic.consume` methods have been sent already, with tags
+/// as in [`Lane`].
 #[derive(Debug, Clone)]
 pub(crate) struct ConsumerPlan {
     pub(crate) channel: u16,
     pub(crate) lanes: Vec<Lane>,
-    /// Octets, stamp included.
+    /// In octets, including the stamp.
     pub(crate) body_size: usize,
-    /// As it was negotiated, octets; 0 is no limit.
+    /// The negotiated limit in octets; 0 is no limit.
     pub(crate) frame_size_max: u32,
-    /// Deliveries of each lane that may wait for their ack; 0 for automatic acks.
+    /// Unacknowledged deliveries per lane; 0 for automatic acks.
     pub(crate) prefetch: u16,
     /// Deliveries per ack, at most `prefetch`.
     pub(crate) ack_every: u16,
@@ -33,14 +34,15 @@ pub(crate) struct ConsumerPlan {
     pub(crate) work: Duration,
 }
 
-/// Time between two looks at the latencies: a quantile takes some 30 µs of the load thread.
+/// The time between two updates of the shown latencies. A quantile takes about 30 µs of the load
+/// thread.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
-/// What a consumer found.
+/// The result of a consumer.
 #[derive(Debug)]
 pub(crate) struct ConsumerReport {
-    /// Without those published. Of a shared queue, loss, duplication and what was expected stand in
-    /// the report of the consumer that finishes last: add all reports up.
+    /// Without published messages. For a shared queue, the consumer that finishes last reports
+    /// loss, duplication and expected messages, so all reports have to be added up.
     pub(crate) messages: Messages,
     /// From the intended time of the send to the delivery.
     pub(crate) delivery: LatencyHistogram,
@@ -55,17 +57,17 @@ pub(crate) struct Consumer {
     /// Deliveries per ack; 0 for automatic acks.
     ack_every: u64,
     work: Duration,
-    /// When latencies are shown next, to who looks on.
+    /// When the shown latencies are updated next.
     show_at: Option<Instant>,
-    /// When the work on the next message ends; `None` without one.
+    /// When the work on the current message ends; `None` if there is none.
     worked_at: Option<Instant>,
-    /// Deliveries whose work is done, and of those, that are acknowledged.
+    /// Deliveries whose work is done, and how many of them have been acknowledged.
     worked: u64,
     acknowledged: u64,
 }
 
 impl Consumer {
-    /// A consumer of which nothing has come yet.
+    /// A consumer before its first delivery.
     pub(crate) fn new(plan: ConsumerPlan, tally: Arc<Tally>) -> Result<Self, Fault> {
         let automatic = plan.prefetch == 0;
         if !automatic && !(1..=plan.prefetch).contains(&plan.ack_every) {
@@ -96,7 +98,7 @@ impl Consumer {
         })
     }
 
-    /// What it found, at any time: also after the broker went silent.
+    /// The result so far, even after the broker fell silent.
     pub(crate) fn finish(self) -> ConsumerReport {
         let (messages, delivery) = self.deliveries.finish(&self.tally);
         ConsumerReport { messages, delivery }
@@ -106,12 +108,12 @@ impl Consumer {
         self.ack_every == 0
     }
 
-    /// Whether it works at all: what is under way at the end is only to be drained.
+    /// Whether it works on messages: at the end of a run, the remaining ones are only drained.
     fn is_slow(&self) -> bool {
         !self.work.is_zero() && !self.tally.is_stopped()
     }
 
-    /// Messages that are worked on one after the other, each begun when the one before ended.
+    /// Finishes messages one after the other; work on each begins when the previous one ends.
     fn work_until(&mut self, now: Instant) {
         let count = self.deliveries.count();
         if !self.is_slow() {
@@ -127,7 +129,7 @@ impl Consumer {
         }
     }
 
-    /// Deliveries up to which is to be acknowledged next, if so many are worked.
+    /// The last delivery of the next ack, once enough messages are worked on.
     fn ack_due(&self, worked: u64) -> Option<u64> {
         let next = self.acknowledged + self.ack_every;
         if worked >= next {
@@ -176,7 +178,7 @@ impl Endpoint for Consumer {
             return Ok(());
         }
         self.work_until(now);
-        // A message that has begun but is not whole has a tag already, but is not counted.
+        // An incomplete message already has a tag but is not counted.
         let first_tag = self.deliveries.first_tag();
         while out.len() < SEND_SIZE
             && let Some(count) = self.ack_due(self.worked)

@@ -70,7 +70,7 @@ fn automatic_acks_are_none() {
 #[test]
 fn acks_stand_for_several_and_the_rest_comes_at_the_end() {
     let (mut consumer, tally, now) = consumer(plan(10, 3, Duration::ZERO));
-    // Two were fetched before, so that the first tag is 3.
+    // Two messages were fetched before, so the first tag is 3.
     consumer.receive(&wire((3..11).zip(0..)), now).unwrap();
     assert_eq!(consumer.next_due(now), Some(now));
     assert_eq!(polled(&mut consumer, now), [(5, true), (8, true)]);

@@ -1,4 +1,4 @@
-//! What a consumer makes of the octets it receives: counted, checked, timed messages.
+//! Reads deliveries from received octets: counts, checks and times them.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -17,84 +17,84 @@ use crate::load::stamp::{Filler, STAMP_SIZE, Stamp, elapsed_us, filler_pattern, 
 use crate::load::tally::Tally;
 use crate::results::Messages;
 
-/// The lane of a tag that no lane has.
+/// The lane of an unknown tag.
 const NO_LANE: u16 = u16::MAX;
 
-/// Class and method of a `basic.deliver` but for their first octet, which is 0, and the size of a
-/// consumer tag: what stands before the tag.
+/// The octets before the consumer tag in a `basic.deliver`: class and method without the first
+/// octet, which is 0, and the size of the tag.
 const DELIVER_WORD: u64 = 0x3C00_3C04;
 
-/// One consumer: what comes with its tag.
+/// A consumer: everything that arrives with its tag.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
-    /// Index of the queue; the consumer tag is its four hexadecimal digits.
+    /// The index of the queue; the consumer tag is its four hexadecimal digits.
     pub(crate) tag: u16,
-    /// What may come to the queue.
+    /// The streams that are routed to the queue.
     pub(crate) streams: Range<u32>,
-    /// For a queue with other consumers.
+    /// For a queue with several consumers.
     pub(crate) shared: Option<Arc<SharedCheck>>,
 }
 
 #[derive(Debug)]
 struct LaneState {
     streams: Range<u32>,
-    /// Where the checks of its streams begin.
+    /// The index of its first check.
     first_check: usize,
     shared: Option<(Arc<SharedCheck>, SharedPart)>,
 }
 
-/// When a chunk was received.
+/// The time at which a chunk was received.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arrival {
-    /// As stamps have it.
+    /// In the format of stamps.
     pub(crate) now_us: u32,
     /// Whether latencies are recorded.
     pub(crate) measuring: bool,
 }
 
-/// The deliveries of all consumers of one channel.
+/// The deliveries to all consumers of a channel.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     decoder: Decoder,
     channel: u16,
     body_size: usize,
-    /// Whether a message may come in one body frame.
+    /// Whether a body fits one frame.
     fits_frame: bool,
     filler: Filler,
     lanes: Vec<LaneState>,
-    /// Whether any of them is.
+    /// Whether any lane is shared.
     is_shared: bool,
     /// Lanes by tag.
     by_tag: Vec<u16>,
-    /// The tag of the last delivery, as on the wire, and its lane.
+    /// The tag of the last delivery in its wire form, and its lane.
     last_tag: u64,
     last_lane: usize,
     checks: Vec<SequenceCheck>,
     partial: Partial,
     count: u64,
-    /// Of the first message, and of the one that comes next.
+    /// The delivery tags of the first message and of the next one.
     first_tag: u64,
     next_tag: u64,
-    /// A delivery tag did not follow the one before.
+    /// A delivery tag did not follow the previous one.
     tag_jumped: bool,
     corrupted: u64,
     foreign: u64,
     latency: LatencyHistogram,
-    /// Lane and stream before which all is complete.
+    /// All lanes and streams before this one are complete.
     complete_before: Cell<(usize, u32)>,
 }
 
-/// A message of which not all has come.
+/// An incomplete message.
 #[derive(Debug, Default)]
 struct Partial {
     stage: Stage,
     lane: usize,
     stamp: [u8; STAMP_SIZE],
-    /// Octets of its body that came.
+    /// Octets of its body received so far.
     size: usize,
-    /// As its header says.
+    /// The size in its header.
     announced: usize,
-    /// The filler's, once the stamp is whole.
+    /// The phase of its filler, once the stamp is complete.
     phase: usize,
     broken: bool,
 }
@@ -108,7 +108,7 @@ enum Stage {
 }
 
 impl Deliveries {
-    /// The lanes of one channel, which has no other consumers.
+    /// For the lanes of a channel that has no other consumers.
     pub(crate) fn new(
         channel: u16,
         lanes: Vec<Lane>,
@@ -158,7 +158,7 @@ impl Deliveries {
             is_shared: states.iter().any(|lane| lane.shared.is_some()),
             lanes: states,
             by_tag,
-            // No tag of four octets, so that the first one is looked up.
+            // Not a valid tag, so that the first one is looked up.
             last_tag: u64::MAX,
             last_lane: 0,
             checks,
@@ -174,22 +174,22 @@ impl Deliveries {
         })
     }
 
-    /// Whole messages so far, right or wrong.
+    /// Complete messages so far, correct or not.
     pub(crate) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// The delivery tag of the first message; those after it count up.
+    /// The delivery tag of the first message; the following ones count up.
     pub(crate) const fn first_tag(&self) -> u64 {
         self.first_tag
     }
 
-    /// Whether a delivery tag did not follow the one before: then acks mean nothing.
+    /// Whether a delivery tag did not follow the previous one: then acks are meaningless.
     pub(crate) const fn tag_jumped(&self) -> bool {
         self.tag_jumped
     }
 
-    /// Takes octets, cut anywhere.
+    /// Takes received octets, cut anywhere.
     pub(crate) fn receive(&mut self, chunk: &[u8], arrival: Arrival) -> Result<(), Fault> {
         let mut cursor = 0;
         loop {
@@ -215,12 +215,12 @@ impl Deliveries {
         Ok(())
     }
 
-    /// A whole delivery of the usual shape at the start of `rest`.
+    /// A complete delivery of the usual form at the start of `rest`.
     #[inline(always)]
     fn whole<'a>(&self, rest: &'a [u8]) -> Option<Whole<'a>> {
         let word = |octets: &[u8; 8]| u64::from_be_bytes(*octets);
         let head_of = |kind: u8| u64::from(kind) << 16 | u64::from(self.channel);
-        // Method: kind, channel, size, and a 0 of the class id.
+        // Method frame: kind, channel, size, and the first octet of the class id.
         let (first, tail) = rest.split_first_chunk()?;
         let (second, tail) = tail.split_first_chunk()?;
         let (delivery_tag, _) = tail.split_first_chunk()?;
@@ -230,13 +230,13 @@ impl Deliveries {
         {
             return None;
         }
-        // Content header: kind, channel, size, then class, weight and body size.
+        // Content header frame: kind, channel, size, then class, weight and body size.
         let (method, rest) = rest.split_at_checked(method_size)?;
         let first = word(rest.first_chunk()?);
         let header_size = FRAME_OVERHEAD + (first >> 8) as u32 as usize;
         let (header, rest) = rest.split_at_checked(header_size)?;
         let body_size = word(header.get(11..19)?.first_chunk()?);
-        // The body in one frame.
+        // The body, in one frame.
         let (body, end) = rest
             .get(..self.body_size + FRAME_OVERHEAD)?
             .split_at(self.body_size + FRAME_HEADER_SIZE);
@@ -256,7 +256,7 @@ impl Deliveries {
         })
     }
 
-    /// The lane of a tag as it is on the wire.
+    /// The lane of a tag in its wire form.
     #[inline(always)]
     fn lane(&mut self, tag: u32) -> Result<usize, Fault> {
         if u64::from(tag) == self.last_tag { Ok(self.last_lane) } else { self.find_lane(tag) }
@@ -289,7 +289,8 @@ impl Deliveries {
 
     #[inline(never)]
     fn begin_unusual(&mut self, delivery_tag: u64) {
-        // The first tag need not be 1: others may have been fetched on this channel.
+        // The first tag may be larger than 1, because messages may have been fetched on this
+        // channel before.
         if self.next_tag == 0 {
             self.first_tag = delivery_tag;
         } else {
@@ -313,7 +314,7 @@ impl Deliveries {
         }
     }
 
-    /// Notes a message that is as it was sent.
+    /// Counts a message that arrived unchanged.
     #[inline(always)]
     fn note(&mut self, lane: usize, stamp: Stamp, arrival: Arrival) {
         let lane = &mut self.lanes[lane];
@@ -332,7 +333,7 @@ impl Deliveries {
         }
     }
 
-    /// Takes the next frame or part of one, of whatever shape; false if the chunk is used up.
+    /// Reads the next frame, or part of it, in any form; false if the chunk is used up.
     #[inline(never)]
     fn take_frame(
         &mut self,
@@ -413,8 +414,8 @@ impl Deliveries {
         }
     }
 
-    /// Whether all that was published has come. It goes on where it was the last time, so it costs
-    /// nothing to ask often.
+    /// Whether all published messages have arrived. It continues where the last call stopped, so
+    /// frequent calls are cheap.
     pub(crate) fn is_complete(&self, tally: &Tally) -> bool {
         let (mut index, mut stream) = self.complete_before.get();
         while let Some(lane) = self.lanes.get(index) {
@@ -440,13 +441,13 @@ impl Deliveries {
         &self.checks[lane.first_check + (stream - lane.streams.start) as usize]
     }
 
-    /// p50 and p99 of what was recorded so far, in microseconds.
+    /// p50 and p99 recorded so far, in microseconds.
     pub(crate) fn quantiles_us(&mut self) -> Option<[u64; 2]> {
         self.latency.quantiles_us()
     }
 
-    /// What became of the messages, and how long they took, at any time. Of streams that are not
-    /// closed, only what lies before the last message that came is expected.
+    /// The counts and latencies so far. For a stream that is not closed, only messages up to the
+    /// last received one are expected.
     pub(crate) fn finish(mut self, tally: &Tally) -> (Messages, LatencyHistogram) {
         let (mut expected, mut verdict) = (0, Verdict::default());
         for mut lane in std::mem::take(&mut self.lanes) {
@@ -476,11 +477,11 @@ impl Deliveries {
     }
 }
 
-/// A delivery that lies whole in a chunk.
+/// A delivery that lies completely in a chunk.
 struct Whole<'a> {
-    /// Octets of all its frames.
+    /// The size of all its frames in octets.
     size: usize,
-    /// Four octets.
+    /// The consumer tag, four octets.
     tag: u32,
     delivery_tag: u64,
     body: &'a [u8],

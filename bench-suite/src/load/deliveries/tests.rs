@@ -157,7 +157,7 @@ fn a_silent_broker_leaves_a_verdict() {
     let mut wire = Vec::new();
     append(&mut wire, 3, 1, &body_of(12, 2, 16).1, 0);
     deliveries.receive(&wire[..wire.len()], ARRIVAL).unwrap();
-    // Half a message is none.
+    // An incomplete message does not count.
     deliveries.receive(&wire[..wire.len() - 1], ARRIVAL).unwrap();
     let tally = tally();
     tally.close_stream(10, 5);

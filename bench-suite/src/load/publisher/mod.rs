@@ -1,4 +1,4 @@
-//! An endpoint that publishes: as fast as it may (closed loop) or to a schedule (open loop).
+//! An endpoint that publishes: as fast as possible (closed loop) or by a schedule (open loop).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,49 +16,50 @@ use crate::load::schedule::Schedule;
 use crate::load::stamp::{elapsed_us, stamp_time_us};
 use crate::load::tally::Tally;
 
-/// Octets of one send, unless one message is larger: calls do not count, and it stays in the
-/// second cache.
+/// The size of one send in octets, unless one message is larger: system calls hardly matter at this
+/// size, and it stays in the level 2 cache.
 const SEND_SIZE: usize = 128 << 10;
 
-/// How long a publisher that is too far ahead of the consumers waits: a twentieth of the 4 ms that
-/// a broker takes for 20,000 messages at 5 million a second.
+/// How long a publisher pauses when it is too far ahead of the consumers: a twentieth of the 4 ms
+/// in which a broker handles 20,000 messages at 5 million per second.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// How long a publisher waits for a message to become due before it looks whether the run was
-/// stopped.
+/// How long a publisher waits for the next message to become due before it checks whether the run
+/// was stopped.
 const LOOK_AROUND: Duration = Duration::from_millis(100);
 
-/// Class and method id of a `basic.ack`, as they begin its frame.
+/// Class and method id of `basic.ack`, at the start of its frame's payload.
 const ACK_IDS: [u8; 4] = {
     let (class, method) = (BasicAck::IDS.0.to_be_bytes(), BasicAck::IDS.1.to_be_bytes());
     [class[0], class[1], method[0], method[1]]
 };
 
-/// What a publisher is to do.
+/// The configuration of a publisher.
 #[derive(Debug, Clone)]
 pub(crate) struct PublisherPlan {
     pub(crate) channel: u16,
-    /// It publishes to each in turn.
+    /// It publishes to these routes in turn.
     pub(crate) routes: Vec<Route>,
-    /// Octets, stamp included.
+    /// In octets, including the stamp.
     pub(crate) body_size: usize,
-    /// As it was negotiated, octets; 0 is no limit.
+    /// The negotiated limit in octets; 0 is no limit.
     pub(crate) frame_size_max: u32,
-    /// Publishes that may wait for their confirm; 0 on a channel without confirms.
+    /// The limit on unconfirmed publishes; 0 on a channel without confirms.
     pub(crate) confirm_window: u32,
-    /// Without confirms: messages of all publishers that may be under way. [`u64::MAX`] for any.
+    /// Without confirms: the limit on messages in flight, over all publishers. [`u64::MAX`] for no
+    /// limit.
     pub(crate) under_way_max: u64,
-    /// `None` in a closed loop. It begins with the first turn, if it has not begun.
+    /// `None` in a closed loop. It starts with the first turn, unless it has started already.
     pub(crate) schedule: Option<Schedule>,
-    /// It publishes no more than so many, and then keeps its connection until the tally is stopped:
-    /// a broker may drop what it has not yet read from one that is closed.
+    /// The number of messages after which it stops publishing. It keeps its connection until the
+    /// tally is stopped, because a broker may drop unread publishes of a closed connection.
     pub(crate) limit: Option<u64>,
 }
 
-/// What a publisher found.
+/// The result of a publisher.
 #[derive(Debug)]
 pub(crate) struct PublisherReport {
-    /// Messages handed to the driver.
+    /// Messages passed to the driver.
     pub(crate) published: u64,
     /// From the intended time to the confirm; empty without confirms.
     pub(crate) confirm: LatencyHistogram,
@@ -72,10 +73,10 @@ pub(crate) struct Publisher {
     tally: Arc<Tally>,
     decoder: Decoder,
     batch: Batch,
-    /// Most messages of one send.
+    /// The most messages of one send.
     send_count_max: u64,
-    /// A publisher that is too far ahead waits until it may send so many: tiny sends would make
-    /// the system calls the load.
+    /// A publisher that is too far ahead waits until it may send this many: otherwise tiny sends
+    /// would make system calls the load.
     resume_count: u64,
     under_way_max: u64,
     confirm_window: u64,
@@ -83,14 +84,14 @@ pub(crate) struct Publisher {
     schedule: Option<Schedule>,
     limit: u64,
     published: u64,
-    /// Its streams were closed: it does nothing any more.
+    /// Its streams are closed and it does nothing any more.
     closed: bool,
     confirm: LatencyHistogram,
     send_lag: LatencyHistogram,
 }
 
 impl Publisher {
-    /// Encodes its messages. The channel is open, and in confirm mode if the plan has a window.
+    /// Encodes the messages. The channel is open, in confirm mode if the plan has a window.
     pub(crate) fn new(plan: PublisherPlan, tally: Arc<Tally>) -> Result<Self, Fault> {
         if plan.confirm_window == 0 && plan.under_way_max == 0 {
             return Err(Fault::Scenario(
@@ -119,7 +120,7 @@ impl Publisher {
         })
     }
 
-    /// What it found, at any time.
+    /// The result so far.
     pub(crate) fn finish(self) -> PublisherReport {
         PublisherReport {
             published: self.published,
@@ -128,12 +129,12 @@ impl Publisher {
         }
     }
 
-    /// Whether nothing more is to be published, and whoever runs it knows.
+    /// Whether nothing more will be published.
     fn is_over(&self) -> bool {
         self.tally.is_stopped()
     }
 
-    /// How many messages the broker and the consumers leave room for; 0 for too few to begin.
+    /// How many messages the limits allow now; 0 if too few to start a send.
     fn room(&self) -> u64 {
         if self.confirm_window > 0 {
             return self.confirm_window - self.window.unconfirmed();
@@ -149,7 +150,7 @@ impl Publisher {
             .map_or(u64::MAX, |schedule| schedule.due(now).saturating_sub(self.published))
     }
 
-    /// Ends once everything is confirmed.
+    /// Closes its streams once everything is published and confirmed.
     fn close_if_over(&mut self) {
         if !self.closed && self.window.unconfirmed() == 0 && self.is_over() {
             for (stream, total) in self.batch.totals() {
@@ -171,7 +172,7 @@ impl Publisher {
     fn publish_open(&mut self, count: u64, now: Instant, out: &mut Vec<u8>) -> Result<(), Fault> {
         let Some(schedule) = &self.schedule else { return Ok(()) };
         let Some(began) = schedule.began() else { return Ok(()) };
-        // Counted from the epoch: an intended time is rounded once.
+        // Computed from the epoch, so that an intended time is rounded only once.
         let began_ns = began.saturating_duration_since(self.tally.epoch).as_nanos() as u64;
         let (now_us, measuring) = (stamp_time_us(self.tally.epoch, now), self.tally.is_measuring());
         let mut index = self.published;
@@ -275,13 +276,12 @@ impl Endpoint for Publisher {
     }
 
     fn awaits(&self) -> &'static str {
-        // Without confirms only a broker that does not read holds it back, or one that does not
-        // deliver.
+        // Without confirms it waits only for a broker that does not read, or does not deliver.
         if self.confirm_window > 0 { "confirms" } else { "room for more messages" }
     }
 }
 
-/// Delivery tag and whether it stands for all before, too.
+/// Delivery tag and the flag `multiple`.
 #[inline]
 fn read_ack(payload: &[u8]) -> Result<(u64, bool), Fault> {
     if let Some((&ACK_IDS, rest)) = payload.split_first_chunk()
@@ -292,7 +292,7 @@ fn read_ack(payload: &[u8]) -> Result<(u64, bool), Fault> {
     Err(unwanted(payload)?)
 }
 
-/// The fault that a method is which is no `basic.ack`.
+/// The fault for a method other than `basic.ack`.
 #[cold]
 fn unwanted(payload: &[u8]) -> Result<Fault, Fault> {
     Ok(match Method::decode(payload)? {

@@ -29,7 +29,7 @@ fn publisher(plan: PublisherPlan) -> (Publisher, Arc<Tally>, Instant) {
     (Publisher::new(plan, Arc::clone(&tally)).unwrap(), tally, start)
 }
 
-/// The stamps of what it sends.
+/// The stamps of the messages that it sends.
 fn polled(publisher: &mut Publisher, now: Instant) -> Vec<Stamp> {
     let (mut out, mut stamps) = (Vec::new(), Vec::new());
     publisher.poll_send(now, &mut out).unwrap();
@@ -131,7 +131,8 @@ fn what_is_late_is_sent_with_its_intended_time() {
     assert_eq!(publisher.next_due(at(5)), Some(at(5)), "it begins with the first turn");
     assert_eq!(polled(&mut publisher, at(5)).len(), 1);
     assert_eq!(publisher.next_due(at(5)), Some(at(6)));
-    // The driver was away for 10 ms: ten messages, none skipped, each with its own time.
+    // The driver was away for 10 ms: ten messages are sent, none is skipped, and each has its own
+    // time.
     let times: Vec<_> =
         polled(&mut publisher, at(15)).iter().map(|stamp| stamp.intended_us).collect();
     assert_eq!(times, (6..=15).map(|ms| ms * 1000).collect::<Vec<_>>());

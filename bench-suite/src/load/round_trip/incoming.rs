@@ -1,4 +1,4 @@
-//! Whole messages out of the octets of a connection that has few of them under way.
+//! Reads complete messages of a connection that has only a few in flight.
 
 use leveret_amqp::method::{BasicDeliver, BasicGetOk};
 use leveret_amqp::{ContentHeader, Decoder, Frame, Method, Properties};
@@ -7,16 +7,16 @@ use crate::client::refusal;
 use crate::fault::Fault;
 use crate::load::stamp::BODY_SIZE_MAX;
 
-/// What a broker says to somebody who waits for messages.
+/// What arrives while messages are awaited.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    /// A delivery, or the answer of a `basic.get`.
+    /// A delivery, or the answer to `basic.get`.
     Message { body: &'a [u8], properties: Properties<'a> },
     /// `basic.get-empty`
     Empty,
 }
 
-/// What came so far.
+/// The state of reading.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     decoder: Decoder,
@@ -40,7 +40,7 @@ impl Default for Incoming {
 }
 
 impl Incoming {
-    /// `frame_size_max` is in octets, 0 is no limit.
+    /// `frame_size_max` is in octets; 0 is no limit.
     pub(crate) const fn new(frame_size_max: u32) -> Self {
         Self {
             decoder: Decoder::new(frame_size_max),
@@ -50,7 +50,7 @@ impl Incoming {
         }
     }
 
-    /// Reads the next octets, cut anywhere, and hands over what is whole.
+    /// Reads received octets, cut anywhere, and passes on what is complete.
     pub(crate) fn read(
         &mut self,
         chunk: &[u8],
@@ -93,7 +93,7 @@ impl Incoming {
                     if self.body.len() > size {
                         return Err(Fault::Messages("a body is longer than said".to_owned()));
                     }
-                    // The end octet of the frame is still under way.
+                    // The end octet of the frame has not arrived.
                     if !last {
                         continue;
                     }

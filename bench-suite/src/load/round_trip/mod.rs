@@ -1,4 +1,4 @@
-//! One thing at a time: a request, its reply, and only then the next.
+//! Round trips, one at a time: a request, its reply, and only then the next request.
 //!
 //! ```text
 //! get      publish to an own queue, basic.get             ─► the message
@@ -28,46 +28,46 @@ mod server;
 pub(crate) use incoming::{Event, Incoming};
 pub(crate) use server::RpcServer;
 
-/// Answers of `basic.get` that there is no message, one after the other. A broker may take some
-/// time from a publish to its queue; one that takes a million questions has lost the message.
+/// How many successive answers `basic.get-empty` are accepted. A message may take a while to reach
+/// its queue; after a million attempts it counts as lost.
 const EMPTY_MAX: u32 = 1_000_000;
 
-/// How a caller comes to its reply.
+/// How a caller gets its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Question {
     /// Publish to this queue and get from it.
     Get { queue: String },
-    /// Publish to this queue, which the connection consumes from.
+    /// Publish to this queue; the connection consumes from it.
     Deliver { queue: String },
-    /// Publish to the server's queue, and consume from that of the replies.
+    /// Publish to the server's queue, and consume from the queue for replies.
     Rpc { server_queue: String, reply_to: String },
 }
 
-/// What a caller is made of.
+/// The configuration of a caller.
 #[derive(Debug)]
 pub(crate) struct CallerPlan {
     pub(crate) question: Question,
     /// Octets of a body, [`STAMP_SIZE`] at least.
     pub(crate) body_size: usize,
-    /// Its own stream.
+    /// The stream of its messages.
     pub(crate) stream: u32,
     /// As negotiated, in octets; 0 is no limit.
     pub(crate) frame_size_max: u32,
     pub(crate) tally: Arc<Tally>,
 }
 
-/// A connection that asks and waits for the reply, over and over.
+/// A connection that repeatedly sends a request and waits for the reply.
 #[derive(Debug)]
 pub(crate) struct Caller {
     plan: CallerPlan,
     incoming: Incoming,
-    /// The body of the request under way.
+    /// The body of the current request.
     body: Vec<u8>,
-    /// Number of the next request, and so of requests so far.
+    /// The number of the next request, which is also the number of requests so far.
     sequence: u64,
-    /// When the request under way was sent.
+    /// When the current request was sent.
     asked_at: Option<Instant>,
-    /// A `basic.get` is to be repeated.
+    /// `basic.get` has to be repeated.
     ask_again: bool,
     empty: u32,
     ended: bool,
@@ -100,8 +100,8 @@ impl Caller {
         }
     }
 
-    /// What became of its messages, and how long each took. A request that is under way counts as
-    /// lost.
+    /// The counts of its messages, and the duration of each round trip. A request without a reply
+    /// counts as lost.
     pub(crate) fn finish(self) -> (Messages, LatencyHistogram) {
         let lost = u64::from(self.asked_at.is_some());
         let (published, expected) = (self.sequence, self.sequence);
@@ -148,7 +148,7 @@ impl Caller {
         }
     }
 
-    /// Takes what came: the reply, or something that should not have come.
+    /// Handles what arrived: the reply, or something unexpected.
     fn take(&mut self, event: Event<'_>, now: Instant) -> Result<(), Fault> {
         let (body, correlation) = match event {
             Event::Message { body, properties } => (body, properties.correlation_id()),
@@ -156,7 +156,7 @@ impl Caller {
         };
         let is_rpc = matches!(self.plan.question, Question::Rpc { .. });
         if (body != self.body || self.asked_at.is_none()) && !self.note_wrong(body) {
-            // What is awaited may still come; a `basic.get` has to be repeated for it.
+            // The awaited reply may still come; `basic.get` has to be repeated for it.
             self.ask_again = self.asked_at.is_some();
             return Ok(());
         }
@@ -185,8 +185,8 @@ impl Caller {
         )))
     }
 
-    /// Counts a message that is not the reply as it should be. Whether it is the reply
-    /// nevertheless, but changed, so that no other is to be waited for.
+    /// Counts an unexpected message. Returns whether it is a damaged reply, so that no other is
+    /// awaited.
     #[cold]
     fn note_wrong(&mut self, body: &[u8]) -> bool {
         let awaited = self.asked_at.map(|_| self.sequence - 1);
@@ -209,7 +209,7 @@ impl Caller {
 
 impl Endpoint for Caller {
     fn receive(&mut self, chunk: &[u8], now: Instant) -> Result<(), Fault> {
-        // Taken out for the loop: its events borrow from it while the caller takes them.
+        // Taken out for the loop, because its events borrow from it while `self` is changed.
         let mut incoming = std::mem::take(&mut self.incoming);
         let result = incoming.read(chunk, |event| self.take(event, now));
         self.incoming = incoming;
@@ -285,7 +285,7 @@ impl Endpoint for RoundTripEndpoint {
     }
 }
 
-/// 16 hexadecimal digits: as long for every request.
+/// 16 hexadecimal digits, so that all requests have the same length.
 fn correlation_id(sequence: u64) -> [u8; 16] {
     let digit = |index: usize| b"0123456789abcdef"[(sequence >> (60 - 4 * index)) as usize & 15];
     std::array::from_fn(digit)

@@ -1,4 +1,4 @@
-//! The other side of a remote procedure call: it sends back what it gets.
+//! The server of a remote procedure call: it returns each request as the reply.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,24 +14,24 @@ use crate::load::endpoint::Endpoint;
 use crate::load::stamp::BODY_SIZE_MAX;
 use crate::load::tally::Tally;
 
-/// Replies that wait to be sent, in octets, besides one of the largest: each caller has one request
-/// under way, so only a broker that repeats requests without end comes near.
+/// The limit on waiting replies, in octets, besides one of the largest. Each caller has one open
+/// request, so only a broker that repeats requests without end comes close.
 const REPLIES_SIZE_MAX: usize = 256 << 20;
 
-/// A connection that consumes requests and replies to each with the same body.
+/// A connection that consumes requests and replies with the same body.
 #[derive(Debug)]
 pub(crate) struct RpcServer {
     incoming: Incoming,
-    /// Whole frames that are to be sent.
+    /// Complete frames to be sent.
     replies: Vec<u8>,
     frame_size_max: u32,
-    /// The streams of all callers: when they have ended, the server has.
+    /// The streams of all callers: the server ends when all of these have ended.
     streams: Range<u32>,
     tally: Arc<Tally>,
 }
 
 impl RpcServer {
-    /// For the callers with these streams. `frame_size_max` is in octets, 0 is no limit.
+    /// For the callers with these streams. `frame_size_max` is in octets; 0 is no limit.
     pub(crate) fn new(frame_size_max: u32, streams: Range<u32>, tally: Arc<Tally>) -> Self {
         let incoming = Incoming::new(frame_size_max);
         Self { incoming, replies: Vec::new(), frame_size_max, streams, tally }
@@ -59,7 +59,7 @@ impl Endpoint for RpcServer {
     }
 
     fn is_done(&self) -> bool {
-        // A caller has ended only once its last reply came, so none waits here then.
+        // A caller ends only after its last reply, so no reply is waiting here by then.
         self.streams.clone().all(|stream| self.tally.total(stream).is_some())
     }
 

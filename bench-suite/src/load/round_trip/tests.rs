@@ -31,7 +31,7 @@ fn sent(endpoint: &mut impl Endpoint, now: Instant) -> Vec<u8> {
     out
 }
 
-/// A publish as it left: routing key, properties, body; and the names of the methods.
+/// Publishes as they were sent: routing key, properties, body; and the names of all methods.
 #[derive(Debug, Default, PartialEq)]
 struct Published {
     methods: Vec<&'static str>,
@@ -80,7 +80,7 @@ fn delivery(properties: &[u8], body: &[u8]) -> Vec<u8> {
     content(deliver, properties, body)
 }
 
-/// What a caller counted: duplicated, corrupted, foreign.
+/// The counts of a caller: duplicated, corrupted, foreign.
 fn wrongs(caller: &Caller) -> (u64, u64, u64) {
     (caller.messages.duplicated, caller.messages.corrupted, caller.messages.foreign)
 }
@@ -149,7 +149,7 @@ fn wrong_replies_are_told_apart() {
     let (mut caller, tally) = deliver_caller(40);
     let first = read(&sent(&mut caller, now)).body;
     caller.receive(&delivery(NO_PROPERTIES, &first), now).unwrap();
-    // While nothing is awaited.
+    // Nothing is awaited at this moment.
     caller.receive(&delivery(NO_PROPERTIES, &first), now).unwrap();
     assert_eq!(wrongs(&caller), (1, 0, 0));
     let second = read(&sent(&mut caller, now)).body;
@@ -206,7 +206,7 @@ fn a_getter_asks_until_its_message_is_there() {
         };
         content(get_ok, NO_PROPERTIES, body)
     };
-    // A message that should not be there does not end the wait.
+    // An unexpected message does not end the wait.
     let foreign = Stamp { stream: 1, sequence: 0, intended_us: 0 }.encode();
     caller.receive(&ok(&foreign), now).unwrap();
     assert_eq!((wrongs(&caller), tally.consumed()), ((0, 0, 1), 0));

@@ -1,7 +1,7 @@
-//! Things that are there and do nothing while a flow is measured, and what they take to make.
+//! Idle things that exist while a flow is measured, and the cost of creating them.
 //!
-//! A broker may answer one question of a connection at a time; several connections ask at once, and
-//! each many questions before it reads the first answer.
+//! A broker may answer one method of a connection at a time, so several connections are used, and
+//! each sends many methods before it reads the first answer.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -16,35 +16,36 @@ use crate::machine::usage::{self, Usage};
 use crate::run::Setting;
 use crate::scenario::IdleThings;
 
-/// Connections that make queues and bindings side by side, each on a thread. More of them find a
-/// broker with one core no faster.
+/// Connections that create queues and bindings in parallel, each on a thread. More of them do not
+/// make a broker with one core faster.
 const MAKERS: u32 = 8;
 
-/// Queues of each of them that bindings lead to.
+/// Queues per connection that bindings lead to.
 const BOUND_QUEUES: u32 = 125;
 
-/// How many each asks for before it looks at the time.
+/// How many methods each connection sends before it checks the time.
 const AT_ONCE: usize = 2_048;
 
-/// After this long it is no use: the scenario is not about making things.
+/// After this long the run is given up: the scenario is not about creating things.
 const MAKING_MAX: Duration = Duration::from_mins(15);
 
-/// How long a broker may take for one answer: some remove an exchange with a million bindings
-/// within minutes.
+/// How long one answer may take: some brokers delete an exchange with a million bindings in
+/// minutes.
 const PATIENCE: Duration = Duration::from_mins(15);
 
-/// A broker that has taken next to no processor time for this long has settled. Some put in order
-/// what was made when nobody has asked for anything for a while.
+/// A broker that has used almost no processor time for this long has settled. Some brokers
+/// reorganise what was created once they have been idle for a while.
 const SETTLED_AFTER: Duration = Duration::from_secs(3);
 
-/// The share of a core that a settled broker may take: above the 3 % that RabbitMQ takes for 5,000
-/// idle connections.
+/// The share of a core that a settled broker may use: more than the 3 % that RabbitMQ uses for
+/// 5,000 idle connections.
 const SETTLED_SHARE: f64 = 0.1;
 
-/// After this long it is what the things cost while they are idle.
+/// After this long, the remaining processor time counts as the cost of idle things.
 const SETTLING_MAX: Duration = Duration::from_secs(30);
 
-/// What stands. All queues are exclusive: they go with their connections, also when a run fails.
+/// The idle things. All queues are exclusive: they are deleted with their connections, even if a
+/// run fails.
 pub(crate) struct Standing<'s> {
     setting: &'s Setting<'s>,
     what: IdleThings,
@@ -55,14 +56,14 @@ pub(crate) struct Standing<'s> {
 }
 
 impl<'s> Standing<'s> {
-    /// Nothing yet.
+    /// Without anything created yet.
     pub(crate) fn new(setting: &'s Setting<'s>, what: IdleThings) -> Self {
         let prefix = format!("leveret-bench.{}.idle", std::process::id());
         let (makers, idle) = (Vec::new(), Vec::new());
         Self { setting, what, prefix, makers, idle, metrics: BTreeMap::new() }
     }
 
-    /// Makes all of it.
+    /// Creates everything.
     pub(crate) fn make(&mut self) -> Result<(), Fault> {
         let count = self.count();
         if count == 0 {
@@ -76,7 +77,7 @@ impl<'s> Standing<'s> {
         let made = used.metrics(self.setting.broker, u64::from(count), keys.0, keys.1)?;
         self.metrics.extend(made.into_iter().filter(|(key, _)| key.starts_with("made")));
         if let (Some(before), Some(after)) = (before_bytes, usage::rss_bytes(self.setting.broker)?)
-            // A broker that gave more memory back than it took has no figure for this.
+            // A broker that freed more memory than it allocated has no such figure.
             && let Some(growth) = after.checked_sub(before)
         {
             self.metrics.insert("bytes_per_idle_thing", growth as f64 / f64::from(count));
@@ -84,7 +85,7 @@ impl<'s> Standing<'s> {
         self.settle()
     }
 
-    /// Waits until the broker rests.
+    /// Waits until the broker has settled.
     fn settle(&self) -> Result<(), Fault> {
         let started = Instant::now();
         let Some(mut before_s) = usage::cpu_s(self.setting.broker)? else { return Ok(()) };
@@ -99,7 +100,8 @@ impl<'s> Standing<'s> {
         Ok(())
     }
 
-    /// Removes all of it, also what was made of it before a failure. What making and removing took.
+    /// Deletes everything, including what was created before a failure. Returns the cost of
+    /// creating and deleting.
     pub(crate) fn remove(mut self) -> Result<BTreeMap<&'static str, f64>, Fault> {
         let (count, started) = (self.count(), Instant::now());
         if count > 0 {
@@ -110,7 +112,7 @@ impl<'s> Standing<'s> {
         Ok(self.metrics)
     }
 
-    /// But for channels, which the connections of the flow have.
+    /// Without channels, which belong to the connections of the flow.
     const fn count(&self) -> u32 {
         let IdleThings { queues, bindings, connections, channels: _ } = self.what;
         queues + bindings + connections
@@ -133,7 +135,7 @@ impl<'s> Standing<'s> {
     fn make_all(&mut self) -> Result<(), Fault> {
         let until = Instant::now() + MAKING_MAX;
         let IdleThings { queues, bindings, connections, .. } = self.what;
-        // Where this fails, the check says how far the limit is from what is needed.
+        // If this fails, the next check says how far the limit is below what is needed.
         let _ = leveret_ring::raise_open_files_limit();
         procfs::check_open_files(connections)?;
         for _ in 0..connections {
@@ -177,7 +179,7 @@ impl<'s> Standing<'s> {
         if self.what.bindings > 0
             && let Some(maker) = self.makers.first_mut()
         {
-            // With it all bindings go at once.
+            // All bindings are deleted with the exchange.
             maker.delete_exchange(&self.prefix)?;
         }
         let until = Instant::now() + MAKING_MAX;
@@ -191,7 +193,7 @@ impl<'s> Standing<'s> {
         self.makers.drain(..).try_for_each(Connection::close)
     }
 
-    /// Has every maker do its part, all at once.
+    /// Lets all makers do their part in parallel.
     fn each_maker(
         &mut self,
         part: impl Fn(&Self, u32, &mut Connection) -> Result<(), Fault> + Sync,
@@ -206,7 +208,7 @@ impl<'s> Standing<'s> {
             let join = |working: thread::ScopedJoinHandle<'_, Result<(), Fault>>| {
                 working.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
             };
-            // All are joined before the first fault is told.
+            // All threads are joined before the first fault is returned.
             working.into_iter().map(join).collect::<Vec<_>>().into_iter().collect()
         });
         self.makers = makers;
@@ -217,7 +219,7 @@ impl<'s> Standing<'s> {
         format!("{}.q{number:07}", self.prefix)
     }
 
-    /// A queue is bound by whoever has it.
+    /// A queue is bound by the connection that owns it.
     fn bound_queue(&self, maker: u32, number: u32) -> String {
         format!("{}.b{maker}.{number:03}", self.prefix)
     }
@@ -233,12 +235,12 @@ impl<'s> Standing<'s> {
     }
 }
 
-/// The numbers of what a maker makes.
+/// The numbers of the things of one maker.
 fn share(count: u32, maker: u32) -> Vec<u32> {
     (maker..count).step_by(MAKERS as usize).collect()
 }
 
-/// Makes or removes things of these numbers, [`AT_ONCE`] at a time.
+/// Creates or deletes things with these numbers, [`AT_ONCE`] at a time.
 fn make_many(
     numbers: Vec<u32>,
     until: Instant,

@@ -1,11 +1,12 @@
-//! A flow alone, beside something, and alone again: what the things beside it cost it.
+//! Measures a flow alone, with an interference, and alone again: what the interference costs it.
 //!
 //! ```text
-//!   alone ──► make idle things, start the trouble ──► beside ──► end, remove ──► alone
+//!   alone ──► make idle things, start the trouble ──► both ────► end, remove ──► alone
 //!      └────────────── mean ─────────── ratio ───────────┴──────── mean ───────────┘
 //! ```
 //!
-//! Both ends are measured because machines drift: a drift that is even goes out of the ratio.
+//! The flow is measured alone at both ends, so that an even drift of the machine cancels out of the
+//! ratio.
 
 mod idle_things;
 mod trouble;
@@ -19,7 +20,7 @@ use crate::run::{LiveView, Reading, Setting, flow};
 use crate::scenario::{Exchange, Flow, IdleThings, Interference, Trouble};
 use crate::topology::{self, Topology};
 
-/// Figures of a flow that are compared: key, key of the flow alone, key of the ratio.
+/// A compared figure: its key, its key for the flow alone, and the key of the ratio.
 type Compared = (&'static str, &'static str, &'static str);
 
 const PER_S: Compared = ("messages_per_s", "alone_messages_per_s", "kept_messages_per_s");
@@ -29,7 +30,7 @@ const PER_CPU_S: Compared = (
     "kept_messages_per_broker_cpu_s",
 );
 
-/// Percentiles of the delivery that are compared: key of the flow alone, key of the ratio.
+/// A compared percentile of the delivery: its key for the flow alone, and the key of the ratio.
 type ComparedLatency = (&'static str, &'static str, fn(&Latency) -> f64);
 
 const LATENCIES: [ComparedLatency; 2] = [
@@ -37,11 +38,11 @@ const LATENCIES: [ComparedLatency; 2] = [
     ("alone_delivery_p99_9_us", "delivery_p99_9_ratio", |latency| latency.p99_9_us),
 ];
 
-/// Each published key has 16 patterns: with fewer keys those that are bound at once
-/// ([`trouble::BOUND_AT_ONCE`]) would not differ.
+/// Each published key has 16 patterns. With fewer keys, the patterns that are bound at the same
+/// time ([`trouble::BOUND_AT_ONCE`]) would not be distinct.
 const KEYS_MIN: u32 = trouble::BOUND_AT_ONCE as u32 / 2 / 16;
 
-/// One run. Its figures are those of the flow beside the things.
+/// One run. Its figures are those of the flow with the interference.
 pub(crate) fn run(
     setting: &Setting<'_>,
     interference: &Interference,
@@ -65,7 +66,7 @@ pub(crate) fn run(
     Ok(reading)
 }
 
-/// Refuses what cannot be run, or says nothing.
+/// Refuses a scenario that cannot be run or is meaningless.
 pub(crate) fn check(interference: &Interference) -> Result<(), Fault> {
     topology::check(&interference.flow)?;
     if let Some(flow) = interference.trouble.as_ref().and_then(trouble::flow_of) {
@@ -104,8 +105,8 @@ struct Streams {
 }
 
 impl Streams {
-    /// Where there are several load cores the first one is the trouble's, and the others the
-    /// flow's; a single one they share, and the trouble gives way.
+    /// With several load cores, the first one is for the trouble and the others are for the flow. A
+    /// single core is shared, and the trouble has the lower priority.
     fn setting<'a>(&mut self, setting: &Setting<'a>, flow: &Flow) -> Setting<'a> {
         let load_cores = match setting.load_cores {
             [_, rest @ ..] if !rest.is_empty() => rest,
@@ -133,7 +134,7 @@ fn alone(
     }
 }
 
-/// The flow beside its things, and what these took to make and to remove.
+/// The flow with the interference, and the cost of creating and deleting it.
 fn disturbed(
     setting: &Setting<'_>,
     streams: &mut Streams,
@@ -143,7 +144,7 @@ fn disturbed(
     let flow = Flow { idle_channels: interference.idle.channels, ..interference.flow.clone() };
     let flow_setting = streams.setting(setting, &flow);
     let mut standing = Standing::new(setting, interference.idle);
-    // Bindings come and go until after its consumers have left.
+    // Bindings change until after the consumers of the flow have left.
     let topology = Topology::new(&flow, flow_setting.first_stream).keep_queues();
     let measured = standing.make().and_then(|()| {
         topology.declare(setting.broker)?;
@@ -156,7 +157,7 @@ fn disturbed(
             flow::measure(&flow_setting, &flow, &topology, live)
         })
     });
-    // Everything goes also after a failed run; what failed first says more.
+    // Everything is deleted after a failed run too; the first fault is more important.
     let removed = topology.remove(setting.broker);
     let ended = standing.remove();
     let mut reading = measured?;
@@ -165,11 +166,11 @@ fn disturbed(
     Ok(reading)
 }
 
-/// Sets the flow beside its things against the mean of the two times that it was alone.
+/// Compares the flow with the interference to the mean of both measurements alone.
 fn compare(interference: &Interference, before: &Reading, reading: &mut Reading, after: &Reading) {
     let metrics = &mut reading.metrics;
     if interference.trouble.is_some() {
-        // The processor time is that of both.
+        // The processor time includes that of the trouble.
         metrics.remove("messages_per_broker_cpu_s");
     }
     let is_open = interference.flow.rate_per_s > 0.0;
@@ -178,7 +179,7 @@ fn compare(interference: &Interference, before: &Reading, reading: &mut Reading,
         let (Some(now), [Some(first), Some(last)]) = (metrics.get(key).copied(), values) else {
             continue;
         };
-        // An open loop has the rate that it was given.
+        // In an open loop the rate is given.
         if is_open && key == PER_S.0 {
             continue;
         }
@@ -205,7 +206,7 @@ fn compare_one(
     now: f64,
 ) {
     metrics.insert(alone, alone_value);
-    // A quotient by nothing is no figure, and no JSON.
+    // A quotient by zero is not a figure, and not valid JSON.
     if alone_value > 0.0 {
         metrics.insert(ratio, now / alone_value);
     }

@@ -6,7 +6,7 @@ use crate::load::latency::LatencyHistogram;
 use crate::run::stub::{Defect, Stub};
 use crate::scenario::{Backlog, BindingChurn, ConnectionChurn, Transport};
 
-/// A steady flow that the stub can do, with patterns enough for bindings that come and go.
+/// A steady flow that the stub can handle, with enough patterns for changing bindings.
 fn steady() -> Flow {
     let exchange = Exchange::Topic;
     Flow { rate_per_s: 500.0, exchange, keys_per_queue: 4, ..Flow::default() }
@@ -58,7 +58,7 @@ fn every_trouble_is_made_while_the_flow_is_measured() {
         assert!(reading.metrics["trouble_per_s"] > 0.0, "{:?}", interference.trouble);
         assert!(reading.metrics["delivery_p99_9_ratio"] > 0.0, "{:?}", reading.metrics);
         assert!(!reading.metrics.contains_key("messages_per_broker_cpu_s"));
-        // Three runs of the flow, each with streams of its own, and one of the trouble.
+        // Three runs of the flow, each with its own streams, and one of the trouble.
         let of_trouble =
             u32::from(trouble::flow_of(interference.trouble.as_ref().unwrap()).is_some());
         assert_eq!(reading.streams, 3 * topology::streams_of(&interference.flow) + of_trouble);
@@ -79,7 +79,8 @@ fn idle_things_are_made_and_a_greedy_flow_keeps_a_share() {
 
 #[test]
 fn what_the_trouble_lost_fails_the_run_as_well() {
-    // One message in a thousand is lost: some of the trouble's, which has far more.
+    // One message in a thousand is lost: some of those belong to the trouble, which has far more
+    // messages.
     let trouble = Trouble::Flow(Flow { rate_per_s: 10_000.0, ..Flow::default() });
     let interference = interference(Flow { rate_per_s: 20.0, ..steady() }, trouble);
     let reading = run_against(Defect::Lose, &interference).unwrap();
@@ -125,7 +126,7 @@ fn tails_are_compared_at_a_fixed_rate_and_cost_is_not() {
         assert!((between.metrics[alone] - 200.0).abs() < 1.0, "{:?}", between.metrics);
         assert!((between.metrics[ratio] - 3.0).abs() < 0.01, "{:?}", between.metrics);
     }
-    // The rate is the one that was asked for, and the processor time has paid for the trouble too.
+    // The rate is given, and the processor time includes the trouble.
     for key in [PER_S.2, PER_CPU_S.0, PER_CPU_S.2] {
         assert!(!between.metrics.contains_key(key), "{key}: {:?}", between.metrics);
     }

@@ -1,5 +1,5 @@
-//! What somebody else does while a flow is measured: on a thread of its own, which has the load
-//! core only when the flow does not want it, so that it is the broker that the two have in common.
+//! The load that interferes with a measured flow. It has a thread of its own, which gets the load
+//! core only when the flow does not need it, so that the two compete in the broker.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,16 +19,16 @@ use crate::run::{LiveView, Reading, Setting, backlog};
 use crate::scenario::{Backlog, BindingChurn, ConnectionChurn, Flow, Trouble};
 use crate::topology::Topology;
 
-/// How often a thread that waits for the measured window looks.
+/// How often a thread checks whether the measured window has begun.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Changes of bindings are made so often, some at a time.
+/// How often some bindings are changed.
 const CHANGE_EVERY: Duration = Duration::from_millis(5);
 
-/// Bindings that are made before the first of them is removed again.
+/// How many bindings exist before the first of them is deleted again.
 pub(crate) const BOUND_AT_ONCE: u64 = 128;
 
-/// What was done.
+/// How much was done.
 struct Done {
     /// Messages, connections or changes.
     count: u64,
@@ -36,7 +36,7 @@ struct Done {
     messages: Messages,
 }
 
-/// The flow that makes the trouble, where it is one.
+/// The flow that is the trouble, if it is one.
 pub(crate) fn flow_of(trouble: &Trouble) -> Option<Flow> {
     match trouble {
         Trouble::Flow(flow) => Some(flow.clone()),
@@ -45,7 +45,7 @@ pub(crate) fn flow_of(trouble: &Trouble) -> Option<Flow> {
     }
 }
 
-/// As fast as possible: no acks.
+/// As fast as possible, without acks.
 fn drained(backlog: &Backlog) -> Flow {
     Flow {
         body_bytes: backlog.body_bytes,
@@ -55,8 +55,8 @@ fn drained(backlog: &Backlog) -> Flow {
     }
 }
 
-/// Makes trouble while `measure` runs, which has a live view of its own. `innocent` is what the
-/// measured flow uses; it is declared.
+/// Runs the trouble while `measure` runs with its own live view. `innocent` is the topology of the
+/// measured flow; it has been declared.
 pub(crate) fn during(
     setting: &Setting<'_>,
     trouble: &Trouble,
@@ -71,7 +71,7 @@ pub(crate) fn during(
         let (ready, is_ready) = mpsc::channel();
         let stage = Stage { setting, tally: &tally, ready };
         let making = scope.spawn(|| stage.make(trouble, innocent));
-        // It fails only if the thread ended before it was ready.
+        // Fails only if the thread ended before it was ready.
         let reading = is_ready.recv().map_err(|_| Fault::Aborted).and_then(|()| {
             measure(&|point, delivery_us| {
                 // The last point of the warm-up is the first of the window.
@@ -85,7 +85,7 @@ pub(crate) fn during(
         (reading, making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
     let (mut reading, done) = match (reading, done) {
-        // Why it never was ready says more.
+        // The reason why it never was ready is more important.
         (Err(Fault::Aborted), Err(fault)) => return Err(fault),
         (reading, done) => (reading?, done?),
     };
@@ -99,12 +99,12 @@ pub(crate) fn during(
     Ok(reading)
 }
 
-/// What the thread that makes trouble knows. The tally is also the signal: the measured window
-/// opens when it is told to measure, and all is over when it is stopped.
+/// The state of the thread. The tally is also the signal: the measured window begins when measuring
+/// is switched on, and the run is over when the tally is stopped.
 struct Stage<'a> {
     setting: &'a Setting<'a>,
     tally: &'a Arc<Tally>,
-    /// Told once the trouble has begun, or stands ready to.
+    /// Notified once the trouble has begun or is ready to begin.
     ready: Sender<()>,
 }
 
@@ -123,7 +123,7 @@ impl Stage<'_> {
     }
 
     fn is_ready(&self) {
-        // Nobody waits any more only if the run has failed.
+        // Fails only if the run has failed.
         let _ = self.ready.send(());
     }
 
@@ -157,7 +157,7 @@ impl Stage<'_> {
     }
 
     fn drain(&self, count: u64, flow: &Flow, topology: &Topology) -> Result<Done, Fault> {
-        // It knows how many come, and that they are all published.
+        // This consumer knows how many messages come and that all have been published.
         let filled = flow::tally(flow, self.setting.first_stream);
         backlog::pile_up(self.setting, count, flow, topology, &filled, &|_, _| ())?;
         self.is_ready();
@@ -172,7 +172,7 @@ impl Stage<'_> {
         Ok(Done { count, elapsed: started.elapsed(), messages })
     }
 
-    /// On this thread.
+    /// Drives the endpoints on this thread.
     fn drive(&self, attached: Vec<Attached<Party>>) -> (Vec<Party>, Result<(), Fault>) {
         let plan = DrivePlan {
             transport: self.setting.transport,
@@ -187,7 +187,7 @@ impl Stage<'_> {
         self.is_ready();
         let started = Instant::now();
         let counts: Result<Vec<u64>, Fault> = thread::scope(|scope| {
-            // They inherit core and priority of this thread.
+            // These threads inherit core and priority from this one.
             let clients: Vec<_> = (0..churn.clients)
                 .map(|_| {
                     scope.spawn(|| {
@@ -215,7 +215,7 @@ impl Stage<'_> {
         self.is_ready();
         let (started, mut bound) = (Instant::now(), 0);
         while !self.is_over() {
-            // A pair is two changes.
+            // A bind and an unbind are two changes.
             let due = started.elapsed().as_secs_f64() * churn.changes_per_s / 2.0;
             let count = (due as u64).saturating_sub(bound).min(BOUND_AT_ONCE);
             if count == 0 {
@@ -234,7 +234,7 @@ impl Stage<'_> {
     }
 }
 
-/// What was lost makes a broker silent at the end: the loss says more.
+/// A broker that lost messages is silent at the end; the loss explains more.
 fn settled(driven: Result<(), Fault>, messages: &Messages) -> Result<(), Fault> {
     match driven {
         Err(Fault::Silent { .. }) if !messages.is_clean() => Ok(()),

@@ -1,12 +1,12 @@
-//! A broker that speaks just enough AMQP to be put under load, and can be told to do wrong: the
-//! truth of the harness is tested against it.
+//! A broker for tests that speaks just enough AMQP to be loaded and can have a defect. It is used
+//! to test that the harness detects defects.
 //!
 //! ```text
 //! connection ──► reader thread ──► State: exchanges ─► queues ─► outboxes ──► writer threads
 //! ```
 //!
-//! A queue delivers to its first consumer at once and keeps what comes while it has none. Prefetch
-//! counts are answered and not heeded; what was not acknowledged is not delivered again.
+//! A queue delivers to its first consumer at once and stores messages while it has none. Prefetch
+//! limits are answered and ignored; unacknowledged messages are not redelivered.
 
 mod session;
 mod state;
@@ -23,55 +23,55 @@ use self::state::{Connection, State};
 
 const FRAME_SIZE_MAX: u32 = 131_072;
 
-/// Octets that may wait in queues and outboxes; above, publishers are not read.
+/// Octets that may wait in queues and outboxes; above this, publishers are not read.
 const WAITING_SIZE_MAX: usize = 64 << 20;
 
-/// How often [`Defect::Slow`] delivers what has come due.
+/// How often [`Defect::Slow`] delivers messages that are due.
 const PACE_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What the stub does wrong. Numbers of messages count copies: one for each queue that a publish
-/// is routed to.
+/// The defect of a stub. Numbers of messages count copies: one for each queue that a publish is
+/// routed to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Defect {
     None,
     Lose,
     Duplicate,
-    /// Delivers a message after its successor of the same stream; without one, never.
+    /// Delivers a message after the next one of the same stream; never, if there is none.
     Reorder,
     /// Changes one bit of the stamp.
     Corrupt,
     /// Changes one bit of the last octet.
     CorruptFiller,
-    /// Cuts the last octet of the body off.
+    /// Cuts off the last octet of the body.
     Shorten,
-    /// Puts a message into another queue that has a consumer; there must be one.
+    /// Puts a message into another queue; there must be one with a consumer.
     Misroute,
-    /// Takes publishes and says nothing, ever.
+    /// Never confirms publishes.
     ForgetConfirms,
-    /// Says everything twice.
+    /// Confirms everything twice.
     ConfirmTwice,
-    /// Confirms negatively, although it delivers.
+    /// Sends negative confirms, although it delivers.
     Nack,
     /// Answers `queue.declare` with 404.
     RefuseQueue,
-    /// Delivers at most so many messages a second, over all queues.
+    /// Delivers at most this many messages per second, over all queues.
     Slow {
         per_s: u64,
     },
-    /// Neither reads nor writes for the last part, so long, of each period since the start.
+    /// Neither reads nor writes during the last part of each period, of the given length.
     Stall {
         every: Duration,
         length: Duration,
     },
-    /// Cuts all connections once so many messages were published, and takes no others.
+    /// Cuts all connections after this many messages were published, and accepts no others.
     Die {
         after: u64,
     },
-    /// Accepts connections and says nothing.
+    /// Accepts connections and never sends anything.
     Deaf,
 }
 
-/// A running stub. Dropped, it cuts all connections and listens no longer.
+/// A running stub. When dropped, it cuts all connections and stops listening.
 #[derive(Debug)]
 pub(crate) struct Stub {
     pub(crate) address: SocketAddr,
@@ -80,7 +80,7 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// Listens on a free port of loopback.
+    /// Listens on a free loopback port.
     pub(crate) fn start(defect: Defect) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound address");
@@ -99,17 +99,17 @@ impl Stub {
         Self { address, shared, acceptor }
     }
 
-    /// Messages that were published so far.
+    /// Messages published so far.
     pub(crate) fn published(&self) -> u64 {
         self.shared.lock().published
     }
 
-    /// Deliveries so far, answers to `basic.get` included.
+    /// Deliveries so far, including answers to `basic.get`.
     pub(crate) fn delivered(&self) -> u64 {
         self.shared.lock().delivered
     }
 
-    /// Deliveries that were acknowledged so far.
+    /// Deliveries acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.shared.lock().acknowledged
     }
@@ -119,7 +119,7 @@ impl Drop for Stub {
     fn drop(&mut self) {
         self.shared.lock().close();
         self.shared.changed.notify_all();
-        // Wakes the acceptor, which sees that it is over.
+        // Wakes the acceptor, which then sees that the stub is closed.
         let _ = TcpStream::connect(self.address);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
@@ -132,12 +132,12 @@ struct Shared {
     defect: Defect,
     started: Instant,
     state: Mutex<State>,
-    /// Something is to be written, has been written, or has ended.
+    /// Something was queued for writing, was written, or has ended.
     changed: Condvar,
 }
 
 impl Shared {
-    /// A test that failed elsewhere shall not hide behind a poisoned lock.
+    /// A failed test elsewhere must not be hidden by a poisoned lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,7 +152,7 @@ impl Shared {
             if state.is_closed {
                 return;
             }
-            // A client may have gone already.
+            // The client may be gone already.
             let Ok((stream, writing, handle)) = stream.and_then(|stream| {
                 stream.set_nodelay(true)?;
                 Ok((stream.try_clone()?, stream.try_clone()?, stream))
@@ -165,7 +165,7 @@ impl Shared {
             drop(state);
             let (reader, writer) = (Arc::clone(self), Arc::clone(self));
             thread::spawn(move || {
-                // A client that goes at any time is no failure of the stub.
+                // A client may leave at any time.
                 let _ = Session::new(&reader, id).read(stream);
                 reader.disconnect(id);
             });
@@ -176,7 +176,7 @@ impl Shared {
         }
     }
 
-    /// Writes what comes into an outbox, until its connection ends.
+    /// Writes the outbox of a connection until the connection ends.
     fn write(&self, id: u64, mut stream: TcpStream) -> io::Result<()> {
         loop {
             let mut state = self.lock();
@@ -192,7 +192,7 @@ impl Shared {
             drop(state);
             self.sit_out_stall();
             stream.write_all(&outbox)?;
-            // There is room for publishers.
+            // Publishers may have room again.
             self.changed.notify_all();
         }
     }
@@ -207,7 +207,7 @@ impl Shared {
         }
     }
 
-    /// Delivers so many messages a second; time without messages is not caught up.
+    /// Delivers this many messages per second; time without messages is not made up for.
     fn pace(&self, per_s: u64) {
         let (mut due, mut last) = (0.0, Instant::now());
         loop {
@@ -233,7 +233,7 @@ impl Shared {
     fn disconnect(&self, id: u64) {
         let mut state = self.lock();
         if let Some(connection) = state.connections.remove(&id) {
-            // It may be cut already.
+            // The connection may be cut already.
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
         for queue in state.queues.values_mut() {

@@ -19,7 +19,7 @@ use super::{Defect, FRAME_SIZE_MAX, Shared, WAITING_SIZE_MAX};
 pub(super) struct Session<'a> {
     shared: &'a Shared,
     id: u64,
-    /// The message whose body is coming, by channel, and the octets that it shall have.
+    /// Incomplete messages by channel, with the expected size of the body in octets.
     coming: BTreeMap<u16, (Message, u64)>,
 }
 
@@ -96,8 +96,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Publishes a message once its body is there. The empty rest of a body frame, its end octet,
-    /// may come behind that.
+    /// Publishes a message once its body is complete. An empty rest of the body frame, its end
+    /// octet, may follow.
     fn end_message(&mut self, state: &mut State, channel: u16) {
         let is_whole = |(message, size): &(Message, u64)| message.body.len() as u64 >= *size;
         if !self.coming.get(&channel).is_some_and(is_whole) {
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
             }
             Method::QueueDeclare(declare) => self.declare(state, channel, declare),
             Method::QueueBind(bind) => {
-                // Those that every broker has are made when they are used.
+                // Exchanges that exist in every broker are created on first use.
                 let made =
                     Exchange { is_direct: bind.exchange == "amq.direct", ..Exchange::default() };
                 let exchange = state.exchanges.entry(own(bind.exchange)).or_insert(made);

@@ -1,4 +1,4 @@
-//! What the stub has: connections, exchanges, queues, and what a publish does to them.
+//! The state of the stub: connections, exchanges, queues, and the effect of a publish on them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{Shutdown, TcpStream};
@@ -8,18 +8,18 @@ use leveret_amqp::method::{BasicAck, BasicGet, BasicGetEmpty, BasicNack, Encode,
 
 use super::{Defect, FRAME_SIZE_MAX};
 
-/// Every message with this remainder of [`PERIOD`] is treated wrongly. The period is prime, so that
-/// the victims are spread over queues and streams.
+/// Every message with this remainder of [`PERIOD`] is affected by the defect. The period is prime,
+/// so that these messages are spread over queues and streams.
 pub(super) const VICTIM: u64 = 500;
 pub(super) const PERIOD: u64 = 997;
 
 /// The last octet of a stamp.
 const STAMP_END: usize = 15;
 
-/// Octets of a body that say which stream it is of.
+/// The octets of a body that contain the stream.
 const STREAM_SIZE: usize = 3;
 
-/// All that the connections share.
+/// State that all connections share.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) is_closed: bool,
@@ -31,7 +31,7 @@ pub(super) struct State {
     pub(super) routed: u64,
     pub(super) delivered: u64,
     pub(super) acknowledged: u64,
-    /// Names that were given to queues and consumers without one.
+    /// Names that were generated for queues and consumers.
     pub(super) named: u64,
     /// Octets of bodies in queues.
     pub(super) queued_size: usize,
@@ -50,11 +50,11 @@ pub(super) struct Channel {
     pub(super) published: u64,
     pub(super) confirmed: u64,
     pub(super) delivered: u64,
-    /// Tags of deliveries that wait for an acknowledgement.
+    /// Delivery tags of unacknowledged deliveries.
     pub(super) unacknowledged: BTreeSet<u64>,
 }
 
-/// One that is not of kind `direct` sends to all queues, whatever the routing key.
+/// An exchange that is not of kind `direct` routes to all its queues, whatever the routing key is.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
     pub(super) is_direct: bool,
@@ -66,7 +66,7 @@ pub(super) struct Exchange {
 pub(super) struct Queue {
     pub(super) consumers: Vec<Consumer>,
     pub(super) ready: VecDeque<Message>,
-    /// Those that wait for their successors.
+    /// Messages that wait for the next one of their stream.
     pub(super) held: Vec<Message>,
 }
 
@@ -90,7 +90,7 @@ impl State {
     pub(super) fn close(&mut self) {
         self.is_closed = true;
         for connection in std::mem::take(&mut self.connections).into_values() {
-            // It may be cut already.
+            // The connection may be cut already.
             let _ = connection.stream.shutdown(Shutdown::Both);
         }
     }
@@ -127,7 +127,7 @@ impl State {
         }
     }
 
-    /// Every queue once, whatever the number of its bindings.
+    /// Each queue once, even if several bindings match.
     pub(super) fn route(&self, message: &Message) -> BTreeSet<String> {
         if message.exchange.is_empty() {
             let queue = String::from_utf8_lossy(&message.routing_key).into_owned();
@@ -173,7 +173,7 @@ impl State {
         }
     }
 
-    /// The next one with a consumer, around the end; the same if there is no other.
+    /// The next queue with a consumer, in a circle; the same queue if there is no other.
     pub(super) fn other_queue(&self, queue: &str) -> String {
         let names = self.queues.iter().filter(|(_, queue)| !queue.consumers.is_empty());
         let mut others = names.map(|(name, _)| name).filter(|name| *name != queue);
@@ -196,14 +196,14 @@ impl State {
         while !is_paced && self.deliver_next(queue) {}
     }
 
-    /// False if there is no message, or nobody who takes it.
+    /// False if there is no message or no consumer.
     pub(super) fn deliver_next(&mut self, name: &str) -> bool {
         let Some(queue) = self.queues.get_mut(name) else { return false };
         let Some(consumer) = queue.consumers.first().cloned() else { return false };
         let Some(message) = queue.ready.pop_front() else { return false };
         self.queued_size -= message.body.len();
         let connection = self.connections.get_mut(&consumer.connection);
-        // Its connection was cut a moment ago: the message is gone with it.
+        // The connection has just been cut, and the message is lost with it.
         let Some(connection) = connection else { return true };
         let channel = connection.channels.entry(consumer.channel).or_default();
         let deliver = Deliver {
@@ -271,7 +271,7 @@ impl State {
         (before - channel.unacknowledged.len()) as u64
     }
 
-    /// Confirms what was published since the last time.
+    /// Confirms the publishes since the last call.
     pub(super) fn confirm(&mut self, id: u64, defect: Defect) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         for (number, channel) in &mut connection.channels {
@@ -305,7 +305,7 @@ impl Channel {
         self.delivered
     }
 
-    /// Victims get a nack of their own, all others an ack of their own.
+    /// Affected publishes get a nack each, all others an ack each.
     pub(super) fn confirm_negatively(&self, channel: u16, outbox: &mut Vec<u8>) {
         for delivery_tag in self.confirmed + 1..=self.published {
             if delivery_tag % PERIOD == VICTIM {

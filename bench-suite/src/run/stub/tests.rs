@@ -1,4 +1,4 @@
-//! The stub does what it is told, wrong or right: spoken to in raw frames.
+//! Tests of the stub with raw frames, with and without defects.
 
 use std::io::Read;
 
@@ -15,10 +15,10 @@ use leveret_amqp::{ContentHeader, Decoder, Frame, Method, TableRef};
 use super::state::{PERIOD, VICTIM};
 use super::*;
 
-/// More than one victim, and messages behind it.
+/// Enough for more than one affected message, with others after it.
 const COUNT: u32 = 1_600;
 
-/// What comes from the stub: methods by name, contents as tag and body.
+/// An event from the stub: a method by its name, a content as tag and body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Event {
     Delivery(String, Vec<u8>),
@@ -62,12 +62,12 @@ impl Client {
         self.stream.write_all(&wire).unwrap();
     }
 
-    /// Events up to a method, which is left out; an error if the connection ends before.
+    /// The events before a method, which is left out; an error if the connection ends first.
     fn read_until(&mut self, name: &str) -> io::Result<Vec<Event>> {
         let (mut events, mut content, mut body_size) = (Vec::new(), None, 0);
         let mut octet = [0];
         loop {
-            // One octet at a time: nothing is left over for the next call.
+            // One octet at a time, so that nothing is left over for the next call.
             self.stream.read_exact(&mut octet)?;
             let mut cursor = 0;
             while let Some(frame) = self.decoder.next(&octet, &mut cursor).unwrap() {
@@ -107,7 +107,8 @@ impl Client {
         self.read_until(name).unwrap()
     }
 
-    /// Everything that the stub has said so far: its answer to this question comes behind it.
+    /// Everything the stub has sent so far. A method is sent, and its answer comes after everything
+    /// else.
     fn events(&mut self) -> Vec<Event> {
         self.say(1, &BasicQos { prefetch_size: 0, prefetch_count: 0, global: false });
         self.until("basic.qos-ok")
@@ -165,7 +166,8 @@ fn body(number: u32) -> Vec<u8> {
     body
 }
 
-/// Publishes to `q`, consumed as `c`, beside another consumer `d`; all that came of it.
+/// Publishes to `q`, which has consumer `c`, while there is another consumer `d`. Returns all
+/// events.
 fn run(defect: Defect) -> Vec<Event> {
     let stub = Stub::start(defect);
     let mut client = Client::open(&stub);
@@ -177,7 +179,7 @@ fn run(defect: Defect) -> Vec<Event> {
     assert_eq!(client.events(), ["queue.declare-ok"; 2].map(Event::Other));
     (0..COUNT).for_each(|number| client.publish("", "q", &body(number)));
     let mut events = client.events();
-    // Confirms come behind the answers to all that was read with the publishes.
+    // Confirms may come after the answers to methods that were read together with the publishes.
     events.extend(client.events());
     assert_eq!(stub.published(), u64::from(COUNT));
     let deliveries = events.iter().filter(|event| matches!(event, Event::Delivery(..)));
@@ -196,7 +198,7 @@ fn deliveries(events: &[Event]) -> Vec<(&str, &[u8])> {
         .collect()
 }
 
-/// Numbers of the messages that are treated wrongly, from 0.
+/// The numbers of the affected messages, from 0.
 const VICTIMS: [u32; 2] = [VICTIM as u32 - 1, (VICTIM + PERIOD) as u32 - 1];
 
 #[test]
@@ -218,7 +220,7 @@ fn acks(events: &[Event]) -> Vec<u64> {
     events.iter().filter_map(ack).collect()
 }
 
-/// A change to the list of bodies around one victim.
+/// The expected change to the list of bodies around one affected message.
 type Wrong = fn(&mut Vec<(&'static str, Vec<u8>)>, usize);
 
 #[test]
@@ -234,7 +236,7 @@ fn each_defect_of_messages_hits_the_victims_alone() {
     ];
     for (defect, wrong) in wrongs {
         let mut expected: Vec<_> = (0..COUNT).map(|number| ("c", body(number))).collect();
-        // From the end, so that the places of the others stay.
+        // From the end, so that earlier positions stay valid.
         VICTIMS.iter().rev().for_each(|victim| wrong(&mut expected, *victim as usize));
         let expected: Vec<_> = expected.iter().map(|(tag, body)| (*tag, &body[..])).collect();
         assert_eq!(deliveries(&run(defect)), expected, "{defect:?}");
@@ -290,7 +292,7 @@ fn exchanges_route_by_kind_and_queues_keep_until_asked() {
     }
     let got = |body: &[u8]| Event::Got(body.to_vec());
     assert_eq!(client.events(), [got(b""), Event::Other("basic.get-empty"), got(b"")]);
-    // What waits is delivered to whoever comes, on whatever connection.
+    // Waiting messages are delivered to the next consumer, on any connection.
     other.consume("b", "late");
     let delivery = |body: &[u8]| Event::Delivery("late".to_owned(), body.to_vec());
     assert_eq!(other.events(), [delivery(&large), delivery(b"unbound")]);
@@ -354,7 +356,7 @@ fn a_slow_stub_takes_its_time() {
     while stub.delivered() < 100 {
         thread::yield_now();
     }
-    // One may be due at once.
+    // One message may be due at once.
     assert!(began.elapsed() >= Duration::from_millis(90));
 }
 
