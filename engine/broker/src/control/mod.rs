@@ -16,8 +16,8 @@
 //! drain [`Control::poll_delta`] and [`Control::poll_answer`]. Topic patterns are compiled once
 //! per turn and exchange, however many bindings changed.
 //!
-//! One that [`Control::recover`] made also has changes stored before it sends their deltas: its driver
-//! takes them by [`Control::poll_durable`] and reports by [`Control::made_durable`].
+//! One that [`Control::recover`] made also has changes stored before it sends their deltas: its
+//! driver takes them by [`Control::poll_durable`] and reports by [`Control::made_durable`].
 //!
 //! Nothing here grows without a request that grows it: deltas and answers are drained every turn
 //! or wait for a commit, and an answer waits only while a channel waits for it.
