@@ -553,8 +553,7 @@ impl World {
                 self.may_have_operations[index] = true;
             }
             Step::Disk(index) => {
-                let event = self.disks[index].step(self.now, &mut self.random);
-                if let Some(event) = event {
+                if let Some(event) = self.disks[index].step(self.now, &mut self.random) {
                     self.handle(index, Event::Disk(event));
                 }
             }
