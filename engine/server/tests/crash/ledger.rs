@@ -65,6 +65,11 @@ impl Ledger {
         self.history.published.iter().filter(|message| confirmed(message.outcome)).count()
     }
 
+    /// Whether a publish was refused.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.history.published.iter().any(|message| message.outcome == Outcome::Refused)
+    }
+
     /// Takes in what is there.
     pub(crate) fn poll(&mut self, wire: &mut Wire) -> Result<(), Cut> {
         while let Some(received) = wire.poll()? {
