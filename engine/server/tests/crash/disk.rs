@@ -175,8 +175,8 @@ fn play(fault: &str) -> Fate {
     let fate = match launch(&home, "LEVERET_FAIL_DISK", fault) {
         Ok(mut broker) => {
             let result = work(&home, &mut ledger);
-            // A refused declaration says nothing. A refused publish says that the log has failed: the
-            // client may be through before the broker has ended.
+            // A refused declaration says nothing. A refused publish says that the log has failed:
+            // the client may be through before the broker has ended.
             let has_failed = ledger.is_refused() || broker.ended().is_some();
             let fate = match result {
                 Ok(()) | Err(Cut::Closed(..)) if !has_failed => Fate::Lived,
