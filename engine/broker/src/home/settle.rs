@@ -29,7 +29,7 @@ impl Home {
 }
 
 impl OpenQueue<'_> {
-    #[inline(never)]
+    #[inline(always)]
     fn settle(&mut self, deliveries: &Deliveries, settlement: Settlement, serve: bool) {
         let settled = if settlement == Settlement::Requeue {
             self.queue.kind.requeue(*deliveries, self.turn.wall) as u32
