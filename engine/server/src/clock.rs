@@ -11,8 +11,8 @@ const START: Instant = Instant(2 * 3_600 * SECOND_NS);
 /// Counts nanoseconds from the start of the broker on.
 ///
 /// The machine's wall clock is read at the start and not again: from then on wall time is the start
-/// plus the monotonic clock. Whoever sets the machine's clock while the broker runs moves nothing
-/// here; the next start takes the new time.
+/// plus the monotonic clock. A step of the machine's clock during a run moves nothing here; the
+/// next start takes the new time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     start: std::time::Instant,

@@ -85,7 +85,7 @@ pub enum Record<'a> {
     Close,
     /// Of a kind or group that this version does not know and that has to be kept.
     Unknown(u8),
-    /// Of a kind that whoever does not know it may pass over.
+    /// Of a kind that this version does not know and may pass over.
     PassedOver(u8),
     /// Of a newer version, with flags that have to be known to read it.
     Newer {

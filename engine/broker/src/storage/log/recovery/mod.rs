@@ -120,7 +120,7 @@ enum Effect {
     Barrier(Place, Option<WallTime>),
     /// Of a kind that this version does not know.
     Unknown(Place),
-    /// Of a kind that nobody has to know.
+    /// Of a kind that this version does not know and may pass over.
     PassedOver(Place),
     /// Kind and flags of what cannot be read.
     Newer(Place, u8, u8),
