@@ -58,7 +58,7 @@ fn what_is_durable_is_there_after_a_kill_and_nothing_else_is() {
 
 /// Operators have no way in yet, so the rows are written as `docs/STORE_FORMAT.md` says them.
 #[test]
-fn who_is_stored_may_come_in_and_nobody_else() {
+fn stored_users_may_come_in_and_removed_ones_may_not() {
     let directory = Arc::new(Directory::new());
     let mut broker = Broker::start_in(&directory, &["--shards", "2"]);
     assert!(may_enter(&broker, "guest:guest", "%2f"));
@@ -71,7 +71,7 @@ fn who_is_stored_may_come_in_and_nobody_else() {
         assert!(may_enter(&broker, "u:secret", "v"));
         assert!(!may_enter(&broker, "u:wrong", "v"));
         assert!(!may_enter(&broker, "u:secret", "%2f"));
-        assert!(!may_enter(&broker, "guest:guest", "%2f"), "who was removed stays removed");
+        assert!(!may_enter(&broker, "guest:guest", "%2f"), "a removed user stays removed");
         broker.signal(signal);
         broker.wait(PATIENCE);
     }

@@ -220,7 +220,7 @@ fn an_old_store_gets_what_a_new_broker_has() {
 }
 
 #[test]
-fn nobody_is_a_user_before_the_presets_are_stored() {
+fn presets_are_stored_before_any_shard_applies_a_change() {
     let (mut control, _) = Rows::default().recovered();
     control.handle(request(add_vhost("v")));
     control.finish_turn();
