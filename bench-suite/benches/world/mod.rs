@@ -9,12 +9,13 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use leveret_amqp::TableRef;
+use leveret_amqp::client::Hello;
 use leveret_amqp::encoder::{Publish, encode_content};
+use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{
-    BasicConsume, BasicQos, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
-    Encode, QueueDeclare, encode_frame,
+    BasicConsume, BasicQos, ChannelOpen, Encode, QueueDeclare, encode_frame,
 };
-use leveret_amqp::{TableBuilder, TableRef};
 use leveret_broker::delivery::operation::Operation;
 use leveret_broker::home::durability::Recovered;
 use leveret_broker::id::{ConnectionId, Instant, ShardId, Time};
@@ -103,19 +104,9 @@ impl World {
         self.places.push(shard);
         let peer = ([127, 0, 0, 1], 40_000).into();
         self.shards[shard].handle(Event::Accepted { connection, peer }, self.time);
-        let empty = TableBuilder::new().finish();
-        let mut hello = b"AMQP\0\0\x09\x01".to_vec();
-        let start_ok = ConnectionStartOk {
-            client_properties: empty.as_ref(),
-            mechanism: "PLAIN",
-            response: b"\0guest\0guest",
-            locale: "en_US",
-        };
-        encode_frame(0, &start_ok, &mut hello);
-        let tune_ok =
-            ConnectionTuneOk { channel_max: 2047, frame_max: FRAME_SIZE_MAX, heartbeat: 0 };
-        encode_frame(0, &tune_ok, &mut hello);
-        encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut hello);
+        let tune = Tune { frame_max: FRAME_SIZE_MAX, ..Hello::GUEST.tune };
+        let mut hello = Vec::new();
+        Hello { tune, ..Hello::GUEST }.encode(&mut hello);
         encode_frame(1, &ChannelOpen {}, &mut hello);
         self.feed(connection, hello.into());
         connection

@@ -5,12 +5,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use leveret_amqp::client::Hello;
 use leveret_amqp::frame::{FRAME_HEADER_SIZE, FRAME_OVERHEAD, PROTOCOL_HEADER};
+use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{
-    BasicConsume, BasicQos, ChannelClose, ChannelOpen, ConfirmSelect, ConnectionClose,
-    ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode, ExchangeDeclare, ExchangeDelete,
-    QueueBind, QueueDeclare, QueueDelete, QueueUnbind, encode_frame,
+    BasicConsume, BasicQos, ChannelClose, ChannelOpen, ConfirmSelect, ConnectionClose, Encode,
+    ExchangeDeclare, ExchangeDelete, QueueBind, QueueDeclare, QueueDelete, QueueUnbind,
+    encode_frame,
 };
+use leveret_amqp::sasl::Credentials;
 use leveret_amqp::{Decoder, Frame, Method, OwnedTable, TableBuilder, TableRef};
 
 use crate::broker::Broker;
@@ -121,22 +124,29 @@ impl Connection {
             .long_str("product", "leveret-bench")
             .table("capabilities", &capabilities)
             .finish();
-        let response = format!("\0{}\0{}", broker.user, broker.password);
-        let start_ok = ConnectionStartOk {
-            client_properties: properties.as_ref(),
-            mechanism: "PLAIN",
-            response: response.as_bytes(),
-            locale: "en_US",
+        let (username, password) = (broker.user.as_bytes(), broker.password.as_bytes());
+        let mut hello = Hello {
+            credentials: Credentials { username, password },
+            properties: properties.as_ref(),
+            virtual_host: &broker.virtual_host,
+            ..Hello::GUEST
         };
-        self.say(0, &start_ok)?;
+        let mut wire = Vec::new();
+        hello.encode_start_ok(&mut wire);
+        self.write(&wire)?;
         let tune = self.expect("connection.tune", |method| match method {
             Method::ConnectionTune(tune) => Some(tune),
             _ => None,
         })?;
         let (channel_max, frame_max) = (tune.channel_max, tune.frame_max);
-        self.say(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat: 0 })?;
+        hello.tune = Tune { channel_max, frame_max, heartbeat: 0 };
+        wire.clear();
+        hello.encode_tune_ok(&mut wire);
+        self.write(&wire)?;
         (self.channel_max, self.frame_size_max) = (channel_max, frame_max);
-        self.say(0, &ConnectionOpen { virtual_host: &broker.virtual_host })?;
+        wire.clear();
+        hello.encode_open(&mut wire);
+        self.write(&wire)?;
         self.expect("connection.open-ok", |method| {
             matches!(method, Method::ConnectionOpenOk(_)).then_some(())
         })

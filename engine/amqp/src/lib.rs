@@ -8,6 +8,8 @@
 //! the caller's chunk. The way out is [`encoder::encode_content`].
 #![forbid(unsafe_code)]
 
+#[cfg(any(test, feature = "client"))]
+pub mod client;
 pub mod decoder;
 pub mod encoder;
 pub mod envelope;

@@ -1,8 +1,11 @@
 //! Connections: handshake, limits, silence and every kind of end.
 
+use leveret_amqp::client::Hello;
 use leveret_amqp::frame::PROTOCOL_HEADER;
 use leveret_amqp::limits::Tune;
-use leveret_amqp::method::{BasicGet, BasicQos, ChannelCloseOk, ConnectionCloseOk, QueueDeclare};
+use leveret_amqp::method::{
+    BasicGet, BasicQos, ChannelCloseOk, ChannelOpen, ConnectionCloseOk, QueueDeclare,
+};
 use leveret_amqp::{Method, encode_frame};
 use leveret_simulator::client::Client;
 use leveret_simulator::client::methods::{consume, declare_queue};
@@ -183,7 +186,7 @@ fn a_client_that_never_agrees_to_the_end_is_cut() {
     let mut client = Client::open(&mut world, 0);
     client.answers_close = false;
     client.open_channel(&mut world, 2);
-    client.send(&mut world, 2, &leveret_amqp::method::ChannelOpen {});
+    client.send(&mut world, 2, &ChannelOpen {});
     client.settle(&mut world);
     assert_eq!(client.closed.as_ref().map(|closed| closed.code), Some(504));
     client.send(&mut world, 1, &declare_queue("ignored"));
@@ -259,21 +262,12 @@ fn a_session_may_be_cut_at_every_byte() {
 
 /// Everything a client says that logs in, declares, publishes, consumes and says goodbye.
 fn login() -> Vec<u8> {
-    use leveret_amqp::method::{ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk};
     let mut out = Vec::new();
-    let start_ok = ConnectionStartOk {
-        client_properties: leveret_amqp::TableRef::EMPTY,
-        mechanism: "PLAIN",
-        response: b"\0guest\0guest",
-        locale: "en_US",
-    };
-    encode_frame(0, &start_ok, &mut out);
-    encode_frame(
-        0,
-        &ConnectionTuneOk { channel_max: 0x7F, frame_max: 4096, heartbeat: 0 },
-        &mut out,
-    );
-    encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut out);
+    let tune = Tune { channel_max: 0x7F, frame_max: 4096, heartbeat: 0 };
+    let hello = Hello { tune, ..Hello::GUEST };
+    hello.encode_start_ok(&mut out);
+    hello.encode_tune_ok(&mut out);
+    hello.encode_open(&mut out);
     encode_frame(1, &ChannelOpen {}, &mut out);
     let declare = QueueDeclare { exclusive: true, ..declare_queue("mine") };
     encode_frame(1, &declare, &mut out);

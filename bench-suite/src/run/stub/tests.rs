@@ -2,12 +2,12 @@
 
 use std::io::Read;
 
+use leveret_amqp::client::Hello;
 use leveret_amqp::encoder::{Publish, encode_content};
 use leveret_amqp::frame::PROTOCOL_HEADER;
 use leveret_amqp::method::{
-    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicQos, ChannelOpen, ConfirmSelect,
-    ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode, ExchangeDeclare, QueueBind,
-    QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, encode_frame,
+    BasicAck, BasicCancel, BasicConsume, BasicGet, BasicQos, ChannelOpen, ConfirmSelect, Encode,
+    ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete, QueuePurge, QueueUnbind, encode_frame,
 };
 use leveret_amqp::properties::NO_PROPERTIES;
 use leveret_amqp::{ContentHeader, Decoder, Frame, Method, TableRef};
@@ -40,16 +40,14 @@ impl Client {
         let mut client = Self { stream, decoder: Decoder::new(0) };
         client.stream.write_all(PROTOCOL_HEADER).unwrap();
         client.until("connection.start");
-        let start_ok = ConnectionStartOk {
-            client_properties: TableRef::EMPTY,
-            mechanism: "PLAIN",
-            response: b"\0guest\0guest",
-            locale: "en_US",
-        };
-        client.say(0, &start_ok);
+        let mut wire = Vec::new();
+        Hello::GUEST.encode_start_ok(&mut wire);
+        client.stream.write_all(&wire).unwrap();
         client.until("connection.tune");
-        client.say(0, &ConnectionTuneOk { channel_max: 1, frame_max: 131_072, heartbeat: 0 });
-        client.say(0, &ConnectionOpen { virtual_host: "/" });
+        wire.clear();
+        Hello::GUEST.encode_tune_ok(&mut wire);
+        Hello::GUEST.encode_open(&mut wire);
+        client.stream.write_all(&wire).unwrap();
         client.until("connection.open-ok");
         client.say(1, &ChannelOpen {});
         client.until("channel.open-ok");

@@ -451,10 +451,9 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use leveret_amqp::method::{
-        ChannelOpen, ConnectionClose, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk,
-    };
-    use leveret_amqp::{TableBuilder, encode_frame};
+    use leveret_amqp::client::Hello;
+    use leveret_amqp::encode_frame;
+    use leveret_amqp::method::{ChannelOpen, ConnectionClose};
 
     use super::*;
 
@@ -475,18 +474,8 @@ mod tests {
     }
 
     fn hello() -> Vec<u8> {
-        let empty = TableBuilder::new().finish();
-        let mut hello = b"AMQP\0\0\x09\x01".to_vec();
-        let start_ok = ConnectionStartOk {
-            client_properties: empty.as_ref(),
-            mechanism: "PLAIN",
-            response: b"\0guest\0guest",
-            locale: "en_US",
-        };
-        encode_frame(0, &start_ok, &mut hello);
-        let tune_ok = ConnectionTuneOk { channel_max: 2047, frame_max: 131_072, heartbeat: 0 };
-        encode_frame(0, &tune_ok, &mut hello);
-        encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut hello);
+        let mut hello = Vec::new();
+        Hello::GUEST.encode(&mut hello);
         hello
     }
 

@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use leveret_amqp::TableRef;
+use leveret_amqp::client::Hello;
 use leveret_amqp::encoder::{Publish, encode_content};
-use leveret_amqp::method::{
-    BasicConsume, ChannelOpen, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode,
-    QueueDeclare, encode_frame,
-};
-use leveret_amqp::{TableBuilder, TableRef};
+use leveret_amqp::limits::Tune;
+use leveret_amqp::method::{BasicConsume, ChannelOpen, Encode, QueueDeclare, encode_frame};
 use leveret_broker::delivery::body_bytes::BodyBytes;
 use leveret_broker::delivery::operation::Operation;
 use leveret_broker::id::{ConnectionId, Instant, ShardId, Time, WallTime};
@@ -74,21 +73,9 @@ impl World {
         let peer = ([127, 0, 0, 1], 40_000).into();
         let accepted = Event::Accepted { connection, peer };
         self.shards[usize::from(shard)].handle(accepted, NOW);
-        let empty = TableBuilder::new().finish();
-        let mut hello = b"AMQP\0\0\x09\x01".to_vec();
-        let start_ok = ConnectionStartOk {
-            client_properties: empty.as_ref(),
-            mechanism: "PLAIN",
-            response: b"\0guest\0guest",
-            locale: "en_US",
-        };
-        encode_frame(0, &start_ok, &mut hello);
-        encode_frame(
-            0,
-            &ConnectionTuneOk { channel_max: 2047, frame_max, heartbeat: 0 },
-            &mut hello,
-        );
-        encode_frame(0, &ConnectionOpen { virtual_host: "/" }, &mut hello);
+        let tune = Tune { frame_max, ..Hello::GUEST.tune };
+        let mut hello = Vec::new();
+        Hello { tune, ..Hello::GUEST }.encode(&mut hello);
         encode_frame(1, &ChannelOpen {}, &mut hello);
         let client = Client { shard, connection, frame_max };
         self.feed(client, hello.into());

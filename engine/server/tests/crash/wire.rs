@@ -7,14 +7,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use leveret_amqp::client::Hello;
 use leveret_amqp::encoder::{Publish, encode_content};
 use leveret_amqp::frame::{HEARTBEAT, PROTOCOL_HEADER};
+use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{
     BasicAck, BasicConsume, BasicGet, BasicQos, ChannelCloseOk, ChannelOpen, ConfirmSelect,
-    ConnectionCloseOk, ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode,
-    ExchangeDeclare, QueueBind, QueueDeclare, encode_frame,
+    ConnectionCloseOk, Encode, ExchangeDeclare, QueueBind, QueueDeclare, encode_frame,
 };
-use leveret_amqp::sasl::{Credentials, encode_plain};
 use leveret_amqp::{ContentHeader, Decoder, Frame, Method, Properties, TableBuilder, TableRef};
 
 use crate::history::Id;
@@ -129,23 +129,15 @@ impl Wire {
             heard: now,
         };
         wire.answer()?;
-        let response = encode_plain(Credentials { username: b"guest", password: b"guest" });
         let capabilities =
             TableBuilder::new().bool("connection.blocked", true).bool("basic.nack", true).finish();
         let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
-        wire.send_on(
-            0,
-            &ConnectionStartOk {
-                client_properties: properties.as_ref(),
-                mechanism: "PLAIN",
-                response: &response,
-                locale: "en_US",
-            },
-        );
+        let tune = Tune { channel_max: 2047, frame_max: FRAME_SIZE_MAX, heartbeat: heartbeat_s };
+        let hello = Hello { properties: properties.as_ref(), tune, ..Hello::GUEST };
+        hello.encode_start_ok(&mut wire.out);
         wire.answer()?;
-        let (channel_max, frame_max, heartbeat) = (2047, FRAME_SIZE_MAX, heartbeat_s);
-        wire.send_on(0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
-        wire.send_on(0, &ConnectionOpen { virtual_host: "/" });
+        hello.encode_tune_ok(&mut wire.out);
+        hello.encode_open(&mut wire.out);
         wire.answer()?;
         wire.heartbeat_s = heartbeat_s;
         wire.open_channel()?;

@@ -6,11 +6,9 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use leveret_amqp::frame::PROTOCOL_HEADER;
-use leveret_amqp::method::{
-    ConnectionOpen, ConnectionStartOk, ConnectionTuneOk, Encode, encode_frame,
-};
-use leveret_amqp::sasl::{Credentials, encode_plain};
+use leveret_amqp::client::Hello;
+use leveret_amqp::limits::Tune;
+use leveret_amqp::method::{Encode, encode_frame};
 use leveret_amqp::{
     ContentHeader, Decoder, Frame, Method, Properties, PropertiesBuilder, TableBuilder,
 };
@@ -108,7 +106,6 @@ impl Link {
     /// Connects and opens vhost `/` as `guest`.
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
         let mut link = Self::connect_raw(address)?;
-        link.out.extend_from_slice(PROTOCOL_HEADER);
         let capabilities = TableBuilder::new()
             .bool("authentication_failure_close", true)
             .bool("basic.nack", true)
@@ -120,20 +117,8 @@ impl Link {
             .long_str("product", "differential test")
             .table("capabilities", &capabilities)
             .finish();
-        link.method(
-            0,
-            &ConnectionStartOk {
-                client_properties: properties.as_ref(),
-                mechanism: "PLAIN",
-                response: &encode_plain(Credentials { username: b"guest", password: b"guest" }),
-                locale: "en_US",
-            },
-        );
-        link.method(
-            0,
-            &ConnectionTuneOk { channel_max: CHANNEL_MAX, frame_max: FRAME_SIZE_MAX, heartbeat: 0 },
-        );
-        link.method(0, &ConnectionOpen { virtual_host: "/" });
+        let tune = Tune { channel_max: CHANNEL_MAX, frame_max: FRAME_SIZE_MAX, heartbeat: 0 };
+        Hello { properties: properties.as_ref(), tune, ..Hello::GUEST }.encode(&mut link.out);
         link.flush();
         for expected in ["ConnectionStart(", "ConnectionTune(", "ConnectionOpenOk("] {
             match link.receive().event {

@@ -5,14 +5,14 @@ pub mod stream;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use leveret_amqp::client::Hello;
 use leveret_amqp::encoder::{self, Publish};
 use leveret_amqp::frame::PROTOCOL_HEADER;
 use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{
-    ChannelCloseOk, ChannelOpen, ConnectionClose, ConnectionCloseOk, ConnectionOpen,
-    ConnectionStartOk, ConnectionTuneOk, Encode, encode_frame,
+    ChannelCloseOk, ChannelOpen, ConnectionClose, ConnectionCloseOk, Encode, encode_frame,
 };
-use leveret_amqp::sasl::{Credentials, encode_plain};
+use leveret_amqp::sasl::Credentials;
 use leveret_amqp::{Method, TableBuilder};
 
 use crate::client::stream::{Incoming, Stream};
@@ -346,21 +346,20 @@ impl Client {
             .bool("connection.blocked", self.supports_blocked)
             .finish();
         let properties = TableBuilder::new().table("capabilities", &capabilities).finish();
-        let (username, password) = (self.user.as_bytes(), self.password.as_bytes());
-        let response = encode_plain(Credentials { username, password });
-        let start_ok = ConnectionStartOk {
-            client_properties: properties.as_ref(),
-            mechanism: "PLAIN",
-            response: &response,
-            locale: "en_US",
-        };
-        self.send(world, 0, &start_ok);
+        let credentials =
+            Credentials { username: self.user.as_bytes(), password: self.password.as_bytes() };
+        let mut out = Vec::new();
+        Hello { credentials, properties: properties.as_ref(), ..Hello::GUEST }
+            .encode_start_ok(&mut out);
+        world.write(self.socket, &out);
     }
 
     fn tune(&mut self, world: &mut World) {
-        let Tune { channel_max, frame_max, heartbeat } = self.tune;
-        self.send(world, 0, &ConnectionTuneOk { channel_max, frame_max, heartbeat });
-        self.send(world, 0, &ConnectionOpen { virtual_host: self.virtual_host });
-        self.stream.set_frame_size_max(frame_max);
+        let mut out = Vec::new();
+        let hello = Hello { tune: self.tune, virtual_host: self.virtual_host, ..Hello::GUEST };
+        hello.encode_tune_ok(&mut out);
+        hello.encode_open(&mut out);
+        world.write(self.socket, &out);
+        self.stream.set_frame_size_max(self.tune.frame_max);
     }
 }
