@@ -268,15 +268,7 @@ pub(crate) fn declare_durable_work(world: &mut World, connection: ConnectionId) 
 }
 
 fn declare(world: &mut World, connection: ConnectionId, durable: bool) {
-    let declare = QueueDeclare {
-        queue: "work",
-        passive: false,
-        durable,
-        exclusive: false,
-        auto_delete: !durable,
-        nowait: false,
-        arguments: TableRef::default(),
-    };
+    let declare = QueueDeclare { durable, auto_delete: !durable, ..QueueDeclare::named("work") };
     world.say(connection, &declare);
 }
 

@@ -186,16 +186,7 @@ fn queue_name(queue: u32) -> String {
 
 /// Declares a queue and consumes from it without acks.
 fn consume(world: &mut World, connection: ConnectionId, queue: &str, consumer_tag: &str) {
-    let declare = QueueDeclare {
-        queue,
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: TableRef::EMPTY,
-    };
-    world.say(connection, &declare);
+    world.say(connection, &QueueDeclare::named(queue));
     let consume = BasicConsume {
         queue,
         consumer_tag,

@@ -96,9 +96,7 @@ fn connect(address: SocketAddr) -> Peer {
 }
 
 fn declaration(queue: &str, passive: bool) -> QueueDeclare<'_> {
-    let arguments = TableRef::EMPTY;
-    let (durable, exclusive, auto_delete, nowait) = (false, false, false, !passive);
-    QueueDeclare { queue, passive, durable, exclusive, auto_delete, nowait, arguments }
+    QueueDeclare { passive, nowait: !passive, ..QueueDeclare::named(queue) }
 }
 
 fn declare(connection: &mut Peer, queue: &str) {

@@ -5,7 +5,7 @@ use leveret_amqp::limits::Tune;
 use leveret_amqp::method::{BasicAck, BasicGet, ConfirmSelect, QueueDeclare};
 use leveret_broker::alarms::Alarms;
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::methods::consume;
 use leveret_simulator::world::World;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -16,7 +16,7 @@ const BOTH: Alarms = Alarms { memory: true, disk: true };
 
 /// How many messages a queue holds.
 fn count(client: &mut Client, world: &mut World, queue: &str) -> u32 {
-    let passive = QueueDeclare { passive: true, ..declare_queue(queue) };
+    let passive = QueueDeclare { passive: true, ..QueueDeclare::named(queue) };
     match client.request(world, 1, &passive).method() {
         Some(Method::QueueDeclareOk(ok)) => ok.message_count,
         other => panic!("{other:?}"),
@@ -33,13 +33,13 @@ fn the_next_publish_is_the_last_thing_read() {
         let mut world = World::calm(shards);
         let mut publisher = Client::open(&mut world, 0);
         let mut observer = Client::open(&mut world, shards - 1);
-        publisher.request(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("q"));
         publisher.publish(&mut world, 1, ("", "q"), false, b"before");
         publisher.settle(&mut world);
         world.alarm_all(MEMORY);
         publisher.settle(&mut world);
         assert_eq!(publisher.blocked, None, "it has not published since");
-        publisher.request(&mut world, 1, &declare_queue("other"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("other"));
         assert_eq!(publisher.blocked, None, "and may do anything else");
 
         publisher.publish(&mut world, 1, ("", "q"), false, b"held back");
@@ -74,7 +74,7 @@ fn the_reason_is_what_runs_out_when_the_publish_comes() {
         let mut late = Client::open(&mut world, 0);
         assert_eq!(late.blocked, None);
         // A message without a body is whole with its header: it gets in and is the last one.
-        late.request(&mut world, 1, &declare_queue("q"));
+        late.request(&mut world, 1, &QueueDeclare::named("q"));
         late.request(&mut world, 1, &ConfirmSelect { nowait: false });
         late.publish(&mut world, 1, ("", "q"), false, b"");
         late.settle(&mut world);
@@ -107,12 +107,12 @@ fn a_client_that_cannot_be_told_is_held_back_all_the_same() {
     publisher.supports_blocked = false;
     publisher.settle(&mut world);
     publisher.open_channel(&mut world, 1);
-    publisher.request(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &QueueDeclare::named("q"));
     world.alarm_all(DISK);
     for _ in 0..3 {
         publisher.publish(&mut world, 1, ("", "q"), false, b"x");
     }
-    publisher.send(&mut world, 1, &declare_queue("later"));
+    publisher.send(&mut world, 1, &QueueDeclare::named("later"));
     publisher.settle(&mut world);
     assert_eq!(blocked_connections(&world), 1);
     assert!(publisher.incoming.is_empty(), "{:?}", publisher.incoming);
@@ -128,7 +128,7 @@ fn consumers_go_on_and_a_blocked_connection_is_blocked_wholly() {
         let mut world = World::calm(shards);
         let mut both = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, shards - 1);
-        both.request(&mut world, 1, &declare_queue("q"));
+        both.request(&mut world, 1, &QueueDeclare::named("q"));
         for _ in 0..10 {
             both.publish(&mut world, 1, ("", "q"), false, b"x");
         }
@@ -244,7 +244,7 @@ fn what_a_blocked_publisher_sends_meanwhile_stays_in_its_socket() {
     let mut world = World::calm(1);
     let mut publisher = Client::open(&mut world, 0);
     let mut observer = Client::open(&mut world, 0);
-    publisher.request(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &QueueDeclare::named("q"));
     world.alarm_all(DISK);
     for _ in 0..200 {
         publisher.publish(&mut world, 1, ("", "q"), false, &vec![7; 20_000]);

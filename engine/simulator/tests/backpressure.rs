@@ -1,11 +1,11 @@
 //! A slow mesh: whoever feeds it waits, nothing is lost, and what waits is bounded.
 
-use leveret_amqp::method::BasicCancel;
+use leveret_amqp::method::{BasicCancel, QueueDeclare};
 use leveret_broker::home::backlog::PATIENCE_NS;
 use leveret_broker::mesh::outgoing::BACKED_UP_BYTES;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::methods::consume;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 
@@ -21,7 +21,7 @@ fn a_backed_up_lane_stops_what_feeds_it() {
         let mut publisher = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, 1);
         for queue in ["a", "b", "c", "d"] {
-            publisher.request(&mut world, 1, &declare_queue(queue));
+            publisher.request(&mut world, 1, &QueueDeclare::named(queue));
             let mut all = consume(queue, queue);
             all.no_ack = true;
             consumer.request(&mut world, 1, &all);
@@ -80,7 +80,7 @@ fn wait_for_consumers(publisher_shard: u16, end: End) {
     let mut world = World::new(7, 2, faults, settings);
     // The queue lives with who declared it.
     let mut consumer = Client::open(&mut world, 0);
-    consumer.request(&mut world, 1, &declare_queue("q"));
+    consumer.request(&mut world, 1, &QueueDeclare::named("q"));
     let mut all = consume("q", "q");
     all.no_ack = true;
     consumer.request(&mut world, 1, &all);

@@ -1,9 +1,9 @@
 //! Publisher confirms and mandatory returns.
 
 use leveret_amqp::Method;
-use leveret_amqp::method::ConfirmSelect;
+use leveret_amqp::method::{ConfirmSelect, QueueDeclare};
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{bind_queue, declare_queue};
+use leveret_simulator::client::methods::bind_queue;
 use leveret_simulator::world::World;
 
 fn in_confirm_mode(world: &mut World) -> Client {
@@ -35,7 +35,7 @@ fn every_publish_is_confirmed_once_wherever_its_queues_live() {
         let mut world = World::calm(shards);
         let mut client = in_confirm_mode(&mut world);
         for queue in ["a", "b", "c", "d", "e"] {
-            client.request(&mut world, 1, &declare_queue(queue));
+            client.request(&mut world, 1, &QueueDeclare::named(queue));
             client.request(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
         }
         let ways = [("", "a"), ("amq.fanout", ""), ("", "e"), ("", "nowhere"), ("", "b")];
@@ -52,7 +52,7 @@ fn an_unroutable_mandatory_message_is_returned_before_it_is_confirmed() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = in_confirm_mode(&mut world);
-        client.request(&mut world, 1, &declare_queue("here"));
+        client.request(&mut world, 1, &QueueDeclare::named("here"));
         client.publish(&mut world, 1, ("", "here"), true, b"routed");
         client.publish(&mut world, 1, ("", "nowhere"), true, &vec![7; 200_000]);
         client.publish(&mut world, 1, ("", "nowhere"), false, b"dropped");

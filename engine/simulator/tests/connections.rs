@@ -8,7 +8,7 @@ use leveret_amqp::method::{
 };
 use leveret_amqp::{Method, encode_frame};
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::methods::consume;
 use leveret_simulator::client::stream::Incoming;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
@@ -82,7 +82,7 @@ fn a_stopped_broker_tells_its_clients_320() {
             let mut blocked = Client::open(&mut world, shards - 1);
             // It waits for an answer, with more behind it, when the broker stops.
             for name in ["a", "b", "c"] {
-                blocked.send(&mut world, 1, &declare_queue(name));
+                blocked.send(&mut world, 1, &QueueDeclare::named(name));
                 blocked.publish(&mut world, 1, ("", name), false, &vec![1; 40_000]);
             }
             for _ in 0..world.random.below(40) {
@@ -108,7 +108,7 @@ fn large_messages_are_cut_to_each_receivers_frames() {
         let mut world = World::calm(shards);
         let mut small = Client::open_with(&mut world, shards - 1, Tune { frame_max: 4096, ..TUNE });
         let mut large = Client::open(&mut world, 0);
-        small.request(&mut world, 1, &declare_queue("q"));
+        small.request(&mut world, 1, &QueueDeclare::named("q"));
         // The stream checks each frame against the negotiated size.
         for size in [0, 1, 511, 512, 513, 4087, 4088, 4089, 16_384, 131_064, 131_065, 1 << 20] {
             let body: Vec<u8> = (0..size).map(|at: usize| (at * 7) as u8).collect();
@@ -130,7 +130,7 @@ fn channels_do_not_disturb_each_other() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, 0);
-        client.request(&mut world, 1, &declare_queue("q"));
+        client.request(&mut world, 1, &QueueDeclare::named("q"));
         for channel in 2..=200 {
             client.open_channel(&mut world, channel);
         }
@@ -162,10 +162,10 @@ fn a_closing_channel_swallows_everything_but_its_end() {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, 0);
         client.answers_close = false;
-        client.request(&mut world, 1, &declare_queue("q"));
+        client.request(&mut world, 1, &QueueDeclare::named("q"));
         client.publish(&mut world, 1, ("no-such-exchange", ""), false, b"closes the channel");
         client.publish(&mut world, 1, ("", "q"), false, &[3; 9_000]);
-        client.send(&mut world, 1, &declare_queue("swallowed"));
+        client.send(&mut world, 1, &QueueDeclare::named("swallowed"));
         client.settle(&mut world);
         assert_eq!(client.closed_channels.len(), 1);
         assert_eq!(client.closed_channels[0].1.code, 404);
@@ -174,7 +174,7 @@ fn a_closing_channel_swallows_everything_but_its_end() {
         client.open_channel(&mut world, 1);
         let incoming = client.request(&mut world, 1, &BasicGet { queue: "q", no_ack: true });
         assert!(matches!(incoming.method(), Some(Method::BasicGetEmpty(_))));
-        let passive = QueueDeclare { passive: true, ..declare_queue("swallowed") };
+        let passive = QueueDeclare { passive: true, ..QueueDeclare::named("swallowed") };
         client.request(&mut world, 1, &passive);
         assert_eq!(client.closed_channels[1].1.code, 404);
     }
@@ -189,7 +189,7 @@ fn a_client_that_never_agrees_to_the_end_is_cut() {
     client.send(&mut world, 2, &ChannelOpen {});
     client.settle(&mut world);
     assert_eq!(client.closed.as_ref().map(|closed| closed.code), Some(504));
-    client.send(&mut world, 1, &declare_queue("ignored"));
+    client.send(&mut world, 1, &QueueDeclare::named("ignored"));
     client.settle(&mut world);
     assert!(!world.is_closed(client.socket));
     world.advance(31 * SECOND_NS);
@@ -205,7 +205,7 @@ fn a_consumer_that_does_not_read_costs_a_bounded_outbox() {
         let mut world = World::new(7, shards, faults, settings);
         let mut publisher = Client::open(&mut world, 0);
         let mut consumer = Client::open(&mut world, shards - 1);
-        consumer.request(&mut world, 1, &declare_queue("q"));
+        consumer.request(&mut world, 1, &QueueDeclare::named("q"));
         let mut all = consume("q", "c");
         all.no_ack = true;
         consumer.request(&mut world, 1, &all);
@@ -269,7 +269,7 @@ fn login() -> Vec<u8> {
     hello.encode_tune_ok(&mut out);
     hello.encode_open(&mut out);
     encode_frame(1, &ChannelOpen {}, &mut out);
-    let declare = QueueDeclare { exclusive: true, ..declare_queue("mine") };
+    let declare = QueueDeclare { exclusive: true, ..QueueDeclare::named("mine") };
     encode_frame(1, &declare, &mut out);
     let publish = leveret_amqp::encoder::Publish {
         channel: 1,

@@ -3,13 +3,13 @@
 use leveret_amqp::method::{BasicAck, BasicCancel, BasicQos, QueueDeclare};
 use leveret_amqp::{Method, TableBuilder};
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue, delete_queue};
+use leveret_simulator::client::methods::{consume, delete_queue};
 use leveret_simulator::world::World;
 
 fn with_queue(shards: u16) -> (World, Client) {
     let mut world = World::calm(shards);
     let mut client = Client::open(&mut world, 0);
-    client.request(&mut world, 1, &declare_queue("q"));
+    client.request(&mut world, 1, &QueueDeclare::named("q"));
     (world, client)
 }
 
@@ -157,8 +157,8 @@ fn an_auto_delete_queue_goes_with_its_last_consumer() {
         let mut world = World::calm(shards);
         let mut owner = Client::open(&mut world, 0);
         let mut other = Client::open(&mut world, shards - 1);
-        let declare = QueueDeclare { auto_delete: true, ..declare_queue("brief") };
-        let passive = QueueDeclare { passive: true, ..declare_queue("brief") };
+        let declare = QueueDeclare { auto_delete: true, ..QueueDeclare::named("brief") };
+        let passive = QueueDeclare { passive: true, ..QueueDeclare::named("brief") };
         owner.request(&mut world, 1, &declare);
         // It waits for its first consumer.
         assert!(matches!(

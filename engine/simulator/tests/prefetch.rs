@@ -1,8 +1,8 @@
 //! `basic.qos` for a consumer and for a whole channel.
 
-use leveret_amqp::method::{BasicAck, BasicQos};
+use leveret_amqp::method::{BasicAck, BasicQos, QueueDeclare};
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::methods::consume;
 use leveret_simulator::world::World;
 
 const fn qos(prefetch_count: u16, global: bool) -> BasicQos {
@@ -18,7 +18,7 @@ fn filled(shards: u16, count: usize) -> (World, Client, Client) {
     let mut world = World::calm(shards);
     let mut publisher = Client::open(&mut world, 0);
     for queue in ["one", "two"] {
-        publisher.request(&mut world, 1, &declare_queue(queue));
+        publisher.request(&mut world, 1, &QueueDeclare::named(queue));
         for _ in 0..count {
             publisher.publish(&mut world, 1, ("", queue), false, queue.as_bytes());
         }

@@ -6,13 +6,13 @@ use leveret_broker::id::VhostId;
 use leveret_broker::queue::Queue;
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{consume, declare_queue, delete_queue};
+use leveret_simulator::client::methods::{consume, delete_queue};
 use leveret_simulator::client::stream::Incoming;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 
 fn counts(client: &mut Client, world: &mut World, queue: &str) -> (u32, u32) {
-    let passive = QueueDeclare { passive: true, ..declare_queue(queue) };
+    let passive = QueueDeclare { passive: true, ..QueueDeclare::named(queue) };
     let incoming = client.request(world, 1, &passive);
     let Some(Method::QueueDeclareOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
     (ok.message_count, ok.consumer_count)
@@ -25,7 +25,7 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
             let mut world = World::calm(shards);
             let mut owner = Client::open(&mut world, shards - 1);
             let mut other = Client::open(&mut world, 0);
-            let declare = QueueDeclare { exclusive: true, ..declare_queue("mine") };
+            let declare = QueueDeclare { exclusive: true, ..QueueDeclare::named("mine") };
             owner.request(&mut world, 1, &declare);
             other.request(&mut world, 1, &consume("mine", "c"));
             let (_, closed) = other.closed_channels.remove(0);
@@ -38,7 +38,7 @@ fn an_exclusive_queue_belongs_to_its_connection_and_goes_with_it() {
                 owner.close(&mut world);
             }
             other.open_channel(&mut world, 1);
-            let incoming = other.request(&mut world, 1, &declare_queue("mine"));
+            let incoming = other.request(&mut world, 1, &QueueDeclare::named("mine"));
             assert!(matches!(incoming.method(), Some(Method::QueueDeclareOk(_))), "{incoming:?}");
         }
     }
@@ -84,9 +84,9 @@ fn who_hears_of_an_end_finds_nothing_of_it_left() {
             let mut world = World::new(seed, shards, Faults::none(), Settings::default());
             let mut declarer = Client::open(&mut world, shards - 1);
             let mut consumer = Client::open(&mut world, 0);
-            let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
+            let passing = QueueDeclare { auto_delete: true, ..QueueDeclare::named("passing") };
             declarer.request(&mut world, 1, &passing);
-            declarer.request(&mut world, 1, &declare_queue("kept"));
+            declarer.request(&mut world, 1, &QueueDeclare::named("kept"));
             consumer.request(&mut world, 1, &consume("passing", "p"));
             consumer.request(&mut world, 1, &consume("kept", "c"));
             declarer.publish(&mut world, 1, ("", "kept"), false, b"unacked");
@@ -117,7 +117,7 @@ fn purge_and_delete_count_what_they_drop() {
         let mut client = Client::open(&mut world, shards - 1);
         let mut publisher = Client::open(&mut world, 0);
         for queue in ["a", "b", "c", "d"] {
-            client.request(&mut world, 1, &declare_queue(queue));
+            client.request(&mut world, 1, &QueueDeclare::named(queue));
             for _ in 0..5 {
                 publisher.publish(&mut world, 1, ("", queue), false, b"x");
             }
@@ -143,7 +143,7 @@ fn deletion_can_be_conditional() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, shards - 1);
-        client.request(&mut world, 1, &declare_queue("q"));
+        client.request(&mut world, 1, &QueueDeclare::named("q"));
         client.publish(&mut world, 1, ("", "q"), false, b"x");
         let if_empty = QueueDelete { if_empty: true, ..delete_queue("q") };
         client.request(&mut world, 1, &if_empty);
@@ -170,7 +170,7 @@ fn a_server_named_queue_is_the_channels_last_one() {
     for shards in [1, 3] {
         let mut world = World::calm(shards);
         let mut client = Client::open(&mut world, shards - 1);
-        let incoming = client.request(&mut world, 1, &declare_queue(""));
+        let incoming = client.request(&mut world, 1, &QueueDeclare::named(""));
         let Some(Method::QueueDeclareOk(ok)) = incoming.method() else { panic!("{incoming:?}") };
         let name = ok.queue.to_owned();
         assert!(name.starts_with("amq.gen-"), "{name}");
@@ -189,7 +189,7 @@ fn declarations_that_differ_are_refused_and_race_without_harm() {
         for round in 0..10 {
             let name = format!("raced-{round}");
             for (number, client) in clients.iter().enumerate() {
-                let declare = QueueDeclare { durable: number == 3, ..declare_queue(&name) };
+                let declare = QueueDeclare { durable: number == 3, ..QueueDeclare::named(&name) };
                 let mut out = Vec::new();
                 leveret_amqp::encode_frame(1, &declare, &mut out);
                 world.write(client.socket, &out);

@@ -2,10 +2,10 @@
 //! what it sees of any.
 
 use leveret_amqp::Method;
-use leveret_amqp::method::{BasicCancel, BasicConsume, BasicQos, ConfirmSelect};
+use leveret_amqp::method::{BasicCancel, BasicConsume, BasicQos, ConfirmSelect, QueueDeclare};
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{bind_queue, consume, declare_queue};
+use leveret_simulator::client::methods::{bind_queue, consume};
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 
@@ -63,8 +63,8 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
     for (shards, wide) in [(1, true), (1, false), (2, true), (2, false)] {
         let mut world = if wide { World::calm(shards) } else { narrow(3, shards) };
         let mut publisher = Client::open(&mut world, 0);
-        publisher.request(&mut world, 1, &declare_queue("q"));
-        publisher.request(&mut world, 1, &declare_queue("other"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("q"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("other"));
         publisher.request(&mut world, 1, &ConfirmSelect { nowait: false });
         let mut consumer = consumer(&mut world, shards - 1, "c");
         for number in 0..MESSAGES {
@@ -95,7 +95,7 @@ fn each_arrives_once_in_its_order_and_is_counted_and_confirmed() {
 fn consumers_of_one_queue_take_turns_also_within_a_run() {
     let mut world = World::calm(1);
     let mut publisher = Client::open(&mut world, 0);
-    publisher.request(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &QueueDeclare::named("q"));
     let mut consumers = ["a", "b", "c"].map(|tag| consumer(&mut world, 0, tag));
     let published: Vec<_> = (0..MESSAGES).map(|number| number.to_be_bytes().to_vec()).collect();
     for body in &published {
@@ -113,7 +113,7 @@ fn what_a_consumer_leaves_behind_rests_for_the_next_one() {
     for seed in 0..8 {
         let mut world = narrow(seed, 1);
         let mut publisher = Client::open(&mut world, 0);
-        publisher.request(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("q"));
         let mut first = consumer(&mut world, 0, "first");
         for number in 0..MESSAGES {
             publisher.publish(&mut world, 1, ("", "q"), false, &body(number));
@@ -138,7 +138,7 @@ fn what_is_to_be_acknowledged_rests_until_then_and_returns_in_its_order() {
     for (shards, wide, prefetch) in [(1, true, 0), (1, false, 0), (1, true, 50), (2, false, 0)] {
         let mut world = if wide { World::calm(shards) } else { narrow(7, shards) };
         let mut publisher = Client::open(&mut world, 0);
-        publisher.request(&mut world, 1, &declare_queue("q"));
+        publisher.request(&mut world, 1, &QueueDeclare::named("q"));
         publisher.request(&mut world, 1, &ConfirmSelect { nowait: false });
         let mut first = Client::open(&mut world, shards - 1);
         let limit = BasicQos { prefetch_size: 0, prefetch_count: prefetch, global: false };
@@ -173,7 +173,7 @@ fn each_of_several_queues_gets_all_and_what_rests_in_some_rests_once() {
         // Of two nobody takes anything yet.
         let queues = ["here", "later", "acked", "there", "never"];
         for queue in queues {
-            publisher.request(&mut world, 1, &declare_queue(queue));
+            publisher.request(&mut world, 1, &QueueDeclare::named(queue));
             publisher.request(&mut world, 1, &bind_queue(queue, "amq.fanout", ""));
         }
         let mut consumers = [

@@ -2,9 +2,9 @@
 
 use leveret_amqp::Method;
 use leveret_amqp::method::{
-    BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject, ChannelClose,
+    BasicAck, BasicGet, BasicNack, BasicQos, BasicRecover, BasicReject, ChannelClose, QueueDeclare,
 };
-use leveret_simulator::client::methods::{consume, declare_queue};
+use leveret_simulator::client::methods::consume;
 use leveret_simulator::client::{Client, Delivery};
 use leveret_simulator::world::World;
 
@@ -12,7 +12,7 @@ use leveret_simulator::world::World;
 fn filled(shards: u16, count: u8) -> World {
     let mut world = World::calm(shards);
     let mut publisher = Client::open(&mut world, 0);
-    publisher.request(&mut world, 1, &declare_queue("q"));
+    publisher.request(&mut world, 1, &QueueDeclare::named("q"));
     for number in 0..count {
         publisher.publish(&mut world, 1, ("", "q"), false, &[number]);
     }

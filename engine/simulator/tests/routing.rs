@@ -1,9 +1,11 @@
 //! From exchange to exchange to queues, and where no way leads.
 
-use leveret_amqp::method::{ExchangeBind, ExchangeDeclare, ExchangeDelete, QueueUnbind};
+use leveret_amqp::method::{
+    ExchangeBind, ExchangeDeclare, ExchangeDelete, QueueDeclare, QueueUnbind,
+};
 use leveret_amqp::{Method, TableBuilder, TableRef};
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::{bind_queue, consume, declare_exchange, declare_queue};
+use leveret_simulator::client::methods::{bind_queue, consume, declare_exchange};
 use leveret_simulator::world::World;
 
 fn bind_exchange<'a>(destination: &'a str, source: &'a str, key: &'a str) -> ExchangeBind<'a> {
@@ -22,7 +24,7 @@ fn listened(shards: u16) -> (World, Client, Client) {
     let publisher = Client::open(&mut world, 0);
     let mut listener = Client::open(&mut world, shards - 1);
     for queue in ["a", "b"] {
-        listener.request(&mut world, 1, &declare_queue(queue));
+        listener.request(&mut world, 1, &QueueDeclare::named(queue));
         let mut all = consume(queue, queue);
         all.no_ack = true;
         listener.request(&mut world, 1, &all);

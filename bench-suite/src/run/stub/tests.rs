@@ -113,16 +113,7 @@ impl Client {
     }
 
     fn declare(&mut self, queue: &str) {
-        let declare = QueueDeclare {
-            queue,
-            passive: false,
-            durable: false,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: TableRef::EMPTY,
-        };
-        self.say(1, &declare);
+        self.say(1, &QueueDeclare::named(queue));
     }
 
     fn consume(&mut self, queue: &str, consumer_tag: &str) {

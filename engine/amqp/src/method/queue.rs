@@ -96,3 +96,18 @@ methods! {
     /// Answers [`QueueUnbind`].
     (50, 51) "queue.unbind-ok" QueueUnbindOk [] {} []
 }
+
+impl<'a> QueueDeclare<'a> {
+    /// A queue with all flags off and without arguments.
+    pub const fn named(queue: &'a str) -> Self {
+        Self {
+            queue,
+            passive: false,
+            durable: false,
+            exclusive: false,
+            auto_delete: false,
+            nowait: false,
+            arguments: TableRef::EMPTY,
+        }
+    }
+}

@@ -83,15 +83,7 @@ impl World {
     }
 
     pub(crate) fn declare(&mut self, client: Client, queue: &str) {
-        let declare = QueueDeclare {
-            queue,
-            passive: false,
-            durable: false,
-            exclusive: true,
-            auto_delete: false,
-            nowait: false,
-            arguments: TableRef::default(),
-        };
+        let declare = QueueDeclare { exclusive: true, ..QueueDeclare::named(queue) };
         self.say(client, &declare);
     }
 

@@ -22,7 +22,6 @@ mod wire;
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use leveret_amqp::TableRef;
 use leveret_amqp::method::{BasicGet, QueueDeclare, QueueDelete};
 
 use crate::frames::{content_header, publish};
@@ -120,18 +119,7 @@ impl Broker {
 fn put(address: SocketAddr, queue: &str) {
     let mut wire = Wire::connect(address);
     wire.channel();
-    wire.method(
-        1,
-        &QueueDeclare {
-            queue,
-            passive: false,
-            durable: true,
-            exclusive: false,
-            auto_delete: false,
-            nowait: false,
-            arguments: TableRef::default(),
-        },
-    );
+    wire.method(1, &QueueDeclare { durable: true, ..QueueDeclare::named(queue) });
     wire.expect("queue.declare-ok");
     wire.method(1, &publish(queue.as_bytes()));
     wire.send(content_header(0));

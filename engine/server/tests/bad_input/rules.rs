@@ -419,15 +419,7 @@ pub(crate) const DELIVERY_ROWS: &[Row] = &[
 
 /// A queue that vanishes with the connection.
 const fn queue(queue: &str) -> QueueDeclare<'_> {
-    QueueDeclare {
-        queue,
-        passive: false,
-        durable: false,
-        exclusive: true,
-        auto_delete: false,
-        nowait: false,
-        arguments: TableRef::trusted(b""),
-    }
+    QueueDeclare { exclusive: true, ..QueueDeclare::named(queue) }
 }
 
 fn with_arguments<'a>(name: &'a str, arguments: &'a OwnedTable) -> QueueDeclare<'a> {

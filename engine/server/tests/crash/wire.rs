@@ -458,9 +458,7 @@ impl Wire {
 
 /// A durable queue, or the question whether it exists.
 pub(crate) fn queue_declare(queue: &str, passive: bool) -> QueueDeclare<'_> {
-    let (exclusive, auto_delete, nowait) = (false, false, false);
-    let arguments = TableRef::EMPTY;
-    QueueDeclare { queue, passive, durable: true, exclusive, auto_delete, nowait, arguments }
+    QueueDeclare { passive, durable: true, ..QueueDeclare::named(queue) }
 }
 
 fn envelope(exchange: &[u8], key: &[u8]) -> Vec<u8> {

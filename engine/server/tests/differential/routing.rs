@@ -214,15 +214,7 @@ impl Routing {
         for (queue, bindings) in round.bindings.iter().enumerate() {
             self.link.method(
                 CHANNEL,
-                &QueueDeclare {
-                    queue: &self.queues[queue],
-                    passive: false,
-                    durable: false,
-                    exclusive: true,
-                    auto_delete: false,
-                    nowait: false,
-                    arguments: TableRef::default(),
-                },
+                &QueueDeclare { exclusive: true, ..QueueDeclare::named(&self.queues[queue]) },
             );
             self.answer();
             for binding in bindings {

@@ -1,20 +1,7 @@
 //! Constructors for methods with the arguments that most tests use.
 
 use leveret_amqp::TableRef;
-use leveret_amqp::method::{BasicConsume, ExchangeDeclare, QueueBind, QueueDeclare, QueueDelete};
-
-/// `queue.declare` with all flags off.
-pub const fn declare_queue(queue: &str) -> QueueDeclare<'_> {
-    QueueDeclare {
-        queue,
-        passive: false,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: TableRef::EMPTY,
-    }
-}
+use leveret_amqp::method::{BasicConsume, ExchangeDeclare, QueueBind, QueueDelete};
 
 /// `exchange.declare` with all flags off.
 pub const fn declare_exchange<'a>(

@@ -5,7 +5,7 @@ use leveret_broker::settings::Settings;
 
 use super::run::{Plan, Run};
 use crate::client::Client;
-use crate::client::methods::{consume, declare_queue};
+use crate::client::methods::consume;
 use crate::world::World;
 use crate::world::planted_bug::{BUGS, Bug, PlantedBug};
 
@@ -50,7 +50,7 @@ fn a_home_that_never_answers_keeps_no_connection_for_ever() {
     let mut world = World::calm(2);
     let mut declarer = Client::open(&mut world, 1);
     let mut consumer = Client::open(&mut world, 0);
-    let passing = QueueDeclare { auto_delete: true, ..declare_queue("passing") };
+    let passing = QueueDeclare { auto_delete: true, ..QueueDeclare::named("passing") };
     declarer.request(&mut world, 1, &passing);
     consumer.request(&mut world, 1, &consume("passing", "p"));
     world.plant(PlantedBug::new(Bug::LoseChannelsEnded, 0));

@@ -4,7 +4,7 @@ use leveret_amqp::method::{ExchangeBind, ExchangeDeclare, QueueDeclare};
 use leveret_amqp::{OwnedTable, TableBuilder, TableRef};
 
 use crate::client::Client;
-use crate::client::methods::{bind_queue, declare_exchange, declare_queue};
+use crate::client::methods::{bind_queue, declare_exchange};
 use crate::world::World;
 
 /// Queues that last for the whole run. There are more than shards, so that each shard has some.
@@ -110,7 +110,7 @@ pub fn redeclare_transient(world: &mut World) {
 fn declare_queues(client: &mut Client, world: &mut World, which: impl Fn(usize) -> bool) {
     for queue in (0..LASTING_QUEUES).filter(|queue| which(*queue)) {
         let name = lasting(queue);
-        let declare = QueueDeclare { durable: is_durable(queue), ..declare_queue(&name) };
+        let declare = QueueDeclare { durable: is_durable(queue), ..QueueDeclare::named(&name) };
         client.request(world, 1, &declare);
     }
     for (queue, exchange, key) in BINDINGS.into_iter().filter(|(queue, ..)| which(*queue)) {

@@ -525,13 +525,5 @@ impl Run<'_> {
 }
 
 fn passive(queue: &str) -> QueueDeclare<'_> {
-    QueueDeclare {
-        queue,
-        passive: true,
-        durable: false,
-        exclusive: false,
-        auto_delete: false,
-        nowait: false,
-        arguments: TableRef::default(),
-    }
+    QueueDeclare { passive: true, ..QueueDeclare::named(queue) }
 }

@@ -4,7 +4,7 @@ use leveret_amqp::TableRef;
 use leveret_amqp::method::{ExchangeDeclare, ExchangeDelete, QueueDeclare, QueuePurge};
 
 use super::consume::CONSUMERS_MAX;
-use crate::client::methods::{bind_queue, declare_exchange, declare_queue, delete_queue};
+use crate::client::methods::{bind_queue, declare_exchange, delete_queue};
 use crate::workload::channel_view::{Source, Waiting};
 use crate::workload::oracle::Oracle;
 use crate::workload::random_client::RandomClient;
@@ -30,7 +30,7 @@ impl RandomClient {
                 let auto_delete = world.random.chance(40);
                 let durable = world.random.chance(40);
                 let declare =
-                    QueueDeclare { durable, exclusive, auto_delete, ..declare_queue(&queue) };
+                    QueueDeclare { durable, exclusive, auto_delete, ..QueueDeclare::named(&queue) };
                 self.connection.send(world, number, &declare);
             }
             3 => self.connection.send(world, number, &delete_queue(&queue)),

@@ -2,7 +2,6 @@
 
 use leveret_amqp::method::{BasicAck, BasicGet, QueueDeclare};
 
-use crate::client::methods::declare_queue;
 use crate::workload::channel_view::Waiting;
 use crate::workload::oracle::Oracle;
 use crate::workload::random_client::RandomClient;
@@ -29,11 +28,12 @@ impl RandomClient {
             }
             2 => {
                 let declare =
-                    QueueDeclare { passive: true, durable: true, ..declare_queue("nowhere") };
+                    QueueDeclare { passive: true, durable: true, ..QueueDeclare::named("nowhere") };
                 self.connection.send(world, number, &declare);
             }
             3 => {
-                let declare = QueueDeclare { auto_delete: true, ..declare_queue("lasting-0") };
+                let declare =
+                    QueueDeclare { auto_delete: true, ..QueueDeclare::named("lasting-0") };
                 self.connection.send(world, number, &declare);
             }
             _ => {
