@@ -1,5 +1,6 @@
 //! What is valid, and the exact words for what is not.
 
+use bytes::Bytes;
 use leveret_amqp::{ArrayBuilder, OwnedTable, TableBuilder};
 
 use super::*;
