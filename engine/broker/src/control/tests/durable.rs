@@ -121,7 +121,7 @@ fn route(control: &Control, vhost: &str, exchange: &str, key: &str) -> Vec<Name>
 }
 
 #[test]
-fn nobody_hears_of_a_durable_queue_before_it_is_stored() {
+fn no_shard_hears_of_a_durable_queue_before_it_is_stored() {
     let (mut control, _) = persistent();
     declare(&mut control, 1, durable_queue("q"));
     control.finish_turn();
@@ -353,7 +353,7 @@ fn ask_delete_of(control: &mut Control, name: &str) {
 }
 
 #[test]
-fn what_does_not_fit_is_told_and_kept_out_of_the_way() {
+fn what_does_not_fit_is_reported_and_kept_out_of_the_way() {
     let (mut control, mut rows) = persistent();
     for name in ["far", "sound", "damaged"] {
         declare(&mut control, 1, durable_queue(name));
@@ -373,13 +373,13 @@ fn what_does_not_fit_is_told_and_kept_out_of_the_way() {
     });
     rows.0.bindings[1].arguments = Bytes::from_static(b"\x05no table");
     let (mut recovered, rejected) = rows.recovered();
-    let told: Vec<_> = rejected.iter().map(ToString::to_string).collect();
-    assert_eq!(rejected.len(), 5, "{told:?}");
-    assert_eq!(told[0], "exchange 'x' in vhost 'nowhere': there is no such virtual host");
-    assert_eq!(told[1], "queue 'far' in vhost '/': it lives on shard 3, and there are 3");
+    let reports: Vec<_> = rejected.iter().map(ToString::to_string).collect();
+    assert_eq!(rejected.len(), 5, "{reports:?}");
+    assert_eq!(reports[0], "exchange 'x' in vhost 'nowhere': there is no such virtual host");
+    assert_eq!(reports[1], "queue 'far' in vhost '/': it lives on shard 3, and there are 3");
     assert_eq!(rejected[1].log_id, Some(1));
-    assert!(told[3].starts_with("binding from 'amq.fanout' to 'sound' in vhost '/': its arg"));
-    assert!(told[4].ends_with("queue 'damaged' is in quarantine"), "{told:?}");
+    assert!(reports[3].starts_with("binding from 'amq.fanout' to 'sound' in vhost '/': its arg"));
+    assert!(reports[4].ends_with("queue 'damaged' is in quarantine"), "{reports:?}");
     let names: Vec<_> = recovered.topology().queues().map(|queue| queue.name.clone()).collect();
     assert_eq!(names, ["sound"]);
     for name in ["far", "damaged"] {
