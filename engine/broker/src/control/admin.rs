@@ -1,7 +1,7 @@
-//! What operators ask of the control state, and what it answers.
+//! Requests of operators to the control state, and its answers.
 //!
-//! An operator knows virtual hosts and users by name. The answer comes when the change is durable
-//! and every shard has applied it, as a client's `declare-ok` does.
+//! An operator knows virtual hosts and users by name. Like `declare-ok` to a client, the answer
+//! goes out when the change is durable and every shard has applied it.
 
 use crate::catalog::name::{NAME_SIZE_MAX, Name};
 use crate::catalog::permission::Permissions;
@@ -47,7 +47,7 @@ pub enum AdminRequest {
 pub struct AdminAnswer {
     /// Which request.
     pub request: AdminRequestId,
-    /// What came of it.
+    /// The result.
     pub outcome: Result<(), AdminRefusal>,
 }
 

@@ -157,6 +157,7 @@ impl Control {
             self.store(DurableChange::PutBinding(definition));
         }
         self.emit(Change::Bound(Arc::clone(&binding)));
+        // The delta has given the target its token, which the compiled pattern leads to.
         if is_pattern && let Some(token) = self.topology.topic_token(binding.source, binding.target)
         {
             self.patterns.insert(binding.source, &binding.key, token);
@@ -164,8 +165,8 @@ impl Control {
         Ok(Outcome::Done)
     }
 
-    /// Unbinding what is not bound, or does not exist, succeeds (`absent_errs_only` in
-    /// `rabbit_binding:remove`).
+    /// A binding that does not exist is unbound already, and so is one between objects that do not
+    /// exist (`absent_errs_only` in `rabbit_binding:remove`).
     pub(super) fn unbind(&mut self, change: &BindingChange) -> Result<Outcome, Exception> {
         let vhost = self.vhost_name(change.vhost)?;
         check_ends(change)?;
@@ -188,14 +189,15 @@ impl Control {
     }
 
     pub(super) fn vhost_name(&self, vhost: VhostId) -> Result<Name, Exception> {
-        // A connection cannot be open to another; 530 is what opening one would have said.
+        // Only a removed virtual host has no name, and its connections may still ask. The answer is
+        // that of `connection.open` to an unknown one.
         let name = self.topology.vhost_name(vhost).cloned();
         name.ok_or_else(|| Exception::not_allowed("vhost not found"))
     }
 
     /// The definition of a binding that outlives the process: one of two durable objects.
     pub(super) fn binding_definition(&self, binding: &Binding) -> Option<BindingDefinition> {
-        // Asked for before names are copied, for nothing is durable where nobody stores.
+        // Without a store nothing is durable, and no name needs to be copied.
         self.write_ahead.as_ref()?;
         let source = self.topology.exchange_by_id(binding.source)?;
         let (name, durable, target) = match binding.target {
@@ -223,7 +225,7 @@ impl Control {
 
     fn take_log_id(&mut self) -> u64 {
         let id = self.next_log_id;
-        // Not used up before the highest bit, which has another meaning in the log.
+        // The highest bit has another meaning in the log. Counting does not get there.
         self.next_log_id += 1;
         id
     }
@@ -251,7 +253,7 @@ impl Control {
         }
     }
 
-    /// Queues that usually serve one connection only live where that connection is.
+    /// A queue that serves one connection lives on the shard of that connection.
     fn home_of(
         &self,
         asker: ShardId,

@@ -1,6 +1,6 @@
-//! What is declared, by name: the form in which it outlives the process.
+//! Definitions of durable objects by name: the form in which they are stored.
 //!
-//! The ids of exchanges and queues are those of one run, so none stands here.
+//! The ids of exchanges and queues hold for one run of the process, so none stands here.
 
 use std::fmt;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub struct QueueDefinition {
     pub vhost: Name,
     /// Its name.
     pub name: Name,
-    /// What its records in the log are known by; never used twice.
+    /// Identifies its records in the log; never used twice.
     pub log_id: u64,
     /// The shard whose log has its messages.
     pub home: u16,
@@ -110,7 +110,7 @@ pub struct BindingDefinition {
     pub arguments: Bytes,
 }
 
-/// One step of what has to outlive the process. A later one of the same name wins.
+/// One change of the stored definitions. A later one of the same name wins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DurableChange {
     /// A new virtual host.
@@ -172,7 +172,7 @@ pub enum DurableChange {
     DropBinding(BindingDefinition),
 }
 
-/// All that was declared, as recovery reads it.
+/// All stored definitions, as recovery reads them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Definitions {
     /// Virtual hosts.
@@ -196,10 +196,10 @@ pub struct Definitions {
     pub next_vhost_id: u32,
 }
 
-/// A definition that does not fit what else there is. It stays where it is stored.
+/// A definition that cannot be restored next to the others. It stays in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// What it defines, in words.
+    /// The object that it defines, in words.
     pub what: String,
     /// Why it was not restored.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! Deleting, and what goes with what is deleted.
+//! Deletes exchanges and queues, and with them their bindings.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::routing::change::Change;
 use super::{Control, DurableChange, Outcome};
 
 impl Control {
-    /// Deleting what does not exist succeeds.
+    /// An exchange that does not exist is deleted already.
     pub(super) fn delete_exchange(
         &mut self,
         vhost: VhostId,
@@ -114,7 +114,8 @@ impl Control {
         sources
     }
 
-    /// Has the stored ones of `bindings` forgotten. Both ends have to exist yet.
+    /// Has the durable ones of `bindings` removed from the store. Call it while both ends exist,
+    /// because their names are looked up.
     pub(super) fn drop_bindings(&mut self, bindings: &[Arc<Binding>]) {
         for binding in bindings {
             if let Some(definition) = self.binding_definition(binding) {
@@ -128,7 +129,7 @@ impl Control {
             return;
         };
         if presets::is_exchange(&meta.name) {
-            // Stored with its virtual host alone.
+            // It has no row of its own.
             return;
         }
         let name = meta.name.clone();

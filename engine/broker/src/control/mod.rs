@@ -92,7 +92,7 @@ pub struct Control {
     server_names: ServerNames,
     deltas: VecDeque<Arc<Delta>>,
     progress: Progress,
-    /// `None`: nobody stores anything, deltas go out at once.
+    /// `None` where nothing outlives the process: deltas go out at once.
     write_ahead: Option<WriteAhead>,
     /// The log id of the next durable queue.
     next_log_id: u64,
@@ -195,8 +195,8 @@ impl Control {
         self.progress.finish_turn(self.topology.sequence());
     }
 
-    /// The next delta, to be sent to every shard in this order. None that is at or behind the
-    /// first change that is not durable yet.
+    /// The next delta for every shard. Send them in this order. `None` where the next one waits
+    /// for a change that is not durable yet.
     pub fn poll_delta(&mut self) -> Option<Arc<Delta>> {
         let next = self.deltas.front()?.sequence;
         if self.write_ahead.as_ref().is_some_and(|changes| !changes.releases(next)) {
@@ -205,14 +205,14 @@ impl Control {
         self.deltas.pop_front()
     }
 
-    /// Everything that is to be stored, in this order and all or nothing, and the number to report
-    /// it by when it is durable. One at a time: `None` until then, and what comes meanwhile gathers
-    /// for the next.
+    /// The next commit: changes to store in this order, all or none, and the number to report them
+    /// by. `None` while a commit is under way; changes that come meanwhile gather for the next one.
     pub fn poll_durable(&mut self) -> Option<(u64, Vec<DurableChange>)> {
         self.write_ahead.as_mut()?.poll_commit()
     }
 
-    /// What [`Control::poll_durable`] gave with this number is durable: drain the deltas again.
+    /// The commit that [`Control::poll_durable`] returned with this number is durable: drain the
+    /// deltas again.
     pub fn made_durable(&mut self, through: u64) {
         if let Some(changes) = &mut self.write_ahead {
             changes.made_durable(through);
@@ -228,13 +228,13 @@ impl Control {
         self.progress.poll_answer()
     }
 
-    /// The next word for the log about a queue that was created.
+    /// The next warning for the log about a new queue.
     pub fn poll_warning(&mut self) -> Option<Warning> {
         self.warnings.poll()
     }
 
-    /// The next answer to an operator, under the same rules. Those of operators have an order of
-    /// their own.
+    /// The next answer to an operator. It waits as [`Control::poll_answer`] says, and keeps the
+    /// order among the requests of operators only.
     pub fn poll_admin_answer(&mut self) -> Option<AdminAnswer> {
         self.progress.poll_admin_answer()
     }
@@ -270,7 +270,7 @@ impl Control {
         !self.quarantined.is_empty() && self.quarantined.contains(&(vhost.clone(), queue.clone()))
     }
 
-    /// Has a change stored before the next delta is sent. Comes before that is emitted.
+    /// Has a change stored before the next delta goes out. Call it before that is emitted.
     fn store(&mut self, change: DurableChange) {
         let sequence = self.topology.sequence() + 1;
         if let Some(changes) = &mut self.write_ahead {
@@ -280,6 +280,7 @@ impl Control {
 
     fn emit(&mut self, change: Change) {
         let delta = Delta { sequence: self.topology.sequence() + 1, change };
+        // Before it is applied: that takes the table out of the topology, and shards still read it.
         if let Some(table) = self.topology.table_that_goes(&delta.change) {
             self.progress.retire(delta.sequence, Arc::clone(table));
         }

@@ -10,9 +10,9 @@ use crate::routing::topic::{BINDINGS_MAX, TopicBuilder, TopicTable};
 #[derive(Debug)]
 pub(super) struct Patterns {
     exchanges: Map<ExchangeId, ExchangePatterns>,
-    /// Changed since the last table.
+    /// Exchanges that changed since their last table.
     dirty: BTreeSet<ExchangeId>,
-    /// Changed since the last merge.
+    /// Exchanges that changed since their last merge.
     scattered: BTreeSet<ExchangeId>,
     seed: u64,
 }

@@ -1,7 +1,8 @@
-//! Bringing back what was declared before the process began.
+//! Restores the stored definitions when the process starts.
 //!
-//! A store in which no users were ever stored gets those that a new broker has ([`presets`]). They
-//! are stored then like any others, so that what an operator removes of them stays removed.
+//! A store without users is new, or older than the storing of users. It gets the presets of a new
+//! broker ([`presets`]), which are stored like other objects. So a preset that an operator removes
+//! stays removed.
 //!
 //! [`presets`]: crate::catalog::presets
 
@@ -30,11 +31,11 @@ use super::write_ahead::WriteAhead;
 use super::{BindingChange, Control};
 
 impl Control {
-    /// A control state that goes on from what was stored, and has stored what changes. Shards start
-    /// from a clone of [`Control::topology`], so no delta is sent. Also returns what could not be
-    /// restored.
+    /// A control state that starts from stored definitions and has every further change stored.
+    /// Shards start from a clone of [`Control::topology`], so no delta goes out. Also returns the
+    /// definitions that could not be restored.
     ///
-    /// There may be something to store at once, see [`Control::poll_durable`].
+    /// Drain [`Control::poll_durable`] before shards start: presets may have to be stored.
     pub fn recover(definitions: Definitions, shards: u16, seed: u64) -> (Self, Vec<Rejected>) {
         let had_users = definitions.next_vhost_id > 0;
         let topology = if had_users {
@@ -52,8 +53,8 @@ impl Control {
         (control, rejected)
     }
 
-    /// Has stored what exists and was not stored: virtual hosts by whether they are among `stored`,
-    /// users all or none.
+    /// Has presets stored, and ids that were not: virtual hosts that are not among `stored`, and
+    /// either all users or none.
     fn store_missing(&mut self, stored: &BTreeSet<Name>, had_users: bool) {
         let vhosts: Vec<_> = self.topology.vhosts().map(|(id, name)| (id, name.clone())).collect();
         for (id, name) in &vhosts {
@@ -78,12 +79,12 @@ impl Control {
         }
     }
 
-    /// Makes what is defined. Nothing of it is stored, for that is where it comes from.
+    /// Creates the defined objects. Nothing is stored meanwhile, for there is no write-ahead yet.
     fn replay(&mut self, definitions: Definitions) -> Vec<Rejected> {
         let mut rejected = Vec::new();
         self.quarantined.extend(definitions.quarantined);
         let mut vhosts = definitions.vhosts;
-        // In the order of their ids, those without one last.
+        // The topology takes ids in ascending order. Virtual hosts without an id get the next ones.
         vhosts.sort_by_key(|vhost| vhost.id.map_or(u64::MAX, |id| id.0.into()));
         for vhost in &vhosts {
             if let Err(reason) = self.recover_vhost(vhost) {
@@ -242,7 +243,7 @@ impl Control {
             target: definition.target,
             key: definition.key,
             arguments: definition.arguments,
-            // Nobody's: exclusive queues are not durable.
+            // No connection's: exclusive queues are not durable.
             owner: Owner::default(),
         };
         self.bind(&change).map(|_| ()).map_err(|refusal| refusal.explanation)

@@ -1,4 +1,4 @@
-//! What shards ask of the control state, and what it answers.
+//! Requests of shards to the control state, and its answers.
 //!
 //! The shard has checked permissions and the syntax of names and arguments; the control state
 //! decides about existence and equivalence, because only it sees all changes in one order.
@@ -38,8 +38,8 @@ pub enum Request {
     QueueGone {
         /// The queue.
         queue: QueueId,
-        /// Who waits until it is gone, if anybody does, and the message count of
-        /// `queue.delete-ok`.
+        /// The channel that waits for `queue.delete-ok`, if any, and the message count of that
+        /// answer.
         asker: Option<(ChannelKey, u32)>,
     },
     /// A connection ended: its exclusive queues go. Answered with [`Outcome::OwnerReleased`].
@@ -118,16 +118,16 @@ pub struct BindingChange {
 pub struct Answer {
     /// The channel that asked.
     pub asker: ChannelKey,
-    /// What came of it; an exception names no method, the asking channel adds its own.
+    /// The result. An exception names no method: the asking channel adds its own.
     pub outcome: Result<Outcome, Exception>,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Exchange declared, deleted, bound or unbound; queue bound or unbound.
     Done,
-    /// The queue exists now. `created` tells whether this request made it.
+    /// The queue exists now, created by this request or before.
     QueueDeclared {
         /// The queue.
         queue: QueueId,

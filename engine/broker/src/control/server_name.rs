@@ -19,7 +19,7 @@ pub(super) struct ServerNames {
 }
 
 impl ServerNames {
-    /// The same seed makes the same names. The names do not tell the seed, which also guards the
+    /// The same seed makes the same names. The names do not reveal the seed, which also guards the
     /// hash tables.
     pub(super) fn new(seed: u64) -> Self {
         let digest = Sha256::digest(seed.to_be_bytes());

@@ -1,4 +1,4 @@
-//! Numbers for table slots, with generations that tell the users of a slot apart.
+//! Numbers for table slots, with generations that distinguish successive users of a slot.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -1,4 +1,4 @@
-//! Users and what they may do.
+//! Changes of users and their permissions.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Control {
         Ok(())
     }
 
-    /// Takes what a user may do in a virtual host. A user without permissions has none to lose.
+    /// Takes the permissions of a user in a virtual host. A user without any keeps none.
     pub(super) fn clear_permissions(
         &mut self,
         user: &Name,

@@ -1,4 +1,4 @@
-//! Virtual hosts come and go.
+//! Changes of virtual hosts.
 
 use std::sync::Arc;
 
@@ -33,18 +33,17 @@ impl Control {
 
     /// Removes a virtual host with everything in it.
     ///
-    /// All of it is one commit, so that a crash leaves the virtual host as it was or gone, and one
-    /// turn. That turn takes about as long as to delete its queues one by one would; the homes of
-    /// the queues hear of each by a delta of its own and drop its messages then.
+    /// All of it is one commit, so that after a crash the virtual host is either as it was or gone.
+    /// It is one turn, too, which takes as long as deleting the queues one by one. Each queue has a
+    /// delta of its own, by which its home drops its messages.
     pub(super) fn remove_vhost(&mut self, name: &Name) -> Result<(), AdminRefusal> {
         let Some(vhost) = self.topology.vhost_id(name) else {
             return Err(AdminRefusal::NoSuchVhost(name.clone()));
         };
-        // Stored first, which holds back every delta below: of what is not durable too, such as the
-        // end of a transient queue.
+        // Stored first: this holds back all deltas below, also those of transient queues.
         self.store(DurableChange::DropVhost { name: name.clone() });
-        // Exchanges go before queues and take the bindings with them. A queue that still had some
-        // would cost a look at each pattern.
+        // Exchanges go first and take all bindings with them, patterns as a whole. Deleting a queue
+        // that has bindings would remove each of its patterns alone.
         let mut exchanges: Vec<ExchangeId> = self.topology.exchanges_of(vhost).collect();
         exchanges.sort_unstable();
         for exchange in exchanges {
@@ -81,8 +80,8 @@ impl Control {
         self.store(DurableChange::PutVhost { vhost, next_vhost_id: self.next_vhost_id });
     }
 
-    /// Refuses a virtual host that would exceed a limit: theirs, that of exchanges, or that of ids,
-    /// of which the last one only says that there is none left.
+    /// Refuses a virtual host that would exceed the limit of virtual hosts, exchanges or ids. The
+    /// last id is never given out, for there is no next one to store with it.
     pub(super) fn check_room_for_vhost(&self, id: VhostId) -> Result<(), AdminRefusal> {
         let full = |of, limit| Err(AdminRefusal::LimitReached { of, limit });
         if id.0 == u32::MAX {

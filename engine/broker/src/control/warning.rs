@@ -1,4 +1,4 @@
-//! Words for the log: a queue was declared by a program that relies on what is not there yet.
+//! Warnings for the log: a queue was declared with arguments that have no effect yet.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub struct Warning {
     pub vhost: Name,
     /// Its name, which the server may have made.
     pub queue: Name,
-    /// The names of these arguments.
+    /// The names of the arguments without effect.
     pub arguments: Vec<&'static str>,
     /// How many queues found no room here since the last warning.
     pub withheld: u64,

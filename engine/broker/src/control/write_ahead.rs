@@ -1,8 +1,9 @@
-//! Changes that have to be durable before anybody may build on them.
+//! Changes that are durable before any shard applies them.
 //!
-//! A message may go to a durable queue, and its publisher be told that it is safe, only once the
-//! queue's declaration can no longer be lost. So the delta of a durable change is held back, and
-//! with it all deltas behind it, until the change is stored; the answers wait for the deltas.
+//! A publisher may read a confirm for a message in a durable queue only once the declaration of
+//! that queue cannot be lost. So the delta of a durable change waits until the change is stored.
+//! The deltas behind it wait too, because shards apply deltas in order, and answers wait for
+//! deltas.
 //!
 //! ```text
 //!   deltas    1   2   3   4   5   6   7        held back: from 3 on
@@ -12,11 +13,11 @@
 
 use super::definition::DurableChange;
 
-/// What is not stored yet, in order.
+/// Changes that are not stored yet, in order.
 ///
-/// The limit: a channel asks one thing at a time and waits for its answer, and what nobody waits
-/// for deletes what exists. So there are at most as many changes here as open channels, plus one
-/// per existing object that goes.
+/// The limit: a channel has one request at a time and waits for the answer. Requests without an
+/// answer only delete objects. So there are at most as many changes here as open channels and
+/// requests of operators, plus one per object that is deleted.
 #[derive(Debug, Default)]
 pub(super) struct WriteAhead {
     /// The deltas of the commit under way, first and last.
@@ -45,8 +46,8 @@ impl WriteAhead {
         first.is_none_or(|first| sequence < first)
     }
 
-    /// The next commit: the number to report it by, and everything that gathered. `None` while one
-    /// is under way.
+    /// The next commit: the number to report it by, and the changes that gathered. `None` while
+    /// another one is under way.
     pub(super) fn poll_commit(&mut self) -> Option<(u64, Vec<DurableChange>)> {
         if self.commit.is_some() || self.gathered.is_empty() {
             return None;
