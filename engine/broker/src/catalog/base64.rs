@@ -1,4 +1,4 @@
-//! Base64 (RFC 4648), as far as names and password hashes need it.
+//! Base64 (RFC 4648) for the names of queues and for password hashes.
 
 const STANDARD: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

@@ -31,7 +31,7 @@ pub(crate) fn equal(left: Value<'_>, right: Value<'_>) -> bool {
     }
 }
 
-/// What equivalence compares by: as [`equal`], but an integer is never a float.
+/// Equality of redeclared arguments: as [`equal`], but an integer is never a float.
 pub(crate) fn equivalent(left: Value<'_>, right: Value<'_>) -> bool {
     let class = |value| matches!(number(value), Some(Number::Float(_)));
     class(left) == class(right) && equal(left, right)

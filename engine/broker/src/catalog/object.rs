@@ -1,4 +1,4 @@
-//! What the topology is made of: virtual hosts, exchanges, queues and bindings.
+//! Exchanges, queues and bindings.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -98,7 +98,7 @@ pub struct QueueMeta {
     pub home: ShardId,
     /// Survives a restart.
     pub durable: bool,
-    /// What its records in the log are known by, never used twice. Durable queues have one.
+    /// Identifies its records in the log, never used twice. Only durable queues have one.
     pub log_id: Option<u64>,
     /// The only connection that may use it.
     pub exclusive: Option<Owner>,
@@ -106,7 +106,7 @@ pub struct QueueMeta {
     pub auto_delete: bool,
     /// The argument table as received, without its length prefix.
     pub arguments: Bytes,
-    /// What the argument table means.
+    /// The meaning of the argument table.
     pub settings: QueueArguments,
 }
 
@@ -117,7 +117,7 @@ impl QueueMeta {
     }
 }
 
-/// A queue and the shard it lives on: what routing finds.
+/// A queue and the shard it lives on, as routing finds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Destination {
     /// The queue.
@@ -126,7 +126,7 @@ pub struct Destination {
     pub home: ShardId,
 }
 
-/// What a binding leads to.
+/// The destination of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// A queue.
@@ -148,7 +148,7 @@ pub struct Binding {
     pub key: Arc<[u8]>,
     /// The argument table as received, without its length prefix.
     pub arguments: Bytes,
-    /// The arguments sorted by name: what `RabbitMQ` compares bindings by.
+    /// The arguments sorted by name, as `RabbitMQ` compares them between bindings.
     pub canonical: Bytes,
 }
 

@@ -8,8 +8,8 @@ use crate::error::Exception;
 /// KiB; a shard holds one set per user and virtual host.
 const PATTERN_SIZE_MAX: usize = 256 << 10;
 
-/// Longest pattern in octets. What is longer would not compile to [`PATTERN_SIZE_MAX`], except for
-/// parts that match nothing, and is stored as it is.
+/// Longest pattern in octets. Longer ones exceed [`PATTERN_SIZE_MAX`], unless they consist of parts
+/// that match nothing; the text of those would be stored all the same.
 const PATTERN_TEXT_SIZE_MAX: usize = 64 << 10;
 
 /// What a method does to an object (`RabbitMQ`'s "Authorisation" table).
@@ -45,9 +45,9 @@ pub struct Permissions {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pattern:?} is not a usable regular expression: {reason}")]
 pub struct PatternError {
-    /// What was given.
+    /// The pattern as given, its beginning where it is too long.
     pub pattern: String,
-    /// What is wrong with it.
+    /// Why it was refused.
     pub reason: String,
 }
 

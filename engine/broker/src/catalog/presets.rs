@@ -47,9 +47,9 @@ pub(crate) fn is_exchange(name: &str) -> bool {
 }
 
 /// The user of a new broker: `guest` with the password `guest`, an administrator who may connect
-/// from this host only. `seed` also salts the password, which does not tell it.
+/// from this host only. `seed` also salts the password.
 pub(crate) fn user(seed: u64) -> User {
-    // The salt is stored and shown to administrators, and the seed guards the hash tables.
+    // Administrators can read the salt. It must not reveal the seed, which guards the hash tables.
     let digest = Sha256::new().chain_update(b"salt of guest").chain_update(seed.to_be_bytes());
     let digest: [u8; 32] = digest.finalize().into();
     let salt = [digest[0], digest[1], digest[2], digest[3]];
@@ -61,7 +61,7 @@ pub(crate) fn user(seed: u64) -> User {
     }
 }
 
-/// What that user may do in [`VHOST`]: everything.
+/// The permissions of that user in [`VHOST`]: everything.
 pub(crate) fn permissions() -> Permissions {
     Permissions::full()
 }

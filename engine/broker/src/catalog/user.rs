@@ -12,12 +12,12 @@ const SALT_SIZE: usize = 4;
 /// Octets of a SHA-256 digest.
 const DIGEST_SIZE: usize = 32;
 
-/// Who may log in.
+/// A user that may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The login name.
     pub name: Name,
-    /// What the password must hash to; `None` refuses every password.
+    /// The hash of the password; `None` refuses every password.
     pub password: Option<PasswordHash>,
     /// Management tags such as `administrator`.
     pub tags: Vec<Name>,

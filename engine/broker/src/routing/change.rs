@@ -15,11 +15,11 @@ use crate::catalog::user::User;
 pub struct Delta {
     /// Position in the one order of all changes.
     pub sequence: u64,
-    /// What changes.
+    /// The change at that position.
     pub change: Change,
 }
 
-/// A change. Each costs what it touches, never what exists.
+/// A change. Its cost depends on the objects it names, not on how many others exist.
 #[derive(Clone, Debug)]
 pub enum Change {
     /// A new virtual host, still empty.
@@ -30,25 +30,25 @@ pub enum Change {
     UserPut(Arc<User>),
     /// A user is gone, with all permissions.
     UserRemoved(Name),
-    /// What a user may do in a virtual host.
+    /// A user has these permissions in a virtual host.
     PermissionsPut {
         /// The user.
         user: Name,
-        /// Where.
+        /// The virtual host.
         vhost: VhostId,
-        /// What.
+        /// All permissions of the user there.
         permissions: Arc<Permissions>,
     },
-    /// A user may do nothing more in a virtual host.
+    /// A user may no longer enter a virtual host.
     PermissionsCleared {
         /// The user.
         user: Name,
-        /// Where.
+        /// The virtual host.
         vhost: VhostId,
     },
     /// A new exchange.
     ExchangeDeclared(Arc<Exchange>),
-    /// An exchange is gone. Bindings *from* it go with it unsaid.
+    /// An exchange is gone, and with it all bindings *from* it, which are not listed.
     ExchangeDeleted {
         /// The exchange.
         exchange: ExchangeId,

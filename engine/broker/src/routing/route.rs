@@ -21,7 +21,7 @@ pub const EXTRA_KEYS_MAX: usize = 255;
 /// The flag of the `headers` property in the first octet of the property flags.
 const HEADERS_FLAG: u8 = 0x20;
 
-/// What routing found out besides the destinations.
+/// The result of routing next to the destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Routed {
     /// The result depends on exchange, routing key and [`Topology::version`] alone: no headers
@@ -33,8 +33,8 @@ pub struct Routed {
     pub strip_bcc: bool,
 }
 
-/// What a shard reuses from message to message: memory, so that routing does not allocate, and
-/// results. It belongs to one topology.
+/// Memory and results that a shard reuses from message to message, so that routing does not
+/// allocate. It belongs to one topology.
 #[derive(Debug)]
 pub struct RouteScratch {
     cache: RouteCache,
@@ -89,11 +89,10 @@ pub fn has_extra_keys(properties: &[u8]) -> bool {
 impl Topology {
     /// Fills `out` with the queues that a message reaches, each once, in no promised order.
     ///
-    /// `properties` are the validated flags and values of the content header. The routing keys
-    /// are `routing_key` and the long strings in the headers `CC` and `BCC`. An exchange passes
-    /// to its alternate exchange what none of its bindings match; an alternate exchange that does
-    /// not exist is ignored. Each exchange is visited once, so that cycles end. An exchange that
-    /// does not exist any more leads nowhere.
+    /// `properties` are the validated flags and values of the content header. The routing keys are
+    /// `routing_key` and the long strings in the headers `CC` and `BCC`. A message that none of an
+    /// exchange's bindings match goes on to the alternate exchange, if that exists. Each exchange
+    /// is visited once, so that cycles end. An exchange that does not exist any more leads nowhere.
     ///
     /// # Errors
     /// 406 for a `CC` or `BCC` header that is no array (`RabbitMQ`'s text), or with more than
@@ -108,6 +107,8 @@ impl Topology {
         out: &mut Vec<Destination>,
     ) -> Result<Routed, Exception> {
         out.clear();
+        // Three ways, the cheapest first: one look-up, a cached result, the walk. Keys from headers
+        // are in no cached question, so messages with such keys always take the walk.
         let Some(entry) = self.exchange_entry(exchange).filter(|_| !has_extra_keys(properties))
         else {
             return self.route_graph(scratch, exchange, routing_key, properties, out);
@@ -132,7 +133,7 @@ impl Topology {
     fn route_simply(&self, entry: &ExchangeEntry, key: &[u8], out: &mut Vec<Destination>) -> bool {
         match &entry.bindings {
             Bindings::Default => out.extend(self.queue_destination(entry, key)),
-            // What leads to another exchange may meet a queue twice.
+            // Through another exchange a message may reach a queue twice, which only the walk sees.
             _ if entry.exchange_bindings > 0 => return false,
             Bindings::Direct(bindings) => bindings.route(key, &mut |target| push(target, out)),
             Bindings::Fanout(bindings) => bindings.route(&mut |target| push(target, out)),
@@ -173,6 +174,7 @@ impl Topology {
         };
         walk.run(exchange);
         let cacheable = walk.cacheable;
+        // The lists borrow from this message, so only their memory goes back to the scratch.
         if let Some(sorted) = walk.sorted.take() {
             walk.scratch.headers = recycle_headers(sorted);
         }
@@ -267,7 +269,7 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Sorts the headers by name. Of equal names the first stays first: their addresses tell.
+    /// Sorts the headers by name. Equal names keep their order, which is that of their addresses.
     fn sort_headers(&mut self) {
         self.cacheable = false;
         if self.sorted.is_none() {

@@ -1,4 +1,4 @@
-//! Where messages of an exchange and key went, for publishers whose keys rotate.
+//! Recent results of routing by exchange and key, for publishers whose keys rotate.
 
 use std::hash::{BuildHasher, Hasher};
 
@@ -8,34 +8,36 @@ use crate::id::{ExchangeId, QueueId, ShardId};
 
 use crate::catalog::object::Destination;
 
-/// Ways to look at for one key.
+/// Entries of a set. One key can be in any of them.
 const WAYS: usize = 4;
 
-/// With [`WAYS`] entries of 256 octets each they take 1 MiB, about a second cache. More would be
-/// read from memory, which costs what matching costs.
+/// With [`WAYS`] entries of 256 octets each they take 1 MiB, about a level 2 cache. A larger cache
+/// would be read from main memory, which costs as much as matching.
 const SETS: usize = 1024;
 
-/// Longer keys are matched anew; they are rare, and longer to compare than others to match.
+/// Longest key that is kept, in octets. Longer keys are rare, and comparing one takes longer than
+/// matching a common one.
 const KEY_BYTES_MAX: usize = 86;
 
-/// More destinations are found anew: to serve them costs more by far than to find them.
+/// Most destinations of a result that is kept. To serve more costs far more than to find them.
 const DESTINATIONS_MAX: usize = 12;
 
-/// Results of routing, as many as there is room for; a new one takes the place of an older one.
+/// Results of routing. Where there is no room, a new one replaces an older one.
 ///
 /// Bounded whatever clients send: memory by sets × ways, the time of a look-up by the ways, since
 /// the hash is seeded. Sets are laid out when they are first needed.
 #[derive(Debug, Default)]
 pub(super) struct RouteCache {
     sets: Vec<Option<Box<[Entry; WAYS]>>>,
-    /// Which way goes next; where many keys want one set, none of them may always lose.
+    /// Which entry of a full set is replaced next. It rotates, so that of many keys in one set none
+    /// always loses.
     turn: usize,
 }
 
-/// What a result depends on.
+/// The inputs that a result depends on.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
-    /// The topology's.
+    /// [`Topology::version`](super::topology::Topology::version).
     version: u64,
     exchange: ExchangeId,
     routing_key: &'a [u8],
@@ -129,7 +131,7 @@ impl Entry {
 
     #[inline]
     fn answers(&self, question: &Question<'_>) -> bool {
-        // The hash first: it is what tells the ways apart.
+        // The hash first: it differs between nearly all entries of a set.
         self.hash == question.hash
             && self.version == question.version
             && self.exchange == question.exchange

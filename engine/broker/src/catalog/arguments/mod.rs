@@ -1,8 +1,9 @@
-//! The arguments of `queue.declare`, `exchange.declare` and bindings: what is valid, what it means.
+//! The arguments of `queue.declare`, `exchange.declare` and bindings: valid values and their
+//! meaning.
 //!
 //! All functions here are pure: a shard calls them before it asks the control state. The texts
 //! are those of `RabbitMQ` 3.10 (`rabbit_amqqueue:declare_args`), whose order of checks is kept
-//! too, because the first failing check decides what a client reads.
+//! too, because the first failing check decides the text that a client reads.
 
 mod binding;
 mod exchange;

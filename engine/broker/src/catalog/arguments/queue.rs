@@ -51,7 +51,7 @@ pub enum Overflow {
     RejectPublishDlx,
 }
 
-/// What the arguments of a queue mean. `None` = not given.
+/// The meaning of a queue's arguments. `None` = not given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QueueArguments {
     /// `x-queue-type`.
@@ -79,7 +79,7 @@ pub struct QueueArguments {
 }
 
 impl QueueArguments {
-    /// Reads what is understood and leaves out what is not, so it cannot fail.
+    /// Reads the arguments that are understood and ignores the others, so it cannot fail.
     pub fn parse(table: TableRef<'_>) -> Self {
         let unsigned = |name| u64::try_from(table.get(name)?.as_integer()?).ok();
         let text = |name| table.get(name)?.as_long_str();

@@ -1,7 +1,7 @@
-//! Whether something declared again is what exists already.
+//! Whether a redeclared object equals the existing one.
 //!
-//! The first difference decides what the client reads, so the order is `RabbitMQ`'s. A shard asks
-//! here by itself when it knows the object: declaring again needs no way to the control state.
+//! The first difference decides the text that the client reads, so the order is `RabbitMQ`'s. A
+//! shard that knows the object checks it alone: a redeclaration does not go to the control state.
 
 use leveret_amqp::{TableRef, Value};
 
@@ -11,7 +11,7 @@ use crate::catalog::object::{Exchange, ExchangeKind, QueueMeta};
 use crate::error::Exception;
 use crate::id::Owner;
 
-/// What `queue.declare` says about a queue that exists.
+/// The properties that `queue.declare` gives for an existing queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueRedeclaration<'a> {
     /// As declared; durable *and* exclusive counts as not durable.
@@ -24,7 +24,7 @@ pub struct QueueRedeclaration<'a> {
     pub arguments: TableRef<'a>,
 }
 
-/// What `exchange.declare` says about an exchange that exists.
+/// The properties that `exchange.declare` gives for an existing exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct ExchangeRedeclaration<'a> {
     /// As declared.

@@ -1,4 +1,4 @@
-//! Bindings whatever the key: the fanout exchange.
+//! Bindings without a condition: the fanout exchange.
 
 use crate::catalog::object::Target;
 

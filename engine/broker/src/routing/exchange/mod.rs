@@ -1,7 +1,7 @@
 //! The bindings of one exchange, arranged for routing.
 //!
-//! Adding and removing a binding costs the same whatever the number of bindings. That no binding
-//! is added twice or removed without being there is the control state's business.
+//! Adding and removing a binding costs the same whatever the number of bindings. The control state
+//! adds no binding twice, and removes none that is not there.
 
 pub(crate) mod direct;
 pub(crate) mod fanout;
@@ -25,7 +25,7 @@ pub(crate) enum Bindings {
     Default,
     /// By exact key.
     Direct(DirectBindings),
-    /// By nothing.
+    /// Without a condition.
     Fanout(FanoutBindings),
     /// By pattern.
     Topic(Box<TopicBindings>),

@@ -157,7 +157,7 @@ impl TopicBuilder {
     }
 
     /// Work done so far: nodes compiled plus entries removed. It does not depend on the machine, so
-    /// tests can bound what a change costs.
+    /// tests can bound the cost of a change.
     pub fn work(&self) -> u64 {
         self.levels.work()
     }

@@ -16,7 +16,7 @@ pub(super) const FIRST_WORD: Token = 2;
 const _: () = assert!(HASH == UNKNOWN);
 
 /// Room of at least this size is asked for in multiples of it: a huge page, which costs the kernel
-/// a fifth of what 4 KiB pages do. A million patterns are 100 MiB of nodes.
+/// a fifth of the same room in 4 KiB pages. A million patterns are 100 MiB of nodes.
 const PAGE_BYTES: usize = 2 << 20;
 
 /// An empty list with room for `count` elements.

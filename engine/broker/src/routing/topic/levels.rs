@@ -151,8 +151,8 @@ impl Levels {
         let below = self.pending.len() + live(&self.compiled[..highest]);
         let entries = below + live(&self.compiled[highest..]);
         if entries > MERGED_ALWAYS && self.changed * MERGED_PART < entries {
-            // Not lower than the entries are already: what a bind costs is proven by entries that
-            // only ever move up.
+            // Not lower than the entries are already: the bound on the cost of a bind rests on
+            // entries that only ever move up.
             let lowest = self.compiled[..highest].iter().rposition(Option::is_some).unwrap_or(0);
             if let Some(to) = (lowest..highest).find(|&level| below <= capacity(level)) {
                 return self.compact_to(to);
@@ -162,7 +162,7 @@ impl Levels {
         self.compact_to((highest..LEVELS).find(|&at| entries <= capacity(at)).unwrap_or(LEVELS - 1))
     }
 
-    /// Merges what is pending and the levels up to `top` into that one, unless they are one
+    /// Merges the pending entries and the levels up to `top` into that one, unless they are one
     /// already.
     fn compact_to(&mut self, top: usize) -> bool {
         let mut levels = self.compiled[..=top].iter().flatten();
@@ -179,7 +179,7 @@ impl Levels {
         self.work
     }
 
-    /// Compiles what is pending, and drops removed slots where they are the majority.
+    /// Compiles the pending entries, and drops removed slots where they are the majority.
     fn settle(&mut self) {
         if !self.pending.is_empty() {
             self.merge(0, self.level_for_pending());

@@ -195,7 +195,7 @@ mod tests {
             matcher.matches(&table, b"a.b.a.b.b", &mut |_| count += 1);
             count
         };
-        // Stamp 0 is what new memory is filled with, and would look entered already.
+        // New memory is filled with stamp 0, which would look entered already.
         matcher.walk.stamp = u32::MAX;
         assert_eq!(count(&mut matcher), 1);
         // That left stamps of 1 behind, the first number used after the next wrap.

@@ -16,9 +16,9 @@
 //!    64 ─► 512 ─► 4,096 ─► 32,768 ─► … entries      (a level that is full moves up)
 //! ```
 //!
-//! A change recompiles the smallest level only, so a bind among a million bindings costs what it
-//! costs among a thousand, give or take a level. Literal keys do not belong here: keep them in a
-//! hash map (see [`is_literal`]).
+//! A change recompiles the smallest level only, so a bind among a million bindings costs as much as
+//! one among a thousand, give or take a level. Literal keys do not belong here: keep them in a hash
+//! map (see [`is_literal`]).
 
 mod builder;
 mod compile;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// Slots of one leaf: 512 bytes of bits, which is what one removal copies at the bottom.
+/// Slots of one leaf: 512 bytes of bits, the bottom of the copy that one removal makes.
 const LEAF_SLOTS: usize = 4_096;
 
 /// Leaves of one branch: 512 bytes of pointers, the middle of the copy. 2²⁴ slots are 64 branches,

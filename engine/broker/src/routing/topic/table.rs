@@ -1,4 +1,4 @@
-//! What the shards see of a topic exchange.
+//! The patterns of a topic exchange as shards read them.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ pub(super) struct Level {
 /// `Arc`. Made by [`TopicBuilder::snapshot`](super::TopicBuilder::snapshot), read with a
 /// [`Matcher`](super::Matcher).
 ///
-/// Whoever drops the last `Arc` of a table frees the tries that no other table has, which are up to
-/// hundreds of megabytes: the control state keeps it until no shard has it.
+/// Dropping the last `Arc` of a table frees the tries that no other table has, up to hundreds of
+/// megabytes. So the control state keeps each table until no shard has it.
 #[derive(Debug)]
 pub struct TopicTable {
     pub(super) seed: Seed,

@@ -1,4 +1,4 @@
-//! What exists: virtual hosts, users, permissions, exchanges, queues and how they are bound.
+//! The catalog: virtual hosts, users, permissions, exchanges, queues and their bindings.
 //!
 //! Every shard holds a [`Topology`], and so does the control state. Only [`Topology::apply`]
 //! changes one, with deltas that come in the same order everywhere, so replicas that have applied
@@ -26,7 +26,7 @@ use crate::routing::topic::TopicTable;
 
 use self::vhosts::{Vhost, Vhosts};
 
-/// A replica of all that exists.
+/// A replica of the catalog.
 #[derive(Clone, Debug)]
 pub struct Topology {
     pub(super) seed: u64,
@@ -92,7 +92,7 @@ impl Topology {
         topology
     }
 
-    /// Takes the next change. Its cost is that of what it names, not of what exists.
+    /// Applies the next change. Its cost depends on the objects it names, not on all that exist.
     pub fn apply(&mut self, delta: &Delta) {
         debug_assert_eq!(delta.sequence, self.sequence + 1, "deltas come in order");
         self.sequence = delta.sequence;
@@ -396,7 +396,7 @@ impl Topology {
     }
 }
 
-/// The arguments sorted by name, which is how `RabbitMQ` tells bindings apart
+/// The arguments sorted by name, by which `RabbitMQ` distinguishes bindings
 /// (`rabbit_misc:sort_field_table`). Equal names keep their order.
 pub(crate) fn canonical_arguments(arguments: &OwnedTable) -> Bytes {
     let mut fields: Vec<_> = arguments.as_ref().iter().collect();

@@ -8,7 +8,7 @@ use crate::id::{ExchangeId, Map, VhostId, seeded_map};
 
 use super::QueueEntry;
 
-/// What one virtual host holds.
+/// The content of one virtual host.
 #[derive(Clone, Debug)]
 pub(in crate::routing) struct Vhost {
     pub(super) id: VhostId,
