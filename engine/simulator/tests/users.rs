@@ -8,7 +8,6 @@ use leveret_broker::catalog::user::{PasswordHash, User};
 use leveret_broker::control::{AdminAnswer, AdminRequest, AdminRequestId};
 use leveret_broker::settings::Settings;
 use leveret_simulator::client::Client;
-use leveret_simulator::client::methods::declare_queue;
 use leveret_simulator::world::World;
 use leveret_simulator::world::faults::Faults;
 use leveret_simulator::world::restart::Crash;
@@ -123,7 +122,7 @@ fn a_removed_virtual_host_is_gone_on_every_shard_and_for_good() {
     client.settle(&mut world);
     client.open_channel(&mut world, 1);
     for name in ["a", "b", "c", "d"] {
-        client.request(&mut world, 1, &QueueDeclare { durable: true, ..declare_queue(name) });
+        client.request(&mut world, 1, &QueueDeclare { durable: true, ..QueueDeclare::named(name) });
         client.publish(&mut world, 1, ("", name), false, b"message");
     }
     client.settle(&mut world);
@@ -135,7 +134,7 @@ fn a_removed_virtual_host_is_gone_on_every_shard_and_for_good() {
     assert_eq!(held(&world), 0, "the homes have let go of the queues");
     // A virtual host of the same name is another one, for those that are still connected too.
     operate(&mut world, [vhost(), permit("guest", "v")]);
-    client.send(&mut world, 1, &QueueDeclare { passive: true, ..declare_queue("a") });
+    client.send(&mut world, 1, &QueueDeclare { passive: true, ..QueueDeclare::named("a") });
     client.settle(&mut world);
     assert!(client.closed.is_some() || !client.closed_channels.is_empty());
     for crash in [None, Some(POWER_CUT)] {
